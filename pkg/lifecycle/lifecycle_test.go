@@ -1,0 +1,58 @@
+package lifecycle_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"github.com/supernode-ha/supernode/pkg/lifecycle"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestPartsStopInTheOppositeOrder(t *testing.T) {
+	g := lifecycle.NewGroup(zap.NewNop(), time.Minute)
+	ended := make(chan string, 3)
+	for _, name := range []string{"store", "service", "front"} {
+		g.Add(name, func(ctx context.Context) error {
+			<-ctx.Done()
+			ended <- name
+			return ctx.Err()
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, g.Run(ctx))
+	require.Equal(t, []string{"front", "service", "store"}, []string{<-ended, <-ended, <-ended})
+}
+
+func TestPartThatFailsStopsTheOthers(t *testing.T) {
+	g := lifecycle.NewGroup(zap.NewNop(), time.Minute)
+	cause := errors.New("port taken")
+	g.Add("store", func(ctx context.Context) error { <-ctx.Done(); return nil })
+	g.Add("front", func(context.Context) error { return cause })
+	err := g.Run(t.Context())
+	require.ErrorIs(t, err, cause)
+	require.ErrorContains(t, err, "front")
+}
+
+func TestPartThatEndsByItselfIsAnError(t *testing.T) {
+	g := lifecycle.NewGroup(zap.NewNop(), time.Minute)
+	g.Add("front", func(context.Context) error { return nil })
+	require.ErrorContains(t, g.Run(t.Context()), "front ended by itself")
+}
+
+func TestPartThatDoesNotStopIsLeftBehind(t *testing.T) {
+	g := lifecycle.NewGroup(zap.NewNop(), time.Millisecond)
+	release := make(chan struct{})
+	defer close(release)
+	g.Add("stuck", func(context.Context) error { <-release; return nil })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorContains(t, g.Run(ctx), "stuck did not end")
+}

@@ -1,0 +1,210 @@
+// Package process is what every process of a cluster has, whatever it does:
+// its settings, address, name, logger, metrics, its gRPC server and its
+// connections to others. The commands build it and hand its parts to services.
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	"github.com/supernode-ha/supernode/pkg/adminhttp"
+	"github.com/supernode-ha/supernode/pkg/buildinfo"
+	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/pkg/lifecycle"
+	"github.com/supernode-ha/supernode/pkg/netaddr"
+	"github.com/supernode-ha/supernode/pkg/rpcclient"
+	"github.com/supernode-ha/supernode/pkg/rpcserver"
+	"github.com/supernode-ha/supernode/pkg/settings"
+	"github.com/supernode-ha/supernode/pkg/telemetry"
+)
+
+// grace is how long each part may take to end.
+const grace = 10 * time.Second
+
+// Process is a process of a cluster. Its group holds what runs in it.
+type Process struct {
+	*lifecycle.Group
+	Settings  *settings.Settings
+	Log       *zap.Logger
+	Metrics   *prometheus.Registry
+	Advertise netip.Addr
+	// ID names the process as a member of the cluster.
+	ID string
+	// Endpoint is the host:port under which others reach RPC.
+	Endpoint string
+	RPC      *rpcserver.Server
+	Pool     *rpcclient.Pool
+
+	rpcListener net.Listener
+	listeners   []net.Listener
+}
+
+// Command makes the command of a process. build adds to the process what runs
+// in it; everything that was added is run and stopped in order.
+func Command(name, short string, build func(context.Context, *Process) error, groups ...settings.Group) *cobra.Command {
+	cmd := &cobra.Command{Use: name, Short: short, Args: cobra.NoArgs, SilenceUsage: true}
+	s, set := settings.Bind(cmd.PersistentFlags(), groups...)
+	load := func() ([]string, error) {
+		file := cmd.PersistentFlags().Lookup("config")
+		unused, err := set.Load(s.ConfigFile, file.Changed)
+		return unused, errors.Join(err, s.Check())
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		unused, err := load()
+		if err != nil {
+			return err
+		}
+		return run(cmd.Context(), name, s, unused, build)
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			b := buildinfo.Get()
+			cmd.Printf("%s %s (revision %s, built %s, %s, %s/%s)\n", name, b.Version, b.Revision, b.BuildDate, b.GoVersion, b.OS, b.Arch)
+		},
+	}, &cobra.Command{
+		Use: "config", Short: "Print the configuration in effect", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := load(); err != nil {
+				return err
+			}
+			text, err := set.YAML()
+			cmd.Print(text)
+			return err
+		},
+	})
+	return cmd
+}
+
+func run(ctx context.Context, name string, s *settings.Settings, unused []string, build func(context.Context, *Process) error) (err error) {
+	log, err := telemetry.Logger(name, s.Debug)
+	if err != nil {
+		return err
+	}
+	for _, key := range unused {
+		log.Warn("a key of the configuration file is not known and has no effect", zap.String("key", key))
+	}
+	p, err := open(s, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	if err := build(ctx, p); err != nil {
+		return err
+	}
+	b := buildinfo.Get()
+	log.Info("starting", zap.String("version", b.Version), zap.String("revision", b.Revision),
+		zap.String("member_id", p.ID), zap.String("endpoint", p.Endpoint))
+	err = p.Run(ctx)
+	log.Info("stopped", zap.Error(err))
+	return err
+}
+
+// open makes everything that a process needs before its services are there.
+func open(s *settings.Settings, log *zap.Logger) (*Process, error) {
+	advertise, err := netaddr.Advertise(s.AdvertiseIP)
+	if err != nil {
+		return nil, err
+	}
+	p := &Process{
+		Group: lifecycle.NewGroup(log, grace), Settings: s, Log: log, Metrics: telemetry.Registry(), Advertise: advertise,
+	}
+	if p.rpcListener, err = p.Listen(s.RPCPort); err != nil {
+		return nil, fmt.Errorf("the gRPC server: %w", err)
+	}
+	port := p.rpcListener.Addr().(*net.TCPAddr).Port
+	p.Endpoint = net.JoinHostPort(advertise.String(), strconv.Itoa(port))
+	if p.ID = s.NodeID; p.ID == "" {
+		p.ID = p.Endpoint
+	}
+	if p.RPC, err = rpcserver.New(log, p.Metrics); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	p.Pool = rpcclient.NewPool(p.Endpoint, p.RPC.Local())
+	return p, nil
+}
+
+// Listen opens a port of the advertised address if that is this machine's.
+// The listener is closed with the process, if nothing closes it before.
+func (p *Process) Listen(port int) (net.Listener, error) {
+	l, err := netaddr.Listen(p.Advertise, port)
+	if err == nil {
+		p.listeners = append(p.listeners, l)
+	}
+	return l, err
+}
+
+func (p *Process) close() error {
+	for _, l := range p.listeners {
+		_ = l.Close() // most of them are closed by who served them
+	}
+	_ = p.Log.Sync() // standard error cannot always be synced
+	if p.Pool == nil {
+		return nil
+	}
+	return p.Pool.Close()
+}
+
+// Serve adds the gRPC server. Services must have been registered when the
+// group runs.
+func (p *Process) Serve() {
+	p.Add("rpc", func(ctx context.Context) error { return p.RPC.Run(ctx, p.rpcListener) })
+}
+
+// ServeAdmin adds the operators' HTTP server, if there is a port for it.
+func (p *Process) ServeAdmin(ready func(context.Context) error) error {
+	if p.Settings.AdminPort == 0 {
+		return nil
+	}
+	l, err := p.Listen(p.Settings.AdminPort)
+	if err != nil {
+		return fmt.Errorf("the admin server: %w", err)
+	}
+	handler := adminhttp.Handler(p.Metrics, ready, p.Settings.Profiler)
+	p.Add("admin", func(ctx context.Context) error { return adminhttp.Serve(ctx, l, handler) })
+	return nil
+}
+
+// Registry reaches the registries that the settings name.
+func (p *Process) Registry() (registryv1.RegistryServiceClient, error) {
+	conn, err := p.Pool.DialAny(settings.List(p.Settings.RegistryAddress))
+	if err != nil {
+		return nil, fmt.Errorf("--registry-address: %w", err)
+	}
+	return registryv1.NewRegistryServiceClient(conn), nil
+}
+
+// View adds a view of the cluster.
+func (p *Process) View(registry registryv1.RegistryServiceClient) *cluster.View {
+	view := cluster.NewView(registry, p.Log)
+	p.Add("members", view.Run)
+	return view
+}
+
+// Announce adds the announcement of this process in a role. complete adds
+// what only that role has; it may be nil.
+func (p *Process) Announce(registry registryv1.RegistryServiceClient, role cluster.Role, complete func(*cluster.Member)) {
+	m := cluster.Member{ID: p.ID, Role: role, Endpoint: p.Endpoint, Capacity: 1, Version: buildinfo.Get().Version}
+	if complete != nil {
+		complete(&m)
+	}
+	p.Add("announce", func(ctx context.Context) error { return cluster.Announce(ctx, registry, m, p.Log) })
+}
+
+// Serves tells the others where this process serves pieces.
+func (p *Process) Serves(download net.Listener) func(*cluster.Member) {
+	return func(m *cluster.Member) {
+		m.DownloadIP = p.Advertise.String()
+		m.DownloadPort = int32(download.Addr().(*net.TCPAddr).Port)
+	}
+}

@@ -1,0 +1,136 @@
+// Package rpcserver builds the one gRPC server that every process has: errors
+// turned into statuses in one place, panics caught, calls counted, health and
+// reflection on every port, and a way to reach the same services from inside
+// the process. What the services do belongs to them.
+package rpcserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime/debug"
+	"time"
+
+	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+)
+
+const (
+	// stopGrace is how long calls under way may go on after a stop.
+	stopGrace = 2 * time.Second
+	// localBuffer is the size in bytes of the pipe behind Local.
+	localBuffer = 256 << 10
+)
+
+// Server is a gRPC server and the way to it from inside the process. Register
+// services on it, then Run it.
+type Server struct {
+	log    *zap.Logger
+	grpc   *grpc.Server
+	health *health.Server
+	local  *bufconn.Listener
+	conn   *grpc.ClientConn
+}
+
+// New makes a server without services. Its metrics go to reg.
+func New(log *zap.Logger, reg prometheus.Registerer) (*Server, error) {
+	metrics := grpcprom.NewServerMetrics()
+	if err := reg.Register(metrics); err != nil {
+		return nil, fmt.Errorf("registering the metrics of the rpc server: %w", err)
+	}
+	s := &Server{log: log, health: health.NewServer(), local: bufconn.Listen(localBuffer)}
+	catch := recovery.WithRecoveryHandlerContext(s.recovered)
+	s.grpc = grpc.NewServer(
+		grpc.ChainUnaryInterceptor(metrics.UnaryServerInterceptor(), s.unaryErrors, recovery.UnaryServerInterceptor(catch)),
+		grpc.ChainStreamInterceptor(metrics.StreamServerInterceptor(), s.streamErrors, recovery.StreamServerInterceptor(catch)),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 2 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+	)
+	healthv1.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+	conn, err := grpc.NewClient("passthrough:///local",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.local.DialContext(ctx) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the rpc server of this process: %w", err)
+	}
+	s.conn = conn
+	return s, nil
+}
+
+// RegisterService adds a service; it must happen before Run.
+func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	s.grpc.RegisterService(desc, impl)
+	s.health.SetServingStatus(desc.ServiceName, healthv1.HealthCheckResponse_SERVING)
+}
+
+// Local reaches the services of this server without a socket.
+func (s *Server) Local() grpc.ClientConnInterface { return s.conn }
+
+// Run serves on the listener, and Local's calls, until ctx ends. Then it
+// reports NOT_SERVING, lets calls under way end for a short while, and returns.
+func (s *Server) Run(ctx context.Context, listener net.Listener) error {
+	failed := make(chan error, 2)
+	for _, l := range []net.Listener{listener, s.local} {
+		go func() { failed <- s.grpc.Serve(l) }()
+	}
+	var err error
+	running := 2
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		running--
+	}
+	s.health.Shutdown()
+	s.stop()
+	for ; running > 0; running-- {
+		err = errors.Join(err, <-failed)
+	}
+	err = errors.Join(err, s.conn.Close())
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serving rpc on %s: %w", listener.Addr(), err)
+	}
+	return nil
+}
+
+func (s *Server) stop() {
+	hard := time.AfterFunc(stopGrace, s.grpc.Stop)
+	defer hard.Stop()
+	s.grpc.GracefulStop()
+}
+
+func (s *Server) unaryErrors(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	resp, err := next(ctx, req)
+	return resp, s.status(info.FullMethod, err)
+}
+
+func (s *Server) streamErrors(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	return s.status(info.FullMethod, next(srv, stream))
+}
+
+// status is the one place where an error of no known kind becomes Internal.
+func (s *Server) status(method string, err error) error {
+	st := rpcerr.Status(err)
+	if st.Code() == codes.Internal || st.Code() == codes.Unknown {
+		s.log.Error("a call failed for an unknown reason", zap.String("method", method), zap.Error(err))
+	}
+	return st.Err()
+}
+
+func (s *Server) recovered(_ context.Context, cause any) error {
+	s.log.Error("a call panicked", zap.Any("cause", cause), zap.ByteString("stack", debug.Stack()))
+	return rpcerr.New(codes.Internal, "", "internal error")
+}
