@@ -1,0 +1,145 @@
+package registry_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"github.com/supernode-ha/supernode/pkg/settings"
+
+	"github.com/supernode-ha/supernode/services/registry"
+)
+
+func TestEmbeddedKeepsItsData(t *testing.T) {
+	cfg := registry.Config{EmbeddedDir: t.TempDir()}
+	n := startNode(t, cfg)
+	beat(t, n, cdn("c"))
+	before := resolve(t, n, 1, "s").GetRecord()
+	require.NoError(t, n.stop())
+
+	n = startNode(t, cfg)
+	defer keepAlive(t, n, cdn("c"))()
+	got, err := n.GetTask(bounded(t), &registryv1.GetTaskRequest{TaskId: taskID(1)})
+	require.NoError(t, err)
+	require.Equal(t, before.GetRevision(), got.GetRecord().GetRevision())
+	require.EqualValues(t, 1, resolve(t, n, 1, "s").GetRecord().GetEpoch())
+}
+
+func TestEmbeddedSeveralAtOnce(t *testing.T) {
+	for range 3 {
+		n := startNode(t, registry.Config{EmbeddedDir: t.TempDir()})
+		beat(t, n, cdn("c"))
+		watch(t, n).until("c")
+	}
+}
+
+func TestEmbeddedDirInUse(t *testing.T) {
+	cfg := registry.Config{EmbeddedDir: t.TempDir()}
+	n := startNode(t, cfg)
+	second, err := registry.New(cfg, registry.Deps{Logger: zap.NewNop(), Metrics: prometheus.NewRegistry()})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err = second.Run(ctx)
+	require.ErrorContains(t, err, "in use by another process")
+	require.ErrorContains(t, err, cfg.EmbeddedDir)
+	require.NoError(t, ctx.Err(), "it is told at once")
+	beat(t, n, cdn("c"))
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	deps := registry.Deps{Logger: zap.NewNop(), Metrics: prometheus.NewRegistry()}
+	for name, cfg := range map[string]registry.Config{
+		"no store":    {},
+		"two stores":  {Endpoints: []string{"127.0.0.1:1"}, EmbeddedDir: "x"},
+		"short lease": {EmbeddedDir: "x", LeaseTTL: time.Millisecond},
+		"dial":        {EmbeddedDir: "x", DialTimeout: -1},
+	} {
+		_, err := registry.New(cfg, deps)
+		require.Error(t, err, name)
+	}
+	_, err := registry.New(registry.Config{EmbeddedDir: "x"}, registry.Deps{})
+	require.Error(t, err)
+	_, err = registry.New(registry.Config{EmbeddedDir: "x"}, deps)
+	require.NoError(t, err)
+	_, err = registry.New(registry.Config{EmbeddedDir: "x"}, deps)
+	require.Error(t, err, "two registries cannot share their metrics")
+}
+
+// childDir makes the test binary a registry on that directory that waits to be killed.
+const childDir = "REGISTRY_TEST_CHILD_DIR"
+
+// child makes a member and a record, says so, and never ends by itself.
+func child(dir string) {
+	service, err := registry.New(registry.Config{EmbeddedDir: dir}, registry.Deps{Logger: zap.NewNop(), Metrics: prometheus.NewRegistry()})
+	if err != nil {
+		panic(err)
+	}
+	local := &localRegistrar{}
+	service.Register(local)
+	go func() {
+		<-service.Ready()
+		ctx := context.Background()
+		if _, err := local.Heartbeat(ctx, &registryv1.HeartbeatRequest{Member: cdn("c")}); err != nil {
+			panic(err)
+		}
+		if _, err := local.ResolveTask(ctx, &registryv1.ResolveTaskRequest{TaskId: taskID(1), Url: "http://127.0.0.1/f", SchedulerId: "s"}); err != nil {
+			panic(err)
+		}
+		_, _ = fmt.Fprintln(os.Stdout, "written")
+	}()
+	_, _ = fmt.Fprintln(os.Stdout, service.Run(context.Background()))
+	os.Exit(1)
+}
+
+// localRegistrar takes the service's implementation for direct calls.
+type localRegistrar struct {
+	registryv1.RegistryServiceServer
+}
+
+func (l *localRegistrar) RegisterService(_ *grpc.ServiceDesc, impl any) {
+	l.RegistryServiceServer = impl.(registryv1.RegistryServiceServer)
+}
+
+func TestEmbeddedSurvivesKill(t *testing.T) {
+	cfg := registry.Config{EmbeddedDir: t.TempDir()}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childDir+"="+cfg.EmbeddedDir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	said, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "written\n", said)
+
+	second, err := registry.New(cfg, registry.Deps{Logger: zap.NewNop(), Metrics: prometheus.NewRegistry()})
+	require.NoError(t, err)
+	require.ErrorContains(t, second.Run(bounded(t)), "in use by another process")
+
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait(), "it was killed")
+	n := startNode(t, cfg)
+	got, err := n.GetTask(bounded(t), &registryv1.GetTaskRequest{TaskId: taskID(1)})
+	require.NoError(t, err)
+	require.Equal(t, "c", got.GetRecord().GetOwner())
+	watch(t, n).until() // the killed member's lease ends
+}
+
+func TestConfigFromSettings(t *testing.T) {
+	s := &settings.Settings{HomeDir: "home", EtcdAddress: "127.0.0.1:1, 127.0.0.2:1", LeaseTTL: time.Second}
+	require.Equal(t, registry.Config{EmbeddedDir: filepath.Join("home", "etcd"), LeaseTTL: time.Second}, registry.ConfigFrom(s))
+	s.UseHA = true
+	require.Equal(t, registry.Config{Endpoints: []string{"127.0.0.1:1", "127.0.0.2:1"}, LeaseTTL: time.Second}, registry.ConfigFrom(s))
+}

@@ -1,0 +1,39 @@
+// Package etcdstore keeps members and task records in etcd: their keys, the
+// leases of members, compare-and-swap of records, and the watch that keeps the
+// copy (package view) in step. What a record should say is decided in package
+// tasks.
+package etcdstore
+
+import (
+	"strings"
+
+	"github.com/supernode-ha/supernode/pkg/taskid"
+
+	"github.com/supernode-ha/supernode/services/registry/internal/record"
+)
+
+// The keys. They are the contract between registries of different builds.
+const (
+	root       = "/supernode/v1/"
+	memberRoot = root + "members/"
+	taskRoot   = root + "tasks/"
+)
+
+func memberKey(k record.MemberKey) string { return memberRoot + string(k.Role) + "/" + k.ID }
+
+func roleRoot(r record.Role) string { return memberRoot + string(r) + "/" }
+
+func taskKey(id string) string { return taskRoot + id }
+
+// parseMember reads a key of memberRoot; false for one that is none of ours.
+func parseMember(key string) (record.MemberKey, bool) {
+	role, id, ok := strings.Cut(strings.TrimPrefix(key, memberRoot), "/")
+	k := record.MemberKey{Role: record.Role(role), ID: id}
+	return k, ok && strings.HasPrefix(key, memberRoot) && record.CheckRole(k.Role) == nil && record.CheckID(id) == nil
+}
+
+// parseTask reads a key of taskRoot; false for one that is none of ours.
+func parseTask(key string) (string, bool) {
+	id, ok := strings.CutPrefix(key, taskRoot)
+	return id, ok && taskid.Check(id) == nil
+}

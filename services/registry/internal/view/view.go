@@ -1,0 +1,185 @@
+// Package view is the copy of the store that the registry answers from. One
+// writer, the store's watch, keeps it; writes of this process are fed to it as
+// well, so that a caller reads what it wrote. It knows nothing of the store
+// itself, and what was last seen stays when the store falls silent.
+package view
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/supernode-ha/supernode/services/registry/internal/record"
+)
+
+// Lease is a member as it stands in the store.
+type Lease struct {
+	Member   record.Member
+	ID       int64 // the store's lease, 0 for none
+	Revision int64
+}
+
+// Snapshot is everything in the store at one revision.
+type Snapshot struct {
+	Revision int64
+	Members  []Lease
+	Tasks    []record.Task
+}
+
+// Change is one event of the watch: exactly one of the pointers is set.
+type Change struct {
+	Revision   int64
+	Member     *Lease
+	MemberGone *record.MemberKey
+	Task       *record.Task
+	TaskGone   *string
+}
+
+// View is the copy. Use New.
+type View struct {
+	synced   chan struct{} // closed with the first Replace
+	syncOnce sync.Once
+
+	mu      sync.RWMutex // guards everything below
+	members table[record.MemberKey, Lease]
+	tasks   table[string, record.Task]
+	seen    int64           // revision up to which the watch has told everything
+	sorted  []record.Member // never changed in place, replaced with every change
+	changed chan struct{}   // closed and replaced whenever sorted is
+}
+
+// New makes an empty copy that is not synced.
+func New() *View {
+	return &View{
+		synced:  make(chan struct{}),
+		members: make(table[record.MemberKey, Lease]),
+		tasks:   make(table[string, record.Task]),
+		changed: make(chan struct{}),
+	}
+}
+
+// Synced is closed when the copy has been complete once.
+func (v *View) Synced() <-chan struct{} { return v.synced }
+
+// Seen is the revision up to which the watch has told everything.
+func (v *View) Seen() int64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.seen
+}
+
+// Member gives a member as last seen.
+func (v *View) Member(key record.MemberKey) (Lease, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.members.get(key)
+}
+
+// Task gives a record as last seen.
+func (v *View) Task(id string) (record.Task, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.tasks.get(id)
+}
+
+// Members gives all members, sorted, and a channel that is closed when that
+// list is old. The list is shared: it must not be changed.
+func (v *View) Members() ([]record.Member, <-chan struct{}) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.sorted, v.changed
+}
+
+// Counts gives the number of members of every role, and of task records.
+func (v *View) Counts() (members map[record.Role]int, tasks int) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	members = make(map[record.Role]int)
+	for _, m := range v.sorted {
+		members[m.Role]++
+	}
+	return members, len(v.tasks)
+}
+
+// Replace takes a complete list. A list older than what was seen means that
+// the store was reset: then nothing of before counts.
+func (v *View) Replace(s Snapshot) {
+	members := make(table[record.MemberKey, Lease], len(s.Members))
+	for _, l := range s.Members {
+		members[l.Member.Key()] = entry[Lease]{value: l, rev: l.Revision}
+	}
+	tasks := make(table[string, record.Task], len(s.Tasks))
+	for _, t := range s.Tasks {
+		tasks[t.ID] = entry[record.Task]{value: t, rev: t.Revision}
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if s.Revision >= v.seen {
+		members = v.members.replaced(members, s.Revision)
+		tasks = v.tasks.replaced(tasks, s.Revision)
+	}
+	v.members, v.tasks, v.seen = members, tasks, s.Revision
+	v.resort()
+	v.syncOnce.Do(func() { close(v.synced) })
+}
+
+// Apply takes events of the watch, in the store's order.
+func (v *View) Apply(changes []Change) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	ofMembers := false
+	for _, c := range changes {
+		switch {
+		case c.Member != nil:
+			v.members.watched(c.Member.Member.Key(), entry[Lease]{value: *c.Member, rev: c.Revision})
+		case c.MemberGone != nil:
+			v.members.watched(*c.MemberGone, entry[Lease]{rev: c.Revision, gone: true})
+		case c.Task != nil:
+			v.tasks.watched(c.Task.ID, entry[record.Task]{value: *c.Task, rev: c.Revision})
+		case c.TaskGone != nil:
+			v.tasks.watched(*c.TaskGone, entry[record.Task]{rev: c.Revision, gone: true})
+		}
+		ofMembers = ofMembers || c.Member != nil || c.MemberGone != nil
+		v.seen = max(v.seen, c.Revision)
+	}
+	if ofMembers {
+		v.resort()
+	}
+}
+
+// Feed takes one write of this process.
+func (v *View) Feed(c Change) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	news := false
+	switch {
+	case c.Member != nil:
+		news = v.members.fed(c.Member.Member.Key(), entry[Lease]{value: *c.Member, rev: c.Revision}, v.seen)
+	case c.MemberGone != nil:
+		news = v.members.fed(*c.MemberGone, entry[Lease]{rev: c.Revision, gone: true}, v.seen)
+	case c.Task != nil:
+		v.tasks.fed(c.Task.ID, entry[record.Task]{value: *c.Task, rev: c.Revision}, v.seen)
+	case c.TaskGone != nil:
+		v.tasks.fed(*c.TaskGone, entry[record.Task]{rev: c.Revision, gone: true}, v.seen)
+	}
+	if news {
+		v.resort()
+	}
+}
+
+// resort renews the sorted list and wakes who waits, if a member came, went
+// or changed; a mere renewal under another lease is no news. The caller holds mu.
+func (v *View) resort() {
+	sorted := make([]record.Member, 0, len(v.members))
+	for _, e := range v.members {
+		if !e.gone {
+			sorted = append(sorted, e.value.Member)
+		}
+	}
+	slices.SortFunc(sorted, record.Compare)
+	if slices.Equal(sorted, v.sorted) {
+		return
+	}
+	v.sorted = sorted
+	close(v.changed)
+	v.changed = make(chan struct{})
+}

@@ -1,0 +1,158 @@
+package registry_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+
+	"github.com/supernode-ha/supernode/services/registry"
+)
+
+func unavailable(t *testing.T, err error) {
+	t.Helper()
+	require.Equal(t, codes.Unavailable, status.Code(err), "%v", err)
+	require.Equal(t, rpcerr.StoreUnavailable, rpcerr.ReasonOf(err))
+}
+
+// awaitStore beats for a CDN until the store takes it.
+func awaitStore(t *testing.T, n *node, id string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		_, err := n.Heartbeat(bounded(t), &registryv1.HeartbeatRequest{Member: cdn(id)})
+		return err == nil
+	}, patience, 20*time.Millisecond)
+}
+
+func TestEtcdAwayAndBack(t *testing.T) {
+	e := startExternal(t)
+	n := startNode(t, registry.Config{Endpoints: []string{e.client.Host}})
+	beat(t, n, cdn("c"), scheduler("s"))
+	w := watch(t, n)
+	w.until("s", "c")
+	known := resolve(t, n, 1, "s")
+
+	dir := e.dir()
+	e.stop()
+	_, err := n.Heartbeat(bounded(t), &registryv1.HeartbeatRequest{Member: cdn("c")})
+	unavailable(t, err)
+	_, err = n.ResolveTask(bounded(t), &registryv1.ResolveTaskRequest{TaskId: taskID(2), Url: "http://127.0.0.1/2", SchedulerId: "s"})
+	unavailable(t, err)
+	_, err = n.UpdateTask(bounded(t), &registryv1.UpdateTaskRequest{TaskId: taskID(1), Owner: "c", Epoch: 1, PieceSize: 1})
+	unavailable(t, err)
+	_, err = n.Leave(bounded(t), &registryv1.LeaveRequest{Role: registryv1.Role_ROLE_CDN, Id: "c"})
+	unavailable(t, err)
+	require.True(t, proto.Equal(known, resolve(t, n, 1, "s")), "a known task is answered as before")
+	require.Equal(t, "c", resolve(t, n, 1, "another").GetRecord().GetOwner())
+	watch(t, n).until("s", "c")
+
+	e.start(dir)
+	awaitStore(t, n, "c")
+	defer keepAlive(t, n, cdn("c"), scheduler("s"), scheduler("t"))()
+	// The stream that was open all the time goes on, and shows no list in
+	// between from which everybody is missing.
+	for {
+		resp, err := w.stream.Recv()
+		require.NoError(t, err)
+		require.Contains(t, idsOf(resp), "c")
+		if len(resp.GetMembers()) == 3 {
+			break
+		}
+	}
+	require.EqualValues(t, 1, resolve(t, n, 1, "s").GetRecord().GetEpoch())
+	require.Equal(t, "c", resolve(t, n, 2, "s").GetRecord().GetOwner())
+}
+
+// An etcd that comes back empty has lower revisions than the watch waits for.
+func TestEtcdReplacedByAnEmptyOne(t *testing.T) {
+	e := startExternal(t)
+	n := startNode(t, registry.Config{Endpoints: []string{e.client.Host}})
+	w := watch(t, n)
+	for i := range 10 {
+		beat(t, n, cdn("c"))
+		resolve(t, n, i, "s")
+	}
+	w.until("c")
+	e.stop()
+	e.start(t.TempDir())
+	w.until()
+	awaitStore(t, n, "c")
+	_, err := n.GetTask(bounded(t), &registryv1.GetTaskRequest{TaskId: taskID(1)})
+	require.Equal(t, codes.NotFound, status.Code(err))
+	defer keepAlive(t, n, cdn("c"))()
+	w.until("c")
+	require.EqualValues(t, 1, resolve(t, n, 1, "s").GetRecord().GetEpoch())
+}
+
+func TestEtcdNeverThere(t *testing.T) {
+	reg := registry.Config{Endpoints: []string{"127.0.0.1:1"}}
+	n := startNodeUnready(t, reg)
+	_, err := n.Heartbeat(bounded(t), &registryv1.HeartbeatRequest{Member: cdn("c")})
+	unavailable(t, err)
+	ctx, cancel := context.WithCancel(bounded(t))
+	w, err := n.WatchMembers(ctx, &registryv1.WatchMembersRequest{})
+	require.NoError(t, err)
+	require.NoError(t, n.stop())
+	_, err = w.Recv()
+	require.Error(t, err, "a stream ends with the registry")
+	cancel()
+}
+
+// The watch has to find its way when the revisions it still needed are gone.
+func TestCompactionWhileAway(t *testing.T) {
+	e := startExternal(t)
+	n := startNode(t, registry.Config{Endpoints: []string{e.client.Host}})
+	beat(t, n, cdn("c"))
+	watch(t, n).until("c")
+	dir := e.dir()
+	e.stop()
+	// What happens now, the registry does not see: an etcd at another address.
+	hidden := *e.client
+	e.client.Host = "127.0.0.1:0"
+	e.start(dir)
+	raw := e.raw()
+	var last *clientv3.PutResponse
+	value := `{"taskId":"` + taskID(7) + `","owner":"c","scheduler":"s","epoch":"5","status":"TASK_STATUS_SUCCESS"}`
+	for range 20 {
+		var err error
+		last, err = raw.Put(bounded(t), "/supernode/v1/tasks/"+taskID(7), value)
+		require.NoError(t, err)
+	}
+	_, err := raw.Compact(bounded(t), last.Header.Revision, clientv3.WithCompactPhysical())
+	require.NoError(t, err)
+	e.stop()
+	*e.client = hidden
+	e.start(dir)
+	w := watch(t, n)
+	awaitStore(t, n, "c")
+	defer keepAlive(t, n, cdn("d"))()
+	for {
+		resp, err := w.stream.Recv()
+		require.NoError(t, err)
+		if len(resp.GetMembers()) > 0 && resp.GetMembers()[len(resp.GetMembers())-1].GetId() == "d" {
+			break
+		}
+	}
+	got, err := n.GetTask(bounded(t), &registryv1.GetTaskRequest{TaskId: taskID(7)})
+	require.NoError(t, err)
+	require.EqualValues(t, 5, got.GetRecord().GetEpoch())
+}
+
+func TestUnreadableRecordIsReplaced(t *testing.T) {
+	e := startExternal(t)
+	n := startNode(t, registry.Config{Endpoints: []string{e.client.Host}})
+	defer keepAlive(t, n, cdn("c"))()
+	_, err := e.raw().Put(bounded(t), "/supernode/v1/tasks/"+taskID(1), "not JSON")
+	require.NoError(t, err)
+	_, err = e.raw().Put(bounded(t), "/supernode/v1/else/where", "not ours")
+	require.NoError(t, err)
+	require.Equal(t, "c", resolve(t, n, 1, "s").GetRecord().GetOwner())
+}

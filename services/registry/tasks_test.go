@@ -1,0 +1,209 @@
+package registry_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+
+	"github.com/supernode-ha/supernode/services/registry"
+)
+
+func TestTaskLifeCostsThreeWrites(t *testing.T) {
+	eachStore(t, func(t *testing.T, nodes func(int) []*node) {
+		n := nodes(1)[0]
+		defer keepAlive(t, n, cdn("c"), scheduler("s"))()
+		watch(t, n).until("s", "c")
+		before := metric(t, n, "supernode_registry_store_writes_total", "")
+
+		resp, err := n.ResolveTask(bounded(t), &registryv1.ResolveTaskRequest{
+			TaskId: taskID(1), Url: "http://user:secret@127.0.0.1/a%2Fb?q=%7e#part", SchedulerId: "s",
+		})
+		require.NoError(t, err)
+		rec := resp.GetRecord()
+		require.Equal(t, "http://127.0.0.1/a%2Fb?q=%7e", rec.GetUrl())
+		require.Equal(t, []any{"c", "s", int64(1), registryv1.TaskStatus_TASK_STATUS_WAITING},
+			[]any{rec.GetOwner(), rec.GetScheduler(), rec.GetEpoch(), rec.GetStatus()})
+		require.Equal(t, "c", resp.GetOwner().GetId())
+		require.Equal(t, "s", resp.GetScheduler().GetId())
+
+		update := func(u *registryv1.UpdateTaskRequest) *registryv1.TaskRecord {
+			u.TaskId, u.Owner, u.Epoch = taskID(1), "c", 1
+			resp, err := n.UpdateTask(bounded(t), u)
+			require.NoError(t, err)
+			return resp.GetRecord()
+		}
+		source := &registryv1.SourceIdentity{Length: 7, Etag: `"x"`}
+		update(&registryv1.UpdateTaskRequest{Source: source, PieceSize: 4 << 20, Status: registryv1.TaskStatus_TASK_STATUS_RUNNING})
+		for range 3 { // saying it again costs nothing
+			rec = update(&registryv1.UpdateTaskRequest{Status: registryv1.TaskStatus_TASK_STATUS_SUCCESS})
+		}
+		require.EqualValues(t, 7, rec.GetSource().GetLength(), "what is not set stays")
+		require.EqualValues(t, 4<<20, rec.GetPieceSize())
+		require.Equal(t, rec.GetRevision(), resolve(t, n, 1, "s").GetRecord().GetRevision())
+		require.EqualValues(t, 3, metric(t, n, "supernode_registry_store_writes_total", "")-before)
+		require.EqualValues(t, 1, metric(t, n, "supernode_registry_records", ""))
+
+		_, err = n.DeleteTask(bounded(t), &registryv1.DeleteTaskRequest{TaskId: taskID(1), Epoch: 2})
+		require.Equal(t, rpcerr.StaleEpoch, rpcerr.ReasonOf(err))
+		for range 2 {
+			_, err = n.DeleteTask(bounded(t), &registryv1.DeleteTaskRequest{TaskId: taskID(1), Epoch: 1})
+			require.NoError(t, err)
+		}
+		_, err = n.GetTask(bounded(t), &registryv1.GetTaskRequest{TaskId: taskID(1)})
+		require.Equal(t, codes.NotFound, status.Code(err))
+	})
+}
+
+func TestRacingClaimsHaveOneWinner(t *testing.T) {
+	eachStore(t, func(t *testing.T, nodes func(int) []*node) {
+		n := nodes(2)
+		defer keepAlive(t, n[0], cdn("c1"), cdn("c2"), cdn("c3"), scheduler("s0"), scheduler("s1"))()
+		for _, one := range n {
+			watch(t, one).until("s0", "s1", "c1", "c2", "c3")
+		}
+		const tasks, callers = 20, 50
+		var mu sync.Mutex // guards answers
+		answers := make(map[string]map[string]bool)
+		var all sync.WaitGroup
+		for who := range 2 * callers {
+			all.Go(func() {
+				for i := range tasks {
+					task := (i + who) % tasks
+					resp, err := n[who%2].ResolveTask(bounded(t), &registryv1.ResolveTaskRequest{
+						TaskId: taskID(task), Url: "http://127.0.0.1/file", SchedulerId: fmt.Sprintf("s%d", who%2),
+					})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					r := resp.GetRecord()
+					mu.Lock()
+					if answers[r.GetTaskId()] == nil {
+						answers[r.GetTaskId()] = make(map[string]bool)
+					}
+					answers[r.GetTaskId()][fmt.Sprint(r.GetOwner(), r.GetScheduler(), r.GetEpoch(), r.GetRevision())] = true
+					mu.Unlock()
+					if r.GetEpoch() != 1 {
+						t.Errorf("task %d is of epoch %d", task, r.GetEpoch())
+					}
+				}
+			})
+		}
+		all.Wait()
+		require.Len(t, answers, tasks)
+		for task, different := range answers {
+			require.Len(t, different, 1, "task %s: %v", task, different)
+		}
+	})
+}
+
+func TestTakeover(t *testing.T) {
+	eachStore(t, func(t *testing.T, nodes func(int) []*node) {
+		n := nodes(2)
+		w := watch(t, n[1])
+		defer keepAlive(t, n[0], cdn("c1"), scheduler("s1"))()
+		lost := keepAlive(t, n[0], cdn("c0"), scheduler("s0"))
+		w.until("s0", "s1", "c0", "c1")
+		ofC0 := -1 // a task that c0 owns
+		for i := 0; ofC0 < 0; i++ {
+			if resolve(t, n[0], i, "s0").GetRecord().GetOwner() == "c0" {
+				ofC0 = i
+			}
+		}
+		_, err := n[0].UpdateTask(bounded(t), &registryv1.UpdateTaskRequest{
+			TaskId: taskID(ofC0), Owner: "c0", Epoch: 1, PieceSize: 100, Source: &registryv1.SourceIdentity{Length: 9},
+			Status: registryv1.TaskStatus_TASK_STATUS_SUCCESS,
+		})
+		require.NoError(t, err)
+		require.EqualValues(t, 1, resolve(t, n[1], ofC0, "s1").GetRecord().GetEpoch(), "all alive: nothing changes")
+
+		lost()
+		w.until("s1", "c1")
+		resp := resolve(t, n[1], ofC0, "s1")
+		rec := resp.GetRecord()
+		require.Equal(t, []any{"c1", "s1", int64(2)}, []any{rec.GetOwner(), rec.GetScheduler(), rec.GetEpoch()})
+		require.Equal(t, registryv1.TaskStatus_TASK_STATUS_WAITING, rec.GetStatus())
+		require.Nil(t, rec.GetSource())
+		require.Zero(t, rec.GetPieceSize())
+		require.Equal(t, "c1", resp.GetOwner().GetId())
+
+		// The old owner comes back and must not write over the new one.
+		_, err = n[0].UpdateTask(bounded(t), &registryv1.UpdateTaskRequest{
+			TaskId: taskID(ofC0), Owner: "c0", Epoch: 1, Status: registryv1.TaskStatus_TASK_STATUS_FAILED,
+		})
+		require.Equal(t, codes.Aborted, status.Code(err))
+		require.Equal(t, rpcerr.StaleEpoch, rpcerr.ReasonOf(err))
+		require.Equal(t, "c1", rpcerr.From(err).Metadata["owner"])
+	})
+}
+
+func TestDeadSchedulerAloneKeepsTheOwner(t *testing.T) {
+	n := startNode(t, registry.Config{EmbeddedDir: t.TempDir()})
+	defer keepAlive(t, n, cdn("c"), scheduler("s1"))()
+	beat(t, n, scheduler("s0"))
+	resolve(t, n, 1, "s0")
+	_, err := n.UpdateTask(bounded(t), &registryv1.UpdateTaskRequest{
+		TaskId: taskID(1), Owner: "c", Epoch: 1, Source: &registryv1.SourceIdentity{Length: 9}, Status: registryv1.TaskStatus_TASK_STATUS_SUCCESS,
+	})
+	require.NoError(t, err)
+	_, err = n.Leave(bounded(t), &registryv1.LeaveRequest{Role: registryv1.Role_ROLE_SCHEDULER, Id: "s0"})
+	require.NoError(t, err)
+	rec := resolve(t, n, 1, "s1").GetRecord()
+	require.Equal(t, []any{"c", "s1", int64(2)}, []any{rec.GetOwner(), rec.GetScheduler(), rec.GetEpoch()})
+	require.Equal(t, registryv1.TaskStatus_TASK_STATUS_SUCCESS, rec.GetStatus())
+	require.EqualValues(t, 9, rec.GetSource().GetLength())
+}
+
+func TestNoCDN(t *testing.T) {
+	n := startNode(t, registry.Config{EmbeddedDir: t.TempDir()})
+	draining := cdn("c")
+	draining.State = registryv1.MemberState_MEMBER_STATE_DRAINING
+	beat(t, n, draining)
+	_, err := n.ResolveTask(bounded(t), &registryv1.ResolveTaskRequest{TaskId: taskID(1), Url: "http://127.0.0.1/f", SchedulerId: "s"})
+	require.Equal(t, codes.FailedPrecondition, status.Code(err))
+	require.Equal(t, rpcerr.NoCDN, rpcerr.ReasonOf(err))
+}
+
+func TestBadTaskRequestsAreRefused(t *testing.T) {
+	n := startNode(t, registry.Config{EmbeddedDir: t.TempDir()})
+	beat(t, n, cdn("c"))
+	good := func() *registryv1.ResolveTaskRequest {
+		return &registryv1.ResolveTaskRequest{TaskId: taskID(1), Url: "http://127.0.0.1/f", SchedulerId: "s"}
+	}
+	for name, spoil := range map[string]func(*registryv1.ResolveTaskRequest){
+		"task id":                func(r *registryv1.ResolveTaskRequest) { r.TaskId = "../../x" },
+		"no scheduler":           func(r *registryv1.ResolveTaskRequest) { r.SchedulerId = "" },
+		"scheduler":              func(r *registryv1.ResolveTaskRequest) { r.SchedulerId = "a/b" },
+		"no url for a new task":  func(r *registryv1.ResolveTaskRequest) { r.Url = "" },
+		"url without scheme":     func(r *registryv1.ResolveTaskRequest) { r.Url = "/f" },
+		"url that cannot be one": func(r *registryv1.ResolveTaskRequest) { r.Url = "http://a\x7f/" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := good()
+			spoil(r)
+			_, err := n.ResolveTask(bounded(t), r)
+			require.Equal(t, codes.InvalidArgument, status.Code(err), "%v", err)
+		})
+	}
+	ctx := bounded(t)
+	_, err := n.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: "x"})
+	require.Equal(t, codes.InvalidArgument, status.Code(err))
+	_, err = n.DeleteTask(ctx, &registryv1.DeleteTaskRequest{TaskId: "x"})
+	require.Equal(t, codes.InvalidArgument, status.Code(err))
+	for _, u := range []*registryv1.UpdateTaskRequest{
+		{TaskId: "x", Owner: "c"}, {TaskId: taskID(1)}, {TaskId: taskID(1), Owner: "c", PieceSize: -1},
+		{TaskId: taskID(1), Owner: "c", Source: &registryv1.SourceIdentity{Length: -2}},
+	} {
+		_, err = n.UpdateTask(ctx, u)
+		require.Equal(t, codes.InvalidArgument, status.Code(err))
+	}
+	_, err = n.UpdateTask(ctx, &registryv1.UpdateTaskRequest{TaskId: taskID(1), Owner: "c", Epoch: 1})
+	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err))
+}
