@@ -1,0 +1,48 @@
+package cdn_test
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"strconv"
+	"testing"
+
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	"github.com/supernode-ha/supernode/services/cdn"
+)
+
+// BenchmarkFetch is the way of 200 MB from a local source onto the disk, the
+// listener's last event included.
+func BenchmarkFetch(b *testing.B) {
+	content := noise(200 << 20)
+	o := serveOrigin(b, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+		_, _ = io.Copy(w, bytes.NewReader(content))
+	})
+	n := start(b, cdn.Config{})
+	b.SetBytes(int64(len(content)))
+	for i := 0; b.Loop(); i++ {
+		id := idOf(strconv.Itoa(i))
+		if _, err := n.seed(b, id, o.source()); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if _, err := n.Delete(b.Context(), &cdnv1.DeleteRequest{TaskId: id}); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}
+
+// BenchmarkFetchSmall is the same for 300 KB, where the time is all overhead.
+func BenchmarkFetchSmall(b *testing.B) {
+	content := noise(300_000)
+	o := serveOrigin(b, bare(content))
+	n := start(b, cdn.Config{})
+	b.SetBytes(int64(len(content)))
+	for i := 0; b.Loop(); i++ {
+		if _, err := n.seed(b, idOf(strconv.Itoa(i)), o.source()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

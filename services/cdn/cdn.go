@@ -1,0 +1,121 @@
+// Package cdn is the CDN service: it fetches a task from its source once,
+// however many ask, keeps it in a cache directory of Dragonfly v1's layout,
+// and serves its pieces over HTTP. What it tells of a task it tells on the
+// stream of CdnService.Seed. It does not decide who fetches which piece from
+// whom, nor which instance a task belongs to.
+//
+// The way of a task through the packages: rpc checks the request, table begins
+// the task's only fetch and keeps what happened for all listeners, fetch
+// decides between disk and source and cuts what comes, store keeps it,
+// download serves it, report tells the registry.
+package cdn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	"github.com/supernode-ha/supernode/services/cdn/internal/download"
+	"github.com/supernode-ha/supernode/services/cdn/internal/fetch"
+	"github.com/supernode-ha/supernode/services/cdn/internal/report"
+	"github.com/supernode-ha/supernode/services/cdn/internal/rpc"
+	"github.com/supernode-ha/supernode/services/cdn/internal/source"
+	"github.com/supernode-ha/supernode/services/cdn/internal/store"
+	"github.com/supernode-ha/supernode/services/cdn/internal/table"
+)
+
+// Service is one CDN instance.
+type Service struct {
+	log      *zap.Logger
+	listener net.Listener
+	client   *source.Client
+	reporter *report.Reporter
+	tasks    *table.Table
+	download *download.Server
+}
+
+// New makes an instance; nothing runs before Run.
+func New(cfg Config, deps Deps) (*Service, error) {
+	cfg, err := cfg.complete()
+	if err := errors.Join(err, deps.check()); err != nil {
+		return nil, fmt.Errorf("configuring the cdn: %w", err)
+	}
+	log := deps.Logger.With(zap.String("cdn_id", cfg.ID))
+	files, err := store.Open(cfg.HomeDir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the cdn's home: %w", err)
+	}
+	client := source.NewClient(source.Timeouts{Connect: cfg.ConnectTimeout, Idle: cfg.IdleTimeout})
+	fetcher := fetch.NewFetcher(log, files, client, fetch.Options{
+		MaxBandwidth: cfg.MaxBandwidth, PoolSize: cfg.PoolSize,
+		FactsTimeout: cfg.FactsTimeout, RetryDelay: cfg.RetryDelay,
+	})
+	reporter := report.New(log, deps.Registry, cfg.ID)
+	tasks, err := table.New(log, files, fetcher, reporter)
+	if err != nil {
+		return nil, fmt.Errorf("making the cdn's table: %w", err)
+	}
+	server := download.New(log, tasks, cfg.DrainTimeout)
+	if err := register(deps.Metrics, fetcher.Collectors(), tasks.Collectors(), server.Collectors()); err != nil {
+		return nil, fmt.Errorf("registering the cdn's metrics: %w", err)
+	}
+	return &Service{
+		log: log, listener: deps.Download, client: client, reporter: reporter, tasks: tasks, download: server,
+	}, nil
+}
+
+// Register adds CdnService to a gRPC server.
+func (s *Service) Register(server grpc.ServiceRegistrar) {
+	cdnv1.RegisterCdnServiceServer(server, rpc.New(s.tasks))
+}
+
+// Run serves until ctx ends: then fetches and the streams that listen to them
+// end at once, transfers to peers are finished within DrainTimeout, and the
+// registry is told what is still to be told. It is called once.
+func (s *Service) Run(ctx context.Context) error {
+	// The reporter goes last, because ending fetches is news, too.
+	reporting, stopReporting := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopReporting()
+	var reporter errgroup.Group
+	reporter.Go(func() error {
+		s.reporter.Run(reporting)
+		return nil
+	})
+	s.log.Info("serving pieces", zap.String("address", s.listener.Addr().String()))
+	work, ctx := errgroup.WithContext(ctx)
+	work.Go(func() error { return s.download.Serve(ctx, s.listener) })
+	work.Go(func() error {
+		s.tasks.Run(ctx)
+		return nil
+	})
+	err := work.Wait()
+	stopReporting()
+	_ = reporter.Wait() // has no errors
+	s.client.Close()
+	s.log.Info("stopped")
+	return err
+}
+
+// register registers all of them or none.
+func register(metrics prometheus.Registerer, sets ...[]prometheus.Collector) error {
+	var done []prometheus.Collector
+	for _, set := range sets {
+		for _, c := range set {
+			if err := metrics.Register(c); err != nil {
+				for _, d := range done {
+					metrics.Unregister(d)
+				}
+				return err
+			}
+			done = append(done, c)
+		}
+	}
+	return nil
+}

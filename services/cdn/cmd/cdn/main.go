@@ -1,0 +1,50 @@
+// Command cdn runs a CDN of its own.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/pkg/lifecycle"
+	"github.com/supernode-ha/supernode/pkg/process"
+	"github.com/supernode-ha/supernode/pkg/settings"
+	"github.com/supernode-ha/supernode/services/cdn"
+)
+
+func main() {
+	ctx, stop := lifecycle.SignalContext(context.Background())
+	defer stop()
+	cmd := process.Command("cdn", "Fetch from sources and serve the first copies", build,
+		settings.CDN, settings.WithRegistry, settings.Alone)
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		os.Exit(1)
+	}
+}
+
+func build(_ context.Context, p *process.Process) error {
+	registry, err := p.Registry()
+	if err != nil {
+		return err
+	}
+	download, err := p.Listen(p.Settings.DownloadPort)
+	if err != nil {
+		return fmt.Errorf("the download server: %w", err)
+	}
+	p.Serve()
+	view := p.View(registry)
+	if err := p.ServeAdmin(view.Ready); err != nil {
+		return err
+	}
+	service, err := cdn.New(cdn.ConfigFrom(p.ID, p.Settings), cdn.Deps{
+		Logger: p.Log, Metrics: p.Metrics, Registry: registry, Download: download,
+	})
+	if err != nil {
+		return err
+	}
+	service.Register(p.RPC)
+	p.Announce(registry, cluster.CDN, p.Serves(download))
+	p.Add("cdn", service.Run)
+	return nil
+}

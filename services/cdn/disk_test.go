@@ -1,0 +1,315 @@
+package cdn_test
+
+import (
+	"encoding/json"
+	"io/fs"
+	"maps"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	"github.com/supernode-ha/supernode/pkg/piece"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/cdn"
+)
+
+// left runs an instance that fetches content once, and gives its home.
+func left(t *testing.T, id string, src *cdnv1.Source, content []byte) string {
+	t.Helper()
+	n := start(t, cdn.Config{})
+	n.mustSeed(t, id, src, content)
+	n.stop()
+	return n.home
+}
+
+func TestRestartAsksTheSourceOnce(t *testing.T) {
+	content, changed := noise(9<<20), noise(5<<20)
+	id := idOf("restart")
+	for name, c := range map[string]struct {
+		before, after http.HandlerFunc
+		want          []byte
+		result        string
+		requests      int
+	}{
+		"not modified by etag": {file(content, `"v1"`), file(content, `"v1"`), content, "cached", 2},
+		"not modified by date": {file(content, ""), file(content, ""), content, "cached", 2},
+		"modified":             {file(content, `"v1"`), file(changed, `"v2"`), changed, "success", 2},
+		"no validator":         {bare(content), bare(changed), changed, "success", 2},
+		"bad time":             {file(content, `"v1"`), answer(503), content, "cached", 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := serveOrigin(t, c.before)
+			home := left(t, id, o.source(), content)
+			o.set(c.after)
+			n := start(t, cdn.Config{HomeDir: home})
+			n.mustSeed(t, id, o.source(), c.want)
+			n.mustSeed(t, id, o.source(), c.want) // in memory now: not asked again
+			require.Len(t, o.seen(), c.requests)
+			require.EqualValues(t, 1, n.counter(t, "supernode_cdn_fetches_total", c.result))
+		})
+	}
+}
+
+func answer(status int) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }
+}
+
+func TestRestartWithoutSource(t *testing.T) {
+	content := noise(9 << 20)
+	id := idOf("restart")
+	o := serveOrigin(t, file(content, `"v1"`))
+	home := left(t, id, o.source(), content)
+	src := o.source()
+	o.Close()
+	n := start(t, cdn.Config{HomeDir: home})
+	n.mustSeed(t, id, src, content)
+}
+
+func TestRestartWithWrongCredentialsKeepsTheCopy(t *testing.T) {
+	content := noise(1000)
+	id := idOf("restart")
+	o := serveOrigin(t, file(content, `"v1"`))
+	home := left(t, id, o.source(), content)
+	n := start(t, cdn.Config{HomeDir: home})
+	o.set(answer(401))
+	_, err := n.seed(t, id, o.source())
+	requireReason(t, err, rpcerr.SourceAuthRequired)
+	o.set(file(content, `"v1"`))
+	n.mustSeed(t, id, o.source(), content)
+	require.EqualValues(t, 1, n.counter(t, "supernode_cdn_fetches_total", "cached"))
+
+	n.stop()
+	o.set(answer(404))
+	n = start(t, cdn.Config{HomeDir: home})
+	_, err = n.seed(t, id, o.source())
+	requireReason(t, err, rpcerr.SourceNotFound)
+	requireNoFiles(t, n, id)
+}
+
+func TestRestartOfATaskNamedByItsContent(t *testing.T) {
+	content := noise(1000)
+	id := idOf("restart")
+	o := serveOrigin(t, file(content, `"v1"`))
+	src := o.source()
+	src.Md5 = sum(content)
+	home := left(t, id, src, content)
+	n := start(t, cdn.Config{HomeDir: home})
+	n.mustSeed(t, id, src, content)
+	require.Len(t, o.seen(), 1)
+}
+
+// A source that does not answer in time must not make clients cut a copy on
+// disk at other places than it was cut before.
+func TestRestartWithSilentSourceKeepsThePieceSize(t *testing.T) {
+	content := noise(1000)
+	id := idOf("restart")
+	o := serveOrigin(t, file(content, `"v1"`))
+	home := left(t, id, o.source(), content)
+	const odd = 5 << 20
+	recut(t, home, id, content, odd)
+	answered := make(chan struct{})
+	o.set(func(w http.ResponseWriter, r *http.Request) {
+		<-answered
+		file(content, `"v1"`)(w, r)
+	})
+	n := start(t, cdn.Config{HomeDir: home, FactsTimeout: 1})
+	stream := n.begin(t, id, o.source())
+	event, err := stream.Recv()
+	require.NoError(t, err)
+	require.EqualValues(t, odd, event.GetFacts().GetPieceSize())
+	require.EqualValues(t, -1, event.GetFacts().GetLength())
+	close(answered)
+	n.mustSeed(t, id, o.source(), content)
+	require.EqualValues(t, 1, n.counter(t, "supernode_cdn_fetches_total", "cached"))
+}
+
+// recut makes a whole copy of one piece one with another piece size.
+func recut(t *testing.T, home, id string, content []byte, size int32) {
+	t.Helper()
+	base := filepath.Join(home, "repo", "download", id[:3], id)
+	wrapped := make([]byte, piece.HeadLength, len(content)+piece.WrapLength)
+	piece.PutHead(wrapped, len(content), size)
+	wrapped = append(append(wrapped, content...), piece.Tail)
+	lines := []string{piece.Digest(sum(wrapped), int32(len(wrapped))), sum(content)}
+	lines = append(lines, sha1Of(strings.Join(lines, "")))
+	require.NoError(t, os.WriteFile(base, wrapped, 0o600))
+	require.NoError(t, os.WriteFile(base+".md5", []byte(strings.Join(lines, "\n")), 0o600))
+	editMeta(t, base, map[string]any{"pieceSize": size})
+}
+
+func editMeta(t *testing.T, base string, change map[string]any) {
+	t.Helper()
+	data, err := os.ReadFile(base + ".meta")
+	require.NoError(t, err)
+	var meta map[string]any
+	require.NoError(t, json.Unmarshal(data, &meta))
+	maps.Copy(meta, change)
+	data, err = json.Marshal(meta)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(base+".meta", data, 0o600))
+}
+
+func TestBrokenCopiesAreFetchedAgain(t *testing.T) {
+	content := noise(5 << 20)
+	id := idOf("broken")
+	for name, spoil := range map[string]func(base string) error{
+		"unfinished":   func(base string) error { editMeta(t, base, map[string]any{"finish": false}); return nil },
+		"failed":       func(base string) error { editMeta(t, base, map[string]any{"success": false}); return nil },
+		"other task":   func(base string) error { editMeta(t, base, map[string]any{"taskID": idOf("x")}); return nil },
+		"other length": func(base string) error { editMeta(t, base, map[string]any{"fileLength": 3}); return nil },
+		"other md5":    func(base string) error { editMeta(t, base, map[string]any{"realMd5": sum(nil)}); return nil },
+		"piece size":   func(base string) error { editMeta(t, base, map[string]any{"pieceSize": 1 << 30}); return nil },
+		"torn meta":    func(base string) error { return os.Truncate(base+".meta", 20) },
+		"no meta":      func(base string) error { return os.Remove(base + ".meta") },
+		"torn md5":     func(base string) error { return os.Truncate(base+".md5", 50) },
+		"no md5":       func(base string) error { return os.Remove(base + ".md5") },
+		"no content":   func(base string) error { return os.Remove(base) },
+		"short":        func(base string) error { return os.Truncate(base, 5<<20) },
+		"never written": func(base string) error { // as after the power was cut
+			f, err := os.OpenFile(base, os.O_WRONLY, 0)
+			require.NoError(t, err)
+			_, err = f.WriteAt(make([]byte, 8192), piece.DefaultSize-4096)
+			require.NoError(t, err)
+			return f.Close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := serveOrigin(t, file(content, `"v1"`))
+			home := left(t, id, o.source(), content)
+			require.NoError(t, spoil(filepath.Join(home, "repo", "download", id[:3], id)))
+			n := start(t, cdn.Config{HomeDir: home})
+			status, _ := n.get(t, path(id), "bytes=0-99")
+			require.Equal(t, http.StatusNotFound, status)
+			n.mustSeed(t, id, o.source(), content)
+			require.EqualValues(t, 1, n.counter(t, "supernode_cdn_fetches_total", "success"))
+			require.Empty(t, o.seen()[1].Header.Get("If-None-Match"))
+		})
+	}
+}
+
+const (
+	v1ID  = "83bd34df6ba4500b2a69546dbd88a6a0c626bdf99c2dd397ad7729099a732aef"
+	v1MD5 = "39fcbe8882373fe8296a7121f7f5b860"
+)
+
+func v1Home(t *testing.T) string {
+	t.Helper()
+	home := t.TempDir()
+	require.NoError(t, os.CopyFS(home, os.DirFS("testdata/v1-home")))
+	return home
+}
+
+func TestCacheOfDragonflyV1IsServed(t *testing.T) {
+	n := start(t, cdn.Config{HomeDir: v1Home(t)})
+	status, wrapped := n.get(t, path(v1ID), "bytes="+piece.Range(0, piece.DefaultSize))
+	require.Equal(t, http.StatusPartialContent, status, "before anybody has asked to seed it")
+	require.Equal(t, "f57f5f394a7cdbc3ed860c5a50b8e1dd", sum(wrapped))
+	content, err := piece.Unwrap(wrapped, piece.DefaultSize)
+	require.NoError(t, err)
+	require.Equal(t, v1MD5, sum(content))
+	s, err := n.Stat(t.Context(), &cdnv1.StatRequest{TaskId: v1ID})
+	require.NoError(t, err)
+	require.EqualValues(t, 300_000, s.GetFacts().GetLength())
+	require.Equal(t, v1MD5, s.GetResult().GetMd5())
+
+	o := serveOrigin(t, answer(304))
+	n.mustSeed(t, v1ID, o.source(), content)
+	require.Equal(t, `"6b032e1a-493e0"`, o.seen()[0].Header.Get("If-None-Match"))
+	require.Equal(t, "Sun, 22 Nov 2026 18:02:02 GMT", o.seen()[0].Header.Get("If-Modified-Since"))
+
+	n = start(t, cdn.Config{HomeDir: v1Home(t)})
+	n.mustSeed(t, v1ID, &cdnv1.Source{Url: o.URL, Md5: v1MD5}, content)
+	require.Len(t, o.seen(), 1)
+}
+
+// What Dragonfly v1 made of a source, we make of it, byte by byte.
+func TestFilesAreAsDragonflyV1WroteThem(t *testing.T) {
+	old := filepath.Join("testdata/v1-home/repo/download", v1ID[:3], v1ID)
+	wrapped, err := os.ReadFile(old)
+	require.NoError(t, err)
+	content, err := piece.Unwrap(wrapped, piece.DefaultSize)
+	require.NoError(t, err)
+	o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Last-Modified", "Sun, 22 Nov 2026 18:02:02 GMT")
+		w.Header().Set("ETag", `"6b032e1a-493e0"`)
+		bare(content)(w, r)
+	})
+	home := left(t, v1ID, &cdnv1.Source{Url: strings.Replace(o.URL, "://", "://user:secret@", 1) + "/sample.bin#part"}, content)
+	for _, suffix := range []string{"", ".md5"} {
+		want, err := os.ReadFile(old + suffix)
+		require.NoError(t, err)
+		got, err := os.ReadFile(filepath.Join(home, "repo", "download", v1ID[:3], v1ID+suffix))
+		require.NoError(t, err)
+		require.Equal(t, sum(want), sum(got), suffix)
+	}
+	want, got := metaOf(t, old), metaOf(t, filepath.Join(home, "repo", "download", v1ID[:3], v1ID))
+	require.Positive(t, got["accessTime"])
+	require.Equal(t, o.URL+"/sample.bin", got["url"], "no credentials on disk")
+	for _, differs := range []string{"accessTime", "url"} {
+		delete(want, differs)
+		delete(got, differs)
+	}
+	require.Equal(t, want, got)
+}
+
+func metaOf(t *testing.T, base string) map[string]any {
+	t.Helper()
+	data, err := os.ReadFile(base + ".meta")
+	require.NoError(t, err)
+	var meta map[string]any
+	require.NoError(t, json.Unmarshal(data, &meta))
+	return meta
+}
+
+// The kernel refuses to let files grow, as it does on a full disk.
+func TestDiskFull(t *testing.T) {
+	signal.Ignore(syscall.SIGXFSZ)
+	t.Cleanup(func() { signal.Reset(syscall.SIGXFSZ) })
+	n := start(t, cdn.Config{})
+	content := noise(9 << 20)
+	g := newGate(t, content, 8<<20) // it never ends by itself
+	o := serveOrigin(t, g.ServeHTTP)
+	id := idOf("full")
+
+	var before syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &before))
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 1 << 20, Max: before.Max}))
+	_, err := n.seed(t, id, o.source())
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &before))
+	requireReason(t, err, rpcerr.DiskFull)
+	requireNoFiles(t, n, id)
+
+	o.set(bare(content))
+	n.mustSeed(t, id, o.source(), content)
+}
+
+func TestStopLeavesNothingHalfMade(t *testing.T) {
+	n := start(t, cdn.Config{})
+	content := noise(9 << 20)
+	o := serveOrigin(t, newGate(t, content, 5<<20).ServeHTTP)
+	id := idOf("stopped")
+	stream := n.begin(t, id, o.source())
+	for range 2 { // facts and a piece
+		_, err := stream.Recv()
+		require.NoError(t, err)
+	}
+	n.stop()
+	_, err := hear(stream)
+	require.Error(t, err)
+	require.Empty(t, rpcerr.ReasonOf(err), "it is not the task's fault")
+	requireNoFiles(t, n, id)
+	for _, u := range n.records.of(id) {
+		require.Equal(t, "RUNNING", lines([]*update{u}))
+	}
+	require.NoError(t, filepath.WalkDir(n.home, func(p string, d fs.DirEntry, err error) error {
+		require.False(t, err == nil && !d.IsDir(), p)
+		return err
+	}))
+}

@@ -1,0 +1,56 @@
+package report
+
+import "github.com/supernode-ha/supernode/services/cdn/internal/task"
+
+// put replaces what was pending of the task. It is false if there is no room.
+func (l *lane) put(u Update) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, known := l.pending[u.ID]; !known {
+		if len(l.order) >= mostPending {
+			return false
+		}
+		l.order = append(l.order, u.ID)
+	}
+	l.pending[u.ID] = u
+	select {
+	case l.wake <- struct{}{}:
+	default: // it is awake, or going to be
+	}
+	return true
+}
+
+// putBack returns what was taken, unless there is something newer.
+func (l *lane) putBack(u Update) {
+	l.mu.Lock()
+	_, newer := l.pending[u.ID]
+	l.mu.Unlock()
+	if !newer {
+		l.put(u)
+	}
+}
+
+// take removes the oldest.
+func (l *lane) take() (Update, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.order) > 0 {
+		id := l.order[0]
+		l.order = l.order[1:]
+		if u, ok := l.pending[id]; ok {
+			delete(l.pending, id)
+			return u, true
+		}
+	}
+	return Update{}, false
+}
+
+// newer removes what is pending of one task. Its place in order stays behind,
+// which take and put can live with.
+func (l *lane) newer(id task.ID) (Update, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	u, ok := l.pending[id]
+	delete(l.pending, id)
+	return u, ok
+}

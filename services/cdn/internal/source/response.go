@@ -1,0 +1,127 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ErrCut is content that ended before its end, or that stopped coming.
+var ErrCut = errors.New("the source's answer was cut off")
+
+// Response is an answer of the source with its content still to be read.
+type Response struct {
+	// Length is how many bytes follow, -1 when the source does not tell.
+	Length int64
+	// ETag is the header as it was sent, or empty.
+	ETag string
+	// LastModified is the header as it was sent, or empty.
+	LastModified string
+	// NotModified is the answer that what the asker has is still right.
+	NotModified bool
+
+	status   int
+	ranged   bool // the source has shown, or said, that it understands ranges
+	span     span // of a 206
+	body     io.ReadCloser
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	watchdog *time.Timer
+	idle     time.Duration
+}
+
+func newResponse(
+	ctx context.Context, cancel context.CancelCauseFunc, res *http.Response, watchdog *time.Timer, idle time.Duration,
+) *Response {
+	r := &Response{
+		Length:       res.ContentLength,
+		ETag:         res.Header.Get("ETag"),
+		LastModified: res.Header.Get("Last-Modified"),
+		status:       res.StatusCode,
+		body:         res.Body,
+		ctx:          ctx, cancel: cancel, watchdog: watchdog, idle: idle,
+		ranged: strings.EqualFold(strings.TrimSpace(res.Header.Get("Accept-Ranges")), "bytes"),
+	}
+	if r.status == http.StatusPartialContent {
+		r.ranged = true
+		r.span, _ = parseContentRange(res.Header.Get("Content-Range")) // the zero span is known by valid
+		if r.span.valid && r.Length < 0 {
+			r.Length = r.span.last - r.span.first + 1
+		}
+	}
+	return r
+}
+
+// Read reads content. It ends with io.EOF only when all of it has come;
+// otherwise the error is ErrCut, or the cause that the request's context ended with.
+func (r *Response) Read(p []byte) (int, error) {
+	r.watchdog.Reset(r.idle)
+	n, err := r.body.Read(p)
+	r.watchdog.Stop()
+	if err == nil || errors.Is(err, io.EOF) {
+		return n, err
+	}
+	if cause := context.Cause(r.ctx); cause != nil {
+		if !errors.Is(cause, errIdle) {
+			return n, cause
+		}
+		err = cause
+	}
+	return n, fmt.Errorf("%w: %w", ErrCut, err)
+}
+
+// Cancel makes a Read that waits, and all after it, end with cause.
+func (r *Response) Cancel(cause error) { r.cancel(cause) }
+
+// Close lets the answer go, read or not.
+func (r *Response) Close() {
+	r.watchdog.Stop()
+	r.cancel(context.Canceled)
+	_ = r.body.Close() // only read from
+}
+
+// validator is what If-Range can name this version by, or empty.
+func (r *Response) validator() string {
+	if r.ETag != "" && !strings.HasPrefix(r.ETag, "W/") {
+		return r.ETag
+	}
+	return r.LastModified
+}
+
+// span is what a Content-Range header says: first to last byte, of total, -1
+// when that is not known.
+type span struct {
+	first, last, total int64
+	valid              bool
+}
+
+// parseContentRange reads "bytes first-last/total".
+func parseContentRange(s string) (span, error) {
+	bad := fmt.Errorf("content range %.64q cannot be read", s)
+	rest, ok := strings.CutPrefix(s, "bytes ")
+	if !ok {
+		return span{}, bad
+	}
+	bounds, totalText, ok1 := strings.Cut(rest, "/")
+	firstText, lastText, ok2 := strings.Cut(bounds, "-")
+	first, err1 := strconv.ParseUint(firstText, 10, 63)
+	last, err2 := strconv.ParseUint(lastText, 10, 63)
+	if !ok1 || !ok2 || err1 != nil || err2 != nil || last < first {
+		return span{}, bad
+	}
+	found := span{first: int64(first), last: int64(last), total: -1, valid: true}
+	if totalText == "*" {
+		return found, nil
+	}
+	total, err := strconv.ParseUint(totalText, 10, 63)
+	if err != nil || total <= last {
+		return span{}, bad
+	}
+	found.total = int64(total)
+	return found, nil
+}

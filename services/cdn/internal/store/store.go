@@ -1,0 +1,103 @@
+// Package store is the cache directory: where the files of a task are, what
+// is in them, when they count as whole. The layout is Dragonfly v1's, so that
+// either finds what the other left. It knows nothing of sources, and it does
+// not decide what is kept.
+//
+// A task has three files in <home>/repo/download/<first 3 of id>/: <id> is the
+// wrapped pieces, piece n at n times the piece size; <id>.md5 is a digest for
+// every piece, the MD5 of the content and a checksum over both; <id>.meta is
+// JSON. They are written in this order, and .meta says "finish" and "success":
+// without it the others are leftovers.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/cdn/internal/task"
+)
+
+const (
+	metaSuffix = ".meta"
+	md5Suffix  = ".md5"
+	// tempSuffix marks a file that has not got its name yet.
+	tempSuffix = ".tmp"
+
+	dirMode  = 0o755
+	fileMode = 0o644
+)
+
+// ErrAbsent is a task of which no whole copy is on disk.
+var ErrAbsent = errors.New("not on disk")
+
+// Store is one cache directory. Its methods may be called at the same time for
+// different tasks; for one task the caller keeps writers apart.
+type Store struct {
+	root string
+}
+
+// Open makes the cache directory under home, if it is not there, and makes
+// sure that it can be written.
+func Open(home string) (*Store, error) {
+	root := filepath.Join(home, "repo", "download")
+	if err := os.MkdirAll(root, dirMode); err != nil {
+		return nil, fmt.Errorf("making the cache directory: %w", err)
+	}
+	probe, err := os.CreateTemp(root, "probe")
+	if err != nil {
+		return nil, fmt.Errorf("trying the cache directory: %w", err)
+	}
+	if err := errors.Join(probe.Close(), os.Remove(probe.Name())); err != nil {
+		return nil, fmt.Errorf("trying the cache directory: %w", err)
+	}
+	return &Store{root: root}, nil
+}
+
+// Remove deletes all files of a task. What is not there is no error; a reader
+// that has the content open keeps it.
+func (s *Store) Remove(id task.ID) error {
+	path := s.path(id)
+	var errs []error
+	// .meta goes first: without it the rest is no copy any more.
+	for _, suffix := range []string{metaSuffix, metaSuffix + tempSuffix, md5Suffix, md5Suffix + tempSuffix, ""} {
+		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("removing the files of task %s: %w", id, err)
+	}
+	return nil
+}
+
+func (s *Store) path(id task.ID) string {
+	return filepath.Join(s.root, string(id[:3]), string(id))
+}
+
+// replace gives a file its content in one step, so that a reader sees all of
+// it or what was there before. It is not forced to disk: losing the file with
+// the power costs a fetch, syncing it would cost every download.
+func replace(path string, data []byte) error {
+	temp := path + tempSuffix
+	if err := os.WriteFile(temp, data, fileMode); err != nil {
+		return err
+	}
+	return os.Rename(temp, path)
+}
+
+// diskError gives what went wrong on the disk its kind.
+func diskError(doing string, err error) error {
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
+		if errors.Is(err, full) {
+			return rpcerr.New(codes.ResourceExhausted, rpcerr.DiskFull, "%s: %v", doing, err)
+		}
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}

@@ -1,0 +1,111 @@
+package store
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/supernode-ha/supernode/pkg/piece"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/pkg/taskid"
+	"github.com/supernode-ha/supernode/services/cdn/internal/task"
+)
+
+const sum = "d41d8cd98f00b204e9800998ecf8427e"
+
+func newID(t *testing.T) task.ID {
+	t.Helper()
+	id, err := task.ParseID(taskid.Compute(t.Name(), "", "", nil))
+	require.NoError(t, err)
+	return id
+}
+
+// /dev/full gives the error that a full disk gives.
+func TestFullDiskHasItsReason(t *testing.T) {
+	file, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	require.NoError(t, err)
+	content := &Content{file: file}
+	require.Equal(t, rpcerr.DiskFull, rpcerr.ReasonOf(content.WriteAt([]byte("x"), 0)))
+	require.NoError(t, content.Close())
+	require.ErrorIs(t, content.WriteAt([]byte("x"), 0), os.ErrClosed)
+}
+
+func TestContentNeverShowsAnotherVersion(t *testing.T) {
+	s, err := Open(t.TempDir())
+	require.NoError(t, err)
+	id := newID(t)
+	write := func(b byte) *Content {
+		c, err := s.Create(id)
+		require.NoError(t, err)
+		wrapped := make([]byte, piece.HeadLength, 6)
+		piece.PutHead(wrapped, 1, piece.DefaultSize)
+		require.NoError(t, c.WriteAt(append(wrapped, b, piece.Tail), 0))
+		return c
+	}
+	seal := func(c *Content) {
+		require.NoError(t, c.Seal(Meta{TaskID: string(id), PieceSize: piece.DefaultSize, FileLength: 6, RealMD5: sum},
+			[]task.Piece{{MD5: sum, Length: 6}}))
+	}
+	old := write('a')
+	reader, err := old.Open()
+	require.NoError(t, err)
+	seal(old)
+	sealed, err := old.Open()
+	require.NoError(t, err)
+	require.NoError(t, sealed.Close())
+	saved, err := s.Load(id)
+	require.NoError(t, err)
+
+	newer := write('b')
+	for _, gone := range []*Content{old, saved.Content} {
+		_, err = gone.Open()
+		require.ErrorIs(t, err, os.ErrNotExist)
+	}
+	var got [6]byte
+	_, err = reader.ReadAt(got[:], 0)
+	require.NoError(t, err)
+	require.EqualValues(t, 'a', got[4], "who had it open goes on with it")
+	require.NoError(t, reader.Close())
+	_, err = s.Load(id)
+	require.ErrorIs(t, err, ErrAbsent, "it is not whole yet")
+	require.NoError(t, newer.Close())
+	_, err = newer.Open()
+	require.ErrorIs(t, err, os.ErrNotExist, "nor going to be")
+}
+
+func TestHomeThatCannotBeWritten(t *testing.T) {
+	home := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(home, nil, 0o600))
+	_, err := Open(home)
+	require.Error(t, err)
+}
+
+func FuzzDigests(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(encodeDigests([]task.Piece{{MD5: sum, Length: 5}}, sum))
+	f.Add([]byte(strings.Repeat("\n", 9)))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		pieces, md5, err := decodeDigests(data)
+		if err != nil {
+			return
+		}
+		require.NotEmpty(t, pieces)
+		again, sameMD5, err := decodeDigests(encodeDigests(pieces, md5))
+		require.NoError(t, err)
+		require.Equal(t, md5, sameMD5)
+		require.Equal(t, pieces, again)
+	})
+}
+
+func FuzzMeta(f *testing.F) {
+	f.Add([]byte(`{"taskID":"x","pieceSize":4194304,"finish":true,"success":true}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if m, err := decodeMeta(data); err == nil {
+			require.NotZero(t, m.PieceSize)
+		}
+	})
+}

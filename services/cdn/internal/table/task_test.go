@@ -1,0 +1,70 @@
+package table
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/supernode-ha/supernode/services/cdn/internal/store"
+	"github.com/supernode-ha/supernode/services/cdn/internal/task"
+)
+
+// landed makes a task with pieces of 10 bytes; lengths are by number, 0 for
+// what has not landed.
+func landed(length int64, lengths ...int32) *Task {
+	t := newTask("", 0, silent{})
+	t.Settle(task.Facts{Length: length, PieceSize: 10})
+	t.Begin(new(store.Content))
+	for num, l := range lengths {
+		if l > 0 {
+			t.Land(task.Piece{Num: int32(num), Length: l})
+		}
+	}
+	return t
+}
+
+func TestExtentHasNoHoles(t *testing.T) {
+	whole := landed(-1, 10, 10, 7)
+	whole.Finish(task.Result{Length: 12, PieceCount: 3})
+	exact := landed(-1, 10, 10)
+	exact.Finish(task.Result{Length: 10, PieceCount: 2})
+	empty := landed(0, 5)
+	for _, c := range []struct {
+		name        string
+		task        *Task
+		first, last int64
+		end         int64
+		ok          bool
+	}{
+		{"a piece", landed(12, 10, 0, 7), 0, 9, 9, true},
+		{"the last piece", landed(12, 10, 0, 7), 20, 29, 26, true},
+		{"the last piece of unknown length", landed(-1, 10, 0, 7), 20, 29, 26, true},
+		{"part of a piece", landed(12, 10, 0, 7), 3, 5, 5, true},
+		{"a hole", landed(12, 10, 0, 7), 10, 19, 0, false},
+		{"into a hole", landed(12, 10, 0, 7), 5, 10, 0, false},
+		{"over a hole", landed(12, 10, 0, 7), 0, 29, 0, false},
+		{"not landed", landed(12, 10), 10, 19, 0, false},
+		{"not landed, end not known", landed(-1, 10), 0, 19, 0, false},
+		{"behind the last piece", landed(12, 10, 10, 7), 27, 29, 0, false},
+		{"behind the end", landed(12, 10, 10, 7), 30, 39, 0, false},
+		{"all", landed(12, 10, 10, 7), 0, 1 << 60, 26, true},
+		{"whole", whole, 0, 1 << 60, 26, true},
+		{"whole, a part", whole, 9, 20, 20, true},
+		{"whole, behind", whole, 27, 30, 0, false},
+		{"exact", exact, 10, 19, 19, true},
+		{"exact, behind", exact, 20, 29, 0, false},
+		{"empty", empty, 0, 9, 4, true},
+		{"backwards", whole, 5, 3, 0, false},
+		{"negative", whole, -5, 3, 0, false},
+	} {
+		end, ok := c.task.Extent(c.first, c.last)
+		require.Equal(t, c.ok, ok, c.name)
+		if c.ok {
+			require.Equal(t, c.end, end, c.name)
+		}
+	}
+	failed := landed(12, 10, 10, 7)
+	failed.fail(errDeleted(), false)
+	_, ok := failed.Extent(0, 9)
+	require.False(t, ok)
+}

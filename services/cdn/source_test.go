@@ -1,0 +1,357 @@
+package cdn_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	"github.com/supernode-ha/supernode/pkg/piece"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/cdn"
+)
+
+func TestClientHeaders(t *testing.T) {
+	n := start(t, cdn.Config{})
+	content := noise(1000)
+	o := serveOrigin(t, file(content, ""))
+	src := o.source()
+	src.Url = strings.Replace(src.Url, "://", "://user:secret@", 1)
+	src.Headers = []string{
+		"X-Token: abc", "Host: files.test", "Accept-Encoding: gzip", "If-None-Match: *", "If-Modified-Since: " + modified.Format(http.TimeFormat),
+		"Connection: close, X-Hop", "X-Hop: 1", "Transfer-Encoding: chunked", "Content-Length: 5",
+	}
+	n.mustSeed(t, idOf("headers"), src, content)
+	r := o.seen()[0]
+	user, password, ok := r.BasicAuth()
+	require.True(t, ok)
+	require.Equal(t, "user:secret", user+":"+password)
+	require.Equal(t, "files.test", r.Host)
+	require.Equal(t, "abc", r.Header.Get("X-Token"))
+	require.Equal(t, []string{"identity"}, r.Header.Values("Accept-Encoding"))
+	for _, name := range []string{"If-None-Match", "If-Modified-Since", "X-Hop", "Content-Length"} {
+		require.Empty(t, r.Header.Values(name), name)
+	}
+}
+
+func TestRangeIsPartOfTheTask(t *testing.T) {
+	n := start(t, cdn.Config{})
+	content := noise(1000)
+	o := serveOrigin(t, file(content, ""))
+	src := o.source()
+	src.Headers = []string{"range: bytes=100-299"}
+	n.mustSeed(t, idOf("ranged"), src, content[100:300])
+
+	o.set(bare(content))
+	_, err := n.seed(t, idOf("range ignored"), src)
+	requireReason(t, err, rpcerr.SourceBroken)
+}
+
+func TestRedirectKeepsCredentialsAtHome(t *testing.T) {
+	n := start(t, cdn.Config{})
+	content := noise(1000)
+	target := serveOrigin(t, file(content, ""))
+	o := serveOrigin(t, nil)
+	o.set(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/file":
+			http.Redirect(w, r, "/again", http.StatusFound)
+		case "/again":
+			http.Redirect(w, r, target.URL+"/other", http.StatusTemporaryRedirect)
+		}
+	})
+	secrets := []string{"Authorization", "Cookie", "X-Token"}
+	src := o.source()
+	src.Headers = []string{"Authorization: Bearer x", "Cookie: a=b", "X-Token: abc", "User-Agent: dfget/1.0.6"}
+	n.mustSeed(t, idOf("redirected"), src, content)
+	for _, name := range secrets {
+		require.NotEmpty(t, o.seen()[0].Header.Get(name))
+		require.NotEmpty(t, o.seen()[1].Header.Get(name), "%s within the same server", name)
+		require.Empty(t, target.seen()[0].Header.Get(name), "%s at another", name)
+	}
+	require.Empty(t, target.seen()[0].Header.Get("Referer"))
+	require.Equal(t, "dfget/1.0.6", target.seen()[0].Header.Get("User-Agent"))
+	require.Equal(t, "identity", target.seen()[0].Header.Get("Accept-Encoding"))
+
+	o.set(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path+"x", http.StatusFound) })
+	_, err := n.seed(t, idOf("loop"), o.source())
+	requireReason(t, err, rpcerr.SourceUnreachable)
+}
+
+func TestTLSSettingsAreTheTasksOwn(t *testing.T) {
+	n := start(t, cdn.Config{})
+	content := noise(1000)
+	server := httptest.NewUnstartedServer(file(content, ""))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // refused handshakes are what is tested
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	url := server.URL + "/file"
+	root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+
+	_, err := n.seed(t, idOf("strict"), &cdnv1.Source{Url: url})
+	requireReason(t, err, rpcerr.SourceUnreachable)
+	n.mustSeed(t, idOf("insecure"), &cdnv1.Source{Url: url, Insecure: true}, content)
+	_, err = n.seed(t, idOf("strict"), &cdnv1.Source{Url: url})
+	requireReason(t, err, rpcerr.SourceUnreachable)
+	n.mustSeed(t, idOf("root"), &cdnv1.Source{Url: url, RootCas: [][]byte{root}}, content)
+	_, err = n.seed(t, idOf("strict"), &cdnv1.Source{Url: url})
+	requireReason(t, err, rpcerr.SourceUnreachable)
+
+	other := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: otherCertificate(t)})
+	_, err = n.seed(t, idOf("wrong root"), &cdnv1.Source{Url: url, RootCas: [][]byte{other}})
+	requireReason(t, err, rpcerr.SourceUnreachable)
+}
+
+func TestRefusals(t *testing.T) {
+	n := start(t, cdn.Config{})
+	var answer int
+	o := serveOrigin(t, nil)
+	for _, c := range []struct {
+		status int
+		code   codes.Code
+		reason rpcerr.Reason
+	}{
+		{401, codes.Unauthenticated, rpcerr.SourceAuthRequired},
+		{407, codes.Unauthenticated, rpcerr.SourceAuthRequired},
+		{404, codes.NotFound, rpcerr.SourceNotFound},
+		{410, codes.NotFound, rpcerr.SourceNotFound},
+		{403, codes.Unavailable, rpcerr.SourceUnreachable},
+		{500, codes.Unavailable, rpcerr.SourceUnreachable},
+		{304, codes.Unavailable, rpcerr.SourceUnreachable},
+		{204, codes.DataLoss, rpcerr.SourceBroken},
+		{206, codes.DataLoss, rpcerr.SourceBroken},
+	} {
+		answer = c.status
+		o.set(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(answer) })
+		_, err := n.seed(t, idOf("refused"), o.source())
+		require.Equal(t, c.code, status.Code(err), "%d", c.status)
+		requireReason(t, err, c.reason)
+	}
+	// What failed is forgotten: the same task can be had when the source can.
+	content := noise(1000)
+	o.set(bare(content))
+	n.mustSeed(t, idOf("refused"), o.source(), content)
+
+	gone := listen(t)
+	require.NoError(t, gone.Close())
+	_, err := n.seed(t, idOf("nobody"), &cdnv1.Source{Url: "http://user:secret@" + gone.Addr().String() + "/?token=secret"})
+	requireReason(t, err, rpcerr.SourceUnreachable)
+	require.NotContains(t, err.Error(), "secret")
+}
+
+func TestMD5ThatWasAskedFor(t *testing.T) {
+	n := start(t, cdn.Config{})
+	content := noise(5 << 20)
+	o := serveOrigin(t, bare(content))
+	src := o.source()
+	src.Md5 = strings.ToUpper(sum(content))
+	n.mustSeed(t, idOf("right"), src, content)
+	src.Md5 = sum(nil)
+	got, err := n.seed(t, idOf("wrong"), src)
+	requireReason(t, err, rpcerr.SourceBroken)
+	require.Len(t, got.pieces, 2, "the pieces were told as they landed")
+	requireNoFiles(t, n, idOf("wrong"))
+}
+
+func TestCutOffWithoutValidator(t *testing.T) {
+	n := start(t, cdn.Config{})
+	content := noise(9 << 20)
+	for name, header := range map[string]http.Header{
+		"nothing":       {},
+		"no validator":  {"Accept-Ranges": {"bytes"}},
+		"weak":          {"Accept-Ranges": {"bytes"}, "Etag": {`W/"v1"`}},
+		"no ranges":     {"Etag": {`"v1"`}},
+		"ranges: none":  {"Etag": {`"v1"`}, "Accept-Ranges": {"none"}},
+		"before a byte": nil,
+	} {
+		sent := 5 << 20
+		if header == nil {
+			sent = 0
+		}
+		o := serveOrigin(t, cutAfter(content, sent, header))
+		_, err := n.seed(t, idOf(name), o.source())
+		requireReason(t, err, rpcerr.SourceBroken)
+		require.Len(t, o.seen(), 1, name)
+		requireNoFiles(t, n, idOf(name))
+	}
+}
+
+func TestStalledSource(t *testing.T) {
+	n := start(t, cdn.Config{IdleTimeout: 50 * time.Millisecond})
+	content := noise(9 << 20)
+	g := newGate(t, content, 5<<20)
+	o := serveOrigin(t, g.ServeHTTP)
+	_, err := n.seed(t, idOf("stalled"), o.source())
+	requireReason(t, err, rpcerr.SourceBroken)
+
+	// One that never answers at all was never reached.
+	silent := listen(t)
+	t.Cleanup(func() { require.NoError(t, silent.Close()) })
+	_, err = n.seed(t, idOf("mute"), &cdnv1.Source{Url: "http://" + silent.Addr().String()})
+	requireReason(t, err, rpcerr.SourceUnreachable)
+
+	// One that has a name for its version is asked to go on.
+	o.set(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Range") != "" {
+			file(content, `"v1"`)(w, r)
+			return
+		}
+		w.Header().Set("ETag", `"v1"`)
+		w.Header().Set("Last-Modified", modified.Format(http.TimeFormat))
+		w.Header().Set("Accept-Ranges", "bytes")
+		g.ServeHTTP(w, r)
+	})
+	n.mustSeed(t, idOf("stalled"), o.source(), content)
+}
+
+// interrupted cuts the first requests off after some bytes and then serves.
+func interrupted(content []byte, cuts, sent int, header http.Header, then http.HandlerFunc) http.HandlerFunc {
+	asked := make(chan struct{}, cuts)
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case asked <- struct{}{}:
+			cutAfter(content, sent, header)(w, r)
+		default:
+			then(w, r)
+		}
+	}
+}
+
+func TestCutOffAndResumed(t *testing.T) {
+	n := start(t, cdn.Config{})
+	content := noise(9 << 20)
+	date := modified.Format(http.TimeFormat)
+	const second = piece.DefaultSize - piece.WrapLength // where the second piece begins
+	for name, c := range map[string]struct {
+		header  http.Header
+		then    http.HandlerFunc
+		ifRange string
+	}{
+		"etag": {http.Header{"Etag": {`"v1"`}, "Accept-Ranges": {"bytes"}, "Last-Modified": {date}}, file(content, `"v1"`), `"v1"`},
+		"date": {http.Header{"Etag": {`W/"v1"`}, "Accept-Ranges": {"bytes"}, "Last-Modified": {date}}, file(content, `W/"v1"`), date},
+	} {
+		o := serveOrigin(t, interrupted(content, 1, 5<<20, c.header, c.then))
+		n.mustSeed(t, idOf(name), o.source(), content)
+		require.Len(t, o.seen(), 2)
+		require.Equal(t, "bytes=4194299-", o.seen()[1].Header.Get("Range"))
+		require.Equal(t, c.ifRange, o.seen()[1].Header.Get("If-Range"))
+	}
+	require.EqualValues(t, 4194299, second)
+
+	t.Run("a source with a bad time", func(t *testing.T) {
+		header := http.Header{"Etag": {`"v1"`}, "Accept-Ranges": {"bytes"}}
+		busy := make(chan struct{}, 2)
+		o := serveOrigin(t, interrupted(content, 1, 5<<20, header, func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case busy <- struct{}{}:
+				w.WriteHeader(http.StatusServiceUnavailable)
+			default:
+				file(content, `"v1"`)(w, r)
+			}
+		}))
+		n.mustSeed(t, idOf("bad time"), o.source(), content)
+		require.Len(t, o.seen(), 4)
+	})
+	t.Run("the range that the client asked for", func(t *testing.T) {
+		part := content[100 : 100+8<<20]
+		header := http.Header{"Etag": {`"v1"`}}
+		o := serveOrigin(t, nil)
+		o.set(interrupted(part, 1, 5<<20, header, file(content, `"v1"`)))
+		first := o.handler
+		o.set(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("If-Range") == "" {
+				w.Header().Set("Content-Range", "bytes 100-8388707/9437184")
+				w = &partial{w}
+			}
+			first(w, r)
+		})
+		src := o.source()
+		src.Headers = []string{"Range: bytes=100-8388707"}
+		n.mustSeed(t, idOf("part"), src, part)
+		require.Equal(t, "bytes=4194399-8388707", o.seen()[1].Header.Get("Range"))
+	})
+}
+
+// partial makes an answer a 206.
+type partial struct{ http.ResponseWriter }
+
+func (p *partial) Write(b []byte) (int, error) {
+	p.WriteHeader(http.StatusPartialContent)
+	return p.ResponseWriter.Write(b)
+}
+
+func (p *partial) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+
+func TestCutOffAndGivenUp(t *testing.T) {
+	n := start(t, cdn.Config{})
+	content, changed := noise(9<<20), noise(9<<20)
+	changed[8<<20]++
+	header := http.Header{"Etag": {`"v1"`}, "Accept-Ranges": {"bytes"}}
+	lying := func(contentRange string, length int) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("ETag", `"v1"`)
+			w.Header().Set("Content-Range", contentRange)
+			w.WriteHeader(http.StatusPartialContent)
+			_, _ = w.Write(make([]byte, length))
+		}
+	}
+	for name, c := range map[string]struct {
+		then     http.HandlerFunc
+		requests int
+	}{
+		"changed":       {file(changed, `"v2"`), 2},
+		"other version": {func(w http.ResponseWriter, r *http.Request) { r.Header.Del("If-Range"); file(changed, `"v2"`)(w, r) }, 2},
+		"other place":   {lying("bytes 0-9437183/9437184", 9<<20), 2},
+		"other length":  {lying("bytes 4194299-9437199/9437200", 100), 2},
+		"gone":          {http.NotFound, 2},
+		"always cut": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Range", "bytes 4194299-9437183/9437184")
+			cutAfter(content[4194299:], 100, header)(&partial{w}, r)
+		}, 4},
+		"range ignored": {bare(content), 2},
+		"always down":   {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, 4},
+	} {
+		o := serveOrigin(t, interrupted(content, 1, 5<<20, header, c.then))
+		_, err := n.seed(t, idOf(name), o.source())
+		requireReason(t, err, rpcerr.SourceBroken)
+		require.Len(t, o.seen(), c.requests, name)
+		requireNoFiles(t, n, idOf(name))
+	}
+}
+
+func TestBandwidthLimitDeliversAll(t *testing.T) {
+	n := start(t, cdn.Config{MaxBandwidth: 64 << 20})
+	content := noise(9 << 20)
+	o := serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = bytes.NewReader(content).WriteTo(w) })
+	n.mustSeed(t, idOf("limited"), o.source(), content)
+}
+
+// otherCertificate is one that no server here has.
+func otherCertificate(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	require.NoError(t, err)
+	return der
+}
