@@ -1,0 +1,191 @@
+package swarm
+
+import (
+	"cmp"
+	"hash/maphash"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	// crowd is how many peers fetch one piece from the CDN at the same time
+	// before the others wait for a copy of theirs: what is on its way to
+	// several peers will be had from them in a moment.
+	crowd = 3
+	// fresh is how long a transfer counts for that: one that takes longer is
+	// slow, and nobody waits for it.
+	fresh = time.Second
+	// floor is how many pieces each task may have under way from a CDN
+	// instance, however busy that is.
+	floor = 8
+	// scan bounds how many holders of a piece are looked at for one choice.
+	scan = 64
+	// stale is how long a peer must have had a piece running before it may
+	// be told again.
+	stale = 5 * time.Second
+)
+
+// Offer chooses what the peer fetches next, at most as many pieces as it has
+// slots free: those that it lacks, the rarest first, counting copies on their
+// way; each from the best peer that has it, else from the CDN. The slots are
+// taken when it returns.
+func (s *Swarm) Offer(id string, now time.Time) []Offer {
+	p := s.peers[id]
+	if p == nil || len(p.running) >= s.limits.Down {
+		return nil
+	}
+	var offers []Offer
+	for _, num := range s.wanted(p) {
+		t := s.source(p, num, now)
+		if t == nil {
+			continue
+		}
+		s.start(t, now)
+		offers = append(offers, s.offer(t))
+		if len(p.running) >= s.limits.Down {
+			break
+		}
+	}
+	return offers
+}
+
+// Again offers once more what the peer was told of long ago, when that is all
+// that it lacks: its report, or the offer, may have been lost. A client that
+// has the piece says so at once; one that is still fetching it ignores the
+// offer and does not pull before the piece ends, so this must not happen while
+// there may be something else for it.
+func (s *Swarm) Again(id string, now time.Time) []Offer {
+	p := s.peers[id]
+	if p == nil || s.result == nil || int(p.have.Count())+len(p.running) < int(s.result.PieceCount) {
+		return nil
+	}
+	var offers []Offer
+	for _, t := range p.running {
+		if now.Sub(t.started) >= stale {
+			offers = append(offers, s.offer(t))
+		}
+	}
+	return offers
+}
+
+func (s *Swarm) sourceID(t *transfer) string {
+	if t.from != nil {
+		return t.from.ID
+	}
+	return s.cdn.ID
+}
+
+func (s *Swarm) offer(t *transfer) Offer {
+	ch := s.chunks[t.num]
+	o := Offer{Num: t.num, MD5: ch.md5, Length: ch.length}
+	if t.from != nil {
+		o.SourceID, o.IP, o.Port, o.Path = t.from.ID, t.from.IP, t.from.Port, t.from.Path
+		return o
+	}
+	o.SourceID, o.IP, o.Port, o.Path, o.FromCDN = s.cdn.ID, s.cdn.IP, s.cdn.Port, s.cdn.Path, true
+	return o
+}
+
+// wanted are the pieces that p lacks and is not fetching, the rarest first.
+// Among equally rare ones every peer has an order of its own, so that a crowd
+// that starts together takes different pieces.
+func (s *Swarm) wanted(p *Peer) []int32 {
+	type want struct {
+		num    int32
+		copies int
+		order  uint64
+	}
+	var list []want
+	for i, ch := range s.chunks {
+		num := int32(i)
+		if ch.md5 == "" || p.have.Test(uint(i)) || p.running[num] != nil {
+			continue
+		}
+		list = append(list, want{num, len(ch.holders) + len(ch.flights), s.order(p.ID, num)})
+	}
+	slices.SortFunc(list, func(a, b want) int {
+		return cmp.Or(cmp.Compare(a.copies, b.copies), cmp.Compare(a.order, b.order))
+	})
+	nums := make([]int32, len(list))
+	for i, w := range list {
+		nums[i] = w.num
+	}
+	return nums
+}
+
+func (s *Swarm) order(peerID string, num int32) uint64 {
+	return maphash.Comparable(s.seed, struct {
+		id  string
+		num int32
+	}{peerID, num})
+}
+
+// source finds where p takes a piece from, nil when there is no place now.
+func (s *Swarm) source(p *Peer, num int32, now time.Time) *transfer {
+	ch := s.chunks[num]
+	if from := s.bestHolder(p, ch, now); from != nil {
+		return &transfer{num: num, to: p, from: from, length: ch.length}
+	}
+	if !s.cdnFree(p, ch, now) || !s.budget.Take(s.cdn.Instance, int64(ch.length), s.cdnFlights < floor) {
+		return nil
+	}
+	return &transfer{num: num, to: p, cdn: s.cdn.Instance, length: ch.length}
+}
+
+func (s *Swarm) cdnFree(p *Peer, ch *chunk, now time.Time) bool {
+	if s.cdn == nil || !ch.landed || now.Before(p.avoids[cdnKey]) {
+		return false
+	}
+	if now.Before(p.cdnOnlyUntil) {
+		return true
+	}
+	soon := 0
+	for t := range ch.flights {
+		if t.to.Port > 0 && now.Sub(t.started) < fresh {
+			soon++
+		}
+	}
+	return soon < crowd
+}
+
+// bestHolder is the nearest holder with a free slot; among equally near ones
+// that with most slots free, then the fastest of late.
+func (s *Swarm) bestHolder(p *Peer, ch *chunk, now time.Time) *Peer {
+	if len(ch.holders) == 0 || now.Before(p.cdnOnlyUntil) {
+		return nil
+	}
+	var best *Peer
+	first := int(s.order(p.ID, int32(len(ch.holders))) % uint64(len(ch.holders)))
+	for i := range min(len(ch.holders), scan) {
+		h := ch.holders[(first+i)%len(ch.holders)]
+		if h == p || !h.canServe(now) || h.uploads >= s.limits.Up || now.Before(p.avoids[h.ID]) {
+			continue
+		}
+		if best == nil || nearer(p, h, best) {
+			best = h
+		}
+	}
+	return best
+}
+
+func nearer(p, a, b *Peer) bool {
+	return cmp.Or(
+		cmp.Compare(distance(p, a), distance(p, b)),
+		cmp.Compare(a.uploads, b.uploads),
+		cmp.Compare(a.took, b.took),
+	) < 0
+}
+
+// distance is 0 on the same host, 1 in the same /24, 2 elsewhere.
+func distance(a, b *Peer) int {
+	if a.IP == b.IP {
+		return 0
+	}
+	x, err1 := netip.ParseAddr(a.IP)
+	y, err2 := netip.ParseAddr(b.IP)
+	if err1 == nil && err2 == nil && netip.PrefixFrom(x, 24).Masked() == netip.PrefixFrom(y, 24).Masked() {
+		return 1
+	}
+	return 2
+}

@@ -1,0 +1,249 @@
+package swarm
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bits-and-blooms/bitset"
+)
+
+// PeerInfo is what a peer says of itself.
+type PeerInfo struct {
+	// ID is its name in the task.
+	ID string
+	// IP, Port and Path are where it serves; a Port of 0 serves nothing.
+	IP   string
+	Port int32
+	Path string
+	// HostName is its machine, Version its client.
+	HostName string
+	Version  string
+}
+
+// Peer is a peer and what is known of it.
+type Peer struct {
+	PeerInfo
+
+	have    *bitset.BitSet      // pieces that it need not fetch any more
+	serves  *bitset.BitSet      // pieces that others may take from it
+	writing map[int32]time.Time // pieces that it has and is about to write, since when
+	running map[int32]*transfer // pieces that it is fetching
+	uploads int                 // pieces that it is sending
+	avoids  map[string]time.Time
+
+	failedRow    int       // fetches from it that failed in a row
+	blockedUntil time.Time // nobody takes anything from it until then
+	fetchRow     int       // its own fetches from peers that failed in a row
+	cdnOnlyUntil time.Time // it takes nothing from peers until then
+	cdnRow       int       // its own fetches from the CDN that failed in a row
+
+	took time.Duration // recent time of a piece that it sent, smoothed
+	seen time.Time
+	gone bool
+}
+
+const (
+	// writeGrace is how long after a semi-success a piece counts as written
+	// when no report says so: clients write within milliseconds, and the
+	// report may be lost.
+	writeGrace = time.Second
+	// avoidFor is how long a peer takes nothing from one that failed it.
+	avoidFor = 30 * time.Second
+	// blockAfter failures in a row nobody takes anything from a peer, for blockFor.
+	blockAfter = 5
+	blockFor   = time.Minute
+	// A CDN copy that failed a peer is not offered to it for cdnPause, doubled
+	// with each failure in a row up to cdnPauseMax: it may be the only copy.
+	cdnPause    = 100 * time.Millisecond
+	cdnPauseMax = 3 * time.Second
+)
+
+func (p *Peer) canServe(now time.Time) bool {
+	return !p.gone && p.Port > 0 && !now.Before(p.blockedUntil)
+}
+
+// Seen notes that the peer is alive.
+func (s *Swarm) Seen(id string, now time.Time) error {
+	p, err := s.peer(id)
+	if err != nil {
+		return err
+	}
+	p.seen, p.gone = now, false
+	return nil
+}
+
+// Restarted forgets what the peer was fetching: its first pull after a
+// registration says that it may not have been told.
+func (s *Swarm) Restarted(id string) error {
+	p, err := s.peer(id)
+	if err != nil {
+		return err
+	}
+	s.dropRunning(p)
+	return nil
+}
+
+// Got says that a piece is on the peer's disk; twice is as good as once.
+func (s *Swarm) Got(id string, num, size int32, now time.Time) error {
+	return s.got(id, num, size, now, true)
+}
+
+// Receiving says that a piece is at the peer and will be written now.
+func (s *Swarm) Receiving(id string, num, size int32, now time.Time) error {
+	return s.got(id, num, size, now, false)
+}
+
+func (s *Swarm) got(id string, num, size int32, now time.Time, written bool) error {
+	p, err := s.peer(id)
+	if err != nil {
+		return err
+	}
+	ch, err := s.chunk(num, size)
+	if err != nil {
+		return err
+	}
+	if t := p.running[num]; t != nil {
+		s.succeeded(t, now)
+	}
+	p.have.Set(uint(num))
+	switch {
+	case p.serves.Test(uint(num)):
+	case written:
+		delete(p.writing, num)
+		p.serves.Set(uint(num))
+		ch.holders = append(ch.holders, p)
+	default:
+		if _, since := p.writing[num]; !since {
+			p.writing[num] = now
+		}
+	}
+	return nil
+}
+
+// Failed says that a peer could not get a piece from sourceID, for any cause.
+// Without a sourceID it is where the piece was last offered from; one that is
+// not known is no error.
+func (s *Swarm) Failed(id string, num, size int32, sourceID string, now time.Time) error {
+	p, err := s.peer(id)
+	if err != nil {
+		return err
+	}
+	if _, err := s.chunk(num, size); err != nil {
+		return err
+	}
+	if t := p.running[num]; t != nil {
+		if sourceID == "" {
+			sourceID = s.sourceID(t)
+		}
+		s.end(t)
+	}
+	if IsCDN(sourceID) {
+		p.avoids[cdnKey] = now.Add(min(cdnPause<<min(p.cdnRow, 10), cdnPauseMax))
+		p.cdnRow++
+	} else if source := s.peers[sourceID]; source != nil {
+		p.blame(source, now)
+	}
+	return nil
+}
+
+// blame keeps p away from source for a while, everybody if it fails everybody,
+// and p from all peers if they all fail it.
+func (p *Peer) blame(source *Peer, now time.Time) {
+	p.avoids[source.ID] = now.Add(avoidFor)
+	if source.failedRow++; source.failedRow >= blockAfter {
+		source.blockedUntil = now.Add(blockFor)
+		source.failedRow = 0
+	}
+	if p.fetchRow++; p.fetchRow >= blockAfter {
+		p.cdnOnlyUntil = now.Add(blockFor)
+		p.fetchRow = 0
+	}
+}
+
+// IsCDN tells whether an id is that of a CDN copy, of this cluster or of an
+// instance that is no more.
+func IsCDN(sourceID string) bool { return strings.HasPrefix(sourceID, "cdnnode:") }
+
+// cdnKey is the CDN copy in a peer's avoids.
+const cdnKey = ""
+
+// Lost says that a peer does not have a piece, or any (num < 0), although it said so.
+// The peer itself keeps what it has: only others do not take it from there.
+func (s *Swarm) Lost(sourceID string, num int32) {
+	source := s.peers[sourceID]
+	if source == nil {
+		return
+	}
+	if num < 0 {
+		s.stopServing(source)
+		return
+	}
+	s.withdraw(source, num)
+}
+
+// Down says that a peer serves no more and asks for nothing more.
+func (s *Swarm) Down(id string, now time.Time) error {
+	p, err := s.peer(id)
+	if err != nil {
+		return err
+	}
+	p.seen, p.gone = now, true
+	s.stopServing(p)
+	s.dropRunning(p)
+	return nil
+}
+
+func (s *Swarm) stopServing(p *Peer) {
+	for num := range p.serves.EachSet() {
+		s.withdraw(p, int32(num))
+	}
+	clear(p.writing)
+}
+
+func (s *Swarm) withdraw(p *Peer, num int32) {
+	delete(p.writing, num)
+	if !p.serves.Test(uint(num)) {
+		return
+	}
+	p.serves.Clear(uint(num))
+	ch := s.chunks[num]
+	ch.holders = slices.DeleteFunc(ch.holders, func(h *Peer) bool { return h == p })
+}
+
+// Forget drops peers that left, or were not heard of, before the given times.
+func (s *Swarm) Forget(leftBefore, silentBefore time.Time) {
+	for id, p := range s.peers {
+		if p.gone && p.seen.Before(leftBefore) || p.seen.Before(silentBefore) {
+			s.stopServing(p)
+			s.dropRunning(p)
+			s.dropSending(p)
+			delete(s.peers, id)
+		}
+	}
+}
+
+// Holding is a peer as others may see it.
+type Holding struct {
+	PeerInfo
+	// Pieces are the numbers of those that it serves, ascending.
+	Pieces []int32
+	// Uploads is the number of pieces that it is sending.
+	Uploads int
+}
+
+// Holdings lists the peers that serve anything.
+func (s *Swarm) Holdings(now time.Time) []Holding {
+	var list []Holding
+	for _, p := range s.peers {
+		if !p.canServe(now) || p.serves.None() {
+			continue
+		}
+		h := Holding{PeerInfo: p.PeerInfo, Uploads: p.uploads}
+		for num := range p.serves.EachSet() {
+			h.Pieces = append(h.Pieces, int32(num))
+		}
+		list = append(list, h)
+	}
+	return list
+}

@@ -1,0 +1,140 @@
+package swarm
+
+import (
+	"time"
+)
+
+// transfer is one piece on its way to one peer. It takes a slot at both ends.
+type transfer struct {
+	num     int32
+	to      *Peer
+	from    *Peer  // nil when a CDN copy sends it
+	cdn     string // that copy's instance
+	length  int32
+	started time.Time
+	until   time.Time // the slots are free again then, whatever has become of it
+}
+
+const (
+	// A slot's lease: what a piece takes at a rate that still counts as
+	// alive, and some more. A peer that is slower than that only makes its
+	// source look less busy than it is.
+	leaseBase = 10 * time.Second
+	leaseRate = 512 << 10 // bytes a second
+)
+
+func lease(length int32) time.Duration {
+	return leaseBase + time.Duration(length)*time.Second/leaseRate
+}
+
+func (s *Swarm) start(t *transfer, now time.Time) {
+	t.started, t.until = now, now.Add(lease(t.length))
+	t.to.running[t.num] = t
+	s.chunks[t.num].flights[t] = struct{}{}
+	if t.from != nil {
+		t.from.uploads++
+	} else {
+		s.cdnFlights++
+	}
+}
+
+// end frees both slots.
+func (s *Swarm) end(t *transfer) {
+	delete(t.to.running, t.num)
+	delete(s.chunks[t.num].flights, t)
+	if t.from != nil {
+		t.from.uploads--
+		return
+	}
+	s.cdnFlights--
+	s.budget.Give(t.cdn, int64(t.length))
+}
+
+func (s *Swarm) succeeded(t *transfer, now time.Time) {
+	s.end(t)
+	if t.from == nil {
+		t.to.cdnRow = 0
+		return
+	}
+	t.to.fetchRow = 0
+	t.from.failedRow = 0
+	took := now.Sub(t.started)
+	if t.from.took == 0 {
+		t.from.took = took
+	}
+	t.from.took += (took - t.from.took) / 4
+}
+
+func (s *Swarm) dropRunning(p *Peer) {
+	for _, t := range p.running {
+		s.end(t)
+	}
+}
+
+// dropSending ends what others were fetching from p.
+func (s *Swarm) dropSending(p *Peer) {
+	if p.uploads == 0 {
+		return
+	}
+	for _, ch := range s.chunks {
+		for t := range ch.flights {
+			if t.from == p {
+				s.end(t)
+			}
+		}
+	}
+}
+
+// Undelivered takes back offers that never reached the peer.
+func (s *Swarm) Undelivered(id string, offers []Offer) {
+	p := s.peers[id]
+	if p == nil {
+		return
+	}
+	for _, o := range offers {
+		if t := p.running[o.Num]; t != nil {
+			s.end(t)
+		}
+	}
+}
+
+// Tick lets time pass: leases end, written pieces can be served, and what a
+// peer avoided comes back.
+func (s *Swarm) Tick(now time.Time) {
+	for _, p := range s.peers {
+		for _, t := range p.running {
+			if now.After(t.until) {
+				s.end(t)
+			}
+		}
+		for num, since := range p.writing {
+			if now.Sub(since) >= writeGrace {
+				delete(p.writing, num)
+				p.serves.Set(uint(num))
+				s.chunks[num].holders = append(s.chunks[num].holders, p)
+			}
+		}
+		for id, until := range p.avoids {
+			if now.After(until) {
+				delete(p.avoids, id)
+			}
+		}
+	}
+}
+
+// Busy tells whether anything is under way that time alone can change.
+func (s *Swarm) Busy() bool {
+	for _, p := range s.peers {
+		if len(p.running)+len(p.writing) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Close gives back what the swarm has taken from the budget.
+func (s *Swarm) Close() {
+	for _, p := range s.peers {
+		s.dropRunning(p)
+	}
+}

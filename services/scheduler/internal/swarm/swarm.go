@@ -1,0 +1,240 @@
+// Package swarm is one task's memory: which pieces there are, which peers,
+// who has what, who is fetching what from whom, and the choice of what a peer
+// fetches next. It is a plain data structure: one goroutine owns it, time is
+// an argument, and nothing here waits, calls or logs.
+//
+// Invariants: a peer has at most Down transfers running and sends at most Up
+// pieces; a transfer is counted at its receiver, its sender and its piece, and
+// ends at all three at once; a piece is offered only from where it is believed
+// to be whole.
+package swarm
+
+import (
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"time"
+
+	"github.com/bits-and-blooms/bitset"
+
+	"github.com/supernode-ha/supernode/pkg/piece"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+)
+
+var (
+	// ErrNoPeer is a peer that never registered, or was forgotten.
+	ErrNoPeer = errors.New("unknown peer")
+	// ErrNoPiece is a piece that the task does not have.
+	ErrNoPiece = errors.New("the task has no such piece")
+	// ErrConflict is a second version of what is known already.
+	ErrConflict = errors.New("the source changed")
+)
+
+// Limits bound what a swarm gives out.
+type Limits struct {
+	// Up is how many pieces a peer sends at the same time, at least 1.
+	Up int
+	// Down is how many pieces a peer fetches at the same time, at least 1.
+	Down int
+}
+
+// Facts are what is known of the source once it has answered.
+type Facts struct {
+	// Length is the number of bytes, -1 when unknown.
+	Length int64
+	// PieceSize is the wrapped size of a piece in bytes.
+	PieceSize int32
+}
+
+// Result is the whole task.
+type Result struct {
+	// MD5 is the hex MD5 of the content.
+	MD5 string
+	// Length is the number of bytes of the content.
+	Length int64
+	// PieceCount is the number of pieces.
+	PieceCount int32
+}
+
+// Copy is a CDN instance's copy of the task.
+type Copy struct {
+	// Instance is the CDN's member id.
+	Instance string
+	// ID is the name under which clients report pieces of this copy.
+	ID string
+	// IP, Port and Path are where the copy is served.
+	IP   string
+	Port int32
+	Path string
+}
+
+// Offer tells a peer where to take a piece.
+type Offer struct {
+	// Num is the piece.
+	Num int32
+	// MD5 and Length are those of the wrapped piece.
+	MD5    string
+	Length int32
+	// SourceID, IP, Port and Path are who has it and where.
+	SourceID string
+	IP       string
+	Port     int32
+	Path     string
+	// FromCDN tells whether that is a CDN copy.
+	FromCDN bool
+}
+
+// chunk is a piece and where it is.
+type chunk struct {
+	md5     string
+	length  int32
+	landed  bool
+	holders []*Peer
+	// flights are the transfers of it that run.
+	flights map[*transfer]struct{}
+}
+
+// Swarm is one task's memory.
+type Swarm struct {
+	limits Limits
+	budget *budget.Budget
+	seed   maphash.Seed // makes the order in which equals are taken unlike other swarms'
+
+	facts  Facts
+	known  bool // facts are there
+	result *Result
+	chunks []*chunk
+	cdn    *Copy
+	peers  map[string]*Peer
+	// cdnFlights is the number of transfers that the CDN copy is sending.
+	cdnFlights int
+}
+
+// New makes an empty swarm. Bytes that a CDN is asked for are taken from b.
+func New(limits Limits, b *budget.Budget) *Swarm {
+	return &Swarm{limits: limits, budget: b, seed: maphash.MakeSeed(), peers: make(map[string]*Peer)}
+}
+
+// SetCopy says which CDN copy serves from now on. Pieces have to land on it
+// (again) before they are offered from there: even the same instance may have
+// come back without what it had.
+func (s *Swarm) SetCopy(c Copy) {
+	s.cdn = &c
+	for _, ch := range s.chunks {
+		ch.landed = false
+	}
+}
+
+// SetFacts notes the facts of the source. Facts that contradict those known
+// are ErrConflict.
+func (s *Swarm) SetFacts(f Facts) error {
+	if s.known && f.PieceSize != s.facts.PieceSize {
+		return fmt.Errorf("piece size %d after %d: %w", f.PieceSize, s.facts.PieceSize, ErrConflict)
+	}
+	if s.known && f.Length >= 0 && s.facts.Length >= 0 && f.Length != s.facts.Length {
+		return fmt.Errorf("length %d after %d: %w", f.Length, s.facts.Length, ErrConflict)
+	}
+	if s.known && f.Length < 0 {
+		return nil
+	}
+	s.facts, s.known = f, true
+	return nil
+}
+
+// Facts gives the facts of the source, if they are known.
+func (s *Swarm) Facts() (Facts, bool) { return s.facts, s.known }
+
+// Landed says that a piece is on the CDN copy. A piece of other content than
+// before is ErrConflict.
+func (s *Swarm) Landed(num int32, md5 string, length int32) error {
+	if num < 0 || int(num) > len(s.chunks)+maxAhead {
+		return fmt.Errorf("piece %d: %w", num, ErrNoPiece)
+	}
+	for int(num) >= len(s.chunks) {
+		s.chunks = append(s.chunks, &chunk{flights: make(map[*transfer]struct{})})
+	}
+	ch := s.chunks[num]
+	if ch.md5 != "" && (ch.md5 != md5 || ch.length != length) {
+		return fmt.Errorf("piece %d has md5 %s after %s: %w", num, md5, ch.md5, ErrConflict)
+	}
+	ch.md5, ch.length, ch.landed = md5, length, true
+	return nil
+}
+
+// maxAhead bounds how far ahead of the others a piece may land, so that a
+// wrong number cannot make the list of pieces huge.
+const maxAhead = 4096
+
+// SetResult says that the task is whole. A second, different result is ErrConflict.
+func (s *Swarm) SetResult(r Result) error {
+	if s.result != nil && *s.result != r {
+		return fmt.Errorf("md5 %s after %s: %w", r.MD5, s.result.MD5, ErrConflict)
+	}
+	if int(r.PieceCount) != len(s.chunks) {
+		return fmt.Errorf("%d pieces, and %d have landed: %w", r.PieceCount, len(s.chunks), ErrConflict)
+	}
+	s.result = &r
+	return nil
+}
+
+// Result gives the result, if the task is whole.
+func (s *Swarm) Result() (Result, bool) {
+	if s.result == nil {
+		return Result{}, false
+	}
+	return *s.result, true
+}
+
+// WrappedLength is the number of bytes of all wrapped pieces of a whole task.
+func (r Result) WrappedLength() int64 { return r.Length + int64(r.PieceCount)*piece.WrapLength }
+
+// Finished tells whether a peer has every piece of a whole task.
+func (s *Swarm) Finished(peerID string) bool {
+	p := s.peers[peerID]
+	return p != nil && s.result != nil && p.have.Count() == uint(s.result.PieceCount)
+}
+
+// Unfinished is the number of peers that are alive and lack pieces.
+func (s *Swarm) Unfinished() int {
+	n := 0
+	for id, p := range s.peers {
+		if !p.gone && !s.Finished(id) {
+			n++
+		}
+	}
+	return n
+}
+
+// Peers is the number of peers, those that left included.
+func (s *Swarm) Peers() int { return len(s.peers) }
+
+func (s *Swarm) chunk(num, size int32) (*chunk, error) {
+	if s.known && size != s.facts.PieceSize {
+		return nil, fmt.Errorf("piece size %d of %d: %w", size, s.facts.PieceSize, ErrNoPiece)
+	}
+	if num < 0 || int(num) >= len(s.chunks) {
+		return nil, fmt.Errorf("piece %d of %d: %w", num, len(s.chunks), ErrNoPiece)
+	}
+	return s.chunks[num], nil
+}
+
+func (s *Swarm) peer(id string) (*Peer, error) {
+	p := s.peers[id]
+	if p == nil {
+		return nil, fmt.Errorf("%.255q: %w", id, ErrNoPeer)
+	}
+	return p, nil
+}
+
+// AddPeer takes a peer in, or back with what it has.
+func (s *Swarm) AddPeer(info PeerInfo, now time.Time) {
+	if p := s.peers[info.ID]; p != nil {
+		p.PeerInfo, p.seen, p.gone = info, now, false
+		return
+	}
+	s.peers[info.ID] = &Peer{
+		PeerInfo: info, seen: now,
+		have: &bitset.BitSet{}, serves: &bitset.BitSet{},
+		writing: make(map[int32]time.Time), running: make(map[int32]*transfer), avoids: make(map[string]time.Time),
+	}
+}

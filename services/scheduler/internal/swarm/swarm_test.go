@@ -1,0 +1,331 @@
+package swarm
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+)
+
+const size = 4 << 20
+
+var start = time.Unix(1_700_000_000, 0)
+
+func newSwarm(t *testing.T, pieces int, peers ...string) *Swarm {
+	t.Helper()
+	s := New(Limits{Up: 5, Down: 4}, budget.New(1<<40))
+	s.SetCopy(Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~x", IP: "127.0.0.1", Port: 8001, Path: "/download/x"})
+	require.NoError(t, s.SetFacts(Facts{Length: int64(pieces) * (size - 5), PieceSize: size}))
+	for i := range pieces {
+		require.NoError(t, s.Landed(int32(i), md5Of(i), size))
+	}
+	require.NoError(t, s.SetResult(Result{MD5: "m", Length: int64(pieces) * (size - 5), PieceCount: int32(pieces)}))
+	for i, id := range peers {
+		s.AddPeer(peerInfo(id, i), start)
+	}
+	return s
+}
+
+func md5Of(i int) string { return fmt.Sprintf("%032x", i) }
+
+func peerInfo(id string, i int) PeerInfo {
+	return PeerInfo{ID: id, IP: fmt.Sprintf("127.0.%d.%d", 1+i/250, 1+i%250), Port: 20000, Path: "/peer/file/" + id}
+}
+
+func nums(offers []Offer) []int32 {
+	var list []int32
+	for _, o := range offers {
+		list = append(list, o.Num)
+	}
+	return list
+}
+
+func TestPeerGetsAtMostDownLimitAndEachPieceOnce(t *testing.T) {
+	s := newSwarm(t, 10, "a")
+	first := s.Offer("a", start)
+	require.Len(t, first, 4)
+	require.Empty(t, s.Offer("a", start), "all slots are taken")
+	require.NoError(t, s.Got("a", first[0].Num, size, start))
+	next := s.Offer("a", start)
+	require.Len(t, next, 1)
+	require.NotContains(t, nums(first), next[0].Num)
+}
+
+func TestCrowdThatStartsTogetherTakesDifferentPieces(t *testing.T) {
+	s := newSwarm(t, 12, "a", "b", "c")
+	seen := make(map[int32]bool)
+	for _, id := range []string{"a", "b", "c"} {
+		for _, o := range s.Offer(id, start) {
+			require.False(t, seen[o.Num], "piece %d was given twice while others were not given at all", o.Num)
+			seen[o.Num] = true
+		}
+	}
+	require.Len(t, seen, 12)
+}
+
+func TestPeersComeBeforeTheCDNAndNearOnesFirst(t *testing.T) {
+	s := newSwarm(t, 1, "near", "far")
+	s.AddPeer(PeerInfo{ID: "far", IP: "10.1.1.1", Port: 20000}, start)
+	s.AddPeer(PeerInfo{ID: "me", IP: "127.0.1.1", Port: 20001}, start)
+	require.NoError(t, s.Got("far", 0, size, start))
+	offers := s.Offer("me", start)
+	require.Equal(t, "far", offers[0].SourceID)
+	require.NoError(t, s.Restarted("me"))
+	require.NoError(t, s.Got("near", 0, size, start))
+	offers = s.Offer("me", start)
+	require.Equal(t, "near", offers[0].SourceID)
+	require.False(t, offers[0].FromCDN)
+}
+
+func TestPeerWithoutAPortIsServedButServesNobody(t *testing.T) {
+	s := newSwarm(t, 1)
+	s.AddPeer(PeerInfo{ID: "cdnonly", IP: "127.0.1.1"}, start)
+	s.AddPeer(PeerInfo{ID: "me", IP: "127.0.1.1", Port: 20001}, start)
+	require.True(t, s.Offer("cdnonly", start)[0].FromCDN)
+	require.NoError(t, s.Got("cdnonly", 0, size, start))
+	require.True(t, s.Offer("me", start)[0].FromCDN)
+}
+
+func TestUploadSlotsAreLeases(t *testing.T) {
+	free := map[string]func(s *Swarm, id string, num int32){
+		"report":       func(s *Swarm, id string, num int32) { _ = s.Got(id, num, size, start) },
+		"semi-success": func(s *Swarm, id string, num int32) { _ = s.Receiving(id, num, size, start) },
+		"failure":      func(s *Swarm, id string, num int32) { _ = s.Failed(id, num, size, "holder", start) },
+		"peer's end":   func(s *Swarm, id string, _ int32) { _ = s.Down(id, start) },
+		"restart":      func(s *Swarm, id string, _ int32) { _ = s.Restarted(id) },
+		"time":         func(s *Swarm, _ string, _ int32) { s.Tick(start.Add(time.Minute)) },
+		"undelivered":  func(s *Swarm, id string, num int32) { s.Undelivered(id, []Offer{{Num: num}}) },
+	}
+	for name, end := range free {
+		t.Run(name, func(t *testing.T) {
+			s := newSwarm(t, 1, "holder", "a", "b", "c", "d", "e", "f")
+			require.NoError(t, s.Got("holder", 0, size, start))
+			for _, id := range []string{"a", "b", "c", "d", "e"} {
+				require.Equal(t, "holder", s.Offer(id, start)[0].SourceID)
+			}
+			require.Equal(t, 5, s.peers["holder"].uploads)
+			for _, o := range s.Offer("f", start) {
+				require.True(t, o.FromCDN, "the holder sends five already")
+			}
+			require.NoError(t, s.Restarted("f"))
+			end(s, "a", 0)
+			want := 4
+			if name == "time" {
+				want = 0
+			}
+			require.Equal(t, want, s.peers["holder"].uploads)
+		})
+	}
+}
+
+func TestReportsAreIdempotentAndNeedNoKnownSource(t *testing.T) {
+	s := newSwarm(t, 2, "a", "b")
+	for range 3 {
+		require.NoError(t, s.Got("a", 0, size, start))
+		require.NoError(t, s.Receiving("a", 0, size, start))
+	}
+	require.Len(t, s.chunks[0].holders, 1)
+	require.NoError(t, s.Failed("b", 1, size, "somebody of long ago", start))
+	require.ErrorIs(t, s.Got("nobody", 0, size, start), ErrNoPeer)
+	require.ErrorIs(t, s.Got("a", 2, size, start), ErrNoPiece)
+	require.ErrorIs(t, s.Got("a", -1, size, start), ErrNoPiece)
+	require.ErrorIs(t, s.Got("a", 0, size/2, start), ErrNoPiece)
+}
+
+func TestSemiSuccessIsServedOnceWrittenOrAfterAWhile(t *testing.T) {
+	s := newSwarm(t, 1, "a", "b")
+	require.NoError(t, s.Receiving("a", 0, size, start))
+	require.True(t, s.Finished("a"), "the peer itself needs nothing more")
+	require.True(t, s.Offer("b", start)[0].FromCDN, "what is not written cannot be served")
+	require.NoError(t, s.Restarted("b"))
+	s.Tick(start.Add(writeGrace))
+	require.Equal(t, "a", s.Offer("b", start)[0].SourceID)
+}
+
+func TestPeerThatFailsAnotherIsAvoidedByThatOne(t *testing.T) {
+	s := newSwarm(t, 1, "bad", "a", "b")
+	require.NoError(t, s.Got("bad", 0, size, start))
+	require.Equal(t, "bad", s.Offer("a", start)[0].SourceID)
+	require.NoError(t, s.Failed("a", 0, size, "bad", start))
+	require.True(t, s.Offer("a", start)[0].FromCDN)
+	require.Equal(t, "bad", s.Offer("b", start)[0].SourceID, "others still use it")
+	require.NoError(t, s.Restarted("a"))
+	later := start.Add(avoidFor + time.Second)
+	s.Tick(later)
+	require.Equal(t, "bad", s.Offer("a", later)[0].SourceID, "it comes back after a while")
+}
+
+func TestPeerThatFailsManyIsAvoidedByAllForAWhile(t *testing.T) {
+	ids := []string{"bad", "a", "b", "c", "d", "e", "f"}
+	s := newSwarm(t, 1, ids...)
+	require.NoError(t, s.Got("bad", 0, size, start))
+	for _, id := range ids[1:6] {
+		require.NoError(t, s.Failed(id, 0, size, "bad", start))
+	}
+	require.True(t, s.Offer("f", start)[0].FromCDN)
+	require.NoError(t, s.Restarted("f"))
+	require.Equal(t, "bad", s.Offer("f", start.Add(blockFor))[0].SourceID)
+}
+
+func TestPeerThatFailsWithEverybodyGetsTheCDN(t *testing.T) {
+	s := newSwarm(t, 2, "a", "b", "c", "d", "e", "f", "walled")
+	for _, id := range []string{"a", "b", "c", "d", "e", "f"} {
+		require.NoError(t, s.Got(id, 0, size, start))
+		require.NoError(t, s.Got(id, 1, size, start))
+	}
+	for _, id := range []string{"a", "b", "c", "d", "e"} {
+		require.NoError(t, s.Failed("walled", 0, size, id, start))
+	}
+	for _, o := range s.Offer("walled", start) {
+		require.True(t, o.FromCDN)
+	}
+}
+
+func TestCDNThatFailsIsTriedAgainSoon(t *testing.T) {
+	s := newSwarm(t, 1, "a")
+	offers := s.Offer("a", start)
+	require.NoError(t, s.Failed("a", 0, size, offers[0].SourceID, start))
+	require.Empty(t, s.Offer("a", start))
+	require.Len(t, s.Offer("a", start.Add(cdnPause)), 1)
+}
+
+func TestLostPiecesAreOfferedNoMore(t *testing.T) {
+	s := newSwarm(t, 2, "liar", "a")
+	require.NoError(t, s.Got("liar", 0, size, start))
+	require.NoError(t, s.Got("liar", 1, size, start))
+	s.Lost("liar", 0)
+	for _, o := range s.Offer("a", start) {
+		require.Equal(t, o.Num == 0, o.FromCDN)
+	}
+	require.NoError(t, s.Restarted("a"))
+	s.Lost("liar", -1)
+	s.Lost("nobody", -1)
+	for _, o := range s.Offer("a", start) {
+		require.True(t, o.FromCDN)
+	}
+}
+
+func TestTwoVersionsAreNeverMixed(t *testing.T) {
+	s := newSwarm(t, 2)
+	require.ErrorIs(t, s.SetFacts(Facts{Length: 5, PieceSize: size}), ErrConflict)
+	require.ErrorIs(t, s.SetFacts(Facts{Length: -1, PieceSize: size * 2}), ErrConflict)
+	require.NoError(t, s.SetFacts(Facts{Length: -1, PieceSize: size}))
+	require.ErrorIs(t, s.Landed(0, md5Of(7), size), ErrConflict)
+	require.ErrorIs(t, s.Landed(1<<30, md5Of(7), size), ErrNoPiece)
+	require.ErrorIs(t, s.SetResult(Result{MD5: "other", Length: 1, PieceCount: 2}), ErrConflict)
+}
+
+func TestNewCopyServesOnlyWhatLandedOnIt(t *testing.T) {
+	s := newSwarm(t, 2, "a")
+	s.SetCopy(Copy{Instance: "cdn2", ID: "cdnnode:127.0.0.2~x", IP: "127.0.0.2", Port: 8001})
+	require.Empty(t, s.Offer("a", start))
+	require.NoError(t, s.Landed(1, md5Of(1), size))
+	offers := s.Offer("a", start)
+	require.Equal(t, []int32{1}, nums(offers))
+	require.Equal(t, "127.0.0.2", offers[0].IP)
+}
+
+func TestOldOffersAreMadeAgainOnlyWhenNothingElseIsLacking(t *testing.T) {
+	s := newSwarm(t, 2, "a")
+	require.Len(t, s.Offer("a", start), 2)
+	require.NoError(t, s.Got("a", 0, size, start))
+	require.Empty(t, s.Again("a", start), "it has only just been told")
+	again := s.Again("a", start.Add(stale))
+	require.Equal(t, []int32{1}, nums(again))
+	require.Len(t, s.peers["a"].running, 1, "telling again takes no further slot")
+}
+
+func TestForgottenPeersLeaveNothingBehind(t *testing.T) {
+	s := newSwarm(t, 2, "gone", "silent", "a")
+	for _, id := range []string{"gone", "silent"} {
+		require.NoError(t, s.Got(id, 0, size, start))
+	}
+	require.NotEmpty(t, s.Offer("a", start))
+	require.NoError(t, s.Down("gone", start))
+	require.NoError(t, s.Seen("a", start.Add(time.Hour)))
+	s.Forget(start.Add(time.Minute), start.Add(time.Minute))
+	require.Len(t, s.peers, 1)
+	require.Empty(t, s.chunks[0].holders)
+	checkBooks(t, s)
+}
+
+// checkBooks compares the counts at both ends of every transfer.
+func checkBooks(t *testing.T, s *Swarm) {
+	t.Helper()
+	uploads, cdn := make(map[*Peer]int), 0
+	flights := 0
+	for _, p := range s.peers {
+		require.LessOrEqual(t, len(p.running), s.limits.Down)
+		for num, tr := range p.running {
+			require.Contains(t, s.chunks[num].flights, tr)
+			flights++
+			if tr.from == nil {
+				cdn++
+			} else {
+				uploads[tr.from]++
+			}
+		}
+	}
+	for _, p := range s.peers {
+		require.Equal(t, uploads[p], p.uploads, "uploads of %s", p.ID)
+		require.LessOrEqual(t, p.uploads, s.limits.Up)
+	}
+	require.Equal(t, cdn, s.cdnFlights)
+	for _, ch := range s.chunks {
+		flights -= len(ch.flights)
+		for _, h := range ch.holders {
+			require.Contains(t, s.peers, h.ID)
+		}
+	}
+	require.Zero(t, flights)
+}
+
+// TestEverybodyFinishesWhateverHappens lets peers lose reports, fail, crash,
+// come late and restart in random order, and checks the books all the time.
+func TestEverybodyFinishesWhateverHappens(t *testing.T) {
+	for seed := range uint64(30) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		pieces := 1 + rng.IntN(20)
+		s := newSwarm(t, pieces)
+		b := budget.New(16 * size)
+		s.budget = b
+		now := start
+		alive := make(map[string]bool)
+		for i := range 3 + rng.IntN(20) {
+			id := fmt.Sprintf("p%d", i)
+			s.AddPeer(peerInfo(id, i), now)
+			alive[id] = true
+		}
+		for step := 0; s.Unfinished() > 0; step++ {
+			require.Less(t, step, 20000, "seed %d: they never finish", seed)
+			now = now.Add(time.Duration(rng.IntN(400)) * time.Millisecond)
+			for id := range alive {
+				for _, o := range append(s.Offer(id, now), s.Again(id, now)...) {
+					switch rng.IntN(12) {
+					case 0:
+						require.NoError(t, s.Failed(id, o.Num, size, o.SourceID, now))
+					case 1: // the report is lost
+					case 2:
+						require.NoError(t, s.Receiving(id, o.Num, size, now))
+					case 3:
+						s.Undelivered(id, []Offer{o})
+					default:
+						require.NoError(t, s.Got(id, o.Num, size, now))
+					}
+				}
+				if len(alive) > 2 && rng.IntN(200) == 0 {
+					require.NoError(t, s.Down(id, now))
+					delete(alive, id)
+				}
+			}
+			s.Tick(now)
+			checkBooks(t, s)
+		}
+		s.Close()
+		require.True(t, b.Take("cdn", 16*size, false), "seed %d: bytes are still booked", seed)
+	}
+}

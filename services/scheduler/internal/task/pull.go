@@ -1,0 +1,193 @@
+package task
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
+)
+
+// Outcome is how a piece ended at the peer that pulls.
+type Outcome int
+
+// The outcomes.
+const (
+	Nothing   Outcome = iota // nothing is said of any piece
+	Written                  // it is on the peer's disk
+	Receiving                // it is at the peer and will be written now
+	Failed                   // it could not be had
+)
+
+// Stage is where the peer says that it is.
+type Stage int
+
+// The stages.
+const (
+	Running Stage = iota
+	Started
+	Finished
+)
+
+// Pull is a peer's report on one piece, and its wish for more.
+type Pull struct {
+	PeerID  string
+	Stage   Stage
+	Outcome Outcome
+	// Num and Size are the piece that Outcome is about, From where it came from.
+	Num, Size int32
+	From      string
+	// MaxWait is how long the pull may be held.
+	MaxWait time.Duration
+}
+
+// Answer is one of: offers, the result, or neither: wait.
+type Answer struct {
+	// Offers are what to fetch.
+	Offers []swarm.Offer
+	// Result is the whole task, which the peer has.
+	Result *swarm.Result
+	// PieceSize is the wrapped size of a piece in bytes.
+	PieceSize int32
+}
+
+// pull is a pull that is held.
+type pull struct {
+	Pull
+	until time.Time
+	reply chan pullReply // has room for the one reply
+}
+
+type pullReply struct {
+	answer Answer
+	err    error
+}
+
+// Pull takes the report and answers as soon as there is something to give, or
+// when the pull has been held for long enough.
+func (t *Task) Pull(ctx context.Context, req Pull) (Answer, error) {
+	p := &pull{Pull: req, reply: make(chan pullReply, 1)}
+	if err := t.do(ctx, func() error { return t.take(p) }); err != nil {
+		return Answer{}, err
+	}
+	select {
+	case r := <-p.reply:
+		return r.answer, r.err
+	case <-t.ended:
+		return Answer{}, errEnded
+	case <-ctx.Done():
+	}
+	// Nobody listens any more: what may have been given is taken back. The
+	// loop does that on its own account; if it has ended there is nothing to do.
+	select {
+	case t.calls <- func() { t.abandon(p) }:
+	case <-t.ended:
+	}
+	return Answer{}, ctx.Err()
+}
+
+func (t *Task) take(p *pull) error {
+	now := time.Now()
+	t.touch()
+	if err := t.swarm.Seen(p.PeerID, now); err != nil {
+		return invalid(err)
+	}
+	if p.Stage == Started {
+		if err := t.swarm.Restarted(p.PeerID); err != nil {
+			return invalid(err)
+		}
+	}
+	if err := t.report(p, now); err != nil {
+		return invalid(err)
+	}
+	if p.Stage == Finished && p.Outcome != Written {
+		if err := t.swarm.Down(p.PeerID, now); err != nil {
+			return invalid(err)
+		}
+		p.reply <- pullReply{}
+		return nil
+	}
+	// A peer pulls one after another: an earlier pull that is still held is
+	// one that it has given up.
+	t.held = slices.DeleteFunc(t.held, func(old *pull) bool {
+		if old.PeerID != p.PeerID {
+			return false
+		}
+		old.reply <- pullReply{}
+		return true
+	})
+	p.until = now.Add(p.MaxWait)
+	t.held = append(t.held, p)
+	return nil
+}
+
+func (t *Task) report(p *pull, now time.Time) error {
+	if p.Size == 0 {
+		return nil
+	}
+	switch p.Outcome {
+	case Written:
+		return t.swarm.Got(p.PeerID, p.Num, p.Size, now)
+	case Receiving:
+		return t.swarm.Receiving(p.PeerID, p.Num, p.Size, now)
+	case Failed:
+		if swarm.IsCDN(p.From) {
+			t.Wake()
+		}
+		t.deps.Stats.failed(p.From)
+		return t.swarm.Failed(p.PeerID, p.Num, p.Size, p.From, now)
+	}
+	return nil
+}
+
+// answer answers what can be answered, the longest held first.
+func (t *Task) answer(now time.Time) {
+	t.held = slices.DeleteFunc(t.held, func(p *pull) bool {
+		reply, ready := t.tryAnswer(p, now)
+		if ready {
+			p.reply <- reply
+		}
+		return ready
+	})
+}
+
+func (t *Task) tryAnswer(p *pull, now time.Time) (pullReply, bool) {
+	if t.swarm.Finished(p.PeerID) {
+		result, _ := t.swarm.Result()
+		return pullReply{answer: Answer{Result: &result}}, true
+	}
+	if t.err != nil {
+		return pullReply{err: t.err}, true
+	}
+	facts, _ := t.swarm.Facts()
+	if offers := t.swarm.Offer(p.PeerID, now); len(offers) > 0 {
+		t.deps.Stats.offered(offers)
+		return pullReply{answer: Answer{Offers: offers, PieceSize: facts.PieceSize}}, true
+	}
+	if now.Before(p.until) {
+		return pullReply{}, false
+	}
+	return pullReply{answer: Answer{Offers: t.swarm.Again(p.PeerID, now), PieceSize: facts.PieceSize}}, true
+}
+
+// abandon takes back what was given to a pull that nobody waits for any more.
+func (t *Task) abandon(p *pull) {
+	t.held = slices.DeleteFunc(t.held, func(held *pull) bool { return held == p })
+	select {
+	case r := <-p.reply:
+		t.swarm.Undelivered(p.PeerID, r.answer.Offers)
+	default:
+	}
+}
+
+// release lets every held pull go with err.
+func (t *Task) release(err error) {
+	for _, p := range t.held {
+		p.reply <- pullReply{err: err}
+	}
+	t.held = nil
+	for _, c := range t.facts {
+		close(c)
+	}
+	t.facts = nil
+}

@@ -1,0 +1,81 @@
+package task
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
+)
+
+// Written says that a piece is on a peer's disk.
+func (t *Task) Written(ctx context.Context, peerID string, num, size int32) error {
+	return t.do(ctx, func() error {
+		t.touch()
+		return invalid(t.swarm.Got(peerID, num, size, time.Now()))
+	})
+}
+
+// Missing says that fromID did not have the piece (all says: not even the
+// file) that peerID wanted from it.
+func (t *Task) Missing(ctx context.Context, peerID, fromID string, num int32, all bool) error {
+	return t.do(ctx, func() error {
+		t.touch()
+		if err := t.swarm.Seen(peerID, time.Now()); err != nil {
+			return invalid(err)
+		}
+		if all {
+			num = -1
+		}
+		if !swarm.IsCDN(fromID) {
+			t.swarm.Lost(fromID, num)
+			return nil
+		}
+		t.deps.Log.Warn("a client says that a CDN copy is not whole",
+			zap.String("peer_id", peerID), zap.String("copy", fromID), zap.Int32("piece", num))
+		t.Wake()
+		return nil
+	})
+}
+
+// Down says that a peer serves no more.
+func (t *Task) Down(ctx context.Context, peerID string) error {
+	return t.do(ctx, func() error { return invalid(t.swarm.Down(peerID, time.Now())) })
+}
+
+// Copy says which CDN copy serves from now on.
+func (t *Task) Copy(ctx context.Context, c swarm.Copy) error {
+	return t.do(ctx, func() error {
+		t.swarm.SetCopy(c)
+		return nil
+	})
+}
+
+// Facts notes the facts of the source.
+func (t *Task) Facts(ctx context.Context, f swarm.Facts) error {
+	return t.do(ctx, func() error {
+		err := t.swarm.SetFacts(f)
+		t.tellFacts()
+		return err
+	})
+}
+
+// Landed says that a piece is on the CDN copy.
+func (t *Task) Landed(ctx context.Context, num int32, md5 string, length int32) error {
+	return t.do(ctx, func() error { return t.swarm.Landed(num, md5, length) })
+}
+
+// Whole says that the task is whole.
+func (t *Task) Whole(ctx context.Context, r swarm.Result) error {
+	return t.do(ctx, func() error { return t.swarm.SetResult(r) })
+}
+
+// Fail ends the task for everybody who does not have it whole.
+func (t *Task) Fail(ctx context.Context, cause error) {
+	_ = t.do(ctx, func() error {
+		t.err, t.failedAt = cause, time.Now()
+		t.tellFacts()
+		return nil
+	})
+}

@@ -1,0 +1,56 @@
+package task
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
+)
+
+// Stats counts what all tasks of a scheduler do.
+type Stats struct {
+	pieces   *prometheus.CounterVec
+	bytes    *prometheus.CounterVec
+	failures *prometheus.CounterVec
+}
+
+// NewStats registers the counters.
+func NewStats(reg prometheus.Registerer) (*Stats, error) {
+	s := &Stats{
+		pieces: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "supernode_scheduler_offered_pieces_total",
+			Help: "Pieces that peers were told to fetch, by where from.",
+		}, []string{"source"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "supernode_scheduler_offered_bytes_total",
+			Help: "Wrapped bytes that peers were told to fetch, by where from.",
+		}, []string{"source"}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "supernode_scheduler_failed_pieces_total",
+			Help: "Pieces that peers could not fetch, by where from.",
+		}, []string{"source"}),
+	}
+	for _, c := range []prometheus.Collector{s.pieces, s.bytes, s.failures} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func label(cdn bool) string {
+	if cdn {
+		return "cdn"
+	}
+	return "peer"
+}
+
+func (s *Stats) offered(offers []swarm.Offer) {
+	for _, o := range offers {
+		s.pieces.WithLabelValues(label(o.FromCDN)).Inc()
+		s.bytes.WithLabelValues(label(o.FromCDN)).Add(float64(o.Length))
+	}
+}
+
+func (s *Stats) failed(sourceID string) {
+	s.failures.WithLabelValues(label(swarm.IsCDN(sourceID))).Inc()
+}

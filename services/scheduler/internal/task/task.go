@@ -1,0 +1,243 @@
+// Package task runs one task: a goroutine that owns its swarm, takes reports,
+// answers pulls, and holds those that it has nothing for. Where pieces come to
+// the CDN from is the seed package's business, which tasks there are the
+// table's.
+//
+//	New --facts--> serving --result--> whole
+//	 |                |                 |
+//	 +-------------- Fail -------------+--> failed (every pull is told why)
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
+)
+
+const (
+	// backlog is how many calls wait for the loop before callers do.
+	backlog = 256
+	// pace is how often time is looked at while pulls are held.
+	pace = 200 * time.Millisecond
+	// idlePace is the same while pieces are under way and nobody waits.
+	idlePace = 2 * time.Second
+)
+
+// Deps are what a task needs.
+type Deps struct {
+	Log    *zap.Logger
+	Limits swarm.Limits
+	Budget *budget.Budget
+	Stats  *Stats
+}
+
+// Task is one task. Its methods may be called from any goroutine while Run runs.
+type Task struct {
+	// ID names the task, URL its source without credentials.
+	ID  string
+	URL string
+
+	deps  Deps
+	calls chan func()
+	ended chan struct{}
+	wake  chan struct{}
+
+	// The rest belongs to the loop.
+	swarm    *swarm.Swarm
+	err      error
+	failedAt time.Time
+	held     []*pull
+	facts    []chan struct{}
+	used     time.Time
+}
+
+// New makes a task; Run must follow.
+func New(id, url string, deps Deps) *Task {
+	deps.Log = deps.Log.With(zap.String("task_id", id))
+	return &Task{
+		ID: id, URL: url, deps: deps,
+		calls: make(chan func(), backlog), ended: make(chan struct{}), wake: make(chan struct{}, 1),
+		swarm: swarm.New(deps.Limits, deps.Budget), used: time.Now(),
+	}
+}
+
+// Run owns the task's state until ctx ends; then held pulls are let go.
+func (t *Task) Run(ctx context.Context) {
+	defer close(t.ended)
+	defer t.swarm.Close()
+	timer := time.NewTimer(idlePace)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			t.release(rpcerr.New(codes.Unavailable, "", "the scheduler is stopping"))
+			return
+		case call := <-t.calls:
+			call()
+			t.drain()
+		case <-timer.C:
+			t.swarm.Tick(time.Now())
+		}
+		t.answer(time.Now())
+		switch {
+		case len(t.held) > 0:
+			timer.Reset(pace)
+		case t.swarm.Busy():
+			timer.Reset(idlePace)
+		default:
+			timer.Stop()
+		}
+	}
+}
+
+// drain takes the calls that wait already, so that a crowd's reports are
+// answered with one look at the swarm.
+func (t *Task) drain() {
+	for range backlog {
+		select {
+		case call := <-t.calls:
+			call()
+		default:
+			return
+		}
+	}
+}
+
+// do runs f in the loop and waits for it.
+func (t *Task) do(ctx context.Context, f func() error) error {
+	result := make(chan error, 1)
+	select {
+	case t.calls <- func() { result <- f() }:
+	case <-t.ended:
+		return errEnded
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-result:
+		return err
+	case <-t.ended:
+		return errEnded
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+var errEnded = rpcerr.New(codes.Unavailable, "", "the task was put away")
+
+// invalid gives the swarm's refusals their kind.
+func invalid(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, swarm.ErrNoPeer):
+		return rpcerr.New(codes.NotFound, rpcerr.PeerNotFound, "%v", err)
+	case errors.Is(err, swarm.ErrNoPiece):
+		return rpcerr.Invalid("%v", err)
+	}
+	return err
+}
+
+// Register takes a peer in and waits until the facts of the source are known.
+func (t *Task) Register(ctx context.Context, info swarm.PeerInfo) (swarm.Facts, error) {
+	known := make(chan struct{})
+	err := t.do(ctx, func() error {
+		t.touch()
+		if t.err != nil {
+			return t.err
+		}
+		t.swarm.AddPeer(info, time.Now())
+		t.facts = append(t.facts, known)
+		t.tellFacts()
+		return nil
+	})
+	if err != nil {
+		return swarm.Facts{}, err
+	}
+	t.Wake()
+	select {
+	case <-known:
+	case <-t.ended:
+		return swarm.Facts{}, errEnded
+	case <-ctx.Done():
+		return swarm.Facts{}, fmt.Errorf("waiting for the source to answer: %w", ctx.Err())
+	}
+	var facts swarm.Facts
+	err = t.do(ctx, func() error {
+		facts, _ = t.swarm.Facts()
+		return t.err
+	})
+	return facts, err
+}
+
+func (t *Task) tellFacts() {
+	if _, known := t.swarm.Facts(); !known && t.err == nil {
+		return
+	}
+	for _, c := range t.facts {
+		close(c)
+	}
+	t.facts = nil
+}
+
+func (t *Task) touch() { t.used = time.Now() }
+
+// Wake makes the one who waits on Woken look at the task's CDN copy.
+func (t *Task) Wake() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Woken says that somebody has reason to doubt the CDN copy.
+func (t *Task) Woken() <-chan struct{} { return t.wake }
+
+// State is what the table has to know of a task.
+type State struct {
+	// Err is why it failed, FailedAt when.
+	Err      error
+	FailedAt time.Time
+	// Used is when a peer was last heard of.
+	Used time.Time
+	// Peers is the number of peers.
+	Peers int
+}
+
+// State looks at the task.
+func (t *Task) State(ctx context.Context) (State, error) {
+	var s State
+	err := t.do(ctx, func() error {
+		s = State{Err: t.err, FailedAt: t.failedAt, Used: t.used, Peers: t.swarm.Peers()}
+		return nil
+	})
+	return s, err
+}
+
+// Forget drops peers that left, or were not heard of, before the given times.
+func (t *Task) Forget(ctx context.Context, leftBefore, silentBefore time.Time) error {
+	return t.do(ctx, func() error {
+		t.swarm.Forget(leftBefore, silentBefore)
+		return nil
+	})
+}
+
+// Holdings lists the peers that serve, with the facts of the task.
+func (t *Task) Holdings(ctx context.Context) ([]swarm.Holding, swarm.Facts, error) {
+	var list []swarm.Holding
+	var facts swarm.Facts
+	err := t.do(ctx, func() error {
+		list = t.swarm.Holdings(time.Now())
+		facts, _ = t.swarm.Facts()
+		return nil
+	})
+	return list, facts, err
+}

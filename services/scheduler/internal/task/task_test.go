@@ -1,0 +1,267 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const size = 4 << 20
+
+// inTask runs f with a running task in a bubble of its own time.
+func inTask(t *testing.T, f func(ctx context.Context, task *Task)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		stats, err := NewStats(prometheus.NewRegistry())
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		task := New("id", "http://source/file", Deps{
+			Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Budget: budget.New(1 << 40), Stats: stats,
+		})
+		go task.Run(ctx)
+		f(ctx, task)
+		cancel()
+		<-task.ended
+	})
+}
+
+func info(id string) swarm.PeerInfo {
+	return swarm.PeerInfo{ID: id, IP: "127.0.1.1", Port: 20000, Path: "/peer/file/" + id}
+}
+
+func prepare(ctx context.Context, t *testing.T, task *Task, pieces int, peers ...string) {
+	t.Helper()
+	require.NoError(t, task.Copy(ctx, swarm.Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~id", IP: "127.0.0.1", Port: 8001}))
+	require.NoError(t, task.Facts(ctx, swarm.Facts{Length: int64(pieces) * (size - 5), PieceSize: size}))
+	for i := range pieces {
+		require.NoError(t, task.Landed(ctx, int32(i), fmt.Sprintf("%032x", i), size))
+	}
+	for _, id := range peers {
+		_, err := task.Register(ctx, info(id))
+		require.NoError(t, err)
+	}
+}
+
+func TestRegisterWaitsForTheFacts(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		done := make(chan swarm.Facts, 1)
+		go func() {
+			facts, err := task.Register(ctx, info("a"))
+			if err == nil {
+				done <- facts
+			}
+		}()
+		synctest.Wait()
+		require.Empty(t, done)
+		require.NoError(t, task.Facts(ctx, swarm.Facts{Length: 7, PieceSize: size}))
+		require.Equal(t, swarm.Facts{Length: 7, PieceSize: size}, <-done)
+	})
+}
+
+func TestRegisterIsToldWhyTheSourceRefused(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		done := make(chan error, 1)
+		go func() {
+			_, err := task.Register(ctx, info("a"))
+			done <- err
+		}()
+		synctest.Wait()
+		refusal := errors.New("404")
+		task.Fail(ctx, refusal)
+		require.ErrorIs(t, <-done, refusal)
+		_, err := task.Register(ctx, info("b"))
+		require.ErrorIs(t, err, refusal)
+	})
+}
+
+func TestHeldPullIsAnsweredTheMomentAPieceLands(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 0, "a")
+		began := time.Now()
+		got := make(chan Answer, 1)
+		go func() {
+			a, err := task.Pull(ctx, Pull{PeerID: "a", Stage: Started, MaxWait: 3 * time.Second})
+			if err == nil {
+				got <- a
+			}
+		}()
+		<-time.After(700 * time.Millisecond)
+		require.NoError(t, task.Landed(ctx, 0, fmt.Sprintf("%032x", 0), size))
+		a := <-got
+		require.Len(t, a.Offers, 1)
+		require.EqualValues(t, size, a.PieceSize)
+		require.Equal(t, 700*time.Millisecond, time.Since(began))
+	})
+}
+
+func TestHeldPullIsLetGoInTime(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 0, "a")
+		began := time.Now()
+		a, err := task.Pull(ctx, Pull{PeerID: "a", MaxWait: 3 * time.Second})
+		require.NoError(t, err)
+		require.Empty(t, a.Offers)
+		require.Nil(t, a.Result)
+		require.WithinDuration(t, began.Add(3*time.Second), time.Now(), pace)
+	})
+}
+
+func TestPullWithoutPatienceIsAnsweredAtOnce(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 0, "a")
+		began := time.Now()
+		_, err := task.Pull(ctx, Pull{PeerID: "a"})
+		require.NoError(t, err)
+		require.Equal(t, began, time.Now())
+	})
+}
+
+func TestHeldPullIsAnsweredWhenASlotFrees(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 5, "a")
+		first, err := task.Pull(ctx, Pull{PeerID: "a", Stage: Started})
+		require.NoError(t, err)
+		require.Len(t, first.Offers, 4)
+		got := make(chan Answer, 1)
+		go func() {
+			a, err := task.Pull(ctx, Pull{PeerID: "a", MaxWait: 3 * time.Second})
+			if err == nil {
+				got <- a
+			}
+		}()
+		synctest.Wait()
+		require.Empty(t, got)
+		require.NoError(t, task.Written(ctx, "a", first.Offers[0].Num, size))
+		require.Len(t, (<-got).Offers, 1)
+	})
+}
+
+func TestFinishedNeedsTheResult(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 1, "a")
+		_, err := task.Pull(ctx, Pull{PeerID: "a", Stage: Started})
+		require.NoError(t, err)
+		got := make(chan Answer, 1)
+		go func() {
+			a, err := task.Pull(ctx, Pull{PeerID: "a", Outcome: Receiving, Num: 0, Size: size, MaxWait: 3 * time.Second})
+			if err == nil {
+				got <- a
+			}
+		}()
+		synctest.Wait()
+		require.Empty(t, got, "more pieces may come")
+		whole := swarm.Result{MD5: "m", Length: size - 5, PieceCount: 1}
+		require.NoError(t, task.Whole(ctx, whole))
+		require.Equal(t, &whole, (<-got).Result)
+	})
+}
+
+func TestNewPullReplacesTheOneThatWasGivenUp(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 0, "a")
+		got := make(chan Answer, 1)
+		go func() {
+			a, err := task.Pull(ctx, Pull{PeerID: "a", MaxWait: 3 * time.Second})
+			if err == nil {
+				got <- a
+			}
+		}()
+		synctest.Wait()
+		_, err := task.Pull(ctx, Pull{PeerID: "a"})
+		require.NoError(t, err)
+		require.Empty(t, (<-got).Offers)
+	})
+}
+
+func TestWhatNobodyTookIsGivenAgain(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 0, "a")
+		gone, leave := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		go func() {
+			_, _ = task.Pull(gone, Pull{PeerID: "a", MaxWait: 3 * time.Second})
+			close(ended)
+		}()
+		synctest.Wait()
+		leave()
+		<-ended
+		require.NoError(t, task.Landed(ctx, 0, fmt.Sprintf("%032x", 0), size))
+		a, err := task.Pull(ctx, Pull{PeerID: "a"})
+		require.NoError(t, err)
+		require.Len(t, a.Offers, 1)
+	})
+}
+
+func TestPullsOfFailedTasksAreToldWhy(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 0, "a")
+		cause := errors.New("cut off")
+		failed := make(chan error, 1)
+		go func() {
+			_, err := task.Pull(ctx, Pull{PeerID: "a", MaxWait: 3 * time.Second})
+			failed <- err
+		}()
+		synctest.Wait()
+		task.Fail(ctx, cause)
+		require.ErrorIs(t, <-failed, cause)
+	})
+}
+
+func TestPeerThatHasAllFinishesEvenWhenTheTaskFails(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 1, "a")
+		require.NoError(t, task.Whole(ctx, swarm.Result{MD5: "m", Length: size - 5, PieceCount: 1}))
+		task.Fail(ctx, errors.New("lost"))
+		a, err := task.Pull(ctx, Pull{PeerID: "a", Outcome: Written, Num: 0, Size: size})
+		require.NoError(t, err)
+		require.NotNil(t, a.Result)
+	})
+}
+
+func TestUnknownPeersAndPiecesAreRefused(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 1, "a")
+		_, err := task.Pull(ctx, Pull{PeerID: "b"})
+		require.Equal(t, rpcerr.PeerNotFound, rpcerr.ReasonOf(err))
+		_, err = task.Pull(ctx, Pull{PeerID: "a", Outcome: Written, Num: 9, Size: size})
+		require.Equal(t, rpcerr.InvalidArgument, rpcerr.ReasonOf(err))
+		require.Equal(t, rpcerr.PeerNotFound, rpcerr.ReasonOf(task.Down(ctx, "b")))
+		require.Equal(t, rpcerr.PeerNotFound, rpcerr.ReasonOf(task.Missing(ctx, "b", "a", 0, true)))
+	})
+}
+
+func TestStoppingLetsHeldPullsGo(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 0)
+		inner, stop := context.WithCancel(ctx)
+		other := New("other", "", task.deps)
+		go other.Run(inner)
+		require.NoError(t, other.Facts(ctx, swarm.Facts{Length: 1, PieceSize: size}))
+		_, err := other.Register(ctx, info("a"))
+		require.NoError(t, err)
+		failed := make(chan error, 1)
+		go func() {
+			_, err := other.Pull(ctx, Pull{PeerID: "a", MaxWait: time.Hour})
+			failed <- err
+		}()
+		synctest.Wait()
+		stop()
+		require.Error(t, <-failed)
+		_, err = other.Register(ctx, info("b"))
+		require.ErrorIs(t, err, errEnded)
+	})
+}

@@ -1,0 +1,133 @@
+// Package scheduler is the service that knows the peers of every task and
+// which pieces they have, and tells each what to fetch next and from whom.
+//
+// Its memory is all that it has: one goroutine a task (internal/task) owns
+// that task's state (internal/swarm); internal/table keeps the tasks;
+// internal/seed learns of pieces from the CDN that owns the task. It never
+// touches the bytes of a file, nor etcd.
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
+	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/pkg/settings"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/rpc"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/table"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
+)
+
+// Config is what a scheduler can be told.
+type Config struct {
+	// ID is the scheduler's member id.
+	ID string
+	// UpLimit is how many pieces a peer sends at the same time, at least 1.
+	UpLimit int
+	// DownLimit is how many pieces a peer fetches at the same time, at least 1.
+	DownLimit int
+	// CDNBytes is how many bytes a CDN instance is asked to send at the same
+	// time, at least 1.
+	CDNBytes int64
+	// FailAccessInterval is how long a source that refused is left alone.
+	FailAccessInterval time.Duration
+	// GCInitialDelay and GCInterval (above 0) are when what is old is looked for.
+	GCInitialDelay time.Duration
+	GCInterval     time.Duration
+	// TaskExpireTime is how long a task is kept that nobody asks for, above 0.
+	TaskExpireTime time.Duration
+	// PeerGCDelay is how long a peer is kept after it left.
+	PeerGCDelay time.Duration
+}
+
+// ConfigFrom takes from the settings what concerns a scheduler.
+func ConfigFrom(id string, s *settings.Settings) Config {
+	return Config{
+		ID: id, UpLimit: s.UpLimit, DownLimit: s.DownLimit, CDNBytes: int64(s.UploadBytes),
+		FailAccessInterval: s.FailAccessInterval, GCInitialDelay: s.GCInitialDelay, GCInterval: s.GCMetaInterval,
+		TaskExpireTime: s.TaskExpireTime, PeerGCDelay: s.PeerGCDelay,
+	}
+}
+
+// Deps are what a scheduler needs; all of them are required.
+type Deps struct {
+	Logger   *zap.Logger
+	Metrics  prometheus.Registerer
+	Registry registryv1.RegistryServiceClient
+	// Members must see schedulers and CDNs.
+	Members *cluster.View
+	// Dial connects to a member's endpoint; it keeps the connections.
+	Dial func(endpoint string) (grpc.ClientConnInterface, error)
+}
+
+// Service is a scheduler.
+type Service struct {
+	table *table.Table
+	rpc   *rpc.Server
+}
+
+// New makes a scheduler; Run must follow.
+func New(cfg Config, deps Deps) (*Service, error) {
+	if err := check(cfg, deps); err != nil {
+		return nil, fmt.Errorf("scheduler: %w", err)
+	}
+	stats, err := task.NewStats(deps.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
+	}
+	tasks := table.New(context.Background(), table.Config{
+		FailAccessInterval: cfg.FailAccessInterval, GCInitialDelay: cfg.GCInitialDelay, GCInterval: cfg.GCInterval,
+		TaskExpireTime: cfg.TaskExpireTime, PeerGCDelay: cfg.PeerGCDelay,
+	}, table.Deps{
+		Log: deps.Logger,
+		Follower: &seed.Follower{
+			SelfID: cfg.ID, Registry: deps.Registry, Dial: deps.Dial, Log: deps.Logger,
+			FindCDN:       func(id string) (cluster.Member, bool) { return deps.Members.Find(cluster.CDN, id) },
+			FindScheduler: func(id string) (cluster.Member, bool) { return deps.Members.Find(cluster.Scheduler, id) },
+		},
+		Task: task.Deps{
+			Log: deps.Logger, Limits: swarm.Limits{Up: cfg.UpLimit, Down: cfg.DownLimit},
+			Budget: budget.New(cfg.CDNBytes), Stats: stats,
+		},
+	})
+	server, err := rpc.New(tasks, deps.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
+	}
+	return &Service{table: tasks, rpc: server}, nil
+}
+
+func check(cfg Config, deps Deps) error {
+	switch {
+	case cfg.ID == "":
+		return errors.New("the id is empty")
+	case cfg.UpLimit < 1 || cfg.DownLimit < 1:
+		return fmt.Errorf("limits of %d up and %d down: both must be at least 1", cfg.UpLimit, cfg.DownLimit)
+	case cfg.CDNBytes < 1:
+		return errors.New("a CDN must be allowed to send something")
+	case cfg.GCInterval <= 0 || cfg.TaskExpireTime <= 0 || cfg.GCInitialDelay < 0 || cfg.PeerGCDelay < 0 || cfg.FailAccessInterval < 0:
+		return errors.New("an interval is negative, or 0 where it must not be")
+	case deps.Logger == nil || deps.Metrics == nil || deps.Registry == nil || deps.Members == nil || deps.Dial == nil:
+		return errors.New("a dependency is missing")
+	}
+	return nil
+}
+
+// Register adds the scheduler to a gRPC server.
+func (s *Service) Register(r grpc.ServiceRegistrar) {
+	schedulerv1.RegisterSchedulerServiceServer(r, s.rpc)
+}
+
+// Run works until ctx ends; then held pulls are let go and all tasks ended.
+func (s *Service) Run(ctx context.Context) error { return s.table.Run(ctx) }
