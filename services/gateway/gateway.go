@@ -1,0 +1,197 @@
+// Package gateway is the service that unmodified clients talk to: it answers
+// dfget's REST surface on top of the schedulers' gRPC. It keeps no state but a
+// bounded memory of who owns which task, so any number of gateways are equal.
+//
+// The packages below are request (what may be asked), wire (how it is
+// written), verdict (what an error means), route (which scheduler to ask),
+// dfget (the calls) and rest (the HTTP server). Each knows only those that are
+// named before it.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
+	"github.com/supernode-ha/supernode/pkg/buildinfo"
+	"github.com/supernode-ha/supernode/pkg/settings"
+	"github.com/supernode-ha/supernode/services/gateway/internal/dfget"
+	"github.com/supernode-ha/supernode/services/gateway/internal/rest"
+	"github.com/supernode-ha/supernode/services/gateway/internal/route"
+)
+
+const (
+	// clientLimit is how long dfget waits for any answer.
+	clientLimit = 5 * time.Second
+
+	defaultMaxHold      = 3 * time.Second
+	defaultCallBudget   = 4 * time.Second
+	defaultMaxBodyBytes = 1 << 20
+)
+
+// Members is who is in the cluster, as far as a gateway wants to know; a
+// cluster.View is one.
+type Members = route.Members
+
+// Config is what an operator decides. Zero values stand for the defaults.
+type Config struct {
+	// ID names this gateway in logs.
+	ID string
+	// Version is told to resident clients.
+	Version string
+	// MaxHold is how long a pull with nothing to give is held; 3 s by default,
+	// not at all when it is negative.
+	MaxHold time.Duration
+	// CallBudget is how long any call may take, with all its attempts; 4 s by
+	// default. It is above MaxHold and below the 5 s that dfget waits.
+	CallBudget time.Duration
+	// Profiler serves /debug/pprof/.
+	Profiler bool
+	// MaxBodyBytes bounds the body of a request; 1 MiB by default.
+	MaxBodyBytes int64
+}
+
+// ConfigFrom takes from the settings what concerns a gateway.
+func ConfigFrom(id string, s *settings.Settings) Config {
+	hold := s.HoldTime
+	if hold == 0 {
+		hold = -1 // asked for, and not the default
+	}
+	return Config{ID: id, Version: buildinfo.Get().Version, MaxHold: hold, Profiler: s.Profiler}
+}
+
+// Deps is what a gateway is given; only Ready may be left out.
+type Deps struct {
+	// Logger, Metrics and Gatherer are those of the process.
+	Logger   *zap.Logger
+	Metrics  prometheus.Registerer
+	Gatherer prometheus.Gatherer
+	// Members gives the schedulers of the cluster as last seen.
+	Members Members
+	// Dial gives the connection to a scheduler's endpoint. The connections
+	// are kept and closed by whoever made Dial.
+	Dial func(endpoint string) (grpc.ClientConnInterface, error)
+	// REST is where clients connect. Run closes it.
+	REST net.Listener
+	// Ready tells whether requests can be served; nil means always.
+	Ready func(ctx context.Context) error
+}
+
+// Service is a gateway.
+type Service struct {
+	listener net.Listener
+	log      *zap.Logger
+	calls    *dfget.Service
+	server   *rest.Server
+}
+
+// New makes a gateway that serves nothing until Run.
+func New(cfg Config, deps Deps) (*Service, error) {
+	cfg = cfg.withDefaults()
+	if err := errors.Join(cfg.check(), deps.check()); err != nil {
+		return nil, fmt.Errorf("making the gateway: %w", err)
+	}
+	metrics := &registrations{Registerer: deps.Metrics}
+	deps.Metrics = metrics
+	s, err := build(cfg, deps)
+	if err != nil {
+		metrics.undo()
+		return nil, fmt.Errorf("making the gateway: %w", err)
+	}
+	return s, nil
+}
+
+func build(cfg Config, deps Deps) (*Service, error) {
+	log := deps.Logger.With(zap.String("gateway_id", cfg.ID))
+	router, err := route.New(deps.Members, deps.Dial, log, deps.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	calls := dfget.New(dfget.Config{Version: cfg.Version, MaxHold: cfg.MaxHold, CallBudget: cfg.CallBudget}, router)
+	handler, err := rest.NewHandler(
+		rest.Config{Profiler: cfg.Profiler, MaxBody: cfg.MaxBodyBytes},
+		rest.Deps{Service: calls, Log: log, Metrics: deps.Metrics, Gatherer: deps.Gatherer, Ready: deps.Ready},
+	)
+	if err != nil {
+		return nil, err
+	}
+	return &Service{
+		listener: deps.REST, log: log, calls: calls,
+		server: rest.NewServer(handler, log, cfg.CallBudget, calls.Release),
+	}, nil
+}
+
+// Register adds the calls of clients to a gRPC server.
+func (s *Service) Register(r grpc.ServiceRegistrar) { dfgetv1.RegisterDfgetServiceServer(r, s.calls) }
+
+// Run serves clients until ctx ends. Then it accepts nobody, answers pulls that
+// are being held with a wait, and returns when all else has been answered, at
+// the latest about two seconds after the call budget.
+func (s *Service) Run(ctx context.Context) error {
+	s.log.Info("gateway serves REST", zap.Stringer("address", s.listener.Addr()))
+	err := s.server.Run(ctx, s.listener)
+	s.log.Info("gateway stopped", zap.Error(err))
+	return err
+}
+
+func (c Config) withDefaults() Config {
+	switch {
+	case c.MaxHold == 0:
+		c.MaxHold = defaultMaxHold
+	case c.MaxHold < 0:
+		c.MaxHold = 0
+	}
+	if c.CallBudget == 0 {
+		c.CallBudget = defaultCallBudget
+	}
+	if c.MaxBodyBytes == 0 {
+		c.MaxBodyBytes = defaultMaxBodyBytes
+	}
+	return c
+}
+
+func (c Config) check() error {
+	switch {
+	case c.CallBudget <= c.MaxHold, c.CallBudget >= clientLimit:
+		return fmt.Errorf("hold %s and call budget %s: want hold < call budget < %s", c.MaxHold, c.CallBudget, clientLimit)
+	case c.MaxBodyBytes < 0:
+		return fmt.Errorf("body limit %d is negative", c.MaxBodyBytes)
+	}
+	return nil
+}
+
+func (d Deps) check() error {
+	if d.Logger == nil || d.Metrics == nil || d.Gatherer == nil || d.Members == nil || d.Dial == nil || d.REST == nil {
+		return errors.New("logger, metrics, gatherer, members, dial and REST listener are required")
+	}
+	return nil
+}
+
+// registrations remembers what was registered through it, so that a gateway
+// that could not be made leaves nothing behind.
+type registrations struct {
+	prometheus.Registerer
+	done []prometheus.Collector
+}
+
+// Register implements prometheus.Registerer.
+func (r *registrations) Register(c prometheus.Collector) error {
+	if err := r.Registerer.Register(c); err != nil {
+		return err
+	}
+	r.done = append(r.done, c)
+	return nil
+}
+
+func (r *registrations) undo() {
+	for _, c := range r.done {
+		r.Unregister(c)
+	}
+}

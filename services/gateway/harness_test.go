@@ -1,0 +1,250 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
+	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/gateway"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// scheduler is the far side of the gateway, over real gRPC. Each call is one
+// function of the test's; what is not set answers with success.
+type scheduler struct {
+	schedulerv1.UnimplementedSchedulerServiceServer
+	id, endpoint string
+
+	register func(context.Context, *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error)
+	pull     func(context.Context, *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error)
+	report   func(context.Context) error
+	list     func(*schedulerv1.ListPeersRequest) (*schedulerv1.ListPeersResponse, error)
+
+	mu   sync.Mutex // guards seen
+	seen []any
+}
+
+func (s *scheduler) see(m any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen = append(s.seen, m)
+}
+
+func (s *scheduler) calls() []any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]any(nil), s.seen...)
+}
+
+func (s *scheduler) RegisterPeer(ctx context.Context, in *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error) {
+	s.see(in)
+	if s.register != nil {
+		out, err := s.register(ctx, in)
+		return out, onWire(err)
+	}
+	return &schedulerv1.RegisterPeerResponse{TaskId: in.GetTaskId(), Length: 300_000, PieceSize: 4 << 20}, nil
+}
+
+func (s *scheduler) PullPieces(ctx context.Context, in *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
+	s.see(in)
+	if s.pull != nil {
+		out, err := s.pull(ctx, in)
+		return out, onWire(err)
+	}
+	return waitAnswer("nothing yet"), nil
+}
+
+func (s *scheduler) reported(ctx context.Context, in any) error {
+	s.see(in)
+	if s.report != nil {
+		return onWire(s.report(ctx))
+	}
+	return nil
+}
+
+func (s *scheduler) ReportPiece(ctx context.Context, in *schedulerv1.ReportPieceRequest) (*schedulerv1.ReportPieceResponse, error) {
+	return &schedulerv1.ReportPieceResponse{}, s.reported(ctx, in)
+}
+
+func (s *scheduler) ReportPieceError(ctx context.Context, in *schedulerv1.ReportPieceErrorRequest) (*schedulerv1.ReportPieceErrorResponse, error) {
+	return &schedulerv1.ReportPieceErrorResponse{}, s.reported(ctx, in)
+}
+
+func (s *scheduler) ReportPeerDown(ctx context.Context, in *schedulerv1.ReportPeerDownRequest) (*schedulerv1.ReportPeerDownResponse, error) {
+	return &schedulerv1.ReportPeerDownResponse{}, s.reported(ctx, in)
+}
+
+func (s *scheduler) ReportMetrics(ctx context.Context, in *schedulerv1.ReportMetricsRequest) (*schedulerv1.ReportMetricsResponse, error) {
+	return &schedulerv1.ReportMetricsResponse{}, s.reported(ctx, in)
+}
+
+func (s *scheduler) ListPeers(_ context.Context, in *schedulerv1.ListPeersRequest) (*schedulerv1.ListPeersResponse, error) {
+	s.see(in)
+	if s.list != nil {
+		out, err := s.list(in)
+		return out, onWire(err)
+	}
+	return &schedulerv1.ListPeersResponse{}, nil
+}
+
+func onWire(err error) error {
+	if err == nil {
+		return nil
+	}
+	return rpcerr.Status(err).Err()
+}
+
+func waitAnswer(reason string) *schedulerv1.PullPiecesResponse {
+	return &schedulerv1.PullPiecesResponse{Answer: &schedulerv1.PullPiecesResponse_Wait{Wait: &schedulerv1.Wait{Reason: reason}}}
+}
+
+// world is a gateway between an HTTP client and some schedulers.
+type world struct {
+	t       *testing.T
+	base    string
+	service *gateway.Service
+	logs    *observer.ObservedLogs
+	// stop ends Run and gives its error.
+	stop func() error
+}
+
+// serve starts gRPC servers for the schedulers.
+func serve(t *testing.T, schedulers ...*scheduler) {
+	t.Helper()
+	for _, s := range schedulers {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		s.endpoint = l.Addr().String()
+		server := grpc.NewServer()
+		schedulerv1.RegisterSchedulerServiceServer(server, s)
+		done := make(chan struct{})
+		go func() { defer close(done); _ = server.Serve(l) }()
+		t.Cleanup(func() { server.Stop(); <-done })
+	}
+}
+
+func start(t *testing.T, cfg gateway.Config, schedulers ...*scheduler) *world {
+	t.Helper()
+	serve(t, schedulers...)
+	var members view
+	for _, s := range schedulers {
+		members = append(members, cluster.Member{ID: s.id, Endpoint: s.endpoint})
+	}
+	return startWith(t, cfg, members)
+}
+
+// view is a cluster that stays as it is.
+type view []cluster.Member
+
+func (v view) Schedulers() []cluster.Member { return v }
+
+func startWith(t *testing.T, cfg gateway.Config, members gateway.Members) *world {
+	t.Helper()
+	core, logs := observer.New(zapcore.DebugLevel)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	registry := prometheus.NewRegistry()
+	service, err := gateway.New(cfg, gateway.Deps{
+		Logger: zap.New(core), Metrics: registry, Gatherer: registry,
+		Members: members, Dial: dialer(t), REST: l,
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- service.Run(ctx) }()
+	w := &world{t: t, base: "http://" + l.Addr().String(), service: service, logs: logs}
+	w.stop = sync.OnceValue(func() error { cancel(); return <-ended })
+	t.Cleanup(func() {
+		http.DefaultClient.CloseIdleConnections()
+		require.NoError(t, w.stop())
+	})
+	return w
+}
+
+func dialer(t *testing.T) func(string) (grpc.ClientConnInterface, error) {
+	var mu sync.Mutex // guards conns
+	conns := make(map[string]*grpc.ClientConn)
+	t.Cleanup(func() {
+		for _, c := range conns {
+			_ = c.Close()
+		}
+	})
+	return func(endpoint string) (grpc.ClientConnInterface, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if c := conns[endpoint]; c != nil {
+			return c, nil
+		}
+		c, err := grpc.NewClient("passthrough:///"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err == nil {
+			conns[endpoint] = c
+		}
+		return c, err
+	}
+}
+
+// answer is what came back, with the body as it was and as JSON.
+type answer struct {
+	status int
+	header http.Header
+	raw    string
+	body   map[string]any
+}
+
+func (a answer) code() int {
+	n, _ := a.body["code"].(float64)
+	return int(n)
+}
+
+func (w *world) send(method, uri, contentType string, body []byte) answer {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, w.base+uri, bytes.NewReader(body))
+	require.NoError(w.t, err)
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(w.t, err)
+	defer func() { _ = resp.Body.Close() }()
+	raw, err := io.ReadAll(resp.Body)
+	require.NoError(w.t, err)
+	a := answer{status: resp.StatusCode, header: resp.Header, raw: string(raw)}
+	_ = json.Unmarshal(raw, &a.body)
+	return a
+}
+
+func (w *world) get(uri string) answer { w.t.Helper(); return w.send(http.MethodGet, uri, "", nil) }
+
+func (w *world) post(uri, body string) answer {
+	w.t.Helper()
+	return w.send(http.MethodPost, uri, "application/json;charset=utf-8", []byte(body))
+}
+
+// quiet fails when a client's fault was made ours.
+func (w *world) quiet() {
+	w.t.Helper()
+	for _, e := range w.logs.All() {
+		require.LessOrEqual(w.t, e.Level, zapcore.InfoLevel, "%s %v", e.Message, e.ContextMap())
+	}
+}

@@ -1,0 +1,64 @@
+package dfget
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
+	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
+	"github.com/supernode-ha/supernode/services/gateway/internal/request"
+	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
+)
+
+// cdnSource tells the client that pieces are to be had from the cluster.
+const cdnSource = "supernode"
+
+// RegisterPeer takes a client into a task.
+func (s *Service) RegisterPeer(ctx context.Context, in *dfgetv1.RegisterPeerRequest) (*dfgetv1.RegisterPeerResponse, error) {
+	r, err := request.NewRegistration(in)
+	if err != nil {
+		return nil, failed(err)
+	}
+	var out *schedulerv1.RegisterPeerResponse
+	// The source may be slow to answer, so one scheduler gets most of the
+	// budget; one that hangs is left in time for another.
+	err = s.ask(ctx, r.Task, s.cfg.CallBudget*5/8, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
+		var err error
+		out, err = c.RegisterPeer(ctx, registration(r))
+		return err
+	})
+	if ctx.Err() != nil {
+		return nil, gone(ctx)
+	}
+	if err != nil {
+		if a := verdict.Of(verdict.Register, err); a.Known() {
+			return &dfgetv1.RegisterPeerResponse{Code: a.Code, Msg: proto.String(a.Text)}, nil
+		}
+		return nil, failed(err)
+	}
+	return &dfgetv1.RegisterPeerResponse{
+		Code: codeSuccess,
+		Msg:  proto.String("success"),
+		Data: &dfgetv1.RegisterData{
+			TaskId: string(r.Task), FileLength: out.GetLength(), PieceSize: out.GetPieceSize(), CdnSource: cdnSource,
+		},
+	}, nil
+}
+
+func registration(r request.Registration) *schedulerv1.RegisterPeerRequest {
+	return &schedulerv1.RegisterPeerRequest{
+		TaskId:  string(r.Task),
+		TaskUrl: r.TaskURL,
+		Source: &cdnv1.Source{
+			Url: r.Source.URL, Headers: r.Source.Headers, Md5: r.Source.MD5,
+			Insecure: r.Source.Insecure, RootCas: r.Source.RootCAs,
+		},
+		Peer: &schedulerv1.Peer{
+			Id: string(r.Peer.ID), Ip: r.Peer.IP, Port: r.Peer.Port, Path: r.Peer.Path,
+			HostName: r.Peer.HostName, Version: r.Peer.Version,
+			CallSystem: r.Peer.CallSystem, Dfdaemon: r.Peer.Dfdaemon,
+		},
+	}
+}

@@ -1,0 +1,101 @@
+package dfget
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
+	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
+	"github.com/supernode-ha/supernode/services/gateway/internal/request"
+)
+
+// report tells the scheduler of a task something that must not be lost
+// lightly.
+func (s *Service) report(ctx context.Context, task request.TaskID,
+	call func(context.Context, schedulerv1.SchedulerServiceClient) error) error {
+	err := s.ask(ctx, task, reportAttempt, call)
+	if ctx.Err() != nil {
+		return gone(ctx)
+	}
+	if err != nil {
+		return failed(err)
+	}
+	return nil
+}
+
+// ReportPiece says that a piece is on a client's disk.
+func (s *Service) ReportPiece(ctx context.Context, in *dfgetv1.ReportPieceRequest) (*dfgetv1.ReportPieceResponse, error) {
+	r, err := request.NewPieceReport(in)
+	if err != nil {
+		return nil, failed(err)
+	}
+	err = s.report(ctx, r.Task, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
+		_, err := c.ReportPiece(ctx, &schedulerv1.ReportPieceRequest{
+			TaskId: string(r.Task), PeerId: string(r.Peer), DstId: string(r.From), Piece: pieceRef(&r.Piece),
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &dfgetv1.ReportPieceResponse{Code: codePieceKnown}, nil
+}
+
+// ReportPieceError says that a piece was missing or wrong.
+func (s *Service) ReportPieceError(ctx context.Context, in *dfgetv1.ReportPieceErrorRequest) (*dfgetv1.ReportPieceErrorResponse, error) {
+	r, err := request.NewPieceError(in)
+	if err != nil {
+		return nil, failed(err)
+	}
+	kind := schedulerv1.PieceErrorType_PIECE_ERROR_TYPE_MD5_NOT_MATCH
+	if r.Missing {
+		kind = schedulerv1.PieceErrorType_PIECE_ERROR_TYPE_FILE_NOT_EXIST
+	}
+	err = s.report(ctx, r.Task, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
+		_, err := c.ReportPieceError(ctx, &schedulerv1.ReportPieceErrorRequest{
+			TaskId: string(r.Task), PeerId: string(r.Peer), DstId: string(r.From), Type: kind, Piece: pieceRef(r.Piece),
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &dfgetv1.ReportPieceErrorResponse{Code: codeSuccess}, nil
+}
+
+// ReportServiceDown says that a client serves no more.
+func (s *Service) ReportServiceDown(ctx context.Context, in *dfgetv1.ReportServiceDownRequest) (*dfgetv1.ReportServiceDownResponse, error) {
+	r, err := request.NewDeparture(in)
+	if err != nil {
+		return nil, failed(err)
+	}
+	err = s.report(ctx, r.Task, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
+		_, err := c.ReportPeerDown(ctx, &schedulerv1.ReportPeerDownRequest{TaskId: string(r.Task), PeerId: string(r.Peer)})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &dfgetv1.ReportServiceDownResponse{Code: codeDeparted}, nil
+}
+
+// ReportMetrics says how a download ended. Any scheduler would take it; the
+// task's own is asked first, so that what belongs together is counted together.
+func (s *Service) ReportMetrics(ctx context.Context, in *dfgetv1.ReportMetricsRequest) (*dfgetv1.ReportMetricsResponse, error) {
+	o, err := request.NewOutcome(in)
+	if err != nil {
+		return nil, failed(err)
+	}
+	err = s.report(ctx, o.Task, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
+		_, err := c.ReportMetrics(ctx, &schedulerv1.ReportMetricsRequest{
+			TaskId: string(o.Task), PeerId: string(o.Peer), Success: o.Success,
+			Duration: durationpb.New(o.Duration), FileLength: o.FileLength, BackSourceReason: o.BackSourceReason,
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &dfgetv1.ReportMetricsResponse{Code: codeCounted}, nil
+}

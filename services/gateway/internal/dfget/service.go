@@ -1,0 +1,106 @@
+// Package dfget is the DfgetService: what each call of a client asks of the
+// schedulers, and how their answers look to it. HTTP and JSON are not known
+// here: the same service stands on the gRPC port.
+package dfget
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+
+	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
+	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/gateway/internal/request"
+	"github.com/supernode-ha/supernode/services/gateway/internal/route"
+	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
+)
+
+// The codes of dfget for what went well.
+const (
+	codeCounted    = 1
+	codeSuccess    = 200
+	codeFinished   = 600
+	codeContinue   = 601
+	codeWait       = verdict.Wait
+	codePieceKnown = 611
+	codeDeparted   = 612
+)
+
+// How long one scheduler may take for what it answers out of its memory.
+const (
+	reportAttempt  = time.Second
+	listingAttempt = 2 * time.Second
+)
+
+// Config is what the service has to know.
+type Config struct {
+	// Version is told to resident clients.
+	Version string
+	// MaxHold is how long a pull may be held, in whole and with everything.
+	MaxHold time.Duration
+	// CallBudget is how long any call may take; it is greater than MaxHold.
+	CallBudget time.Duration
+}
+
+// Service implements dfgetv1.DfgetServiceServer.
+type Service struct {
+	dfgetv1.UnimplementedDfgetServiceServer
+	cfg    Config
+	router *route.Router
+	// holds ends when no pull may be held any more.
+	holds   context.Context
+	release context.CancelFunc
+}
+
+// New makes the service.
+func New(cfg Config, router *route.Router) *Service {
+	s := &Service{cfg: cfg, router: router}
+	s.holds, s.release = context.WithCancel(context.Background())
+	return s
+}
+
+// Release answers the pulls that are being held, and lets none be held from
+// now on.
+func (s *Service) Release() { s.release() }
+
+// Heartbeat never asks for anything: a registration is one download's.
+func (s *Service) Heartbeat(_ context.Context, in *dfgetv1.HeartbeatRequest) (*dfgetv1.HeartbeatResponse, error) {
+	if err := request.CheckHeartbeat(in); err != nil {
+		return nil, failed(err)
+	}
+	return &dfgetv1.HeartbeatResponse{
+		Code: codeSuccess,
+		Data: &dfgetv1.HeartbeatData{Version: s.cfg.Version},
+	}, nil
+}
+
+// ask asks the scheduler of a task within the budget, and again if need be.
+func (s *Service) ask(ctx context.Context, task request.TaskID, attempt time.Duration,
+	call func(context.Context, schedulerv1.SchedulerServiceClient) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.CallBudget)
+	defer cancel()
+	return s.router.Do(ctx, string(task), route.Plan{Attempt: attempt, Again: true}, withClient(call))
+}
+
+func withClient(call func(context.Context, schedulerv1.SchedulerServiceClient) error) route.Call {
+	return func(ctx context.Context, conn grpc.ClientConnInterface) error {
+		return call(ctx, schedulerv1.NewSchedulerServiceClient(conn))
+	}
+}
+
+// failed makes an error one that survives the wire.
+func failed(err error) error { return rpcerr.Status(err).Err() }
+
+// gone is the error of a call whose caller does not wait for the answer.
+func gone(ctx context.Context) error { return status.FromContextError(ctx.Err()).Err() }
+
+// pieceRef gives nil for nil.
+func pieceRef(p *request.Piece) *schedulerv1.PieceRef {
+	if p == nil {
+		return nil
+	}
+	return &schedulerv1.PieceRef{Num: p.Num, Size: p.Size}
+}

@@ -1,0 +1,80 @@
+package request
+
+import (
+	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+)
+
+// Status is where a client says that it is, in dfget's numbers.
+type Status int32
+
+// The statuses.
+const (
+	Started  Status = 700
+	Running  Status = 701
+	Finished Status = 702
+)
+
+// Result is how a piece ended at a client, in dfget's numbers.
+type Result int32
+
+// The results.
+const (
+	Failed      Result = 500
+	Success     Result = 501
+	Nothing     Result = 502
+	SemiSuccess Result = 503
+)
+
+// Pull reports on a piece, if any, and asks for the next ones.
+type Pull struct {
+	// Task and Peer are who asks for what.
+	Task TaskID
+	Peer PeerID
+	// From is where Piece came from; it may be empty.
+	From PeerID
+	// Status is one of the three.
+	Status Status
+	// Result is about Piece. Without a piece it is Nothing, save for a client
+	// that has finished, whose result is the download's.
+	Result Result
+	// Piece is nil when the pull tells of none.
+	Piece *Piece
+}
+
+// NewPull checks a pull. A client that changed supernodes sends its last
+// result along with Started, so a piece may come with any status.
+func NewPull(in *dfgetv1.PullPiecesRequest) (Pull, error) {
+	p := Pull{Status: Status(in.GetStatus()), Result: Result(in.GetResult())}
+	var err error
+	if p.Task, err = checkTaskID(in.GetTaskId()); err != nil {
+		return Pull{}, err
+	}
+	if p.Peer, err = checkPeerID("srcCid", in.GetSrcCid()); err != nil {
+		return Pull{}, err
+	}
+	if p.From, err = checkOptionalPeerID("dstCid", in.GetDstCid()); err != nil {
+		return Pull{}, err
+	}
+	if p.Status < Started || p.Status > Finished {
+		return Pull{}, rpcerr.Invalid("status %d is none of 700, 701 and 702", p.Status)
+	}
+	if p.Result == 0 {
+		p.Result = Nothing
+	}
+	if p.Result < Failed || p.Result > SemiSuccess {
+		return Pull{}, rpcerr.Invalid("result %d is none of 500, 501, 502 and 503", p.Result)
+	}
+	if p.Piece, err = checkOptionalPiece("range", in.GetRange()); err != nil {
+		return Pull{}, err
+	}
+	switch {
+	case p.Result == Nothing:
+		p.Piece = nil
+	case p.Piece == nil && p.Status == Running:
+		return Pull{}, rpcerr.Invalid("range is required with result %d", p.Result)
+	case p.Piece == nil && p.Status == Started:
+		p.Result = Nothing
+	}
+	return p, nil
+}

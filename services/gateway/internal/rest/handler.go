@@ -1,0 +1,200 @@
+package rest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+
+	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
+	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
+	"github.com/supernode-ha/supernode/services/gateway/internal/wire"
+)
+
+// Config is what the surface has to know.
+type Config struct {
+	// Profiler serves /debug/pprof/.
+	Profiler bool
+	// MaxBody is the greatest number of bytes of a request's body.
+	MaxBody int64
+}
+
+// Deps is what the surface needs.
+type Deps struct {
+	// Service answers the calls of clients.
+	Service dfgetv1.DfgetServiceServer
+	// Log, Metrics and Gatherer are those of the process.
+	Log      *zap.Logger
+	Metrics  prometheus.Registerer
+	Gatherer prometheus.Gatherer
+	// Ready tells whether requests can be served; nil means always.
+	Ready func(context.Context) error
+}
+
+// Handler is the whole surface. It is safe for concurrent use.
+type Handler struct {
+	cfg    Config
+	log    *zap.Logger
+	routes map[string]route
+	pprof  *route // nil without Profiler
+	prefix *regexp.Regexp
+	meter  *meter
+}
+
+// NewHandler puts the surface together.
+func NewHandler(cfg Config, deps Deps) (*Handler, error) {
+	m, err := newMeter(deps.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	h := &Handler{cfg: cfg, log: deps.Log, meter: m, prefix: regexp.MustCompile(`^/v[0-9][0-9.]*(/.*)$`)}
+	mux := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, wire.NewJSON()),
+		runtime.WithMarshalerOption(wire.FormType, wire.NewForm()),
+		runtime.WithErrorHandler(h.callFailed),
+		runtime.WithForwardResponseOption(noteCode),
+		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithDisableHTTPMethodOverride(),
+		runtime.WithWriteContentLength(),
+	)
+	if err := dfgetv1.RegisterDfgetServiceHandlerServer(context.Background(), mux, deps.Service); err != nil {
+		return nil, fmt.Errorf("registering the calls of clients: %w", err)
+	}
+	h.routes = routes(mux, deps)
+	if cfg.Profiler {
+		h.pprof = profiler()
+	}
+	return h, nil
+}
+
+// ServeHTTP implements http.Handler. Every answer passes through here, so
+// that all are counted and none escapes as a panic.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	rec := &recorder{ResponseWriter: w}
+	label := "other"
+	defer func() {
+		if p := recover(); p != nil {
+			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+				panic(p) // net/http's own way to cut a connection
+			}
+			h.log.Error("request handler panicked", zap.String("route", label), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			rec.fail(verdict.HTTP(http.StatusInternalServerError, "internal error"))
+		}
+		h.meter.observe(label, rec.result(), time.Since(start))
+		h.log.Debug("request answered", zap.String("route", label), zap.String("method", r.Method),
+			zap.String("code", rec.result()), zap.Duration("took", time.Since(start)), zap.String("remote", r.RemoteAddr))
+	}()
+	path := h.strip(r.URL.Path)
+	rt, ok := h.find(path)
+	if !ok {
+		rec.fail(verdict.HTTP(http.StatusNotFound, "no such path"))
+		return
+	}
+	label = rt.label
+	h.serve(rec, r, path, rt)
+}
+
+// strip takes off the version that every path may start with.
+func (h *Handler) strip(path string) string {
+	if m := h.prefix.FindStringSubmatch(path); m != nil {
+		return m[1]
+	}
+	return path
+}
+
+func (h *Handler) find(path string) (route, bool) {
+	if h.pprof != nil && strings.HasPrefix(path, h.pprof.label) {
+		return *h.pprof, true
+	}
+	rt, ok := h.routes[path]
+	return rt, ok
+}
+
+func (h *Handler) serve(rec *recorder, r *http.Request, path string, rt route) {
+	if !rt.allows(r.Method) {
+		rec.Header().Set("Allow", rt.allow())
+		rec.fail(verdict.HTTP(http.StatusMethodNotAllowed, "method not allowed here"))
+		return
+	}
+	at := &url.URL{Path: path, RawQuery: r.URL.RawQuery}
+	if rt.query != nil {
+		values, err := wire.Query(r.URL.RawQuery, rt.query)
+		if err != nil {
+			rec.fail(verdict.HTTP(http.StatusBadRequest, "query: "+err.Error()))
+			return
+		}
+		at.RawQuery = values.Encode()
+	}
+	in := r.WithContext(r.Context())
+	in.URL = at
+	if rt.method == http.MethodPost {
+		body, failure := h.body(rec, r)
+		if failure != nil {
+			rec.fail(*failure)
+			return
+		}
+		in.Body = body
+	}
+	rt.handler.ServeHTTP(rec, in)
+}
+
+// body reads all of the body, so that one that is too long or cut off is known
+// before anything else happens.
+func (h *Handler) body(rec *recorder, r *http.Request) (io.ReadCloser, *verdict.Answer) {
+	text := "body is longer than " + strconv.FormatInt(h.cfg.MaxBody, 10) + " bytes"
+	tooLong, cutOff := verdict.HTTP(http.StatusRequestEntityTooLarge, text), verdict.HTTP(http.StatusBadRequest, "body was cut off")
+	if r.ContentLength > h.cfg.MaxBody {
+		rec.Header().Set("Connection", "close") // rather than read what nobody wants
+		return nil, &tooLong
+	}
+	data, err := io.ReadAll(http.MaxBytesReader(rec.ResponseWriter, r.Body, h.cfg.MaxBody))
+	if tooBig := new(http.MaxBytesError); errors.As(err, &tooBig) {
+		return nil, &tooLong
+	}
+	if err != nil {
+		return nil, &cutOff
+	}
+	return io.NopCloser(bytes.NewReader(data)), nil
+}
+
+// callFailed is grpc-gateway's error handler.
+func (h *Handler) callFailed(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
+	a := verdict.Of(verdict.Other, err)
+	label, _ := runtime.HTTPPathPattern(ctx)
+	switch {
+	case ctx.Err() != nil:
+		h.log.Debug("client went away", zap.String("route", label))
+	case a.Internal:
+		h.log.Error("call failed", zap.String("route", label), zap.Error(err))
+	case a.HTTP >= http.StatusInternalServerError:
+		h.log.Warn("call given up", zap.String("route", label), zap.Error(err))
+	default:
+		h.log.Debug("call refused", zap.String("route", label), zap.Error(err))
+	}
+	fail(w, a)
+}
+
+// noteCode hands dfget's code to the one who counts it.
+func noteCode(_ context.Context, w http.ResponseWriter, m proto.Message) error {
+	rec, isRecorder := w.(*recorder)
+	coded, isCoded := m.(interface{ GetCode() int32 })
+	if isRecorder && isCoded {
+		rec.code = coded.GetCode()
+	}
+	return nil
+}

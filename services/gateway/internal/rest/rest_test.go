@@ -1,0 +1,67 @@
+package rest_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
+	"github.com/supernode-ha/supernode/services/gateway/internal/rest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// broken panics in every call that it has.
+type broken struct {
+	dfgetv1.UnimplementedDfgetServiceServer
+}
+
+func (broken) PullPieces(context.Context, *dfgetv1.PullPiecesRequest) (*dfgetv1.PullPiecesResponse, error) {
+	panic("on purpose")
+}
+
+func TestPanicsAreAnswered(t *testing.T) {
+	core, logs := observer.New(zapcore.DebugLevel)
+	registry := prometheus.NewRegistry()
+	h, err := rest.NewHandler(rest.Config{MaxBody: 1 << 20}, rest.Deps{Service: broken{}, Log: zap.New(core), Metrics: registry, Gatherer: registry})
+	require.NoError(t, err)
+	server := httptest.NewServer(h)
+	defer server.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	for range 2 {
+		resp, err := http.Get(server.URL + "/v1.0/peer/task")
+		require.NoError(t, err)
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, http.StatusInternalServerError, resp.StatusCode)
+		require.JSONEq(t, `{"code":500,"msg":"internal error","message":"internal error"}`, string(body))
+	}
+	require.Equal(t, 2, logs.FilterLevelExact(zapcore.ErrorLevel).Len())
+}
+
+func TestReady(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	state := errors.New("no scheduler")
+	h, err := rest.NewHandler(rest.Config{}, rest.Deps{Service: broken{}, Log: zap.NewNop(), Metrics: registry, Gatherer: registry,
+		Ready: func(context.Context) error { return state }})
+	require.NoError(t, err)
+	get := func() int {
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+		return rec.Code
+	}
+	require.Equal(t, http.StatusServiceUnavailable, get())
+	state = nil
+	require.Equal(t, http.StatusOK, get())
+}

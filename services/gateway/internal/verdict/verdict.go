@@ -1,0 +1,142 @@
+// Package verdict is the one place that says what an error means: to the
+// router, whether asking again can help; to the client, which answer it gets.
+// It writes nothing and calls nobody.
+//
+//	                        register      pull            anything else
+//	source not there        607           610             by its gRPC code
+//	source wants to know    608           610             by its gRPC code
+//	source broken           502           610             by its gRPC code
+//	cluster can repair it   503           602             503
+//	all else                by its gRPC code
+//
+// Three-digit codes from 600 on are dfget's own and go out with HTTP 200;
+// dfget takes every other one as a reason to turn to its next supernode.
+package verdict
+
+import (
+	"net/http"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+)
+
+// The codes of dfget that stand for an error.
+const (
+	Wait              int32 = 602
+	SourceUnreachable int32 = 607
+	SourceAuth        int32 = 608
+	SourceError       int32 = 610
+)
+
+// Call is what the client asked for, as far as its answers differ.
+type Call int
+
+// The calls.
+const (
+	Other Call = iota
+	Register
+	Pull
+)
+
+// Answer is what a client gets for an error.
+type Answer struct {
+	// HTTP is the HTTP status.
+	HTTP int
+	// Code is dfget's own code when HTTP is 200, and HTTP otherwise.
+	Code int32
+	// Text is for people.
+	Text string
+	// Internal is set when the fault is ours and the text does not tell it.
+	Internal bool
+}
+
+// Known tells whether dfget has a code of its own for it.
+func (a Answer) Known() bool { return a.HTTP == http.StatusOK }
+
+// HTTP is the answer to a request that never became a call.
+func HTTP(status int, text string) Answer {
+	return Answer{HTTP: status, Code: int32(status), Text: text}
+}
+
+// Of decides on the answer to a call that ended with err, which is not nil.
+func Of(call Call, err error) Answer {
+	e := rpcerr.From(err)
+	if code := known(call, e); code != 0 {
+		return Answer{HTTP: http.StatusOK, Code: code, Text: e.Text}
+	}
+	status := httpStatus(e)
+	if status == http.StatusInternalServerError {
+		return Answer{HTTP: status, Code: int32(status), Text: "internal error", Internal: true}
+	}
+	return HTTP(status, e.Text)
+}
+
+// Repairable tells whether the cluster may still do what was asked, so that
+// asking again is worth it.
+func Repairable(err error) bool {
+	return repairable(rpcerr.From(err))
+}
+
+func known(call Call, e *rpcerr.Error) int32 {
+	switch {
+	case call == Pull && fromSource(e.Reason):
+		return SourceError
+	case call == Pull && repairable(e):
+		return Wait
+	case call == Register && (e.Reason == rpcerr.SourceNotFound || e.Reason == rpcerr.SourceUnreachable):
+		return SourceUnreachable
+	case call == Register && e.Reason == rpcerr.SourceAuthRequired:
+		return SourceAuth
+	}
+	return 0
+}
+
+func fromSource(r rpcerr.Reason) bool {
+	switch r {
+	case rpcerr.SourceNotFound, rpcerr.SourceAuthRequired, rpcerr.SourceUnreachable, rpcerr.SourceBroken:
+		return true
+	}
+	return false
+}
+
+func repairable(e *rpcerr.Error) bool {
+	// A source that is not reachable travels as Unavailable, too.
+	if fromSource(e.Reason) {
+		return false
+	}
+	switch e.Reason {
+	case rpcerr.NoCDN, rpcerr.NoScheduler, rpcerr.NotOwner, rpcerr.StaleEpoch, rpcerr.StoreUnavailable:
+		return true
+	}
+	switch e.Code {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Aborted, codes.Canceled:
+		return true
+	}
+	return false
+}
+
+func httpStatus(e *rpcerr.Error) int {
+	if repairable(e) || e.Reason == rpcerr.DiskFull {
+		return http.StatusServiceUnavailable
+	}
+	switch e.Code {
+	case codes.InvalidArgument, codes.OutOfRange:
+		return http.StatusBadRequest
+	case codes.Unauthenticated:
+		return http.StatusUnauthorized
+	case codes.PermissionDenied:
+		return http.StatusForbidden
+	case codes.NotFound:
+		return http.StatusNotFound
+	case codes.AlreadyExists:
+		return http.StatusConflict
+	case codes.ResourceExhausted:
+		return http.StatusTooManyRequests
+	case codes.DataLoss:
+		return http.StatusBadGateway
+	case codes.FailedPrecondition, codes.Unavailable:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}

@@ -1,0 +1,136 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// Decode reads one JSON object into m. Names are matched without regard to
+// case, unknown ones and nulls are passed over, and of a name that comes twice
+// the last one counts. Anything behind the object, and a value of another type
+// than the field's, is an error. Nothing at all is io.EOF.
+func Decode(data []byte, m proto.Message) error {
+	data = bytes.TrimSpace(data)
+	if len(data) == 0 {
+		return io.EOF
+	}
+	// Checked as a whole first: a decoder that reads tokens takes a body that
+	// was cut off for one that has ended.
+	if err := json.Unmarshal(data, new(json.RawMessage)); err != nil {
+		return fmt.Errorf("body is not JSON: %w", err)
+	}
+	if string(data) == "null" {
+		return nil
+	}
+	renamed, err := rename(data, m.ProtoReflect().Descriptor())
+	if err != nil {
+		return fmt.Errorf("body: %w", err)
+	}
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(renamed, m); err != nil {
+		return fmt.Errorf("body: %s", plain(err))
+	}
+	return nil
+}
+
+// plain takes from an error of protojson its prefix, and the no-break spaces
+// by which it keeps people from comparing texts.
+func plain(err error) string {
+	text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
+	return strings.TrimSpace(strings.TrimPrefix(text, "proto:"))
+}
+
+// rename gives the object with the names that the descriptor has, and without
+// what the descriptor does not know. data is valid JSON.
+func rename(data json.RawMessage, md protoreflect.MessageDescriptor) (json.RawMessage, error) {
+	if data[0] != '{' {
+		return nil, errors.New("want an object")
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if _, err := dec.Token(); err != nil {
+		return nil, fmt.Errorf("reading an object: %w", err)
+	}
+	values := make(map[string]json.RawMessage)
+	for dec.More() {
+		key, err := dec.Token()
+		if err != nil {
+			return nil, fmt.Errorf("reading a name: %w", err)
+		}
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return nil, fmt.Errorf("reading %.80q: %w", key, err)
+		}
+		name, _ := key.(string)
+		fd := fieldNamed(md, name)
+		if fd == nil || string(value) == "null" {
+			continue
+		}
+		if value, err = renameField(value, fd); err != nil {
+			return nil, fmt.Errorf("%s: %w", fd.JSONName(), err)
+		}
+		values[fd.JSONName()] = value
+	}
+	return json.Marshal(values)
+}
+
+func renameField(value json.RawMessage, fd protoreflect.FieldDescriptor) (json.RawMessage, error) {
+	if !fd.IsList() {
+		return renameValue(value, fd)
+	}
+	if value[0] != '[' {
+		return nil, errors.New("want an array")
+	}
+	var items []json.RawMessage
+	if err := json.Unmarshal(value, &items); err != nil {
+		return nil, fmt.Errorf("reading an array: %w", err)
+	}
+	for i, item := range items {
+		var err error
+		if items[i], err = renameValue(item, fd); err != nil {
+			return nil, fmt.Errorf("[%d]: %w", i, err)
+		}
+	}
+	return json.Marshal(items)
+}
+
+// renameValue also checks the type, because protojson would take a number that
+// is written as a string, which no client of this surface may rely on.
+func renameValue(value json.RawMessage, fd protoreflect.FieldDescriptor) (json.RawMessage, error) {
+	first := value[0]
+	switch fd.Kind() {
+	case protoreflect.MessageKind, protoreflect.GroupKind:
+		return rename(value, fd.Message())
+	case protoreflect.StringKind, protoreflect.BytesKind:
+		if first != '"' {
+			return nil, errors.New("want a string")
+		}
+	case protoreflect.BoolKind:
+		if first != 't' && first != 'f' {
+			return nil, errors.New("want true or false")
+		}
+	default:
+		if first != '-' && (first < '0' || first > '9') {
+			return nil, errors.New("want a number")
+		}
+	}
+	return value, nil
+}
+
+// fieldNamed finds a field by its JSON name without regard to case. Messages
+// here are small, so a walk is as good as an index.
+func fieldNamed(md protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
+	fields := md.Fields()
+	for i := range fields.Len() {
+		if fd := fields.Get(i); strings.EqualFold(fd.JSONName(), name) {
+			return fd
+		}
+	}
+	return nil
+}

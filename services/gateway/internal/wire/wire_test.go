@@ -1,0 +1,149 @@
+package wire_test
+
+import (
+	"encoding/json"
+	"io"
+	"net/url"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
+	"github.com/supernode-ha/supernode/services/gateway/internal/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestEncode(t *testing.T) {
+	for want, m := range map[string]proto.Message{
+		`{"code":602}`:          &dfgetv1.PullPiecesResponse{Code: 602},
+		`{"code":602,"msg":""}`: &dfgetv1.PullPiecesResponse{Code: 602, Msg: proto.String("")},
+		`{"code":601,"data":[]}`: &dfgetv1.PullPiecesResponse{Code: 601,
+			Data: &dfgetv1.PullPiecesResponse_Pieces{Pieces: &dfgetv1.PieceList{}}},
+		`{"code":600,"data":{"md5":"\"\u003c\n\\é","fileLength":-9223372036854775808}}`: &dfgetv1.PullPiecesResponse{Code: 600,
+			Data: &dfgetv1.PullPiecesResponse_Finish{Finish: &dfgetv1.FinishData{Md5: "\"<\n\\é", FileLength: -1 << 63}}},
+		`{"IP":"","port":0,"cID":"","callSystem":"","duration":0.25,"fileLength":0,"success":true,"taskId":"","backsourceReason":""}`: &dfgetv1.ReportMetricsRequest{Duration: 0.25, Success: true},
+		`{"code":0}`: &dfgetv1.HeartbeatResponse{},
+	} {
+		got, err := wire.Encode(m)
+		require.NoError(t, err)
+		require.Equal(t, want+"\n", string(got))
+	}
+	registered, err := wire.Encode(&dfgetv1.RegisterPeerRequest{Headers: []string{"a", "b"}, RootCas: [][]byte{[]byte("pem")}})
+	require.NoError(t, err)
+	require.Contains(t, string(registered), `"headers":["a","b"],`)
+	require.Contains(t, string(registered), `"rootCAs":["cGVt"],`)
+	_, err = wire.Encode(&structpb.Struct{Fields: map[string]*structpb.Value{"a": nil}})
+	require.Error(t, err, "maps have no form")
+}
+
+func TestDecode(t *testing.T) {
+	var m dfgetv1.RegisterPeerRequest
+	require.NoError(t, wire.Decode([]byte(` {"CID":"a","cid":"b","Port":15000,"FILELENGTH":9007199254740993,"x":{"y":[1,{"cid":"c"}]},"headers":null} `), &m))
+	require.Equal(t, "b", m.GetCid(), "the last one counts")
+	require.EqualValues(t, 9007199254740993, m.GetFileLength())
+	require.ErrorIs(t, wire.Decode([]byte(" \n"), &m), io.EOF)
+	for _, cut := range []string{"{", `{"cid"`, `{"cid":`, `{"cid":"a`, `{"cid":"a",`, `{"headers":[`} {
+		err := wire.Decode([]byte(cut), &m)
+		require.Error(t, err, cut)
+		require.NotErrorIs(t, err, io.EOF, "a body that was cut off is not an empty one")
+	}
+	require.ErrorContains(t, wire.Decode([]byte(`{"PORT":"1"}`), &m), "port: want a number")
+	require.ErrorContains(t, wire.Decode([]byte(`{"headers":["a",1]}`), &m), "headers: [1]: want a string")
+	require.ErrorContains(t, wire.Decode([]byte(`{}x`), &m), "after top-level value")
+}
+
+func TestMarshalerMakesWhatIsNotThere(t *testing.T) {
+	var filter *dfgetv1.NetworkFilter
+	require.NoError(t, wire.NewJSON().Unmarshal([]byte(`{"URLS":["u"]}`), &filter))
+	require.Equal(t, []string{"u"}, filter.GetUrls())
+	require.Error(t, wire.NewJSON().Unmarshal([]byte(`{}`), new(int)))
+	require.Error(t, wire.NewForm().Unmarshal([]byte(`port=x`), &dfgetv1.RegisterPeerRequest{}))
+	_, err := wire.NewJSON().Marshal(1)
+	require.Error(t, err)
+}
+
+func TestQuery(t *testing.T) {
+	md := (&dfgetv1.PullPiecesRequest{}).ProtoReflect().Descriptor()
+	for raw, want := range map[string]url.Values{
+		"":                              {},
+		"srcCid=a+b;c%zz%4":             {"srcCid": {"a+b;c%zz%4"}},
+		"SRCCID=%41%2f&srccid=second":   {"srcCid": {"A/"}},
+		"%73rcCid=a=b&other=x&&=&range": {"srcCid": {"a=b"}, "range": {""}},
+		"status=&result=501":            {"result": {"501"}},
+	} {
+		got, err := wire.Query(raw, md)
+		require.NoError(t, err)
+		require.Equal(t, want, got, raw)
+	}
+	_, err := wire.Query("srcCid=%ff", md)
+	require.Error(t, err)
+	form, err := wire.Form("headers=a+b&headers[]=c&cid=%2B", (&dfgetv1.RegisterPeerRequest{}).ProtoReflect().Descriptor())
+	require.NoError(t, err)
+	require.Equal(t, url.Values{"headers": {"a b", "c"}, "cid": {"+"}}, form)
+}
+
+// FuzzDecode wants what was read to be written and read again unchanged.
+func FuzzDecode(f *testing.F) {
+	for _, s := range []string{`{"cid":"a","PORT":1,"headers":["x: y"],"rootCAs":["cGVt"],"fileLength":-1}`, `{"a":{"b":[[[]]]},"asSeed":true}`, `null`, `{`, "{\"cid\":\"\xff\"}", `{"port":1e3}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var m dfgetv1.RegisterPeerRequest
+		if err := wire.Decode(data, &m); err != nil {
+			if !utf8.ValidString(err.Error()) {
+				t.Fatalf("error is not text: %q", err)
+			}
+			return
+		}
+		if !json.Valid(data) {
+			t.Fatalf("took %q", data)
+		}
+		out, err := wire.Encode(&m)
+		if err != nil || !json.Valid(out) {
+			t.Fatalf("%v: %s", err, out)
+		}
+		var again dfgetv1.RegisterPeerRequest
+		if err := wire.Decode(out, &again); err != nil || !proto.Equal(&m, &again) {
+			t.Fatalf("%v\n%v\n%v", err, &m, &again)
+		}
+	})
+}
+
+// FuzzQuery wants only known names, and text.
+func FuzzQuery(f *testing.F) {
+	f.Add("srcCid=a+b%zz%41;&DSTCID=x&status=700&&=&range=0-1")
+	f.Add("srcCid=%ff")
+	f.Fuzz(func(t *testing.T, raw string) {
+		md := (&dfgetv1.PullPiecesRequest{}).ProtoReflect().Descriptor()
+		values, err := wire.Query(raw, md)
+		if err != nil {
+			return
+		}
+		for name, list := range values {
+			if md.Fields().ByJSONName(name) == nil || len(list) != 1 || !utf8.ValidString(list[0]) {
+				t.Fatalf("%q: %q", name, list)
+			}
+		}
+	})
+}
+
+// FuzzForm wants a form to be refused or to be a message that can be sent on.
+func FuzzForm(f *testing.F) {
+	f.Add([]byte("rawUrl=http%3A%2F%2Fh%2F&cid=c&ip=10.0.0.1&port=15000&headers=A%3A+b&rootCAs=cGVt&insecure=true"))
+	f.Add([]byte(`{"cid":"a"}`))
+	f.Add([]byte("port=&port=x&fileLength=99999999999999999999"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var m dfgetv1.RegisterPeerRequest
+		if err := wire.NewForm().Unmarshal(body, &m); err != nil {
+			return
+		}
+		if _, err := proto.Marshal(&m); err != nil {
+			t.Fatalf("%q: %v", body, err)
+		}
+	})
+}

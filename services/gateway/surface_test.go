@@ -1,0 +1,238 @@
+package gateway_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
+	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
+	"github.com/supernode-ha/supernode/pkg/buildinfo"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/gateway"
+)
+
+func TestEveryPathWithAndWithoutVersion(t *testing.T) {
+	w := start(t, gateway.Config{Version: "9.9", Profiler: true}, &scheduler{id: "s1"})
+	for _, prefix := range []string{"", "/v1", "/v1.0", "/v2", "/v1.0.6"} {
+		require.Equal(t, 200, w.post(prefix+"/peer/registry", good).code(), prefix)
+		require.Equal(t, 602, w.get(prefix+pullA).code())
+		require.Equal(t, 611, w.get(prefix+sucA).code())
+		require.Equal(t, 200, w.get(prefix+errorA).code())
+		require.Equal(t, 612, w.get(prefix+downA).code())
+		require.Equal(t, 1, w.post(prefix+"/task/metrics", countA).code())
+		require.JSONEq(t, `{"code":200,"data":{"needRegister":false,"seedTaskIDs":[],"version":"9.9"}}`,
+			w.post(prefix+"/peer/heartbeat", `{"IP":"127.0.0.1","port":15001,"cID":"x"}`).raw)
+		require.JSONEq(t, `{"code":200,"data":{"nodes":[]}}`, w.post(prefix+"/peer/network?start=0&limit=-1", `{"urls":[]}`).raw)
+		require.Equal(t, "OK", w.get(prefix+"/_ping").raw)
+		require.Equal(t, "OK", w.get(prefix+"/healthz").raw)
+		require.Equal(t, "OK", w.get(prefix+"/readyz").raw)
+		require.Contains(t, w.get(prefix+"/metrics").raw, "supernode_gateway_requests_total")
+		require.Contains(t, w.get(prefix+"/debug/pprof/").raw, "goroutine")
+		require.NotEmpty(t, w.get(prefix+"/debug/pprof/cmdline").raw)
+		require.Equal(t, http.StatusOK, w.send(http.MethodHead, prefix+"/_ping", "", nil).status)
+		var info buildinfo.Info
+		require.NoError(t, json.Unmarshal([]byte(w.get(prefix+"/version").raw), &info))
+		require.Equal(t, buildinfo.Get(), info)
+	}
+	w.quiet()
+}
+
+// TestDocumentedPaths wants every path of the OpenAPI document to be served.
+func TestDocumentedPaths(t *testing.T) {
+	w := start(t, gateway.Config{}, &scheduler{id: "s1"})
+	got := w.get("/openapi.json")
+	require.Equal(t, "application/json", got.header.Get("Content-Type"))
+	paths := got.body["paths"].(map[string]any)
+	require.Len(t, paths, 8)
+	for path, methods := range paths {
+		for method := range methods.(map[string]any) {
+			a := w.send(strings.ToUpper(method), path, "", []byte("[]"))
+			require.NotContains(t, []int{404, 405, 501}, a.status, "%s %s", method, path)
+		}
+	}
+}
+
+func TestNumbersAreNumbers(t *testing.T) {
+	s := &scheduler{id: "s1"}
+	s.register = func(context.Context, *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error) {
+		return &schedulerv1.RegisterPeerResponse{Length: 1<<53 + 1, PieceSize: 15 << 20}, nil
+	}
+	s.pull = func(context.Context, *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
+		return &schedulerv1.PullPiecesResponse{Answer: &schedulerv1.PullPiecesResponse_Finished{Finished: &schedulerv1.Finished{WrappedLength: 1<<53 + 1}}}, nil
+	}
+	w := start(t, gateway.Config{}, s)
+	require.Regexp(t, `^\{"code":200,"msg":"success","data":\{"taskId":"[0-9a-f]{64}","fileLength":9007199254740993,"pieceSize":15728640,`+
+		`"cdnSource":"supernode","asSeed":false,"seedTaskID":""\}\}\n$`, w.post("/peer/registry", good).raw)
+	require.Equal(t, `{"code":600,"data":{"md5":"","fileLength":9007199254740993}}`+"\n", w.get(pullA).raw)
+	s.pull = nil
+	require.Equal(t, `{"code":602,"msg":"nothing yet"}`+"\n", w.get(pullA).raw)
+}
+
+// TestErrors is what dfget gets for what a scheduler says.
+func TestErrors(t *testing.T) {
+	s := &scheduler{id: "s1"}
+	w := start(t, gateway.Config{MaxHold: 20e6, CallBudget: 120e6}, s)
+	for _, c := range []struct {
+		err                  error
+		register, pull, rest int // dfget's code, or the HTTP status of an envelope
+	}{
+		{rpcerr.New(codes.NotFound, rpcerr.SourceNotFound, "x"), 607, 610, 404},
+		{rpcerr.New(codes.Unavailable, rpcerr.SourceUnreachable, "x"), 607, 610, 500},
+		{rpcerr.New(codes.Unauthenticated, rpcerr.SourceAuthRequired, "x"), 608, 610, 401},
+		{rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "x"), 502, 610, 502},
+		{rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, "x"), 503, 602, 503},
+		{rpcerr.New(codes.FailedPrecondition, rpcerr.NotOwner, "x"), 503, 602, 503},
+		{rpcerr.New(codes.Unavailable, "", "x"), 503, 602, 503},
+		{rpcerr.New(codes.Aborted, rpcerr.TaskDeleted, "x"), 503, 602, 503},
+		{rpcerr.New(codes.DeadlineExceeded, "", "x"), 503, 602, 503},
+		{rpcerr.New(codes.ResourceExhausted, rpcerr.DiskFull, "x"), 503, 503, 503},
+		{rpcerr.New(codes.ResourceExhausted, "", "x"), 429, 429, 429},
+		{rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "x"), 404, 404, 404},
+		{rpcerr.New(codes.NotFound, rpcerr.PeerNotFound, "x"), 404, 404, 404},
+		{rpcerr.Invalid("x"), 400, 400, 400},
+		{errors.New("secret"), 500, 500, 500},
+	} {
+		s.register = func(context.Context, *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error) {
+			return nil, c.err
+		}
+		s.pull = func(context.Context, *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
+			return nil, c.err
+		}
+		s.report = func(context.Context) error { return c.err }
+		answers := map[string]int{"/peer/registry": c.register, pullA: c.pull}
+		if c.rest != 500 || c.register == 500 {
+			answers[sucA], answers[errorA], answers[downA], answers["/task/metrics"] = c.rest, c.rest, c.rest, c.rest
+		}
+		for uri, want := range answers {
+			got := w.send(map[bool]string{true: "POST", false: "GET"}[!strings.Contains(uri, "?")], uri, "",
+				[]byte(map[string]string{"/peer/registry": good, "/task/metrics": countA}[uri]))
+			require.Equal(t, want, got.code(), "%v: %s: %s", c.err, uri, got.raw)
+			if want >= 600 {
+				require.Equal(t, http.StatusOK, got.status)
+			} else {
+				requireEnvelope(t, got)
+			}
+			require.NotContains(t, got.raw, "secret")
+		}
+	}
+	// Ours is told once for each of the six calls, and nothing else is.
+	require.Equal(t, 6, w.logs.FilterLevelExact(zapcore.ErrorLevel).Len())
+}
+
+func TestMetricsHaveBoundedLabels(t *testing.T) {
+	w := start(t, gateway.Config{}, &scheduler{id: "s1"})
+	w.get("/v1.0" + pullA)
+	w.get("/no/such/" + taskA)
+	w.post("/peer/registry", "{")
+	text := w.get("/metrics").raw
+	require.Contains(t, text, `supernode_gateway_requests_total{code="602",route="/peer/task"} 1`)
+	require.Contains(t, text, `supernode_gateway_requests_total{code="404",route="other"} 1`)
+	require.Contains(t, text, `supernode_gateway_requests_total{code="400",route="/peer/registry"} 1`)
+	require.NotContains(t, text, taskA)
+	require.NotContains(t, text, "v1.0/")
+}
+
+func TestNetworkIsMerged(t *testing.T) {
+	entry := func(peer, task string, pieces ...int32) *schedulerv1.PeerEntry {
+		return &schedulerv1.PeerEntry{Peer: &schedulerv1.Peer{Id: peer, Ip: "10.0.0.1", Port: 20000, Path: "/p"},
+			TaskId: task, TaskUrl: "http://h/", PieceSize: 4 << 20, Length: -1, Pieces: pieces, Load: 1}
+	}
+	answer := func(entries ...*schedulerv1.PeerEntry) func(*schedulerv1.ListPeersRequest) (*schedulerv1.ListPeersResponse, error) {
+		return func(in *schedulerv1.ListPeersRequest) (*schedulerv1.ListPeersResponse, error) {
+			if in.GetLimit() < 1 || in.GetLimit() > 10000 || len(in.GetUrls()) != 1 {
+				return nil, rpcerr.Invalid("limit %d, urls %v", in.GetLimit(), in.GetUrls())
+			}
+			return &schedulerv1.ListPeersResponse{Entries: entries}, nil
+		}
+	}
+	w := start(t, gateway.Config{},
+		&scheduler{id: "s1", list: answer(entry("b", "t2"), entry("c", "t1"))},
+		&scheduler{id: "s2", list: answer(entry("a", "t1", 1), entry("b", "t1"))},
+		&scheduler{id: "s3", list: func(*schedulerv1.ListPeersRequest) (*schedulerv1.ListPeersResponse, error) {
+			return nil, errors.New("broken")
+		}},
+	)
+	got := w.post("/peer/network?start=0&limit=1", `{"urls":["http://h/"]}`)
+	require.JSONEq(t, `{"code":200,"data":{"nodes":[{"basic":{"ID":"a","IP":"10.0.0.1","port":20000,"hostName":"","version":""},"extra":{},"load":1,
+		"tasks":[{"task":{"ID":"t1","taskURL":"http://h/","pieceSize":4194304,"fileLength":-1,"path":"/p"},
+		"pieces":[{"pieceNum":1,"pieceRange":"4194304-8388607"}]}]}]}}`, got.raw)
+	got = w.send(http.MethodPost, "/peer/network?START=1&limit=-1", "application/x-www-form-urlencoded", []byte(`{"URLs":["http://h/"]}`))
+	nodes := got.body["data"].(map[string]any)["nodes"].([]any)
+	require.Len(t, nodes, 2)
+	require.Len(t, nodes[0].(map[string]any)["tasks"], 2)
+	require.EqualValues(t, 2, nodes[0].(map[string]any)["load"])
+	require.Empty(t, w.post("/peer/network?start=99", `{"urls":["http://h/"]}`).body["data"].(map[string]any)["nodes"])
+}
+
+// TestOverGRPC wants the same service on the gRPC port.
+func TestOverGRPC(t *testing.T) {
+	w := start(t, gateway.Config{}, &scheduler{id: "s1"})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	server := grpc.NewServer()
+	w.service.Register(server)
+	done := make(chan struct{})
+	go func() { defer close(done); _ = server.Serve(l) }()
+	defer func() { server.Stop(); <-done }()
+	conn, err := dialer(t)(l.Addr().String())
+	require.NoError(t, err)
+	client := dfgetv1.NewDfgetServiceClient(conn)
+	out, err := client.RegisterPeer(t.Context(), &dfgetv1.RegisterPeerRequest{RawUrl: "http://h/", Cid: "c", Ip: "10.0.0.1"})
+	require.NoError(t, err)
+	require.EqualValues(t, 300_000, out.GetData().GetFileLength())
+	_, err = client.RegisterPeer(t.Context(), &dfgetv1.RegisterPeerRequest{})
+	require.Equal(t, codes.InvalidArgument, status.Code(err))
+}
+
+func TestNewLeavesNothingBehind(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = l.Close() }()
+	registry := prometheus.NewRegistry()
+	deps := gateway.Deps{Logger: zap.NewNop(), Metrics: registry, Gatherer: registry, Members: view{}, Dial: dialer(t), REST: l}
+	for name, cfg := range map[string]gateway.Config{
+		"no time for a hold": {MaxHold: 2e9, CallBudget: 1e9},
+		"longer than dfget":  {CallBudget: 5e9},
+	} {
+		_, err = gateway.New(cfg, deps)
+		require.Error(t, err, name)
+	}
+	_, err = gateway.New(gateway.Config{}, gateway.Deps{})
+	require.Error(t, err)
+
+	deps.Metrics = &fullAfter{Registerer: registry, left: 2}
+	_, err = gateway.New(gateway.Config{}, deps)
+	require.ErrorIs(t, err, errFull)
+	deps.Metrics = registry
+	_, err = gateway.New(gateway.Config{}, deps)
+	require.NoError(t, err)
+}
+
+var errFull = errors.New("full")
+
+// fullAfter takes only so many metrics.
+type fullAfter struct {
+	prometheus.Registerer
+	left int
+}
+
+func (f *fullAfter) Register(c prometheus.Collector) error {
+	if f.left == 0 {
+		return errFull
+	}
+	f.left--
+	return f.Registerer.Register(c)
+}
