@@ -24,8 +24,6 @@ func main() {
 func build(_ context.Context, p *process.Process) error {
 	// A registry that runs alone has no store but the etcd it is told of.
 	p.Settings.UseHA = true
-	// By itself a registry is for others, on the etcd that its sisters use too.
-	p.Settings.UseHA = true
 	service, err := registry.New(registry.ConfigFrom(p.Settings), registry.Deps{Logger: p.Log, Metrics: p.Metrics})
 	if err != nil {
 		return err

@@ -1,6 +1,8 @@
 package rpc
 
 import (
+	"net/url"
+
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
@@ -54,12 +56,22 @@ func answerProto(a task.Answer) *schedulerv1.PullPiecesResponse {
 	}}
 }
 
+// public is a URL without the name and password that it may have.
+func public(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "" // nobody knows what is in it
+	}
+	u.User = nil
+	return u.String()
+}
+
 func entryProto(t *task.Task, h swarm.Holding, facts swarm.Facts) *schedulerv1.PeerEntry {
 	return &schedulerv1.PeerEntry{
 		Peer: &schedulerv1.Peer{
 			Id: h.ID, Ip: h.IP, Port: h.Port, Path: h.Path, HostName: h.HostName, Version: h.Version,
 		},
-		TaskId: t.ID, TaskUrl: t.URL, PieceSize: facts.PieceSize, Length: facts.Length,
+		TaskId: t.ID, TaskUrl: public(t.URL), PieceSize: facts.PieceSize, Length: facts.Length,
 		Pieces: h.Pieces, Load: int32(h.Uploads),
 	}
 }

@@ -26,8 +26,9 @@ const (
 	lastPause  = time.Second
 	// resolveTimeout bounds one question to the registry.
 	resolveTimeout = 2 * time.Second
-	// doubt is how long an owner that somebody could not fetch from is
-	// watched for leaving the cluster.
+	// doubt is how long an owner is watched for leaving the cluster when
+	// somebody may need it, and how far apart it is asked again because clients
+	// cannot fetch from it.
 	doubt = 10 * time.Second
 	// look is how often it is looked at meanwhile.
 	look = 250 * time.Millisecond
@@ -48,8 +49,10 @@ type Sink interface {
 	Facts(context.Context, swarm.Facts) error
 	Landed(ctx context.Context, num int32, md5 string, length int32) error
 	Whole(context.Context, swarm.Result) error
-	// Woken says that somebody doubts that the owner is still there.
+	// Woken says that somebody new may need the owner.
 	Woken() <-chan struct{}
+	// Doubted says that a client could not fetch from the owner.
+	Doubted() <-chan struct{}
 }
 
 // Follower follows tasks on behalf of one scheduler. It is safe for concurrent use.
@@ -96,7 +99,7 @@ func final(err error) bool {
 	known := rpcerr.From(err)
 	switch known.Reason {
 	case rpcerr.NotOwner, rpcerr.SourceNotFound, rpcerr.SourceAuthRequired, rpcerr.SourceUnreachable,
-		rpcerr.SourceBroken, rpcerr.DiskFull, rpcerr.TaskDeleted, rpcerr.InvalidArgument:
+		rpcerr.SourceBroken, rpcerr.DiskFull, rpcerr.TaskDeleted, rpcerr.InvalidArgument, rpcerr.TaskNotFound:
 		return true
 	}
 	return known.Code == codes.InvalidArgument
@@ -131,9 +134,9 @@ func (f *Follower) once(ctx context.Context, taskID, taskURL string, source Sour
 	if err != nil {
 		return owner.ID, err
 	}
-	for {
+	for whole := false; ; {
 		event, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) && whole {
 			return owner.ID, nil
 		}
 		if err != nil {
@@ -142,6 +145,7 @@ func (f *Follower) once(ctx context.Context, taskID, taskURL string, source Sour
 		if err := deliver(ctx, event, sink); err != nil {
 			return owner.ID, err
 		}
+		whole = whole || event.GetResult() != nil
 	}
 }
 
@@ -180,30 +184,44 @@ func deliver(ctx context.Context, event *cdnv1.SeedResponse, sink Sink) error {
 			MD5: e.Result.GetMd5(), Length: e.Result.GetLength(), PieceCount: e.Result.GetPieceCount(),
 		})
 	}
-	if errors.Is(err, swarm.ErrConflict) || errors.Is(err, swarm.ErrNoPiece) {
-		return rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "the source is not what it was: %v", err)
+	switch {
+	case errors.Is(err, swarm.ErrConflict) || errors.Is(err, swarm.ErrNoPiece):
+		return fmt.Errorf("%w: %w", rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "the source is not what it was"), err)
+	case errors.Is(err, swarm.ErrResized):
+		// Clients that register again see the new size and begin anew.
+		return fmt.Errorf("%w: %w", rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "the task begins anew"), err)
 	}
 	return err
 }
 
-// untilLost waits until an owner that has told everything is no member any
-// more, and somebody wants something from it.
+// untilLost waits until an owner that has told everything has to be asked
+// again: because it is no member any more and somebody wants something from
+// it, or because clients cannot fetch from it, so that it may have come back
+// without what it had. The latter at most once in doubt: it may be the client
+// that cannot reach it.
 func (f *Follower) untilLost(ctx context.Context, owner string, sink Sink) {
-	for {
+	rest := time.NewTimer(doubt)
+	defer rest.Stop()
+	var looks <-chan time.Time
+	var until time.Time
+	for doubted, rested := false, false; !doubted || !rested; {
 		select {
 		case <-ctx.Done():
 			return
+		case <-rest.C:
+			rested = true
+		case <-sink.Doubted():
+			doubted, until = true, time.Now().Add(doubt)
 		case <-sink.Woken():
+			until = time.Now().Add(doubt)
+		case <-looks:
 		}
-		for until := time.Now().Add(doubt); time.Now().Before(until); {
+		looks = nil
+		if time.Now().Before(until) {
 			if _, there := f.FindCDN(owner); !there {
 				return
 			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(look):
-			}
+			looks = time.After(look)
 		}
 	}
 }

@@ -96,7 +96,7 @@ func (s *Swarm) wanted(p *Peer) []int32 {
 		copies int
 		order  uint64
 	}
-	var list []want
+	list := make([]want, 0, len(s.chunks))
 	for i, ch := range s.chunks {
 		num := int32(i)
 		if ch.md5 == "" || p.have.Test(uint(i)) || p.running[num] != nil {
@@ -159,7 +159,7 @@ func (s *Swarm) bestHolder(p *Peer, ch *chunk, now time.Time) *Peer {
 	first := int(s.order(p.ID, int32(len(ch.holders))) % uint64(len(ch.holders)))
 	for i := range min(len(ch.holders), scan) {
 		h := ch.holders[(first+i)%len(ch.holders)]
-		if h == p || !h.canServe(now) || h.uploads >= s.limits.Up || now.Before(p.avoids[h.ID]) {
+		if h == p || h.uploads >= s.limits.Up || !h.canServe(now) || now.Before(p.avoids[h.ID]) {
 			continue
 		}
 		if best == nil || nearer(p, h, best) {

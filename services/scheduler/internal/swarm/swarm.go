@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/bits-and-blooms/bitset"
@@ -26,8 +28,13 @@ var (
 	ErrNoPeer = errors.New("unknown peer")
 	// ErrNoPiece is a piece that the task does not have.
 	ErrNoPiece = errors.New("the task has no such piece")
+	// ErrNotYet is a piece that the task may have, and that no CDN copy has
+	// told of: a peer can know it from before this swarm was made.
+	ErrNotYet = errors.New("the piece has not landed yet")
 	// ErrConflict is a second version of what is known already.
 	ErrConflict = errors.New("the source changed")
+	// ErrResized is a second piece size: the pieces that peers have fit no more.
+	ErrResized = errors.New("the piece size changed")
 )
 
 // Limits bound what a swarm gives out.
@@ -126,10 +133,10 @@ func (s *Swarm) SetCopy(c Copy) {
 }
 
 // SetFacts notes the facts of the source. Facts that contradict those known
-// are ErrConflict.
+// are ErrConflict, or ErrResized.
 func (s *Swarm) SetFacts(f Facts) error {
 	if s.known && f.PieceSize != s.facts.PieceSize {
-		return fmt.Errorf("piece size %d after %d: %w", f.PieceSize, s.facts.PieceSize, ErrConflict)
+		return fmt.Errorf("piece size %d after %d: %w", f.PieceSize, s.facts.PieceSize, ErrResized)
 	}
 	if s.known && f.Length >= 0 && s.facts.Length >= 0 && f.Length != s.facts.Length {
 		return fmt.Errorf("length %d after %d: %w", f.Length, s.facts.Length, ErrConflict)
@@ -174,6 +181,9 @@ func (s *Swarm) SetResult(r Result) error {
 		return fmt.Errorf("%d pieces, and %d have landed: %w", r.PieceCount, len(s.chunks), ErrConflict)
 	}
 	s.result = &r
+	if s.known && s.facts.Length < 0 {
+		s.facts.Length = r.Length
+	}
 	return nil
 }
 
@@ -194,6 +204,9 @@ func (s *Swarm) Finished(peerID string) bool {
 	return p != nil && s.result != nil && p.have.Count() == uint(s.result.PieceCount)
 }
 
+// PeerIDs are the peers, those that left included.
+func (s *Swarm) PeerIDs() []string { return slices.Collect(maps.Keys(s.peers)) }
+
 // Unfinished is the number of peers that are alive and lack pieces.
 func (s *Swarm) Unfinished() int {
 	n := 0
@@ -212,10 +225,24 @@ func (s *Swarm) chunk(num, size int32) (*chunk, error) {
 	if s.known && size != s.facts.PieceSize {
 		return nil, fmt.Errorf("piece size %d of %d: %w", size, s.facts.PieceSize, ErrNoPiece)
 	}
-	if num < 0 || int(num) >= len(s.chunks) {
-		return nil, fmt.Errorf("piece %d of %d: %w", num, len(s.chunks), ErrNoPiece)
+	if most := s.most(); num < 0 || int(num) >= most {
+		return nil, fmt.Errorf("piece %d of at most %d: %w", num, most, ErrNoPiece)
+	}
+	if int(num) >= len(s.chunks) || s.chunks[num].md5 == "" {
+		return nil, fmt.Errorf("piece %d: %w", num, ErrNotYet)
 	}
 	return s.chunks[num], nil
+}
+
+// most is how many pieces the task can have, as far as is known.
+func (s *Swarm) most() int {
+	switch {
+	case s.result != nil:
+		return len(s.chunks)
+	case s.known && s.facts.Length >= 0:
+		return int(piece.Count(s.facts.Length, s.facts.PieceSize))
+	}
+	return len(s.chunks) + maxAhead
 }
 
 func (s *Swarm) peer(id string) (*Peer, error) {

@@ -212,7 +212,7 @@ func TestLostPiecesAreOfferedNoMore(t *testing.T) {
 func TestTwoVersionsAreNeverMixed(t *testing.T) {
 	s := newSwarm(t, 2)
 	require.ErrorIs(t, s.SetFacts(Facts{Length: 5, PieceSize: size}), ErrConflict)
-	require.ErrorIs(t, s.SetFacts(Facts{Length: -1, PieceSize: size * 2}), ErrConflict)
+	require.ErrorIs(t, s.SetFacts(Facts{Length: -1, PieceSize: size * 2}), ErrResized)
 	require.NoError(t, s.SetFacts(Facts{Length: -1, PieceSize: size}))
 	require.ErrorIs(t, s.Landed(0, md5Of(7), size), ErrConflict)
 	require.ErrorIs(t, s.Landed(1<<30, md5Of(7), size), ErrNoPiece)

@@ -6,6 +6,7 @@ package table
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -70,7 +71,11 @@ func New(ctx context.Context, cfg Config, deps Deps) *Table {
 // Run puts old tasks away until ctx ends, then all of them, and waits for them.
 func (t *Table) Run(ctx context.Context) error {
 	defer t.work.Wait()
-	defer t.end()
+	defer func() { // under the lock: then nothing is begun any more that Wait would miss
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.end()
+	}()
 	next := time.NewTimer(t.cfg.GCInitialDelay)
 	defer next.Stop()
 	for {
@@ -98,9 +103,16 @@ func (t *Table) Get(ctx context.Context, id string) (*task.Task, error) {
 
 func (t *Table) elsewhere(ctx context.Context, id string) error {
 	unknown := rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "task %s is not known", id)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	resp, err := t.deps.Follower.Registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: id})
-	if err != nil {
+	switch {
+	case err == nil:
+	case rpcerr.From(err).Code == codes.NotFound:
 		return unknown
+	default:
+		// Another scheduler may well have it: the caller must not give up.
+		return rpcerr.New(codes.Unavailable, rpcerr.StoreUnavailable, "task %s is not here, and the registry does not say where: %v", id, err)
 	}
 	scheduler := resp.GetRecord().GetScheduler()
 	if scheduler == t.deps.Follower.SelfID {
@@ -117,87 +129,135 @@ func (t *Table) elsewhere(ctx context.Context, id string) error {
 // the facts of the source.
 func (t *Table) Register(ctx context.Context, id, url string, source seed.Source, info swarm.PeerInfo) (swarm.Facts, error) {
 	asker := fingerprint(source)
+	var failed *entry
 	for {
-		e := t.obtain(id, url, source, asker)
+		e, made, err := t.obtain(ctx, id, url, source, asker, failed)
+		if err != nil {
+			return swarm.Facts{}, err
+		}
 		facts, err := e.Register(ctx, info)
-		if err == nil || ctx.Err() != nil || !t.worthAnother(ctx, e, asker) {
+		if err == nil || ctx.Err() != nil || !t.worthAnother(ctx, e, asker, made) {
 			return facts, err
 		}
-		t.drop(e)
+		failed = e
 	}
 }
 
 // worthAnother tells whether a task that failed may be tried anew: not for
-// the same asker within the interval after the source refused.
-func (t *Table) worthAnother(ctx context.Context, e *entry, asker [sha256.Size]byte) bool {
+// the same asker within the interval after the source refused, and never by
+// the one whose own try it was: he has his answer.
+func (t *Table) worthAnother(ctx context.Context, e *entry, asker [sha256.Size]byte, made bool) bool {
 	state, err := e.State(ctx)
-	if err != nil {
+	switch {
+	case err != nil:
 		return t.root.Err() == nil // it was put away meanwhile
-	}
-	if state.Err == nil || rpcerr.ReasonOf(state.Err) == rpcerr.NotOwner {
+	case made || state.Err == nil || rpcerr.ReasonOf(state.Err) == rpcerr.NotOwner:
 		return false
+	case !refused(state.Err):
+		return true
 	}
 	return asker != e.asker || time.Since(state.FailedAt) >= t.cfg.FailAccessInterval
+}
+
+// refused tells whether it is the source that will not have it. One that
+// changed under us may well answer the next who asks.
+func refused(err error) bool {
+	if errors.Is(err, swarm.ErrConflict) {
+		return false
+	}
+	switch rpcerr.ReasonOf(err) {
+	case rpcerr.SourceNotFound, rpcerr.SourceAuthRequired, rpcerr.SourceUnreachable, rpcerr.SourceBroken:
+		return true
+	}
+	return false
 }
 
 func fingerprint(s seed.Source) [sha256.Size]byte {
 	return sha256.Sum256(fmt.Appendf(nil, "%q %q %q %v %q", s.URL, s.Headers, s.MD5, s.Insecure, s.RootCAs))
 }
 
-// obtain gives the task, made if need be.
-func (t *Table) obtain(id, url string, source seed.Source, asker [sha256.Size]byte) *entry {
+// obtain gives the task, made if there is none, or only the one that failed.
+func (t *Table) obtain(
+	ctx context.Context, id, url string, source seed.Source, asker [sha256.Size]byte, failed *entry,
+) (e *entry, made bool, err error) {
+	outdated, err := t.outdated(ctx, failed)
+	if err != nil {
+		return nil, false, err
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e := t.tasks[id]; e != nil {
-		return e
+	if t.root.Err() != nil {
+		return nil, false, rpcerr.New(codes.Unavailable, "", "the scheduler is stopping")
 	}
-	ctx, stop := context.WithCancel(t.root)
-	e := &entry{Task: task.New(id, url, t.deps.Task), asker: asker, stop: stop}
+	if e := t.tasks[id]; e != nil && e != failed {
+		return e, false, nil
+	}
+	if failed != nil {
+		failed.stop()
+	}
+	run, stop := context.WithCancel(t.root)
+	e = &entry{Task: task.New(id, url, t.deps.Task), asker: asker, stop: stop}
+	e.KeepOut(outdated)
 	t.tasks[id] = e
-	t.work.Go(func() { e.Run(ctx) })
-	t.work.Go(func() { t.follow(ctx, e, source) })
-	return e
+	t.work.Go(func() { e.Run(run) })
+	t.work.Go(func() { t.follow(run, e, source) })
+	return e, true, nil
 }
 
-// follow keeps the task told; a failure that is nobody's refusal is not
-// remembered, so that the next who registers finds out for himself.
+// outdated are the peers that have pieces of a version of the source that is
+// no more.
+func (t *Table) outdated(ctx context.Context, failed *entry) (map[string]struct{}, error) {
+	if failed == nil {
+		return nil, nil
+	}
+	if state, err := failed.State(ctx); err != nil || !errors.Is(state.Err, swarm.ErrConflict) {
+		return nil, ctx.Err() // one that was put away has nothing to tell
+	}
+	peers, err := failed.Outdated(ctx)
+	if err != nil && ctx.Err() == nil {
+		return nil, nil
+	}
+	return peers, err
+}
+
+// follow keeps the task told. When the source has refused or changed, the task
+// stays to tell who asks; any other failure is not remembered, so that the
+// next who registers finds out for himself.
 func (t *Table) follow(ctx context.Context, e *entry, source seed.Source) {
 	err := t.deps.Follower.Follow(ctx, e.ID, e.URL, source, e.Task)
 	if ctx.Err() != nil {
 		return
 	}
-	reason := rpcerr.ReasonOf(err)
 	t.deps.Log.Info("the task cannot be had here",
-		zap.String("task_id", e.ID), zap.String("reason", string(reason)), zap.Error(err))
+		zap.String("task_id", e.ID), zap.String("reason", string(rpcerr.ReasonOf(err))), zap.Error(err))
 	e.Fail(ctx, err)
-	switch reason {
-	case rpcerr.SourceNotFound, rpcerr.SourceAuthRequired, rpcerr.SourceUnreachable, rpcerr.SourceBroken:
-	default:
-		t.forget(e)
+	if refused(err) || errors.Is(err, swarm.ErrConflict) {
+		return
 	}
+	// Those who are in it hear why before it ends.
+	t.forget(e)
+	select {
+	case <-ctx.Done():
+	case <-time.After(lastWords):
+	}
+	e.stop()
 }
 
-// forget takes a failed task out of the table but lets those who are in it
-// hear why: it runs on until the next collection finds it gone.
+// lastWords is how long a forgotten task still answers who asked it before.
+const lastWords = time.Second
+
+// forget takes a task out of the table.
 func (t *Table) forget(e *entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.tasks[e.ID] == e {
 		delete(t.tasks, e.ID)
 	}
-	time.AfterFunc(lastWords, e.stop)
 }
-
-// lastWords is how long a forgotten task still answers who asked it before.
-const lastWords = time.Second
 
 // drop ends a task.
 func (t *Table) drop(e *entry) {
-	t.mu.Lock()
-	if t.tasks[e.ID] == e {
-		delete(t.tasks, e.ID)
-	}
-	t.mu.Unlock()
+	t.forget(e)
 	e.stop()
 }
 
@@ -232,8 +292,11 @@ func (t *Table) collect(ctx context.Context, now time.Time) {
 			continue
 		}
 		keep := t.cfg.TaskExpireTime
-		if state.Err != nil {
+		switch {
+		case state.Err != nil:
 			keep = t.cfg.FailAccessInterval
+		case state.Unfinished > 0:
+			keep = max(keep, slowest)
 		}
 		if now.Sub(state.Used) >= keep {
 			t.deps.Log.Info("nobody asks for the task any more", zap.String("task_id", e.ID), zap.Int("peers", state.Peers))
@@ -243,6 +306,13 @@ func (t *Table) collect(ctx context.Context, now time.Time) {
 		_ = e.Forget(ctx, now.Add(-t.cfg.PeerGCDelay), now.Add(-silence))
 	}
 }
+
+// slowest is how long a client may be busy with one piece and say nothing: 15
+// MiB at the 64 KB/s below which it gives up, and 10 s.
+const slowest = 5 * time.Minute
+
+// askTimeout bounds the question whose a task is: clients wait for 5 s in all.
+const askTimeout = time.Second
 
 // silence is how long a peer is kept that says nothing. Clients serve for five
 // minutes after they were last asked for a piece, and being asked is not

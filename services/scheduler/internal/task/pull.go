@@ -2,6 +2,7 @@ package task
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -67,18 +68,22 @@ type pullReply struct {
 // when the pull has been held for long enough.
 func (t *Task) Pull(ctx context.Context, req Pull) (Answer, error) {
 	p := &pull{Pull: req, reply: make(chan pullReply, 1)}
-	if err := t.do(ctx, func() error { return t.take(p) }); err != nil {
+	err := t.do(ctx, func() error { return t.take(p) })
+	switch {
+	case err == nil:
+		select {
+		case r := <-p.reply:
+			return r.answer, r.err
+		case <-t.ended:
+			return Answer{}, errEnded
+		case <-ctx.Done():
+		}
+	case ctx.Err() == nil:
 		return Answer{}, err
 	}
-	select {
-	case r := <-p.reply:
-		return r.answer, r.err
-	case <-t.ended:
-		return Answer{}, errEnded
-	case <-ctx.Done():
-	}
-	// Nobody listens any more: what may have been given is taken back. The
-	// loop does that on its own account; if it has ended there is nothing to do.
+	// Nobody listens any more: what may have been given, or is going to be when
+	// the loop comes to it, is taken back. The loop does that on its own
+	// account; if it has ended there is nothing to do.
 	select {
 	case t.calls <- func() { t.abandon(p) }:
 	case <-t.ended:
@@ -89,6 +94,9 @@ func (t *Task) Pull(ctx context.Context, req Pull) (Answer, error) {
 func (t *Task) take(p *pull) error {
 	now := time.Now()
 	t.touch()
+	if err := t.admit(p.PeerID); err != nil {
+		return err
+	}
 	if err := t.swarm.Seen(p.PeerID, now); err != nil {
 		return invalid(err)
 	}
@@ -97,8 +105,13 @@ func (t *Task) take(p *pull) error {
 			return invalid(err)
 		}
 	}
-	if err := t.report(p, now); err != nil {
-		return invalid(err)
+	// A client that was sent here from elsewhere tells with its first pull of a
+	// piece from there. It may be cut otherwise here: then that is no news, and
+	// an error would only send the client on.
+	if err := t.report(p, now); err != nil && (p.Stage != Started || !errors.Is(err, swarm.ErrNoPiece)) {
+		if err := invalid(err); err != nil {
+			return err
+		}
 	}
 	if p.Stage == Finished && p.Outcome != Written {
 		if err := t.swarm.Down(p.PeerID, now); err != nil {
@@ -132,7 +145,7 @@ func (t *Task) report(p *pull, now time.Time) error {
 		return t.swarm.Receiving(p.PeerID, p.Num, p.Size, now)
 	case Failed:
 		if swarm.IsCDN(p.From) {
-			t.Wake()
+			signal(t.doubt)
 		}
 		t.deps.Stats.failed(p.From)
 		return t.swarm.Failed(p.PeerID, p.Num, p.Size, p.From, now)

@@ -34,7 +34,7 @@ func (t *Task) Missing(ctx context.Context, peerID, fromID string, num int32, al
 		}
 		t.deps.Log.Warn("a client says that a CDN copy is not whole",
 			zap.String("peer_id", peerID), zap.String("copy", fromID), zap.Int32("piece", num))
-		t.Wake()
+		signal(t.doubt)
 		return nil
 	})
 }

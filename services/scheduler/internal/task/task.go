@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"go.uber.org/zap"
@@ -29,6 +30,10 @@ const (
 	pace = 200 * time.Millisecond
 	// idlePace is the same while pieces are under way and nobody waits.
 	idlePace = 2 * time.Second
+	// costly is how long a look at the held pulls may take before as much time
+	// is left for everything else: a thousand of them cannot be looked at
+	// after each call.
+	costly = time.Millisecond
 )
 
 // Deps are what a task needs.
@@ -49,6 +54,9 @@ type Task struct {
 	calls chan func()
 	ended chan struct{}
 	wake  chan struct{}
+	doubt chan struct{}
+	// outdated are peers that have pieces of another version of the source.
+	outdated map[string]struct{}
 
 	// The rest belongs to the loop.
 	swarm    *swarm.Swarm
@@ -64,9 +72,23 @@ func New(id, url string, deps Deps) *Task {
 	deps.Log = deps.Log.With(zap.String("task_id", id))
 	return &Task{
 		ID: id, URL: url, deps: deps,
-		calls: make(chan func(), backlog), ended: make(chan struct{}), wake: make(chan struct{}, 1),
+		calls: make(chan func(), backlog), ended: make(chan struct{}),
+		wake: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
 		swarm: swarm.New(deps.Limits, deps.Budget), used: time.Now(),
 	}
+}
+
+// KeepOut bars peers that have pieces of another version of the source: one
+// that keeps them and gets the rest from here would end with a file that is
+// neither. It must be called before Run.
+func (t *Task) KeepOut(peers map[string]struct{}) { t.outdated = peers }
+
+// admit tells whether a peer may take part.
+func (t *Task) admit(peerID string) error {
+	if _, old := t.outdated[peerID]; old {
+		return rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "the source has changed since the peer began")
+	}
+	return nil
 }
 
 // Run owns the task's state until ctx ends; then held pulls are let go.
@@ -75,6 +97,8 @@ func (t *Task) Run(ctx context.Context) {
 	defer t.swarm.Close()
 	timer := time.NewTimer(idlePace)
 	defer timer.Stop()
+	ticked := time.Now()
+	var lookAt time.Time // when held pulls are looked at again, at the earliest
 	for {
 		select {
 		case <-ctx.Done():
@@ -84,9 +108,21 @@ func (t *Task) Run(ctx context.Context) {
 			call()
 			t.drain()
 		case <-timer.C:
-			t.swarm.Tick(time.Now())
 		}
-		t.answer(time.Now())
+		// The timer alone would never tick while calls keep coming: each sets it anew.
+		now := time.Now()
+		if now.Sub(ticked) >= pace {
+			t.swarm.Tick(now)
+			ticked = now
+		}
+		if wait := lookAt.Sub(now); wait > 0 {
+			timer.Reset(wait)
+			continue
+		}
+		t.answer(now)
+		if took := time.Since(now); took > costly {
+			lookAt = now.Add(2 * took)
+		}
 		switch {
 		case len(t.held) > 0:
 			timer.Reset(pace)
@@ -142,6 +178,10 @@ func invalid(err error) error {
 		return rpcerr.New(codes.NotFound, rpcerr.PeerNotFound, "%v", err)
 	case errors.Is(err, swarm.ErrNoPiece):
 		return rpcerr.Invalid("%v", err)
+	case errors.Is(err, swarm.ErrNotYet):
+		// Nothing is lost: once the piece has landed it is offered, and a
+		// client that has it says so then. An error would make it leave.
+		return nil
 	}
 	return err
 }
@@ -151,6 +191,9 @@ func (t *Task) Register(ctx context.Context, info swarm.PeerInfo) (swarm.Facts, 
 	known := make(chan struct{})
 	err := t.do(ctx, func() error {
 		t.touch()
+		if err := t.admit(info.ID); err != nil {
+			return err
+		}
 		if t.err != nil {
 			return t.err
 		}
@@ -190,16 +233,21 @@ func (t *Task) tellFacts() {
 
 func (t *Task) touch() { t.used = time.Now() }
 
-// Wake makes the one who waits on Woken look at the task's CDN copy.
-func (t *Task) Wake() {
+// Wake makes the one who waits on Woken look for the task's CDN.
+func (t *Task) Wake() { signal(t.wake) }
+
+// Woken says that somebody new may need the CDN copy.
+func (t *Task) Woken() <-chan struct{} { return t.wake }
+
+// Doubted says that a client could not fetch from the CDN copy.
+func (t *Task) Doubted() <-chan struct{} { return t.doubt }
+
+func signal(c chan struct{}) {
 	select {
-	case t.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
-
-// Woken says that somebody has reason to doubt the CDN copy.
-func (t *Task) Woken() <-chan struct{} { return t.wake }
 
 // State is what the table has to know of a task.
 type State struct {
@@ -208,18 +256,37 @@ type State struct {
 	FailedAt time.Time
 	// Used is when a peer was last heard of.
 	Used time.Time
-	// Peers is the number of peers.
-	Peers int
+	// Peers is the number of peers, Unfinished that of those among them that
+	// are not known to have left and lack pieces.
+	Peers      int
+	Unfinished int
 }
 
 // State looks at the task.
 func (t *Task) State(ctx context.Context) (State, error) {
 	var s State
 	err := t.do(ctx, func() error {
-		s = State{Err: t.err, FailedAt: t.failedAt, Used: t.used, Peers: t.swarm.Peers()}
+		s = State{
+			Err: t.err, FailedAt: t.failedAt, Used: t.used, Peers: t.swarm.Peers(), Unfinished: t.swarm.Unfinished(),
+		}
 		return nil
 	})
 	return s, err
+}
+
+// Outdated are the peers that another version of the task has to keep out.
+func (t *Task) Outdated(ctx context.Context) (map[string]struct{}, error) {
+	peers := maps.Clone(t.outdated)
+	if peers == nil {
+		peers = make(map[string]struct{})
+	}
+	err := t.do(ctx, func() error {
+		for _, id := range t.swarm.PeerIDs() {
+			peers[id] = struct{}{}
+		}
+		return nil
+	})
+	return peers, err
 }
 
 // Forget drops peers that left, or were not heard of, before the given times.

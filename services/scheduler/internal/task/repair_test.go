@@ -1,0 +1,138 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
+)
+
+func TestTimePassesWhileCallsKeepComing(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 1, "holder", "a", "b")
+		require.NoError(t, task.Written(ctx, "holder", 0, size))
+		_, err := task.Pull(ctx, Pull{PeerID: "a", Stage: Started})
+		require.NoError(t, err)
+		got := make(chan Answer, 1)
+		go func() {
+			a, err := task.Pull(ctx, Pull{PeerID: "a", MaxWait: time.Minute})
+			if err == nil {
+				got <- a
+			}
+		}()
+		for range 300 { // half a minute of others' reports, closer together than the loop's own pace
+			<-time.After(100 * time.Millisecond)
+			_, err := task.State(ctx)
+			require.NoError(t, err)
+		}
+		require.Len(t, got, 1, "a slot whose report was lost is free when its lease ends")
+	})
+}
+
+func TestPullThatIsGivenUpBeforeItIsTakenTakesNoSlot(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 1, "a")
+		busy := make(chan struct{})
+		task.calls <- func() { <-busy }
+		gone, leave := context.WithCancel(ctx)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := task.Pull(gone, Pull{PeerID: "a", Stage: Started})
+			ended <- err
+		}()
+		synctest.Wait()
+		leave()
+		require.ErrorIs(t, <-ended, context.Canceled)
+		close(busy)
+		synctest.Wait()
+		a, err := task.Pull(ctx, Pull{PeerID: "a"})
+		require.NoError(t, err)
+		require.Len(t, a.Offers, 1)
+	})
+}
+
+func TestClientsThatComeFromAnotherSchedulerAreNotSentOn(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 1, "a")
+		for _, p := range []Pull{
+			{Stage: Started, Outcome: Written, Num: 900, Size: size},       // no such piece here
+			{Stage: Started, Outcome: Receiving, Num: 0, Size: size * 2},   // cut otherwise there
+			{Stage: Started, Outcome: Failed, Num: 0, Size: size * 2},      // the same
+			{Stage: Started, Outcome: Written, Num: 0, Size: size / 2},     // the same
+			{Stage: Started, Outcome: Failed, From: "cdnnode:10.1.1.1~id"}, // names no piece
+		} {
+			p.PeerID = "a"
+			answer, err := task.Pull(ctx, p)
+			require.NoError(t, err, "%+v", p)
+			require.Len(t, answer.Offers, 1, "%+v", p)
+		}
+	})
+}
+
+func TestPiecesThatHaveNotLandedYetAreNoError(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		require.NoError(t, task.Copy(ctx, swarm.Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~id", Port: 8001}))
+		require.NoError(t, task.Facts(ctx, swarm.Facts{Length: 3 * (size - 5), PieceSize: size}))
+		_, err := task.Register(ctx, info("a"))
+		require.NoError(t, err)
+		_, err = task.Pull(ctx, Pull{PeerID: "a", Outcome: Receiving, Num: 2, Size: size})
+		require.NoError(t, err)
+		require.NoError(t, task.Written(ctx, "a", 2, size))
+		require.Equal(t, rpcerr.InvalidArgument, rpcerr.ReasonOf(task.Written(ctx, "a", 3, size)), "it has three")
+		require.NoError(t, task.Landed(ctx, 2, fmt.Sprintf("%032x", 2), size))
+		a, err := task.Pull(ctx, Pull{PeerID: "a"})
+		require.NoError(t, err)
+		require.Len(t, a.Offers, 1, "the client says then that it has it")
+	})
+}
+
+func TestPeersOfAnotherVersionAreKeptOut(t *testing.T) {
+	inTask(t, func(ctx context.Context, old *Task) {
+		prepare(ctx, t, old, 1, "a", "b")
+		outdated, err := old.Outdated(ctx)
+		require.NoError(t, err)
+		fresh := New("id", "", old.deps)
+		fresh.KeepOut(outdated)
+		inner, stop := context.WithCancel(ctx)
+		go fresh.Run(inner)
+		prepare(ctx, t, fresh, 1, "c")
+		_, err = fresh.Register(ctx, info("a"))
+		require.Equal(t, rpcerr.SourceBroken, rpcerr.ReasonOf(err))
+		_, err = fresh.Pull(ctx, Pull{PeerID: "b"})
+		require.Equal(t, rpcerr.SourceBroken, rpcerr.ReasonOf(err))
+		third, err := fresh.Outdated(ctx)
+		require.NoError(t, err)
+		require.Len(t, third, 3, "a, b and c: none may meet a third version")
+		stop()
+		<-fresh.ended
+	})
+}
+
+func TestLengthIsKnownInTheEnd(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		require.NoError(t, task.Facts(ctx, swarm.Facts{Length: -1, PieceSize: size}))
+		require.NoError(t, task.Landed(ctx, 0, fmt.Sprintf("%032x", 0), 12))
+		require.NoError(t, task.Whole(ctx, swarm.Result{MD5: "m", Length: 7, PieceCount: 1}))
+		facts, err := task.Register(ctx, info("late"))
+		require.NoError(t, err)
+		require.EqualValues(t, 7, facts.Length)
+	})
+}
+
+func TestOnlyFailedFetchesFromTheCDNCastDoubtOnIt(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 1, "a", "b")
+		_, err := task.Pull(ctx, Pull{PeerID: "a", Outcome: Failed, Num: 0, Size: size, From: "b"})
+		require.NoError(t, err)
+		require.NoError(t, task.Missing(ctx, "a", "b", 0, true))
+		require.Empty(t, task.Doubted())
+		require.NoError(t, task.Missing(ctx, "a", "cdnnode:127.0.0.1~id", 0, true))
+		require.Len(t, task.Doubted(), 1)
+	})
+}

@@ -1,0 +1,171 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+const (
+	rpcPort      = 9000
+	downloadPort = 8001
+	readyLimit   = time.Minute
+)
+
+// block numbers the /24 networks of loopback that tests are given, so that
+// all processes may use the same ports.
+var block atomic.Int32 //nolint:gochecknoglobals // loopback is the process's, and so is what is taken of it
+
+// Net gives a loopback /24 that no other test of this process uses: Net(t)(7)
+// is address 7 of it.
+func Net(t testing.TB) func(host int) string {
+	t.Helper()
+	n := block.Add(1)
+	// Other test processes run at the same time.
+	second := 32 + os.Getpid()%200
+	return func(host int) string { return fmt.Sprintf("127.%d.%d.%d", second, n, host) }
+}
+
+// FreePort gives a port that nobody listens on.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatalf("looking for a free port: %v", err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// Supernode is a running bundle.
+type Supernode struct {
+	*Process
+	// IP is its advertised address, REST its host:port for clients, RPC that
+	// for gRPC, Home its directory.
+	IP, REST, RPC, Home string
+}
+
+// StartSupernode runs a bundle and waits until it can serve.
+func StartSupernode(t testing.TB, b *Binaries, ip, home string, more ...string) *Supernode {
+	t.Helper()
+	port := FreePort(t)
+	s := &Supernode{
+		IP: ip, REST: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
+		RPC: net.JoinHostPort(ip, strconv.Itoa(rpcPort)), Home: home,
+	}
+	args := append([]string{
+		"--home-dir", home, "--advertise-ip", ip, "--port", strconv.Itoa(port),
+		"--rpc-port", strconv.Itoa(rpcPort), "--download-port", strconv.Itoa(downloadPort),
+	}, more...)
+	s.Process = Start(t, "supernode "+ip, b.Path("supernode"), args...)
+	AwaitReady(t, s.Process, s.REST)
+	return s
+}
+
+// StartEtcd runs an etcd and gives its host:port.
+func StartEtcd(t testing.TB, b *Binaries, ip string) (endpoint string, p *Process) {
+	t.Helper()
+	endpoint = net.JoinHostPort(ip, "2379")
+	p = Start(t, "etcd", b.Path("etcd"), "--dir", filepath.Join(t.TempDir(), "etcd"),
+		"--client", endpoint, "--peer", net.JoinHostPort(ip, "2380"))
+	p.foreign = true
+	awaitOK(t, p, "http://"+endpoint+"/health")
+	return endpoint, p
+}
+
+// StartSupernodes runs n bundles that share an etcd.
+func StartSupernodes(t testing.TB, b *Binaries, n int) []*Supernode {
+	t.Helper()
+	address := Net(t)
+	etcd, _ := StartEtcd(t, b, address(200))
+	var list []*Supernode
+	for i := range n {
+		list = append(list, StartSupernode(t, b, address(i+1), t.TempDir(), "-H", "--etcd-address", etcd))
+	}
+	return list
+}
+
+// Services are n of each service, each a process of its own.
+type Services struct {
+	// Gateways are the host:ports for clients.
+	Gateways []string
+	// Processes are all of them but the etcd.
+	Processes []*Process
+	// RPC are their host:ports for gRPC, in the same order.
+	RPC []string
+}
+
+// StartServices runs n of each service on one etcd and waits until every
+// gateway can serve.
+func StartServices(t testing.TB, b *Binaries, n int) *Services {
+	t.Helper()
+	address := Net(t)
+	etcd, _ := StartEtcd(t, b, address(200))
+	s := &Services{}
+	start := func(service string, host int, more ...string) {
+		ip := address(host)
+		args := append([]string{"--advertise-ip", ip, "--rpc-port", strconv.Itoa(rpcPort)}, more...)
+		s.Processes = append(s.Processes, Start(t, service+" "+ip, b.Path(service), args...))
+		s.RPC = append(s.RPC, net.JoinHostPort(ip, strconv.Itoa(rpcPort)))
+	}
+	registries := ""
+	for i := range n {
+		start("registry", 100+i, "--etcd-address", etcd)
+		registries += "," + s.RPC[i]
+	}
+	for i := range n {
+		start("cdn", 10+i, "--registry-address", registries, "--home-dir", t.TempDir(), "--download-port", strconv.Itoa(downloadPort))
+		start("scheduler", 20+i, "--registry-address", registries)
+		port := FreePort(t)
+		start("gateway", 30+i, "--registry-address", registries, "--port", strconv.Itoa(port))
+		s.Gateways = append(s.Gateways, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	}
+	for i, g := range s.Gateways {
+		AwaitReady(t, s.Processes[n+3*i+2], g)
+	}
+	return s
+}
+
+// AwaitReady waits until a REST server says that downloads can be served.
+func AwaitReady(t testing.TB, p *Process, rest string) {
+	t.Helper()
+	awaitOK(t, p, "http://"+rest+"/readyz")
+}
+
+func awaitOK(t testing.TB, p *Process, url string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), readyLimit)
+	defer cancel()
+	for {
+		if answersOK(ctx, url) {
+			return
+		}
+		select {
+		case <-p.done:
+			t.Fatalf("%s ended: %v\n%s", p.Name, p.err, tail(p.Log(), 8000))
+		case <-ctx.Done():
+			t.Fatalf("%s is not ready\n%s", p.Name, tail(p.Log(), 8000))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func answersOK(ctx context.Context, url string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}

@@ -1,0 +1,154 @@
+package cluster
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// stopLimit is how long a process may take to stop that was told to.
+const stopLimit = 30 * time.Second
+
+// Process is a running command.
+type Process struct {
+	// Name says what it is, for messages.
+	Name string
+
+	// foreign is not ours: it may log what it likes.
+	foreign bool
+
+	cmd  *exec.Cmd
+	log  *buffer
+	done chan struct{}
+	err  error // after done
+}
+
+// buffer is what a process wrote.
+type buffer struct {
+	mu   sync.Mutex // guards text
+	text bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// Start runs a command until the test ends, when it is stopped, and the test
+// fails if it did not stop well or has logged an error.
+func Start(t testing.TB, name, path string, args ...string) *Process {
+	t.Helper()
+	// Without a context: the test decides how and when it ends.
+	cmd := exec.Command(path, args...) //nolint:noctx // see above
+	p := &Process{Name: name, cmd: cmd, log: &buffer{}, done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	// The environment of whoever runs the tests must not configure supernodes.
+	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	// Nothing outlives the tests, even if they are killed.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatalf("starting %s: %v", name, err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() { p.finish(t) })
+	return p
+}
+
+func (p *Process) finish(t testing.TB) {
+	if p.running() {
+		if err := p.Stop(); err != nil {
+			t.Errorf("%s: %v", p.Name, err)
+		}
+	}
+	if bad := p.Complaints(); len(bad) > 0 && !p.foreign {
+		t.Errorf("%s logged:\n%s", p.Name, bytes.Join(bad, []byte("\n")))
+	}
+	if t.Failed() {
+		t.Logf("the end of the log of %s:\n%s", p.Name, tail(p.Log(), 8000))
+	}
+}
+
+func (p *Process) running() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// Log is what it wrote so far.
+func (p *Process) Log() string { return p.log.String() }
+
+// Complaints are the lines of its log that tell of errors, panics and races.
+func (p *Process) Complaints() [][]byte {
+	var bad [][]byte
+	for line := range bytes.Lines([]byte(p.Log())) {
+		for _, mark := range []string{`"level":"error"`, "panic:", "DATA RACE", "fatal error:"} {
+			if bytes.Contains(line, []byte(mark)) {
+				bad = append(bad, bytes.TrimSpace(line))
+				break
+			}
+		}
+	}
+	return bad
+}
+
+// Signal sends a signal.
+func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
+
+// Kill ends it at once, as a crash would, and waits for that.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// Stop tells it to stop and waits. The error says how it ended, if not well.
+func (p *Process) Stop() error {
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		return fmt.Errorf("telling it to stop: %w", err)
+	}
+	select {
+	case <-p.done:
+		if p.err != nil {
+			return fmt.Errorf("stopping: %w", p.err)
+		}
+		return nil
+	case <-time.After(stopLimit):
+		p.Kill()
+		return errors.New("it had to be killed: it did not stop")
+	}
+}
+
+// Ended waits for it to end by itself and gives how it did.
+func (p *Process) Ended(limit time.Duration) error {
+	select {
+	case <-p.done:
+		return p.err
+	case <-time.After(limit):
+		return errors.New("it runs on")
+	}
+}
+
+func tail(s string, n int) string {
+	if len(s) > n {
+		return s[len(s)-n:]
+	}
+	return s
+}
