@@ -35,6 +35,7 @@ import (
 type Service struct {
 	log      *zap.Logger
 	listener net.Listener
+	files    *store.Store
 	client   *source.Client
 	reporter *report.Reporter
 	tasks    *table.Table
@@ -52,6 +53,14 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the cdn's home: %w", err)
 	}
+	s, err := build(log, cfg, deps, files)
+	if err != nil {
+		return nil, errors.Join(err, files.Close())
+	}
+	return s, nil
+}
+
+func build(log *zap.Logger, cfg Config, deps Deps, files *store.Store) (*Service, error) {
 	client := source.NewClient(source.Timeouts{Connect: cfg.ConnectTimeout, Idle: cfg.IdleTimeout})
 	fetcher := fetch.NewFetcher(log, files, client, fetch.Options{
 		MaxBandwidth: cfg.MaxBandwidth, PoolSize: cfg.PoolSize,
@@ -67,7 +76,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("registering the cdn's metrics: %w", err)
 	}
 	return &Service{
-		log: log, listener: deps.Download, client: client, reporter: reporter, tasks: tasks, download: server,
+		log: log, listener: deps.Download, files: files, client: client,
+		reporter: reporter, tasks: tasks, download: server,
 	}, nil
 }
 
@@ -99,6 +109,7 @@ func (s *Service) Run(ctx context.Context) error {
 	stopReporting()
 	_ = reporter.Wait() // has no errors
 	s.client.Close()
+	err = errors.Join(err, s.files.Close())
 	s.log.Info("stopped")
 	return err
 }

@@ -45,6 +45,10 @@ func TestNewChecksEverything(t *testing.T) {
 	cfg, deps := good()
 	_, err := cdn.New(cfg, deps)
 	require.NoError(t, err, "nothing was left registered by those that failed")
+	cfg.HomeDir = t.TempDir()
 	_, err = cdn.New(cfg, deps)
 	require.Error(t, err, "two instances cannot share their metrics")
+	deps.Metrics = prometheus.NewRegistry()
+	_, err = cdn.New(cfg, deps)
+	require.NoError(t, err, "nothing was left locked by the one that failed")
 }

@@ -12,9 +12,12 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
 
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	"github.com/supernode-ha/supernode/pkg/piece"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/cdn"
@@ -288,6 +291,21 @@ func TestDiskFull(t *testing.T) {
 
 	o.set(bare(content))
 	n.mustSeed(t, id, o.source(), content)
+}
+
+func TestHomeIsNotShared(t *testing.T) {
+	n := start(t, cdn.Config{})
+	listener := listen(t)
+	t.Cleanup(func() { require.NoError(t, listener.Close()) })
+	_, err := cdn.New(cdn.Config{ID: "cdn-2", HomeDir: n.home}, cdn.Deps{
+		Logger: zap.NewNop(), Metrics: prometheus.NewRegistry(),
+		Registry: registryv1.NewRegistryServiceClient(nil), Download: listener,
+	})
+	require.ErrorContains(t, err, "in use")
+	n.stop()
+	again := start(t, cdn.Config{HomeDir: n.home})
+	content := noise(1000)
+	again.mustSeed(t, idOf("again"), serveOrigin(t, bare(content)).source(), content)
 }
 
 func TestStopLeavesNothingHalfMade(t *testing.T) {

@@ -155,6 +155,26 @@ func TestRefusals(t *testing.T) {
 	require.NotContains(t, err.Error(), "secret")
 }
 
+// Validators that cannot be passed on are as good as none.
+func TestStrangeValidators(t *testing.T) {
+	n := start(t, cdn.Config{})
+	content := noise(5 << 20)
+	for name, value := range map[string]string{
+		"latin-1": "\"\xe4\xff\"", "endless": `"` + strings.Repeat("x", 20<<10) + `"`,
+	} {
+		o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("ETag", value)
+			w.Header().Set("Last-Modified", value)
+			bare(content)(w, r)
+		})
+		n.mustSeed(t, idOf(name), o.source(), content)
+		n.mustSeed(t, idOf(name), o.source(), content)
+		for _, u := range n.records.of(idOf(name)) {
+			require.Empty(t, u.GetSource().GetEtag()+u.GetSource().GetLastModified(), name)
+		}
+	}
+}
+
 func TestMD5ThatWasAskedFor(t *testing.T) {
 	n := start(t, cdn.Config{})
 	content := noise(5 << 20)

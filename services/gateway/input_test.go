@@ -1,7 +1,11 @@
 package gateway_test
 
 import (
+	"encoding/base64"
+	"encoding/pem"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -73,7 +77,10 @@ func TestBadRegistrations(t *testing.T) {
 		"path upwards":       with(t, "/peer/file/x", "/peer/../x"),
 		"path with control":  with(t, "/peer/file/x", `/peer\u0000`),
 		"md5 of words":       with(t, `"port"`, `"md5":"hello","port"`),
-		"header":             with(t, `"port"`, `"headers":["hello"],"port"`),
+		"capital md5":        with(t, `"port"`, `"md5":"5EE6E6B7111484EB8497DC660BE97783","port"`),
+		"header's host":      with(t, `"port"`, `"headers":["Host: a b/c"],"port"`),
+		"two ranges":         with(t, `"port"`, `"headers":["Range: bytes=0-1","range:bytes=2-3"],"port"`),
+		"no certificate":     with(t, `"port"`, `"rootCAs":["cGVt"],"port"`),
 		"header's name":      with(t, `"port"`, `"headers":["a b: c"],"port"`),
 		"header's value":     with(t, `"port"`, `"headers":["a: b\nc: d"],"port"`),
 		"headers as text":    with(t, `"port"`, `"headers":"a: b","port"`),
@@ -220,24 +227,32 @@ func TestWrongPathsAndMethods(t *testing.T) {
 func TestFormsAndNames(t *testing.T) {
 	s := &scheduler{id: "s1"}
 	w := start(t, gateway.Config{}, s)
+	secure := httptest.NewTLSServer(http.NotFoundHandler())
+	secure.Close()
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
 	const asForm = "application/x-www-form-urlencoded"
 	for _, in := range []struct{ contentType, body string }{
-		{"application/json;charset=utf-8", `{"rawUrl":"http://h/f?a=b+c","cid":"c1","ip":"10.0.0.1","hostName":"h 1","port":20000,"path":"/p","headers":["A: b","C: d"],"rootCAs":["cGVt"],"insecure":true,"md5":"5EE6E6B7111484EB8497DC660BE97783"}`},
+		{"application/json;charset=utf-8", `{"rawUrl":"http://h/f?a=b+c","cid":"c1","ip":"10.0.0.1","hostName":"h 1","port":20000,"path":"/p","headers":["A: b","C: d"],"rootCAs":["cGVt"],"insecure":true,"md5":"5ee6e6b7111484eb8497dc660be97783"}`},
 		{"application/json", `{"RAWURL":"http://h/f?a=b+c","cID":"c1","Ip":"10.0.0.1","HostName":"h 1","PORT":20000,"Path":"/p","Headers":["A:b","C : d"],"rootcas":["cGVt"],"Insecure":true,"MD5":"5ee6e6b7111484eb8497dc660be97783","other":{"x":[1]},"version":null}`},
 		{"", ` {"rawURL":"http://h/f?a=b+c","taskURL":"","cID":"c1","IP":"10.0.0.1","hostName":"h 1","port":20000,"path":"/p","headers":["A: b","C: d"],"rootCAs":["cGVt"],"insecure":true,"md5":"5ee6e6b7111484eb8497dc660be97783","taskId":"nonsense","fileLength":-5,"asSeed":true} `},
 		{asForm, "rawUrl=http%3A%2F%2Fh%2Ff%3Fa%3Db%2Bc&cid=c1&ip=10.0.0.1&hostName=h+1&port=20000&path=%2Fp&headers=A%3A+b&headers=C%3A+d&rootCAs=cGVt&insecure=true&md5=5ee6e6b7111484eb8497dc660be97783&version="},
 		{asForm + "; charset=utf-8", "RawURL=http://h/f?a=b%2Bc&cID=c1&IP=10.0.0.1&hostname=h%201&Port=20000&path=/p&headers[]=A: b&headers[]=C: d&rootCAs=cGVt&insecure=true&md5=5ee6e6b7111484eb8497dc660be97783&other=1&fileLength="},
 		{asForm, `{"rawUrl":"http://h/f?a=b+c","cid":"c1","ip":"10.0.0.1","hostName":"h 1","port":20000,"path":"/p","headers":["A: b","C: d"],"rootCAs":["cGVt"],"insecure":true,"md5":"5ee6e6b7111484eb8497dc660be97783"}`},
 	} {
-		got := w.send(http.MethodPost, "/peer/registry", in.contentType, []byte(in.body))
-		require.Equal(t, 200, got.code(), "%s: %s", in.body, got.raw)
+		encoded := base64.StdEncoding.EncodeToString(certificate)
+		if !strings.HasPrefix(strings.TrimSpace(in.body), "{") {
+			encoded = url.QueryEscape(encoded)
+		}
+		body := strings.Replace(in.body, "cGVt", encoded, 1)
+		got := w.send(http.MethodPost, "/peer/registry", in.contentType, []byte(body))
+		require.Equal(t, 200, got.code(), "%s: %s", body, got.raw)
 	}
 	calls := s.calls()
 	first := calls[0].(*schedulerv1.RegisterPeerRequest)
 	require.Equal(t, []string{"A: b", "C: d"}, first.GetSource().GetHeaders())
 	require.Equal(t, "http://h/f?a=b+c", first.GetTaskUrl())
 	require.Equal(t, "h 1", first.GetPeer().GetHostName())
-	require.Equal(t, [][]byte{[]byte("pem")}, first.GetSource().GetRootCas())
+	require.Equal(t, [][]byte{certificate}, first.GetSource().GetRootCas())
 	for _, c := range calls[1:] {
 		require.True(t, proto.Equal(first, c.(proto.Message)), "%v\n%v", first, c)
 	}

@@ -92,7 +92,7 @@ func TestErrors(t *testing.T) {
 		{rpcerr.New(codes.NotFound, rpcerr.SourceNotFound, "x"), 607, 610, 404},
 		{rpcerr.New(codes.Unavailable, rpcerr.SourceUnreachable, "x"), 607, 610, 500},
 		{rpcerr.New(codes.Unauthenticated, rpcerr.SourceAuthRequired, "x"), 608, 610, 401},
-		{rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "x"), 502, 610, 502},
+		{rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "x"), 607, 610, 502},
 		{rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, "x"), 503, 602, 503},
 		{rpcerr.New(codes.FailedPrecondition, rpcerr.NotOwner, "x"), 503, 602, 503},
 		{rpcerr.New(codes.Unavailable, "", "x"), 503, 602, 503},

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // ErrCut is content that ended before its end, or that stopped coming.
@@ -18,9 +19,9 @@ var ErrCut = errors.New("the source's answer was cut off")
 type Response struct {
 	// Length is how many bytes follow, -1 when the source does not tell.
 	Length int64
-	// ETag is the header as it was sent, or empty.
+	// ETag is the header as it was sent, or empty if it is no short UTF-8.
 	ETag string
-	// LastModified is the header as it was sent, or empty.
+	// LastModified is the header as it was sent, or empty if it is no short UTF-8.
 	LastModified string
 	// NotModified is the answer that what the asker has is still right.
 	NotModified bool
@@ -40,8 +41,8 @@ func newResponse(
 ) *Response {
 	r := &Response{
 		Length:       res.ContentLength,
-		ETag:         res.Header.Get("ETag"),
-		LastModified: res.Header.Get("Last-Modified"),
+		ETag:         validatorText(res.Header.Get("ETag")),
+		LastModified: validatorText(res.Header.Get("Last-Modified")),
 		status:       res.StatusCode,
 		body:         res.Body,
 		ctx:          ctx, cancel: cancel, watchdog: watchdog, idle: idle,
@@ -55,6 +56,20 @@ func newResponse(
 		}
 	}
 	return r
+}
+
+// mostValidator in bytes is far beyond what sources need, and within what the
+// registry keeps.
+const mostValidator = 8 << 10
+
+// validatorText gives a validator that can be passed on. HTTP lets an ETag hold
+// bytes that are no UTF-8, which neither protobuf nor JSON can carry: such a
+// source is one without validators.
+func validatorText(header string) string {
+	if len(header) > mostValidator || !utf8.ValidString(header) {
+		return ""
+	}
+	return header
 }
 
 // Read reads content. It ends with io.EOF only when all of it has come;

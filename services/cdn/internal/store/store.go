@@ -41,10 +41,13 @@ var ErrAbsent = errors.New("not on disk")
 // different tasks; for one task the caller keeps writers apart.
 type Store struct {
 	root string
+	// lock is the open root, locked for as long as the Store is in use.
+	lock *os.File
 }
 
 // Open makes the cache directory under home, if it is not there, and makes
-// sure that it can be written.
+// sure that it can be written and that no other process writes it: two of them
+// would take each other's half-made files for leftovers. The caller closes it.
 func Open(home string) (*Store, error) {
 	root := filepath.Join(home, "repo", "download")
 	if err := os.MkdirAll(root, dirMode); err != nil {
@@ -57,7 +60,34 @@ func Open(home string) (*Store, error) {
 	if err := errors.Join(probe.Close(), os.Remove(probe.Name())); err != nil {
 		return nil, fmt.Errorf("trying the cache directory: %w", err)
 	}
-	return &Store{root: root}, nil
+	held, err := lock(root)
+	if err != nil {
+		return nil, err
+	}
+	return &Store{root: root, lock: held}, nil
+}
+
+// Close lets another process use the directory.
+func (s *Store) Close() error {
+	if err := s.lock.Close(); err != nil {
+		return fmt.Errorf("closing the cache directory: %w", err)
+	}
+	return nil
+}
+
+// lock takes the directory until the file it gives is closed, or the process
+// ends. A file system that has no such locks goes without.
+func lock(root string) (*os.File, error) {
+	dir, err := os.Open(root)
+	if err != nil {
+		return nil, fmt.Errorf("opening the cache directory: %w", err)
+	}
+	err = syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		_ = dir.Close() // only opened
+		return nil, fmt.Errorf("the cache directory %s is in use by another process", root)
+	}
+	return dir, nil
 }
 
 // Remove deletes all files of a task. What is not there is no error; a reader

@@ -1,6 +1,7 @@
 package request
 
 import (
+	"crypto/x509"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -115,30 +116,56 @@ func checkPath(path string) error {
 	return checkText("path", path, maxPath)
 }
 
-func checkMD5(name, text string) (string, error) {
-	text = strings.ToLower(text)
-	if text != "" && !piece.IsMD5(text) {
-		return "", rpcerr.Invalid("%s is not an MD5 in hex", name)
+// checkMD5 wants small letters: dfget compares what it was given with small
+// letters at the end, and then reports success without leaving the file.
+func checkMD5(name, text string) error {
+	switch {
+	case text == "", piece.IsMD5(text):
+		return nil
+	case piece.IsMD5(strings.ToLower(text)):
+		return rpcerr.Invalid("%s has capital letters, with which no client accepts the file", name)
 	}
-	return text, nil
+	return rpcerr.Invalid("%s is not an MD5 in hex", name)
 }
 
-// checkHeaders gives the headers as "Name: value", without the empty ones,
-// which the source has never seen either. Values are not repeated in errors:
-// they may be credentials.
+// checkHeaders gives the headers as "Name: value", without the empty ones and
+// those without a colon, which the source has never seen either. Values are
+// not repeated in errors: they may be credentials.
 func checkHeaders(headers []string) ([]string, error) {
 	var clean []string
+	ranges := 0
 	for i, h := range headers {
 		name, value, ok := strings.Cut(h, ":")
 		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
-		if !ok || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
+		switch {
+		case !ok:
+			continue
+		case !httpguts.ValidHeaderFieldName(name), !httpguts.ValidHeaderFieldValue(value):
 			return nil, rpcerr.Invalid("headers[%d] is not of the form \"Name: value\"", i)
+		case value == "":
+			continue
+		case strings.EqualFold(name, "Host") && !httpguts.ValidHostHeader(value):
+			return nil, rpcerr.Invalid("headers[%d] names no host", i)
+		case strings.EqualFold(name, "Range"):
+			ranges++
 		}
-		if value != "" {
-			clean = append(clean, name+": "+value)
-		}
+		clean = append(clean, name+": "+value)
+	}
+	if ranges > 1 {
+		return nil, rpcerr.Invalid("headers have more than one Range")
 	}
 	return clean, nil
+}
+
+// checkRootCAs is done here, too, so that nothing is begun for a source that
+// nobody can ask.
+func checkRootCAs(certificates [][]byte) error {
+	for i, c := range certificates {
+		if !x509.NewCertPool().AppendCertsFromPEM(c) {
+			return rpcerr.Invalid("rootCAs[%d] holds no PEM certificate", i)
+		}
+	}
+	return nil
 }
 
 func checkPiece(name, text string) (Piece, error) {

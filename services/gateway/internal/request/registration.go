@@ -79,8 +79,7 @@ func newSource(in *dfgetv1.RegisterPeerRequest) (Source, error) {
 	if err := checkURL("rawUrl", in.GetRawUrl()); err != nil {
 		return Source{}, err
 	}
-	md5, err := checkMD5("md5", in.GetMd5())
-	if err != nil {
+	if err := errors.Join(checkMD5("md5", in.GetMd5()), checkRootCAs(in.GetRootCas())); err != nil {
 		return Source{}, err
 	}
 	headers, err := checkHeaders(in.GetHeaders())
@@ -88,7 +87,7 @@ func newSource(in *dfgetv1.RegisterPeerRequest) (Source, error) {
 		return Source{}, err
 	}
 	return Source{
-		URL: in.GetRawUrl(), Headers: headers, MD5: md5,
+		URL: in.GetRawUrl(), Headers: headers, MD5: in.GetMd5(),
 		Insecure: in.GetInsecure(), RootCAs: in.GetRootCas(),
 	}, nil
 }

@@ -27,11 +27,13 @@ func good() *dfgetv1.RegisterPeerRequest {
 
 func TestTaskIsNamedByWhatIsAskedFor(t *testing.T) {
 	for name, change := range map[string]func(*dfgetv1.RegisterPeerRequest){
-		taskid.Compute("http://h/f", "", "", nil):                          func(in *dfgetv1.RegisterPeerRequest) { in.TaskId, in.FileLength, in.AsSeed = "x", -9, true },
-		taskid.Compute("http://h/g", "", "", nil):                          func(in *dfgetv1.RegisterPeerRequest) { in.TaskUrl = "http://h/g" },
-		taskid.Compute("http://h/f", "", "i", nil):                         func(in *dfgetv1.RegisterPeerRequest) { in.Identifier = "i" },
-		taskid.Compute("http://h/f", strings.Repeat("ab", 16), "", nil):    func(in *dfgetv1.RegisterPeerRequest) { in.Md5, in.Identifier = strings.Repeat("aB", 16), "i" },
-		taskid.Compute("http://h/f", "", "", []string{"Range: bytes=0-9"}): func(in *dfgetv1.RegisterPeerRequest) { in.Headers = []string{"range:bytes=0-9", "X: ", "Y: z"} },
+		taskid.Compute("http://h/f", "", "", nil):                       func(in *dfgetv1.RegisterPeerRequest) { in.TaskId, in.FileLength, in.AsSeed = "x", -9, true },
+		taskid.Compute("http://h/g", "", "", nil):                       func(in *dfgetv1.RegisterPeerRequest) { in.TaskUrl = "http://h/g" },
+		taskid.Compute("http://h/f", "", "i", nil):                      func(in *dfgetv1.RegisterPeerRequest) { in.Identifier = "i" },
+		taskid.Compute("http://h/f", strings.Repeat("ab", 16), "", nil): func(in *dfgetv1.RegisterPeerRequest) { in.Md5, in.Identifier = strings.Repeat("ab", 16), "i" },
+		taskid.Compute("http://h/f", "", "", []string{"Range: bytes=0-9"}): func(in *dfgetv1.RegisterPeerRequest) {
+			in.Headers = []string{"range:bytes=0-9", "X: ", "Y: z", "no colon"}
+		},
 	} {
 		in := good()
 		change(in)
@@ -40,6 +42,7 @@ func TestTaskIsNamedByWhatIsAskedFor(t *testing.T) {
 		require.Equal(t, request.TaskID(name), r.Task)
 		require.Equal(t, "http://h/f", r.Source.URL)
 		require.NotContains(t, r.Source.Headers, "X: ")
+		require.NotContains(t, r.Source.Headers, "no colon")
 	}
 }
 
@@ -48,7 +51,7 @@ func TestCredentialsAreNotRepeated(t *testing.T) {
 		func(in *dfgetv1.RegisterPeerRequest) { in.RawUrl = "http://user:secret@h:x/" },
 		func(in *dfgetv1.RegisterPeerRequest) { in.RawUrl = "ftp://user:secret@h/" },
 		func(in *dfgetv1.RegisterPeerRequest) { in.Headers = []string{"Authorization: secret\x00"} },
-		func(in *dfgetv1.RegisterPeerRequest) { in.Headers = []string{"secret"} },
+		func(in *dfgetv1.RegisterPeerRequest) { in.Headers = []string{"Host: secret/"} },
 	} {
 		in := good()
 		change(in)
@@ -56,6 +59,16 @@ func TestCredentialsAreNotRepeated(t *testing.T) {
 		require.Error(t, err)
 		require.NotContains(t, err.Error(), "secret")
 	}
+}
+
+// TestCapitalMD5 is refused rather than taken for the same in small letters:
+// dfget would report success and leave no file.
+func TestCapitalMD5(t *testing.T) {
+	in := good()
+	in.Md5 = strings.Repeat("AB", 16)
+	_, err := request.NewRegistration(in)
+	require.Equal(t, codes.InvalidArgument, rpcerr.From(err).Code)
+	require.ErrorContains(t, err, "capital")
 }
 
 func TestPullsThatClientsSend(t *testing.T) {

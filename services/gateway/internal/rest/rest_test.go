@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
@@ -64,4 +66,32 @@ func TestReady(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, get())
 	state = nil
 	require.Equal(t, http.StatusOK, get())
+}
+
+// A client that sends half a request must not make a stop a failure.
+func TestStopCutsOffHalfRequests(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	h, err := rest.NewHandler(rest.Config{MaxBody: 1 << 20}, rest.Deps{Service: broken{}, Log: zap.NewNop(), Metrics: registry, Gatherer: registry})
+	require.NoError(t, err)
+	reached := make(chan struct{})
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(reached)
+		h.ServeHTTP(w, r)
+	})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	server := rest.NewServer(handler, zap.NewNop(), time.Millisecond, func() {})
+	go func() { ended <- server.Run(ctx, listener) }()
+
+	client, err := net.Dial("tcp", listener.Addr().String())
+	require.NoError(t, err)
+	defer func() { _ = client.Close() }()
+	_, err = client.Write([]byte("POST /peer/registry HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n{"))
+	require.NoError(t, err)
+	<-reached
+	cancel()
+	require.NoError(t, <-ended)
 }

@@ -41,7 +41,8 @@ func NewServer(handler http.Handler, log *zap.Logger, budget time.Duration, rele
 }
 
 // Run serves l until ctx ends, then answers what is under way, for at most the
-// budget and two seconds. It returns the first error.
+// budget and two seconds; a client that has not sent all of its request by then
+// is cut off, which is no error. It returns the first error.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	log, err := zap.NewStdLogAt(s.log, zap.DebugLevel) // what clients do wrong on a connection
 	if err != nil {
@@ -75,13 +76,13 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		err = s.stop(server, hardStop)
 	}
 	if err != nil {
-		_ = server.Close()
-		err = fmt.Errorf("stopping REST: %w", err)
+		s.log.Warn("cutting off requests that did not end in time", zap.Error(err))
+		_ = server.Close() // closed they are
 	}
-	if served := <-ended; err == nil && !errors.Is(served, http.ErrServerClosed) {
-		err = fmt.Errorf("serving REST on %s: %w", l.Addr(), served)
+	if served := <-ended; !errors.Is(served, http.ErrServerClosed) {
+		return fmt.Errorf("serving REST on %s: %w", l.Addr(), served)
 	}
-	return err
+	return nil
 }
 
 // stop waits for the requests under way, for no longer than limit.

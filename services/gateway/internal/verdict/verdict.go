@@ -5,7 +5,7 @@
 //	                        register      pull            anything else
 //	source not there        607           610             by its gRPC code
 //	source wants to know    608           610             by its gRPC code
-//	source broken           502           610             by its gRPC code
+//	source broken           607           610             by its gRPC code
 //	cluster can repair it   503           602             503
 //	all else                by its gRPC code
 //
@@ -84,10 +84,10 @@ func known(call Call, e *rpcerr.Error) int32 {
 		return SourceError
 	case call == Pull && repairable(e):
 		return Wait
-	case call == Register && (e.Reason == rpcerr.SourceNotFound || e.Reason == rpcerr.SourceUnreachable):
-		return SourceUnreachable
 	case call == Register && e.Reason == rpcerr.SourceAuthRequired:
 		return SourceAuth
+	case call == Register && fromSource(e.Reason):
+		return SourceUnreachable
 	}
 	return 0
 }

@@ -19,7 +19,9 @@ var ErrInvalid = errors.New("not acceptable")
 const (
 	maxID   = 255
 	maxText = 255
-	maxURL  = 16 << 10
+	// maxURL is what the gateway lets clients ask for.
+	maxURL       = 32 << 10
+	maxValidator = 16 << 10
 )
 
 // CheckID accepts member ids: 1 to 255 characters of [A-Za-z0-9.:_-]. Ids are
@@ -98,7 +100,7 @@ func (s Source) Check() error {
 		return fmt.Errorf("source length %d: %w", s.Length, ErrInvalid)
 	}
 	for _, text := range []string{s.ETag, s.LastModified} {
-		if len(text) > maxURL || !utf8.ValidString(text) {
+		if len(text) > maxValidator || !utf8.ValidString(text) {
 			return fmt.Errorf("source validator %.80q: %w", text, ErrInvalid)
 		}
 	}

@@ -55,6 +55,15 @@ func FuzzCheckEndpoint(f *testing.F) {
 	})
 }
 
+func TestLongURLs(t *testing.T) {
+	const longest = 32 << 10
+	long := "http://h/" + strings.Repeat("a", longest-len("http://h/"))
+	_, err := record.StripURL(long)
+	require.NoError(t, err)
+	_, err = record.StripURL(long + "a")
+	require.ErrorIs(t, err, record.ErrInvalid)
+}
+
 func TestStripURLKeepsBytes(t *testing.T) {
 	got, err := record.StripURL("http://u:p@h/a%2fb|c?sig=%7e+@#f")
 	require.NoError(t, err)

@@ -136,11 +136,14 @@ func (f *Follower) once(ctx context.Context, taskID, taskURL string, source Sour
 	}
 	for whole := false; ; {
 		event, err := stream.Recv()
-		if errors.Is(err, io.EOF) && whole {
+		switch {
+		case errors.Is(err, io.EOF) && whole:
 			return owner.ID, nil
-		}
-		if err != nil {
-			return owner.ID, fmt.Errorf("seeding at %s: %w", owner.ID, err)
+		case errors.Is(err, io.EOF):
+			return owner.ID, rpcerr.New(codes.Unavailable, "", "the CDN ended before it had told everything")
+		case err != nil:
+			// Clients are shown this text: what the CDN said, not how it came.
+			return owner.ID, rpcerr.From(err)
 		}
 		if err := deliver(ctx, event, sink); err != nil {
 			return owner.ID, err
