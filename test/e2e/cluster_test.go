@@ -27,7 +27,7 @@ func TestThreeSupernodesFetchOnce(t *testing.T) {
 	o := source(t)
 	f, sum := file(20_000_000, 11)
 	o.Put("/f", f)
-	tally := download(t, sum, peers(t, 60, o.URL("/f"), addresses(nodes)...))
+	tally := download(t, sum, peers(t, 30, o.URL("/f"), addresses(nodes)...))
 	onlyCodesOfAHealthyCluster(t, tally)
 	require.EqualValues(t, 1, o.Stats("/f").Bodies)
 	require.EqualValues(t, f.Size, o.Stats("/f").BytesSent)
@@ -53,7 +53,7 @@ func TestTwelveProcessesFetchOnce(t *testing.T) {
 	o := source(t)
 	f, sum := file(20_000_000, 12)
 	o.Put("/f", f)
-	tally := download(t, sum, peers(t, 60, o.URL("/f"), services.Gateways...))
+	tally := download(t, sum, peers(t, 30, o.URL("/f"), services.Gateways...))
 	onlyCodesOfAHealthyCluster(t, tally)
 	require.EqualValues(t, 1, o.Stats("/f").Bodies)
 	for _, endpoint := range services.RPC {

@@ -79,7 +79,7 @@ func TestBadInputIsRefusedAndHarmsNothing(t *testing.T) {
 		"port too low": with("port", 14999), "port too high": with("port", 65001), "port negative": with("port", -1), "port huge": with("port", 1<<40),
 		"ftp": with("rawUrl", "ftp://h/f"), "no host": with("rawUrl", "http:///f"), "no scheme": with("rawUrl", "h/f"), "file": with("rawUrl", "file:///etc/passwd"),
 		"slash in cid": with("cid", "a/b"), "dots in cid": with("cid", "a..b"), "path with dots": with("path", "/peer/../x"), "md5 that is none": with("md5", "xyz"),
-		"header that is none": with("headers", []string{"no colon"}), "root that is none": with("rootCAs", []string{"%%%"}),
+		"two ranges": with("headers", []string{"Range: bytes=0-1", "Range: bytes=2-3"}), "root that is none": with("rootCAs", []string{"%%%"}),
 	} {
 		status, e := send(t, http.MethodPost, base+"/peer/registry", body)
 		require.Equal(t, 400, status, "%s: %+v", name, e)

@@ -32,6 +32,13 @@ func (b *Budget) Take(instance string, n int64, force bool) bool {
 	return true
 }
 
+// Spare tells whether an instance has less than half of its limit under way.
+func (b *Budget) Spare(instance string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used[instance] < b.limit/2
+}
+
 // Give returns n bytes that were taken.
 func (b *Budget) Give(instance string, n int64) {
 	b.mu.Lock()

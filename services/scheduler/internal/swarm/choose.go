@@ -9,9 +9,10 @@ import (
 )
 
 const (
-	// crowd is how many peers fetch one piece from the CDN at the same time
+	// crowd is how many peers fetch one piece from a busy CDN at the same time
 	// before the others wait for a copy of theirs: what is on its way to
-	// several peers will be had from them in a moment.
+	// several peers will be had from them in a moment. While the CDN has
+	// bandwidth to spare nobody waits.
 	crowd = 3
 	// fresh is how long a transfer counts for that: one that takes longer is
 	// slow, and nobody waits for it.
@@ -23,7 +24,7 @@ const (
 	scan = 64
 	// stale is how long a peer must have had a piece running before it may
 	// be told again.
-	stale = 5 * time.Second
+	stale = 2 * time.Second
 )
 
 // Offer chooses what the peer fetches next, at most as many pieces as it has
@@ -137,7 +138,7 @@ func (s *Swarm) cdnFree(p *Peer, ch *chunk, now time.Time) bool {
 	if s.cdn == nil || !ch.landed || now.Before(p.avoids[cdnKey]) {
 		return false
 	}
-	if now.Before(p.cdnOnlyUntil) {
+	if now.Before(p.cdnOnlyUntil) || s.budget.Spare(s.cdn.Instance) {
 		return true
 	}
 	soon := 0

@@ -45,9 +45,9 @@ type Peer struct {
 
 const (
 	// writeGrace is how long after a semi-success a piece counts as written
-	// when no report says so: clients write within milliseconds, and the
-	// report may be lost.
-	writeGrace = time.Second
+	// when no report says so. The report follows the writing, which takes a
+	// busy machine seconds; others who come too early get other bytes.
+	writeGrace = 10 * time.Second
 	// avoidFor is how long a peer takes nothing from one that failed it.
 	avoidFor = 30 * time.Second
 	// blockAfter failures in a row nobody takes anything from a peer, for blockFor.

@@ -329,3 +329,41 @@ func TestEverybodyFinishesWhateverHappens(t *testing.T) {
 		require.True(t, b.Take("cdn", 16*size, false), "seed %d: bytes are still booked", seed)
 	}
 }
+
+func TestNobodyWaitsForATradeWhileTheCDNHasBandwidthToSpare(t *testing.T) {
+	for name, c := range map[string]struct{ limit, served int }{
+		"to spare": {limit: 100, served: 6},
+		"busy":     {limit: 5, served: crowd},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSwarm(t, 1, "a", "b", "c", "d", "e", "f")
+			s.budget = budget.New(int64(c.limit) * size)
+			served := 0
+			for _, id := range []string{"a", "b", "c", "d", "e", "f"} {
+				served += len(s.Offer(id, start))
+			}
+			require.Equal(t, c.served, served)
+			if name == "busy" {
+				require.NotEmpty(t, s.Offer("f", start.Add(fresh)), "nobody waits for slow ones")
+			}
+		})
+	}
+}
+
+func TestTasksShareTheBudgetOfACDNButNoneIsLockedOut(t *testing.T) {
+	shared := budget.New(16 * size)
+	busy := newSwarm(t, 16)
+	busy.budget = shared
+	for i := range 4 {
+		id := fmt.Sprint("busy", i)
+		busy.AddPeer(peerInfo(id, i), start)
+		require.Len(t, busy.Offer(id, start), 4)
+	}
+	other := newSwarm(t, 20, "x", "y", "z")
+	other.budget = shared
+	given := 0
+	for _, id := range []string{"x", "y", "z"} {
+		given += len(other.Offer(id, start))
+	}
+	require.Equal(t, floor, given)
+}
