@@ -22,19 +22,21 @@ import (
 const readyTimeout = time.Second
 
 // Handler answers /healthz, /readyz, /metrics and /version, and /debug/pprof/
-// when profiler is set. ready says whether the process can do its work; its
-// error is shown.
+// when profiler is set. ready says whether the process can do its work, and
+// its error is shown; nil means always.
 func Handler(gatherer prometheus.Gatherer, ready func(context.Context) error, profiler bool) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("OK")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 		defer cancel()
-		if err := ready(ctx); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
+		if ready != nil {
+			if err := ready(ctx); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
+			}
 		}
-		_, _ = fmt.Fprintln(w, "ok")
+		_, _ = w.Write([]byte("OK"))
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {

@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -104,11 +103,7 @@ func ConfigFrom(s *settings.Settings) Config {
 		cfg.EmbeddedDir = filepath.Join(s.HomeDir, "etcd")
 		return cfg
 	}
-	for _, endpoint := range strings.Split(s.EtcdAddress, ",") {
-		if endpoint = strings.TrimSpace(endpoint); endpoint != "" {
-			cfg.Endpoints = append(cfg.Endpoints, endpoint)
-		}
-	}
+	cfg.Endpoints = settings.List(s.EtcdAddress)
 	return cfg
 }
 

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
+	"github.com/supernode-ha/supernode/pkg/adminhttp"
 	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
 	"github.com/supernode-ha/supernode/services/gateway/internal/wire"
 )
@@ -74,9 +75,10 @@ func NewHandler(cfg Config, deps Deps) (*Handler, error) {
 	if err := dfgetv1.RegisterDfgetServiceHandlerServer(context.Background(), mux, deps.Service); err != nil {
 		return nil, fmt.Errorf("registering the calls of clients: %w", err)
 	}
-	h.routes = routes(mux, deps)
+	operators := adminhttp.Handler(deps.Gatherer, deps.Ready, cfg.Profiler)
+	h.routes = routes(mux, operators)
 	if cfg.Profiler {
-		h.pprof = profiler()
+		h.pprof = profiler(operators)
 	}
 	return h, nil
 }

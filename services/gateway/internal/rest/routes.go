@@ -1,25 +1,15 @@
 package rest
 
 import (
-	"context"
-	"encoding/json"
 	"net/http"
-	"net/http/pprof"
-	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/supernode-ha/supernode/api/openapi"
 	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
-	"github.com/supernode-ha/supernode/pkg/buildinfo"
-	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
 )
-
-// readyLimit bounds how long a probe waits for an answer.
-const readyLimit = 2 * time.Second
 
 // route is where a path leads.
 type route struct {
@@ -47,8 +37,9 @@ func (r route) allow() string {
 }
 
 // routes are all paths but the profiler's. Those of clients are the ones that
-// proto/http.yaml gives to grpc-gateway; calls is its mux.
-func routes(calls http.Handler, deps Deps) map[string]route {
+// proto/http.yaml gives to grpc-gateway; calls is its mux. operators answers
+// what every process of ours is asked.
+func routes(calls, operators http.Handler) map[string]route {
 	all := make(map[string]route)
 	call := func(method, path string, query proto.Message) {
 		rt := route{label: path, method: method, handler: calls}
@@ -69,68 +60,26 @@ func routes(calls http.Handler, deps Deps) map[string]route {
 	probe := func(path string, handler http.Handler) {
 		all[path] = route{label: path, method: http.MethodGet, probe: true, handler: handler}
 	}
-	probe("/_ping", text("OK"))
-	probe("/healthz", text("OK"))
-	probe("/readyz", ready(deps.Ready))
-	probe("/version", http.HandlerFunc(version))
-	probe("/metrics", promhttp.HandlerFor(deps.Gatherer, promhttp.HandlerOpts{}))
-	probe("/openapi.json", document(openapi.JSON()))
+	probe("/_ping", answer("text/plain; charset=utf-8", []byte("OK")))
+	probe("/openapi.json", answer("application/json", openapi.JSON()))
+	for _, path := range []string{"/healthz", "/readyz", "/version", "/metrics"} {
+		probe(path, operators)
+	}
 	return all
 }
 
-func text(s string) http.Handler {
+func answer(contentType string, text []byte) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		_, _ = w.Write([]byte(s))
-	})
-}
-
-func document(b []byte) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(b)
-	})
-}
-
-func version(w http.ResponseWriter, r *http.Request) {
-	b, err := json.Marshal(buildinfo.Get())
-	if err != nil { // strings always have a form
-		b = []byte(`{}`)
-	}
-	document(append(b, '\n')).ServeHTTP(w, r)
-}
-
-func ready(check func(context.Context) error) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if check != nil {
-			ctx, cancel := context.WithTimeout(r.Context(), readyLimit)
-			defer cancel()
-			if err := check(ctx); err != nil {
-				fail(w, verdict.HTTP(http.StatusServiceUnavailable, "not ready: "+err.Error()))
-				return
-			}
-		}
-		text("OK").ServeHTTP(w, r)
+		w.Header().Set("Content-Type", contentType)
+		_, _ = w.Write(text)
 	})
 }
 
 // profiler serves /debug/pprof/. A profile takes as long as it is asked to, so
 // the server's limits are lifted for it.
-func profiler() *route {
-	handler := func(w http.ResponseWriter, r *http.Request) {
+func profiler(operators http.Handler) *route {
+	return &route{label: "/debug/pprof/", handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // else the profile ends with it
-		switch strings.TrimPrefix(r.URL.Path, "/debug/pprof/") {
-		case "cmdline":
-			pprof.Cmdline(w, r)
-		case "profile":
-			pprof.Profile(w, r)
-		case "symbol":
-			pprof.Symbol(w, r)
-		case "trace":
-			pprof.Trace(w, r)
-		default:
-			pprof.Index(w, r)
-		}
-	}
-	return &route{label: "/debug/pprof/", handler: http.HandlerFunc(handler)}
+		operators.ServeHTTP(w, r)
+	})}
 }
