@@ -43,7 +43,7 @@ func TestServersShareAPortOnDifferentAddresses(t *testing.T) {
 }
 
 func TestForeignAddressIsServedOnAll(t *testing.T) {
-	ip, err := netaddr.Advertise("192.0.2.1") // a documentation address: never this machine's
+	ip, err := netaddr.Advertise("198.51.100.254") // a documentation address: never this machine's
 	require.NoError(t, err)
 	l, err := netaddr.Listen(ip, 0)
 	require.NoError(t, err)

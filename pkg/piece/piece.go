@@ -83,20 +83,20 @@ func Range(num, size int32) string {
 func ParseRange(s string) (num, size int32, err error) {
 	firstText, lastText, ok := strings.Cut(s, "-")
 	if !ok {
-		return 0, 0, fmt.Errorf("range %.64q: %w", s, ErrRange)
+		return 0, 0, fmt.Errorf("%.64q: %w", s, ErrRange)
 	}
 	first, err1 := strconv.ParseUint(firstText, 10, 63)
 	last, err2 := strconv.ParseUint(lastText, 10, 63)
 	if err1 != nil || err2 != nil || last < first {
-		return 0, 0, fmt.Errorf("range %.64q: %w", s, ErrRange)
+		return 0, 0, fmt.Errorf("%.64q: %w", s, ErrRange)
 	}
 	length := last - first + 1
 	if length <= WrapLength || length > lengthMask || first%length != 0 || first/length > math.MaxInt32 {
-		return 0, 0, fmt.Errorf("range %.64q: %w", s, ErrRange)
+		return 0, 0, fmt.Errorf("%.64q: %w", s, ErrRange)
 	}
 	num, size = int32(first/length), int32(length)
 	if Range(num, size) != s { // leading zeros, plus signs
-		return 0, 0, fmt.Errorf("range %.64q: %w", s, ErrRange)
+		return 0, 0, fmt.Errorf("%.64q: %w", s, ErrRange)
 	}
 	return num, size, nil
 }
