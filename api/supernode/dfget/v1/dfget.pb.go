@@ -482,7 +482,9 @@ func (x *PullPiecesRequest) GetTaskId() string {
 	return ""
 }
 
-// PullPiecesResponse is the answer to a pull.
+// PullPiecesResponse is the answer to a pull. In JSON, what the answer is about
+// stands under data: {"code":600,"data":{"md5":…,"fileLength":…}} or
+// {"code":601,"data":[{"range":…},…]}.
 type PullPiecesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// code is 600, 601, 602 or 610.
@@ -574,12 +576,13 @@ type isPullPiecesResponse_Data interface {
 }
 
 type PullPiecesResponse_Finish struct {
-	// finish comes with 600.
+	// finish comes with 600; in JSON it stands under the name data.
 	Finish *FinishData `protobuf:"bytes,3,opt,name=finish,proto3,oneof"`
 }
 
 type PullPiecesResponse_Pieces struct {
-	// pieces come with 601, as a plain array.
+	// pieces come with 601; in JSON they stand under the name data, as a plain
+	// array.
 	Pieces *PieceList `protobuf:"bytes,4,opt,name=pieces,proto3,oneof"`
 }
 
