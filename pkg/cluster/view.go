@@ -16,6 +16,10 @@ import (
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 )
 
+// firstListWithin is how long a registry may take for its first list before
+// another is asked: one that cannot read its store has none, and is silent.
+const firstListWithin = 5 * time.Second
+
 // View is who is in the cluster, as last heard from the registry. While the
 // registry is silent it stays as it was. It is safe for concurrent use.
 type View struct {
@@ -38,9 +42,13 @@ func NewView(registry registryv1.RegistryServiceClient, log *zap.Logger, roles .
 
 // Run follows the registry until ctx ends.
 func (v *View) Run(ctx context.Context) error {
+	warned := false
 	for ctx.Err() == nil {
-		if err := v.follow(ctx); err != nil && ctx.Err() == nil {
+		told, err := v.follow(ctx)
+		warned = warned && !told
+		if err != nil && ctx.Err() == nil && !warned {
 			v.log.Warn("lost the list of members; going on with the last one", zap.Error(err))
+			warned = true
 		}
 		select {
 		case <-ctx.Done():
@@ -50,21 +58,26 @@ func (v *View) Run(ctx context.Context) error {
 	return nil
 }
 
-func (v *View) follow(ctx context.Context) error {
+// follow takes lists until the stream ends, and says whether there was any.
+func (v *View) follow(ctx context.Context) (told bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	silent := time.AfterFunc(firstListWithin, cancel)
+	defer silent.Stop()
 	stream, err := v.registry.WatchMembers(ctx, &registryv1.WatchMembersRequest{Roles: v.roles})
 	if err != nil {
-		return fmt.Errorf("watching members: %w", err)
+		return false, fmt.Errorf("watching members: %w", err)
 	}
 	for {
 		list, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return told, nil
 		}
 		if err != nil {
-			return fmt.Errorf("watching members: %w", err)
+			return told, fmt.Errorf("watching members: %w", err)
 		}
+		silent.Stop()
+		told = true
 		v.take(list.GetMembers())
 	}
 }

@@ -35,8 +35,8 @@ type Set struct {
 }
 
 // Load reads the environment and the file into the flags that were not given
-// on the command line. A file that is not there is no error unless required.
-// It returns what in the file had no effect.
+// on the command line. A file that is not there is no error unless required,
+// and a variable that is empty counts as one that is not set. It returns what in the file had no effect.
 func (s *Set) Load(file string, required bool) (unused []string, err error) {
 	values, err := read(file, required)
 	if err != nil {
@@ -49,13 +49,13 @@ func (s *Set) Load(file string, required bool) (unused []string, err error) {
 		if f.Changed {
 			return
 		}
-		place, value := s.EnvName(f.Name), ""
-		value, ok := os.LookupEnv(place)
-		if !ok {
-			place, value, ok = file+": "+s.Keys[f.Name], fromFile, inFile
-		}
-		if !ok {
-			return
+		place := s.EnvName(f.Name)
+		value := os.Getenv(place)
+		if value == "" {
+			if !inFile {
+				return
+			}
+			place, value = file+": "+s.Keys[f.Name], fromFile
 		}
 		if err := f.Value.Set(value); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %q: %w", place, value, err))
@@ -79,7 +79,8 @@ func (s *Set) EnvName(flag string) string {
 	return s.EnvPrefix + "_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// read gives the scalars of a YAML file by their dotted lower-case keys.
+// read gives the scalars of a YAML file by their dotted lower-case keys, those
+// of a list with commas between.
 func read(file string, required bool) (map[string]string, error) {
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) && !required {
@@ -98,19 +99,24 @@ func read(file string, required bool) (map[string]string, error) {
 }
 
 func flatten(prefix string, v any, into map[string]string) {
-	branch, ok := v.(map[string]any)
-	if !ok {
-		if v != nil {
-			into[prefix] = fmt.Sprint(v)
+	switch v := v.(type) {
+	case nil:
+	case map[string]any:
+		for name, child := range v {
+			key := strings.ToLower(name)
+			if prefix != "" {
+				key = prefix + "." + key
+			}
+			flatten(key, child, into)
 		}
-		return
-	}
-	for name, child := range branch {
-		key := strings.ToLower(name)
-		if prefix != "" {
-			key = prefix + "." + key
+	case []any:
+		items := make([]string, len(v))
+		for i, item := range v {
+			items[i] = fmt.Sprint(item)
 		}
-		flatten(key, child, into)
+		into[prefix] = strings.Join(items, ",")
+	default:
+		into[prefix] = fmt.Sprint(v)
 	}
 }
 

@@ -62,7 +62,8 @@ func (g *Group) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case p := <-first:
-		if p.err == nil {
+		// Nobody has cancelled it: that it says so is no excuse.
+		if p.err == nil || errors.Is(p.err, context.Canceled) {
 			early = fmt.Errorf("%s ended by itself", p.name)
 		}
 	}

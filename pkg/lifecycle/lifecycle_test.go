@@ -42,9 +42,11 @@ func TestPartThatFailsStopsTheOthers(t *testing.T) {
 }
 
 func TestPartThatEndsByItselfIsAnError(t *testing.T) {
-	g := lifecycle.NewGroup(zap.NewNop(), time.Minute)
-	g.Add("front", func(context.Context) error { return nil })
-	require.ErrorContains(t, g.Run(t.Context()), "front ended by itself")
+	for _, end := range []error{nil, context.Canceled} {
+		g := lifecycle.NewGroup(zap.NewNop(), time.Minute)
+		g.Add("front", func(context.Context) error { return end })
+		require.ErrorContains(t, g.Run(t.Context()), "front ended by itself")
+	}
 }
 
 func TestPartThatDoesNotStopIsLeftBehind(t *testing.T) {

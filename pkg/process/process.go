@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"time"
 
@@ -55,8 +56,12 @@ func Command(name, short string, build func(context.Context, *Process) error, gr
 	cmd := &cobra.Command{Use: name, Short: short, Args: cobra.NoArgs, SilenceUsage: true}
 	s, set := settings.Bind(cmd.PersistentFlags(), groups...)
 	load := func() ([]string, error) {
-		file := cmd.PersistentFlags().Lookup("config")
-		unused, err := set.Load(s.ConfigFile, file.Changed)
+		// Which file it is must be known before the environment is read.
+		required := cmd.PersistentFlags().Changed("config")
+		if file := os.Getenv(set.EnvName("config")); file != "" && !required {
+			s.ConfigFile, required = file, true
+		}
+		unused, err := set.Load(s.ConfigFile, required)
 		return unused, errors.Join(err, s.Check())
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -103,7 +103,8 @@ func (p *Pool) Close() error {
 
 // options are those of every connection between our processes. A peer that is
 // stopped without closing its sockets is found out by the keep-alive within
-// about 5 s, and one that comes back is tried again within 2 s.
+// about 13 s (gRPC probes every 10 s at most), so calls need deadlines of their
+// own; one that comes back is tried again within 2 s.
 func options() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),

@@ -191,6 +191,9 @@ func (s *Settings) Check() error {
 			errs = append(errs, fmt.Errorf("%s %d: want 0 to 65535", name, port))
 		}
 	}
+	if len(s.NodeID) > maxNodeID || strings.ContainsFunc(s.NodeID, notOfNodeID) {
+		errs = append(errs, fmt.Errorf("--node-id %.80q: want up to %d characters of [A-Za-z0-9.:_-]", s.NodeID, maxNodeID))
+	}
 	switch s.CDNPattern {
 	case "", "local":
 	case "source":
@@ -205,6 +208,17 @@ func (s *Settings) Check() error {
 		errs = append(errs, fmt.Errorf("--system-bandwidth %s leaves nothing of --max-bandwidth %s", &s.SystemBandwidth, &s.MaxBandwidth))
 	}
 	return errors.Join(errs...)
+}
+
+// maxNodeID is what the registry takes.
+const maxNodeID = 255
+
+func notOfNodeID(r rune) bool {
+	switch {
+	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
+		return false
+	}
+	return !strings.ContainsRune(".:_-", r)
 }
 
 // FetchRate is how many bytes a second the sources may send, 0 for no limit.

@@ -95,6 +95,26 @@ func TestFlagBeforeEnvironmentBeforeFileBeforeDefault(t *testing.T) {
 	require.Equal(t, 4, s.DownLimit)
 }
 
+func TestEmptyVariablesAreNotSet(t *testing.T) {
+	file := write(t, "base: {homeDir: /from/file}")
+	for _, name := range []string{"SUPERNODE_HOME_DIR", "SUPERNODE_DEBUG", "SUPERNODE_PORT"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("SUPERNODE_PROFILER", "true")
+	s, _, err := load(t, file)
+	require.NoError(t, err)
+	require.Equal(t, "/from/file", s.HomeDir)
+	require.Equal(t, 8002, s.Port)
+	require.False(t, s.Debug)
+	require.True(t, s.Profiler)
+}
+
+func TestListsOfTheFile(t *testing.T) {
+	s, _, err := load(t, write(t, "base:\n  etcdAddress:\n  - 127.0.0.1:1\n  - 127.0.0.2:1\n"))
+	require.NoError(t, err)
+	require.Equal(t, []string{"127.0.0.1:1", "127.0.0.2:1"}, settings.List(s.EtcdAddress))
+}
+
 func TestWrongValuesAreRefusedWithTheirPlace(t *testing.T) {
 	_, _, err := load(t, write(t, "base: {listenPort: many}"))
 	require.ErrorContains(t, err, "base.listenPort")
@@ -113,6 +133,7 @@ func TestCheckRefusesWhatCannotWork(t *testing.T) {
 		"--cdn-pattern":      {"--cdn-pattern", "x"},
 		"--port":             {"--port", "70000"},
 		"--hold-time":        {"--hold-time", "4s"},
+		"--node-id":          {"--node-id", "a/b"},
 		"--system-bandwidth": {"--max-bandwidth", "10M"},
 	} {
 		s, _, err := load(t, write(t, ""), args...)

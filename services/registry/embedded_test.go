@@ -24,7 +24,7 @@ import (
 func TestEmbeddedKeepsItsData(t *testing.T) {
 	cfg := registry.Config{EmbeddedDir: t.TempDir()}
 	n := startNode(t, cfg)
-	beat(t, n, cdn("c"))
+	beat(t, n, cdn("c"), scheduler("s"))
 	before := resolve(t, n, 1, "s").GetRecord()
 	require.NoError(t, n.stop())
 
@@ -91,8 +91,10 @@ func child(dir string) {
 	go func() {
 		<-service.Ready()
 		ctx := context.Background()
-		if _, err := local.Heartbeat(ctx, &registryv1.HeartbeatRequest{Member: cdn("c")}); err != nil {
-			panic(err)
+		for _, m := range []*registryv1.Member{cdn("c"), scheduler("s")} {
+			if _, err := local.Heartbeat(ctx, &registryv1.HeartbeatRequest{Member: m}); err != nil {
+				panic(err)
+			}
 		}
 		if _, err := local.ResolveTask(ctx, &registryv1.ResolveTaskRequest{TaskId: taskID(1), Url: "http://127.0.0.1/f", SchedulerId: "s"}); err != nil {
 			panic(err)

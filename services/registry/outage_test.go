@@ -77,18 +77,18 @@ func TestEtcdReplacedByAnEmptyOne(t *testing.T) {
 	n := startNode(t, registry.Config{Endpoints: []string{e.client.Host}})
 	w := watch(t, n)
 	for i := range 10 {
-		beat(t, n, cdn("c"))
+		beat(t, n, cdn("c"), scheduler("s"))
 		resolve(t, n, i, "s")
 	}
-	w.until("c")
+	w.until("s", "c")
 	e.stop()
 	e.start(t.TempDir())
 	w.until()
 	awaitStore(t, n, "c")
 	_, err := n.GetTask(bounded(t), &registryv1.GetTaskRequest{TaskId: taskID(1)})
 	require.Equal(t, codes.NotFound, status.Code(err))
-	defer keepAlive(t, n, cdn("c"))()
-	w.until("c")
+	defer keepAlive(t, n, cdn("c"), scheduler("s"))()
+	w.until("s", "c")
 	require.EqualValues(t, 1, resolve(t, n, 1, "s").GetRecord().GetEpoch())
 }
 
@@ -149,7 +149,7 @@ func TestCompactionWhileAway(t *testing.T) {
 func TestUnreadableRecordIsReplaced(t *testing.T) {
 	e := startExternal(t)
 	n := startNode(t, registry.Config{Endpoints: []string{e.client.Host}})
-	defer keepAlive(t, n, cdn("c"))()
+	defer keepAlive(t, n, cdn("c"), scheduler("s"))()
 	_, err := e.raw().Put(bounded(t), "/supernode/v1/tasks/"+taskID(1), "not JSON")
 	require.NoError(t, err)
 	_, err = e.raw().Put(bounded(t), "/supernode/v1/else/where", "not ours")

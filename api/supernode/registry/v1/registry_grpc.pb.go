@@ -56,12 +56,13 @@ type RegistryServiceClient interface {
 	// ResolveTask answers the record of a task and claims what nobody holds:
 	// a task without a record gets one, a record whose owner is no longer a
 	// member gets another owner, a record whose scheduler is no longer a member
-	// gets the caller. All of it in one transaction; whoever loses the race is
-	// answered the winner's record.
+	// gets the caller, who must be one. All of it in one transaction; whoever
+	// loses the race is answered the winner's record.
 	//
 	// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION with reason NO_CDN when no
-	// CDN is READY; UNAVAILABLE while etcd cannot be reached and the task is not
-	// known here.
+	// CDN is READY, or NO_SCHEDULER when something would have to be claimed and
+	// the caller is no member (yet, or any more); UNAVAILABLE while etcd cannot be
+	// reached and the task is not known here.
 	ResolveTask(ctx context.Context, in *ResolveTaskRequest, opts ...grpc.CallOption) (*ResolveTaskResponse, error)
 	// GetTask answers a record as it stands and claims nothing.
 	//
@@ -192,12 +193,13 @@ type RegistryServiceServer interface {
 	// ResolveTask answers the record of a task and claims what nobody holds:
 	// a task without a record gets one, a record whose owner is no longer a
 	// member gets another owner, a record whose scheduler is no longer a member
-	// gets the caller. All of it in one transaction; whoever loses the race is
-	// answered the winner's record.
+	// gets the caller, who must be one. All of it in one transaction; whoever
+	// loses the race is answered the winner's record.
 	//
 	// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION with reason NO_CDN when no
-	// CDN is READY; UNAVAILABLE while etcd cannot be reached and the task is not
-	// known here.
+	// CDN is READY, or NO_SCHEDULER when something would have to be claimed and
+	// the caller is no member (yet, or any more); UNAVAILABLE while etcd cannot be
+	// reached and the task is not known here.
 	ResolveTask(context.Context, *ResolveTaskRequest) (*ResolveTaskResponse, error)
 	// GetTask answers a record as it stands and claims nothing.
 	//

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 
@@ -103,7 +104,7 @@ func TestCopyThatMissesLiveOwnerAndScheduler(t *testing.T) {
 
 func TestCopyThatShowsDeadCDN(t *testing.T) {
 	a, b := twoSides(t)
-	a.join(t, member(record.RoleCDN, "c"))
+	a.join(t, member(record.RoleCDN, "c"), member(record.RoleScheduler, "s"))
 	for _, dead := range []string{"x", "y", "z"} {
 		lease := view.Lease{Member: member(record.RoleCDN, dead), ID: 1, Revision: 1}
 		b.view.Feed(view.Change{Revision: 1, Member: &lease})
@@ -111,12 +112,39 @@ func TestCopyThatShowsDeadCDN(t *testing.T) {
 	require.Equal(t, "c", b.resolve(t, "s").Task.Owner)
 }
 
-func TestCallerThatIsNoMemberYetKeepsItsTask(t *testing.T) {
-	a, _ := twoSides(t)
+func TestCallerThatIsNoMemberClaimsNothing(t *testing.T) {
+	a, b := twoSides(t)
 	a.join(t, member(record.RoleCDN, "c"))
-	first := a.resolve(t, "s")
-	require.Nil(t, first.Scheduler)
-	require.Equal(t, first.Task, a.resolve(t, "s").Task)
+	scheduler := member(record.RoleScheduler, "s")
+	refused := func(from side) {
+		t.Helper()
+		_, err := from.tasks.Resolve(t.Context(), tasks.Wish{ID: id, URL: "http://127.0.0.1/", Scheduler: "s"})
+		require.Equal(t, rpcerr.NoScheduler, rpcerr.ReasonOf(err), "%v", err)
+		require.Equal(t, codes.FailedPrecondition, rpcerr.From(err).Code)
+	}
+	// Not yet,
+	refused(a)
+	_, err := a.tasks.Get(t.Context(), id)
+	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err), "nothing was written")
+	// one whose heartbeat another registry took,
+	a.join(t, scheduler)
+	require.Equal(t, "s", b.resolve(t, "s").Task.Scheduler)
+	// any more, though this copy still shows it,
+	require.NoError(t, b.tasks.Delete(t.Context(), id, 1))
+	require.NoError(t, b.store.Leave(t.Context(), scheduler.Key()))
+	lease := view.Lease{Member: scheduler, ID: 1, Revision: 1}
+	a.view.Replace(view.Snapshot{Revision: 1, Members: []view.Lease{lease}})
+	refused(a)
+	// nor for a task of its own whose owner has gone.
+	a.join(t, scheduler)
+	claimed := a.resolve(t, "s").Task
+	require.NoError(t, a.store.Leave(t.Context(), scheduler.Key()))
+	require.NoError(t, a.store.Leave(t.Context(), claimed.OwnerKey()))
+	a.join(t, member(record.RoleCDN, "d"))
+	refused(a)
+	got, err := a.tasks.Get(t.Context(), id)
+	require.NoError(t, err)
+	require.Equal(t, claimed, got)
 }
 
 func TestOldCopyRefusesNobody(t *testing.T) {

@@ -27,7 +27,8 @@ type Resolved struct {
 	Scheduler *record.Member // nil when it is no member
 }
 
-// Resolve gives the record of a task, after claiming what nobody holds. A
+// Resolve gives the record of a task, after claiming what nobody holds; only
+// for a scheduler that is a member, else the error has reason NO_SCHEDULER. A
 // record whose owner and scheduler the copy shows alive is answered without
 // etcd, and so is one that etcd cannot be asked about.
 func (t *Tasks) Resolve(ctx context.Context, w Wish) (Resolved, error) {
@@ -62,6 +63,9 @@ func (t *Tasks) Resolve(ctx context.Context, w Wish) (Resolved, error) {
 			t.claimed(cur, out.Task)
 			return known.resolved(out.Task), nil
 		}
+		if out.Task.Revision == cur.Revision && known.refuses(cur, w) {
+			return Resolved{}, rpcerr.New(codes.FailedPrecondition, rpcerr.NoScheduler, "scheduler %s is no member of the cluster", w.Scheduler)
+		}
 		cur = out.Task
 		if err := t.pause(ctx, round); err != nil {
 			return Resolved{}, err
@@ -81,8 +85,8 @@ func (t *Tasks) fromCopy(w Wish, err error) (Resolved, error) {
 	return known.resolved(cur), nil
 }
 
-// orphaned tells whether a part of the record is nobody's. The one who asks is
-// alive, whether its heartbeat has been seen or not.
+// orphaned tells whether a part of the record is nobody's. A task that the one
+// who asks already has stays its own, whether its heartbeat has been seen or not.
 func (f *facts) orphaned(cur record.Task, w Wish) bool {
 	return f.lostOwner(cur) || f.lostScheduler(cur, w)
 }
@@ -93,6 +97,15 @@ func (f *facts) lostOwner(cur record.Task) bool {
 
 func (f *facts) lostScheduler(cur record.Task, w Wish) bool {
 	return cur.Scheduler == "" || cur.Scheduler != w.Scheduler && f.member(cur.SchedulerKey()) == nil
+}
+
+// refuses tells, of a claim that was lost though the record had not changed,
+// whether it was for want of the one who asks: by what that same transaction
+// told, the task would be its own, and it is no member.
+func (f *facts) refuses(cur record.Task, w Wish) bool {
+	member, told := f.told[record.MemberKey{Role: record.RoleScheduler, ID: w.Scheduler}]
+	its := cur.Scheduler == w.Scheduler && f.lostOwner(cur) || f.lostScheduler(cur, w)
+	return its && told && member == nil
 }
 
 // claim gives the record that should follow an orphaned one, with the
@@ -121,6 +134,10 @@ func (f *facts) claim(cur record.Task, w Wish) (etcdstore.Swap, error) {
 			swap.Gone = append(swap.Gone, cur.SchedulerKey())
 		}
 		next.Scheduler = w.Scheduler
+	}
+	if next.Scheduler == w.Scheduler {
+		// Whoever asks next would take the task from one that is no member.
+		swap.There = append(swap.There, next.SchedulerKey())
 	}
 	if next.URL == "" {
 		next.URL = w.URL

@@ -29,6 +29,7 @@ func TestOnlyTheSourcesWordAndOurOwnEndATask(t *testing.T) {
 		status.Error(codes.Unavailable, "the service stops"),
 		rpcerr.New(codes.Unavailable, rpcerr.StoreUnavailable, "etcd is away"),
 		rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, "none"),
+		rpcerr.New(codes.FailedPrecondition, rpcerr.NoScheduler, "not a member yet"),
 		rpcerr.New(codes.Aborted, rpcerr.StaleEpoch, "old"),
 		status.Error(codes.Canceled, ""), status.Error(codes.Internal, ""), context.DeadlineExceeded, errors.New("reset"),
 	} {

@@ -1,0 +1,144 @@
+package cluster_test
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/pkg/rpcclient"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// rude is a registry that behaves as a test wants it to.
+type rude struct {
+	registryv1.UnimplementedRegistryServiceServer
+	heartbeat func(context.Context) (*registryv1.HeartbeatResponse, error)
+	watch     func(registryv1.RegistryService_WatchMembersServer) error
+}
+
+func (r *rude) Heartbeat(ctx context.Context, _ *registryv1.HeartbeatRequest) (*registryv1.HeartbeatResponse, error) {
+	return r.heartbeat(ctx)
+}
+
+func (*rude) Leave(context.Context, *registryv1.LeaveRequest) (*registryv1.LeaveResponse, error) {
+	return &registryv1.LeaveResponse{}, nil
+}
+
+func (r *rude) WatchMembers(_ *registryv1.WatchMembersRequest, s registryv1.RegistryService_WatchMembersServer) error {
+	return r.watch(s)
+}
+
+func (r *rude) client(t *testing.T) registryv1.RegistryServiceClient {
+	t.Helper()
+	server := grpc.NewServer()
+	registryv1.RegisterRegistryServiceServer(server, r)
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(l) // ends when it is stopped
+	}()
+	pool := rpcclient.NewPool("", nil)
+	conn, err := pool.Dial(l.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, pool.Close())
+		server.Stop()
+		<-served
+	})
+	return registryv1.NewRegistryServiceClient(conn)
+}
+
+// start runs f until the test ends.
+func start(t *testing.T, f func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+	})
+}
+
+func TestHeartbeatThatHangsLeavesTimeForAnother(t *testing.T) {
+	t.Parallel()
+	left := make(chan time.Duration, 1)
+	var beats atomic.Int32
+	r := &rude{heartbeat: func(ctx context.Context) (*registryv1.HeartbeatResponse, error) {
+		if beats.Add(1) == 2 {
+			deadline, _ := ctx.Deadline()
+			left <- time.Until(deadline)
+			<-ctx.Done()
+		}
+		return &registryv1.HeartbeatResponse{Ttl: durationpb.New(time.Second)}, nil
+	}}
+	registry := r.client(t)
+	start(t, func(ctx context.Context) error {
+		return cluster.Announce(ctx, registry, cluster.Member{ID: "x", Role: cluster.CDN}, zap.NewNop())
+	})
+	require.LessOrEqual(t, <-left, time.Second/3)
+	require.Eventually(t, func() bool { return beats.Load() > 2 }, 20*time.Second, 10*time.Millisecond)
+}
+
+func TestMemberThatIsNeverTakenSaysSo(t *testing.T) {
+	t.Parallel()
+	core, logs := observer.New(zap.WarnLevel)
+	r := &rude{heartbeat: func(context.Context) (*registryv1.HeartbeatResponse, error) {
+		return nil, status.Error(codes.InvalidArgument, "no such name")
+	}}
+	registry := r.client(t)
+	start(t, func(ctx context.Context) error {
+		return cluster.Announce(ctx, registry, cluster.Member{ID: "x", Role: cluster.CDN}, zap.New(core))
+	})
+	require.Eventually(t, func() bool { return logs.Len() > 0 }, 30*time.Second, 50*time.Millisecond)
+}
+
+func TestSilentRegistryIsLeftForAnother(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int32
+	r := &rude{watch: func(s registryv1.RegistryService_WatchMembersServer) error {
+		if calls.Add(1) > 1 {
+			if err := s.Send(&registryv1.WatchMembersResponse{Members: []*registryv1.Member{{Id: "s", Role: cluster.Scheduler}}}); err != nil {
+				return err
+			}
+		}
+		<-s.Context().Done()
+		return s.Context().Err()
+	}}
+	view := cluster.NewView(r.client(t), zap.NewNop())
+	start(t, view.Run)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	require.NoError(t, view.Ready(ctx))
+	_, there := view.Find(cluster.Scheduler, "s")
+	require.True(t, there)
+}
+
+func TestRegistryThatIsAwayIsComplainedOfOnce(t *testing.T) {
+	t.Parallel()
+	core, logs := observer.New(zap.WarnLevel)
+	var calls atomic.Int32
+	r := &rude{watch: func(registryv1.RegistryService_WatchMembersServer) error {
+		calls.Add(1)
+		return status.Error(codes.Unavailable, "not now")
+	}}
+	start(t, cluster.NewView(r.client(t), zap.New(core)).Run)
+	require.Eventually(t, func() bool { return calls.Load() > 3 }, 30*time.Second, 10*time.Millisecond)
+	require.Equal(t, 1, logs.Len())
+}
