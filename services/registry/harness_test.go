@@ -43,7 +43,10 @@ type external struct {
 
 func startExternal(t *testing.T) *external {
 	t.Helper()
-	e := &external{t: t, client: &url.URL{Scheme: "http", Host: "127.0.0.1:0"}, peer: &url.URL{Scheme: "http", Host: "127.0.0.1:0"}}
+	// Outgoing connections come from 127.0.0.1: on another address none of them
+	// can take the port while etcd is down.
+	host := fmt.Sprintf("127.0.%d.%d:0", 100+os.Getpid()/200%100, 1+os.Getpid()%200)
+	e := &external{t: t, client: &url.URL{Scheme: "http", Host: host}, peer: &url.URL{Scheme: "http", Host: host}}
 	e.start(t.TempDir())
 	t.Cleanup(e.stop)
 	return e

@@ -20,8 +20,11 @@ const (
 )
 
 // block numbers the /24 networks of loopback that tests are given, so that
-// all processes may use the same ports.
-var block atomic.Int32 //nolint:gochecknoglobals // loopback is the process's, and so is what is taken of it
+// all processes may use the same ports; ports numbers those that may not be
+// shared.
+//
+//nolint:gochecknoglobals // loopback is the process's, and so is what is taken of it
+var block, ports atomic.Int32
 
 // Net gives a loopback /24 that no other test of this process uses: Net(t)(7)
 // is address 7 of it.
@@ -33,15 +36,24 @@ func Net(t testing.TB) func(host int) string {
 	return func(host int) string { return fmt.Sprintf("127.%d.%d.%d", second, n, host) }
 }
 
-// FreePort gives a port that nobody listens on.
+// FreePort gives a port that nobody listens on, below those that outgoing
+// connections and peers are given, so that none of them takes it meanwhile.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp4", "0.0.0.0:0")
-	if err != nil {
-		t.Fatalf("looking for a free port: %v", err)
+	const first, count = 10000, 5000
+	for range count {
+		port := first + (os.Getpid()*61+int(ports.Add(1)))%count
+		l, err := net.Listen("tcp4", net.JoinHostPort("0.0.0.0", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatalf("freeing a port: %v", err)
+		}
+		return port
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("there is no free port")
+	return 0
 }
 
 // Supernode is a running bundle.
