@@ -33,7 +33,8 @@ type Config struct {
 	// ConnectTimeout is for a connection to a source, and again for its TLS
 	// handshake. The default is 10 s.
 	ConnectTimeout time.Duration
-	// IdleTimeout is how long a source may send nothing. The default is 30 s.
+	// IdleTimeout is how long a source may send nothing, or less than 1 KiB. The
+	// default is 30 s.
 	IdleTimeout time.Duration
 	// RetryDelay is waited before a fetch that was cut off goes on; it doubles
 	// with every further attempt. The default is 500 ms.

@@ -74,7 +74,8 @@ type pipeline struct {
 	session  *source.Session
 	first    *source.Response
 	body     *source.Response // first, or what continues it
-	attempts int
+	attempts int              // to go on at resumed
+	resumed  int64            // where the content was cut off last
 	content  *store.Content
 	sink     Sink
 	size     int32

@@ -10,7 +10,9 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/source"
 )
 
-// mostAttempts is how often a fetch that was cut off is continued.
+// mostAttempts is how often a fetch is continued at one place. A source that
+// cuts every answer off, but not before it has sent another piece, gets a fetch
+// to its end.
 const mostAttempts = 3
 
 // resume continues the content at offset after it was cut off because of
@@ -18,6 +20,9 @@ const mostAttempts = 3
 func (p *pipeline) resume(ctx context.Context, offset int64, cause error) error {
 	if !p.first.Resumable() {
 		return source.Broken("%v at byte %d or later, and it cannot go on there", cause, offset)
+	}
+	if offset > p.resumed {
+		p.attempts, p.resumed = 0, offset
 	}
 	for p.attempts < mostAttempts {
 		delay := p.options.RetryDelay << p.attempts

@@ -13,7 +13,8 @@ import (
 type Timeouts struct {
 	// Connect is for a connection, and again for its TLS handshake.
 	Connect time.Duration
-	// Idle is for silence, before the headers and between two bytes.
+	// Idle is for silence, before the headers and between two bytes, and for
+	// next to nothing.
 	Idle time.Duration
 }
 
@@ -120,7 +121,7 @@ func sameOrigin(a, b *http.Request) bool {
 	if a.URL.Scheme == b.URL.Scheme {
 		return port(a) == port(b)
 	}
-	return port(a) == "80" && port(b) == "443"
+	return a.URL.Scheme == "http" && port(a) == "80" && port(b) == "443"
 }
 
 func port(r *http.Request) string {

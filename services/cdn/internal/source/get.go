@@ -7,9 +7,11 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/supernode-ha/supernode/pkg/piece"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 )
 
@@ -54,6 +56,12 @@ func (s *Session) check(res *Response, conditional bool) error {
 	case status == want:
 		if res.span.valid && res.Length != res.span.last-res.span.first+1 {
 			return Broken("the source sends another length than it says")
+		}
+		if !res.span.answers(s.spec.rangeSpec) {
+			return Broken("the source does not give the range that was asked for")
+		}
+		if res.Length >= 0 && piece.Count(res.Length, piece.SizeFor(res.Length)) == 0 {
+			return Broken("the source announces %d bytes, more than can be cut into pieces", res.Length)
 		}
 		return nil
 	case status == http.StatusNotModified && conditional:
@@ -155,7 +163,7 @@ func transientStatus(status int) bool {
 
 // Broken is a source whose content cannot be used, a SOURCE_BROKEN.
 func Broken(format string, args ...any) error {
-	return rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "%s", fmt.Sprintf(format, args...))
+	return rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "%s", readable(fmt.Sprintf(format, args...)))
 }
 
 // unreachable is a source that gave no answer. The address that net/http puts
@@ -165,5 +173,15 @@ func unreachable(err error) error {
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
 	}
-	return rpcerr.New(codes.Unavailable, rpcerr.SourceUnreachable, "asking the source: %v", err)
+	return rpcerr.New(codes.Unavailable, rpcerr.SourceUnreachable, "asking the source: %s", readable(err.Error()))
+}
+
+// readable makes a text that may quote what a source sent fit to travel: a
+// status with bytes that are no UTF-8 would lose its reason on the way.
+func readable(text string) string {
+	const most = 512
+	if len(text) > most {
+		text = text[:most] + "..."
+	}
+	return strings.ToValidUTF8(text, "\uFFFD")
 }

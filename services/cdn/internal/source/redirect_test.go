@@ -23,6 +23,7 @@ func TestCredentialsFollowTheOriginOnly(t *testing.T) {
 		{"same server, port told", []string{"http://a.test/1", "http://a.test:80/2"}, true},
 		{"its secure side", []string{"http://a.test/1", "https://a.test/2"}, true},
 		{"its insecure side", []string{"https://a.test/1", "http://a.test/2"}, false},
+		{"its insecure side, ports swapped", []string{"https://a.test:80/1", "http://a.test:443/2"}, false},
 		{"other port", []string{"http://a.test/1", "http://a.test:8080/2"}, false},
 		{"subdomain", []string{"http://a.test/1", "http://b.a.test/2"}, false},
 		{"other host", []string{"http://a.test/1", "http://b.test/2"}, false},

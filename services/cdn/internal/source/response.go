@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -34,6 +35,9 @@ type Response struct {
 	cancel   context.CancelCauseFunc
 	watchdog *time.Timer
 	idle     time.Duration
+	waited   time.Duration // in Read, since leastProgress bytes had come
+	came     int           // in that time
+	received time.Time     // by the source's clock, if it tells
 }
 
 func newResponse(
@@ -46,7 +50,8 @@ func newResponse(
 		status:       res.StatusCode,
 		body:         res.Body,
 		ctx:          ctx, cancel: cancel, watchdog: watchdog, idle: idle,
-		ranged: strings.EqualFold(strings.TrimSpace(res.Header.Get("Accept-Ranges")), "bytes"),
+		received: received(res.Header),
+		ranged:   strings.EqualFold(strings.TrimSpace(res.Header.Get("Accept-Ranges")), "bytes"),
 	}
 	if r.status == http.StatusPartialContent {
 		r.ranged = true
@@ -72,12 +77,21 @@ func validatorText(header string) string {
 	return header
 }
 
+// leastProgress is how many bytes must come within the idle time. A source that
+// sends one now and then keeps everybody waiting as one does that sends none.
+const leastProgress = 1 << 10
+
 // Read reads content. It ends with io.EOF only when all of it has come;
 // otherwise the error is ErrCut, or the cause that the request's context ended with.
 func (r *Response) Read(p []byte) (int, error) {
-	r.watchdog.Reset(r.idle)
+	began := time.Now()
+	r.watchdog.Reset(r.idle - r.waited)
 	n, err := r.body.Read(p)
 	r.watchdog.Stop()
+	r.waited += time.Since(began)
+	if r.came += n; r.came >= leastProgress {
+		r.waited, r.came = 0, 0
+	}
 	if err == nil || errors.Is(err, io.EOF) {
 		return n, err
 	}
@@ -105,7 +119,42 @@ func (r *Response) validator() string {
 	if r.ETag != "" && !strings.HasPrefix(r.ETag, "W/") {
 		return r.ETag
 	}
+	// What changed within the second of its date may do so again unnoticed.
+	date, err := http.ParseTime(r.LastModified)
+	if err != nil || r.received.Sub(date) < time.Second {
+		return ""
+	}
 	return r.LastModified
+}
+
+// received is when the source gave its answer.
+func received(header http.Header) time.Time {
+	if date, err := http.ParseTime(header.Get("Date")); err == nil {
+		return date
+	}
+	return time.Now()
+}
+
+// answers tells whether s is what a source with this range has to give for a
+// Range header, as far as that names one range and the source tells its length.
+func (s span) answers(rangeSpec string) bool {
+	bounds, ok := strings.CutPrefix(rangeSpec, "bytes=")
+	firstText, lastText, ok2 := strings.Cut(bounds, "-")
+	if !ok || !ok2 || !s.valid {
+		return true
+	}
+	first, err1 := strconv.ParseInt(firstText, 10, 64)
+	last, err2 := strconv.ParseInt(lastText, 10, 64)
+	switch known := s.total >= 0; {
+	case firstText == "" && err2 == nil: // the last bytes
+		return !known || s.first == max(0, s.total-last) && s.last == s.total-1
+	case err1 == nil && lastText == "":
+		return s.first == first && (!known || s.last == s.total-1)
+	case err1 == nil && err2 == nil:
+		return s.first == first && s.last <= last && (!known || s.last == min(last, s.total-1))
+	default:
+		return true // several ranges, or none that can be read
+	}
 }
 
 // span is what a Content-Range header says: first to last byte, of total, -1
@@ -126,8 +175,8 @@ func parseContentRange(s string) (span, error) {
 	firstText, lastText, ok2 := strings.Cut(bounds, "-")
 	first, err1 := strconv.ParseUint(firstText, 10, 63)
 	last, err2 := strconv.ParseUint(lastText, 10, 63)
-	if !ok1 || !ok2 || err1 != nil || err2 != nil || last < first {
-		return span{}, bad
+	if !ok1 || !ok2 || err1 != nil || err2 != nil || last < first || last == math.MaxInt64 {
+		return span{}, bad // the length of a range to MaxInt64 is no int64
 	}
 	found := span{first: int64(first), last: int64(last), total: -1, valid: true}
 	if totalText == "*" {

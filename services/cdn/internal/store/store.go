@@ -64,7 +64,11 @@ func Open(home string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{root: root, lock: held}, nil
+	s := &Store{root: root, lock: held}
+	if err := s.sweep(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 // Close lets another process use the directory.

@@ -157,6 +157,7 @@ func (tb *Table) fetch(ctx context.Context, e *entry, spec *source.Spec) {
 	e.leaving = true
 	doomed := e.doomed
 	tb.mu.Unlock()
+	tb.resting.forget(t.id) // the fetch may have removed the copy on disk
 	switch {
 	case doomed:
 		if err := tb.remove(e); err != nil {

@@ -66,7 +66,7 @@ func (t *Task) View(seen int) View {
 // Provisional implements fetch.Sink.
 func (t *Task) Provisional(facts task.Facts) {
 	t.change(func() {
-		if t.facts == nil {
+		if t.facts == nil && t.err == nil { // the fetch may have failed just now
 			t.facts = &facts
 			t.report(report.Running)
 		}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/supernode-ha/supernode/services/cdn/internal/report"
 	"github.com/supernode-ha/supernode/services/cdn/internal/store"
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
@@ -67,4 +68,18 @@ func TestExtentHasNoHoles(t *testing.T) {
 	failed.fail(errDeleted(), false)
 	_, ok := failed.Extent(0, 9)
 	require.False(t, ok)
+}
+
+// statuses is a reporter that notes what it is told.
+type statuses []report.Status
+
+func (s *statuses) Report(u report.Update) { *s = append(*s, u.Status) }
+
+// The timer behind Provisional may fire while the fetch fails.
+func TestNothingIsToldAfterTheEnd(t *testing.T) {
+	var told statuses
+	late := newTask("", 0, &told)
+	late.fail(errStopping(), true)
+	late.Provisional(task.Facts{Length: -1, PieceSize: 10})
+	require.Equal(t, statuses{report.Failed}, told)
 }

@@ -1,0 +1,179 @@
+package cdn_test
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/cdn"
+)
+
+// verbatim answers with bytes that no HTTP server of ours would send.
+func verbatim(answer string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(conn, answer)
+		_ = conn.Close()
+	}
+}
+
+// No number and no byte that a source sends may bring the instance down, or
+// pass for a fault of ours.
+func TestAbsurdAnswers(t *testing.T) {
+	n := start(t, cdn.Config{})
+	for name, c := range map[string]struct {
+		ranges, answer string
+		reason         rpcerr.Reason
+	}{
+		"length":        {"", "HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775807\r\n\r\nabc", rpcerr.SourceBroken},
+		"range, length": {"bytes=0-", "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-9223372036854775806/*\r\n\r\nabc", rpcerr.SourceBroken},
+		"header":        {"", "HTTP/1.1 200 OK\r\n\xff\xfe\r\n\r\n", rpcerr.SourceUnreachable},
+		"chunk":         {"", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\xff\xfe\r\n\r\n", rpcerr.SourceBroken},
+	} {
+		src := serveOrigin(t, verbatim(c.answer)).source()
+		if c.ranges != "" {
+			src.Headers = []string{"Range: " + c.ranges}
+		}
+		_, err := n.seed(t, idOf(name), src)
+		require.Equal(t, c.reason, rpcerr.ReasonOf(err), name)
+		requireNoFiles(t, n, idOf(name))
+	}
+}
+
+func TestAnotherRangeThanAskedFor(t *testing.T) {
+	n := start(t, cdn.Config{})
+	content := noise(1000)
+	for name, c := range map[string]struct{ asked, given string }{
+		"elsewhere":            {"bytes=100-299", "bytes=0-199"},
+		"longer":               {"bytes=100-299", "bytes=100-399"},
+		"shorter":              {"bytes=100-299", "bytes=100-198"},
+		"shorter, to the end":  {"bytes=100-", "bytes=100-998"},
+		"shorter, from behind": {"bytes=-100", "bytes=-99"},
+	} {
+		o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+			r.Header.Set("Range", c.given)
+			file(content, "")(w, r)
+		})
+		src := o.source()
+		src.Headers = []string{"Range: " + c.asked}
+		_, err := n.seed(t, idOf(name), src)
+		require.Equal(t, rpcerr.SourceBroken, rpcerr.ReasonOf(err), name)
+	}
+	for ranges, want := range map[string][]byte{
+		"bytes=900-5000": content[900:], "bytes=-100": content[900:], "bytes=-5000": content,
+		"bytes=0-": content, "bytes=7-7": content[7:8],
+	} {
+		src := serveOrigin(t, file(content, "")).source()
+		src.Headers = []string{"Range: " + ranges}
+		n.mustSeed(t, idOf(ranges), src, want)
+	}
+}
+
+// A date has whole seconds: what changed in the second that the answer was
+// given in may change again without another date.
+func TestCutOffWithTooYoungADate(t *testing.T) {
+	n := start(t, cdn.Config{})
+	content := noise(9 << 20)
+	date := modified.Format(http.TimeFormat)
+	o := serveOrigin(t, interrupted(content, 1, 5<<20,
+		http.Header{"Accept-Ranges": {"bytes"}, "Last-Modified": {date}, "Date": {date}}, file(noise(9<<20), "")))
+	_, err := n.seed(t, idOf("young"), o.source())
+	requireReason(t, err, rpcerr.SourceBroken)
+	require.Len(t, o.seen(), 1)
+}
+
+// A source that cuts every answer off after some time can be fetched as long
+// as every answer brings something new.
+func TestCutOffAgainAndAgain(t *testing.T) {
+	n := start(t, cdn.Config{})
+	content := noise(24 << 20)
+	o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"v1"`)
+		w.Header().Set("Accept-Ranges", "bytes")
+		var first int
+		status := http.StatusOK
+		if from, ok := strings.CutPrefix(r.Header.Get("Range"), "bytes="); ok {
+			first, _ = strconv.Atoi(strings.TrimSuffix(from, "-"))
+			status = http.StatusPartialContent
+			w.Header().Set("Content-Range", "bytes "+strconv.Itoa(first)+"-"+strconv.Itoa(len(content)-1)+"/"+strconv.Itoa(len(content)))
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(len(content)-first))
+		w.WriteHeader(status)
+		_, _ = w.Write(content[first:min(len(content), first+5<<20)])
+		_ = http.NewResponseController(w).Flush()
+		if first+5<<20 < len(content) {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	n.mustSeed(t, idOf("again and again"), o.source(), content)
+	require.Greater(t, len(o.seen()), 4)
+}
+
+func TestTrickleIsAsGoodAsNothing(t *testing.T) {
+	n := start(t, cdn.Config{IdleTimeout: 200 * time.Millisecond})
+	o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "9000000")
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			_, _ = w.Write([]byte("x"))
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-tick.C:
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+	_, err := n.seed(t, idOf("trickle"), o.source())
+	requireReason(t, err, rpcerr.SourceBroken)
+}
+
+// What was served from disk before anybody asked to seed it is not told of any
+// more once its source has said that it is gone.
+func TestStatOfACopyThatWasGivenUp(t *testing.T) {
+	content := noise(1000)
+	id := idOf("given up")
+	o := serveOrigin(t, file(content, `"v1"`))
+	home := left(t, id, o.source(), content)
+	n := start(t, cdn.Config{HomeDir: home})
+	status, _ := n.get(t, path(id), "bytes=0-99")
+	require.Equal(t, http.StatusPartialContent, status)
+	o.set(answer(404))
+	_, err := n.seed(t, id, o.source())
+	requireReason(t, err, rpcerr.SourceNotFound)
+	_, err = n.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id})
+	requireReason(t, err, rpcerr.TaskNotFound)
+}
+
+// A process that was killed leaves content without .meta, which nobody may
+// ever ask for again.
+func TestLeftoversOfAKilledProcess(t *testing.T) {
+	content := noise(1000)
+	whole, half := idOf("whole"), idOf("half")
+	o := serveOrigin(t, file(content, `"v1"`))
+	home := left(t, whole, o.source(), content)
+	dir := filepath.Join(home, "repo", "download", half[:3])
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	for _, name := range []string{half, half + ".md5", half + ".md5.tmp", half + ".meta.tmp", "other.txt"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
+	}
+	n := start(t, cdn.Config{HomeDir: home})
+	found, err := filepath.Glob(filepath.Join(dir, "*"))
+	require.NoError(t, err)
+	require.Equal(t, []string{filepath.Join(dir, "other.txt")}, found, "only what is ours goes")
+	n.mustSeed(t, whole, o.source(), content)
+	require.EqualValues(t, 1, n.counter(t, "supernode_cdn_fetches_total", "cached"))
+}
