@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	"github.com/supernode-ha/supernode/test/cluster"
 )
 
@@ -85,7 +87,8 @@ func TestBundlePortsAnswerHealthAndReflection(t *testing.T) {
 	requireHealthAndReflection(t, oneSupernode(t).RPC)
 }
 
-// A client that knows two supernodes goes on at the other one when the first dies.
+// A client that knows two supernodes goes on at the other one when the first
+// is dead, and what that one owned is taken over once its lease has ended.
 func TestClientMovesToTheNextSupernode(t *testing.T) {
 	nodes := cluster.StartSupernodes(t, binaries, 2)
 	o := source(t)
@@ -93,7 +96,28 @@ func TestClientMovesToTheNextSupernode(t *testing.T) {
 	o.Put("/f", f)
 	download(t, sum, peers(t, 1, o.URL("/f"), nodes[0].REST))
 	nodes[0].Kill()
+	awaitGone(t, nodes[1], nodes[0])
 	configs := peers(t, 1, o.URL("/f"), nodes[0].REST)
 	configs[0].Nodes = []string{nodes[0].REST, nodes[1].REST}
 	download(t, sum, configs)
+}
+
+// awaitGone waits until a supernode's registry says that another is no member
+// in any role.
+func awaitGone(t *testing.T, asked, gone *cluster.Supernode) {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+asked.RPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	stream, err := registryv1.NewRegistryServiceClient(conn).WatchMembers(ctx, &registryv1.WatchMembersRequest{})
+	require.NoError(t, err)
+	for {
+		list, err := stream.Recv()
+		require.NoError(t, err)
+		if !slices.ContainsFunc(list.GetMembers(), func(m *registryv1.Member) bool { return m.GetEndpoint() == gone.RPC }) {
+			return
+		}
+	}
 }
