@@ -50,6 +50,17 @@ type Process struct {
 	listeners   []net.Listener
 }
 
+// Main runs the command of a process until it is told to stop, and gives its
+// exit code.
+func Main(name, short string, build func(context.Context, *Process) error, groups ...settings.Group) int {
+	ctx, stop := lifecycle.SignalContext(context.Background())
+	defer stop()
+	if err := Command(name, short, build, groups...).ExecuteContext(ctx); err != nil {
+		return 1
+	}
+	return 0
+}
+
 // Command makes the command of a process. build adds to the process what runs
 // in it; everything that was added is run and stopped in order.
 func Command(name, short string, build func(context.Context, *Process) error, groups ...settings.Group) *cobra.Command {

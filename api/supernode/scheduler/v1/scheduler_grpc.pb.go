@@ -44,8 +44,8 @@ type SchedulerServiceClient interface {
 	// none. It answers as soon as the facts of the source are known. Doing it
 	// again with the same peer id keeps what the peer has.
 	//
-	// Errors: those of a Seed before its facts; FAILED_PRECONDITION (NO_CDN);
-	// INVALID_ARGUMENT; UNAVAILABLE.
+	// Errors: those of a Seed before its facts; INVALID_ARGUMENT; UNAVAILABLE;
+	// DEADLINE_EXCEEDED when there is no CDN, or none that tells the facts in time.
 	RegisterPeer(ctx context.Context, in *RegisterPeerRequest, opts ...grpc.CallOption) (*RegisterPeerResponse, error)
 	// PullPieces reports on one piece, if any, and asks for the next ones. With
 	// nothing to give the call is held for up to max_wait and answered the
@@ -164,8 +164,8 @@ type SchedulerServiceServer interface {
 	// none. It answers as soon as the facts of the source are known. Doing it
 	// again with the same peer id keeps what the peer has.
 	//
-	// Errors: those of a Seed before its facts; FAILED_PRECONDITION (NO_CDN);
-	// INVALID_ARGUMENT; UNAVAILABLE.
+	// Errors: those of a Seed before its facts; INVALID_ARGUMENT; UNAVAILABLE;
+	// DEADLINE_EXCEEDED when there is no CDN, or none that tells the facts in time.
 	RegisterPeer(context.Context, *RegisterPeerRequest) (*RegisterPeerResponse, error)
 	// PullPieces reports on one piece, if any, and asks for the next ones. With
 	// nothing to give the call is held for up to max_wait and answered the

@@ -7,20 +7,14 @@ import (
 	"os"
 
 	"github.com/supernode-ha/supernode/pkg/cluster"
-	"github.com/supernode-ha/supernode/pkg/lifecycle"
 	"github.com/supernode-ha/supernode/pkg/process"
 	"github.com/supernode-ha/supernode/pkg/settings"
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
 func main() {
-	ctx, stop := lifecycle.SignalContext(context.Background())
-	defer stop()
-	cmd := process.Command("cdn", "Fetch from sources and serve the first copies", build,
-		settings.CDN, settings.WithRegistry, settings.Alone)
-	if err := cmd.ExecuteContext(ctx); err != nil {
-		os.Exit(1)
-	}
+	os.Exit(process.Main("cdn", "Fetch from sources and serve the first copies", build,
+		settings.CDN, settings.WithRegistry, settings.Alone))
 }
 
 func build(_ context.Context, p *process.Process) error {

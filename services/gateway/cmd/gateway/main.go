@@ -7,7 +7,6 @@ import (
 	"os"
 
 	"github.com/supernode-ha/supernode/pkg/cluster"
-	"github.com/supernode-ha/supernode/pkg/lifecycle"
 	"github.com/supernode-ha/supernode/pkg/netaddr"
 	"github.com/supernode-ha/supernode/pkg/process"
 	"github.com/supernode-ha/supernode/pkg/settings"
@@ -15,12 +14,7 @@ import (
 )
 
 func main() {
-	ctx, stop := lifecycle.SignalContext(context.Background())
-	defer stop()
-	cmd := process.Command("gateway", "Answer dfget's REST calls", build, settings.Gateway, settings.WithRegistry)
-	if err := cmd.ExecuteContext(ctx); err != nil {
-		os.Exit(1)
-	}
+	os.Exit(process.Main("gateway", "Answer dfget's REST calls", build, settings.Gateway, settings.WithRegistry))
 }
 
 func build(_ context.Context, p *process.Process) error {

@@ -5,20 +5,14 @@ import (
 	"context"
 	"os"
 
-	"github.com/supernode-ha/supernode/pkg/lifecycle"
 	"github.com/supernode-ha/supernode/pkg/process"
 	"github.com/supernode-ha/supernode/pkg/settings"
 	"github.com/supernode-ha/supernode/services/registry"
 )
 
 func main() {
-	ctx, stop := lifecycle.SignalContext(context.Background())
-	defer stop()
-	cmd := process.Command("registry", "Know the members of the cluster and whom each task belongs to", build,
-		settings.Registry, settings.Alone)
-	if err := cmd.ExecuteContext(ctx); err != nil {
-		os.Exit(1)
-	}
+	os.Exit(process.Main("registry", "Know the members of the cluster and whom each task belongs to", build,
+		settings.Registry, settings.Alone))
 }
 
 func build(_ context.Context, p *process.Process) error {

@@ -6,20 +6,14 @@ import (
 	"os"
 
 	"github.com/supernode-ha/supernode/pkg/cluster"
-	"github.com/supernode-ha/supernode/pkg/lifecycle"
 	"github.com/supernode-ha/supernode/pkg/process"
 	"github.com/supernode-ha/supernode/pkg/settings"
 	"github.com/supernode-ha/supernode/services/scheduler"
 )
 
 func main() {
-	ctx, stop := lifecycle.SignalContext(context.Background())
-	defer stop()
-	cmd := process.Command("scheduler", "Decide who fetches which piece from whom", build,
-		settings.Scheduler, settings.WithRegistry, settings.Alone)
-	if err := cmd.ExecuteContext(ctx); err != nil {
-		os.Exit(1)
-	}
+	os.Exit(process.Main("scheduler", "Decide who fetches which piece from whom", build,
+		settings.Scheduler, settings.WithRegistry, settings.Alone))
 }
 
 func build(_ context.Context, p *process.Process) error {
