@@ -33,6 +33,8 @@ const (
 	SourceUnreachable  Reason = "SOURCE_UNREACHABLE"
 	SourceBroken       Reason = "SOURCE_BROKEN"
 	DiskFull           Reason = "DISK_FULL"
+	DiskFailed         Reason = "DISK_FAILED"
+	CopyPartial        Reason = "COPY_PARTIAL"
 	StoreUnavailable   Reason = "STORE_UNAVAILABLE"
 )
 

@@ -114,8 +114,18 @@ type SeedRequest struct {
 	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
 	// source is used if the task has to be fetched.
 	Source *Source `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
-	// epoch is the epoch in which this instance owns the task.
-	Epoch         int64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// epoch is the epoch in which this instance owns the task, 0 when nobody has
+	// agreed to that yet because the store cannot be reached.
+	Epoch int64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// expected is the version that peers have pieces of: another one is refused
+	// with SOURCE_BROKEN, and the piece size is kept. Unset when any will do.
+	Expected *SourceFacts `protobuf:"bytes,4,opt,name=expected,proto3" json:"expected,omitempty"`
+	// copies are the ids of other CDN members that may have some of the task:
+	// what they have of the expected version is not fetched from the source.
+	Copies []string `protobuf:"bytes,5,rep,name=copies,proto3" json:"copies,omitempty"`
+	// stay keeps the stream open behind the result for as long as the copy is
+	// here, so that the listener learns at once when it is lost.
+	Stay          bool `protobuf:"varint,6,opt,name=stay,proto3" json:"stay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -171,6 +181,186 @@ func (x *SeedRequest) GetEpoch() int64 {
 	return 0
 }
 
+func (x *SeedRequest) GetExpected() *SourceFacts {
+	if x != nil {
+		return x.Expected
+	}
+	return nil
+}
+
+func (x *SeedRequest) GetCopies() []string {
+	if x != nil {
+		return x.Copies
+	}
+	return nil
+}
+
+func (x *SeedRequest) GetStay() bool {
+	if x != nil {
+		return x.Stay
+	}
+	return false
+}
+
+// FollowRequest names a task.
+type FollowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// task_id names the task.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// stay keeps the stream open behind the result for as long as the copy is here.
+	Stay          bool `protobuf:"varint,2,opt,name=stay,proto3" json:"stay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowRequest) Reset() {
+	*x = FollowRequest{}
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowRequest) ProtoMessage() {}
+
+func (x *FollowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
+func (*FollowRequest) Descriptor() ([]byte, []int) {
+	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *FollowRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *FollowRequest) GetStay() bool {
+	if x != nil {
+		return x.Stay
+	}
+	return false
+}
+
+// FollowResponse is one event in the life of a copy.
+type FollowResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// event is what happened.
+	//
+	// Types that are valid to be assigned to Event:
+	//
+	//	*FollowResponse_Facts
+	//	*FollowResponse_Piece
+	//	*FollowResponse_Result
+	Event         isFollowResponse_Event `protobuf_oneof:"event"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowResponse) Reset() {
+	*x = FollowResponse{}
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowResponse) ProtoMessage() {}
+
+func (x *FollowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
+func (*FollowResponse) Descriptor() ([]byte, []int) {
+	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *FollowResponse) GetEvent() isFollowResponse_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *FollowResponse) GetFacts() *SourceFacts {
+	if x != nil {
+		if x, ok := x.Event.(*FollowResponse_Facts); ok {
+			return x.Facts
+		}
+	}
+	return nil
+}
+
+func (x *FollowResponse) GetPiece() *Piece {
+	if x != nil {
+		if x, ok := x.Event.(*FollowResponse_Piece); ok {
+			return x.Piece
+		}
+	}
+	return nil
+}
+
+func (x *FollowResponse) GetResult() *SeedResult {
+	if x != nil {
+		if x, ok := x.Event.(*FollowResponse_Result); ok {
+			return x.Result
+		}
+	}
+	return nil
+}
+
+type isFollowResponse_Event interface {
+	isFollowResponse_Event()
+}
+
+type FollowResponse_Facts struct {
+	// facts come first, and once.
+	Facts *SourceFacts `protobuf:"bytes,1,opt,name=facts,proto3,oneof"`
+}
+
+type FollowResponse_Piece struct {
+	// piece is here.
+	Piece *Piece `protobuf:"bytes,2,opt,name=piece,proto3,oneof"`
+}
+
+type FollowResponse_Result struct {
+	// result is the whole task.
+	Result *SeedResult `protobuf:"bytes,3,opt,name=result,proto3,oneof"`
+}
+
+func (*FollowResponse_Facts) isFollowResponse_Event() {}
+
+func (*FollowResponse_Piece) isFollowResponse_Event() {}
+
+func (*FollowResponse_Result) isFollowResponse_Event() {}
+
 // SeedResponse is one event in the life of a task.
 type SeedResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -188,7 +378,7 @@ type SeedResponse struct {
 
 func (x *SeedResponse) Reset() {
 	*x = SeedResponse{}
-	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[2]
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -200,7 +390,7 @@ func (x *SeedResponse) String() string {
 func (*SeedResponse) ProtoMessage() {}
 
 func (x *SeedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[2]
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -213,7 +403,7 @@ func (x *SeedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeedResponse.ProtoReflect.Descriptor instead.
 func (*SeedResponse) Descriptor() ([]byte, []int) {
-	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{2}
+	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SeedResponse) GetEvent() isSeedResponse_Event {
@@ -292,7 +482,7 @@ type SourceFacts struct {
 
 func (x *SourceFacts) Reset() {
 	*x = SourceFacts{}
-	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[3]
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -304,7 +494,7 @@ func (x *SourceFacts) String() string {
 func (*SourceFacts) ProtoMessage() {}
 
 func (x *SourceFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[3]
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -317,7 +507,7 @@ func (x *SourceFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceFacts.ProtoReflect.Descriptor instead.
 func (*SourceFacts) Descriptor() ([]byte, []int) {
-	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{3}
+	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SourceFacts) GetLength() int64 {
@@ -363,7 +553,7 @@ type Piece struct {
 
 func (x *Piece) Reset() {
 	*x = Piece{}
-	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[4]
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -375,7 +565,7 @@ func (x *Piece) String() string {
 func (*Piece) ProtoMessage() {}
 
 func (x *Piece) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[4]
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -388,7 +578,7 @@ func (x *Piece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Piece.ProtoReflect.Descriptor instead.
 func (*Piece) Descriptor() ([]byte, []int) {
-	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{4}
+	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Piece) GetNum() int32 {
@@ -427,7 +617,7 @@ type SeedResult struct {
 
 func (x *SeedResult) Reset() {
 	*x = SeedResult{}
-	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[5]
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -439,7 +629,7 @@ func (x *SeedResult) String() string {
 func (*SeedResult) ProtoMessage() {}
 
 func (x *SeedResult) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[5]
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -452,7 +642,7 @@ func (x *SeedResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeedResult.ProtoReflect.Descriptor instead.
 func (*SeedResult) Descriptor() ([]byte, []int) {
-	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{5}
+	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SeedResult) GetMd5() string {
@@ -487,7 +677,7 @@ type StatRequest struct {
 
 func (x *StatRequest) Reset() {
 	*x = StatRequest{}
-	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[6]
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -499,7 +689,7 @@ func (x *StatRequest) String() string {
 func (*StatRequest) ProtoMessage() {}
 
 func (x *StatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[6]
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -512,7 +702,7 @@ func (x *StatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatRequest.ProtoReflect.Descriptor instead.
 func (*StatRequest) Descriptor() ([]byte, []int) {
-	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{6}
+	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StatRequest) GetTaskId() string {
@@ -537,7 +727,7 @@ type StatResponse struct {
 
 func (x *StatResponse) Reset() {
 	*x = StatResponse{}
-	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[7]
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -549,7 +739,7 @@ func (x *StatResponse) String() string {
 func (*StatResponse) ProtoMessage() {}
 
 func (x *StatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[7]
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -562,7 +752,7 @@ func (x *StatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatResponse.ProtoReflect.Descriptor instead.
 func (*StatResponse) Descriptor() ([]byte, []int) {
-	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{7}
+	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StatResponse) GetFacts() *SourceFacts {
@@ -597,7 +787,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[8]
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -609,7 +799,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[8]
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -622,7 +812,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{8}
+	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteRequest) GetTaskId() string {
@@ -641,7 +831,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[9]
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +843,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[9]
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +856,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{9}
+	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{11}
 }
 
 var File_supernode_cdn_v1_cdn_proto protoreflect.FileDescriptor
@@ -679,11 +869,22 @@ const file_supernode_cdn_v1_cdn_proto_rawDesc = "" +
 	"\aheaders\x18\x02 \x03(\tR\aheaders\x12\x10\n" +
 	"\x03md5\x18\x03 \x01(\tR\x03md5\x12\x1a\n" +
 	"\binsecure\x18\x04 \x01(\bR\binsecure\x12\x19\n" +
-	"\broot_cas\x18\x05 \x03(\fR\arootCas\"n\n" +
+	"\broot_cas\x18\x05 \x03(\fR\arootCas\"\xd5\x01\n" +
 	"\vSeedRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x120\n" +
 	"\x06source\x18\x02 \x01(\v2\x18.supernode.cdn.v1.SourceR\x06source\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\"\xb7\x01\n" +
+	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\x129\n" +
+	"\bexpected\x18\x04 \x01(\v2\x1d.supernode.cdn.v1.SourceFactsR\bexpected\x12\x16\n" +
+	"\x06copies\x18\x05 \x03(\tR\x06copies\x12\x12\n" +
+	"\x04stay\x18\x06 \x01(\bR\x04stay\"<\n" +
+	"\rFollowRequest\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
+	"\x04stay\x18\x02 \x01(\bR\x04stay\"\xb9\x01\n" +
+	"\x0eFollowResponse\x125\n" +
+	"\x05facts\x18\x01 \x01(\v2\x1d.supernode.cdn.v1.SourceFactsH\x00R\x05facts\x12/\n" +
+	"\x05piece\x18\x02 \x01(\v2\x17.supernode.cdn.v1.PieceH\x00R\x05piece\x126\n" +
+	"\x06result\x18\x03 \x01(\v2\x1c.supernode.cdn.v1.SeedResultH\x00R\x06resultB\a\n" +
+	"\x05event\"\xb7\x01\n" +
 	"\fSeedResponse\x125\n" +
 	"\x05facts\x18\x01 \x01(\v2\x1d.supernode.cdn.v1.SourceFactsH\x00R\x05facts\x12/\n" +
 	"\x05piece\x18\x02 \x01(\v2\x17.supernode.cdn.v1.PieceH\x00R\x05piece\x126\n" +
@@ -714,10 +915,11 @@ const file_supernode_cdn_v1_cdn_proto_rawDesc = "" +
 	"\x06result\x18\x03 \x01(\v2\x1c.supernode.cdn.v1.SeedResultR\x06result\"(\n" +
 	"\rDeleteRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\"\x10\n" +
-	"\x0eDeleteResponse2\xe9\x01\n" +
+	"\x0eDeleteResponse2\xb8\x02\n" +
 	"\n" +
 	"CdnService\x12G\n" +
-	"\x04Seed\x12\x1d.supernode.cdn.v1.SeedRequest\x1a\x1e.supernode.cdn.v1.SeedResponse0\x01\x12E\n" +
+	"\x04Seed\x12\x1d.supernode.cdn.v1.SeedRequest\x1a\x1e.supernode.cdn.v1.SeedResponse0\x01\x12M\n" +
+	"\x06Follow\x12\x1f.supernode.cdn.v1.FollowRequest\x1a .supernode.cdn.v1.FollowResponse0\x01\x12E\n" +
 	"\x04Stat\x12\x1d.supernode.cdn.v1.StatRequest\x1a\x1e.supernode.cdn.v1.StatResponse\x12K\n" +
 	"\x06Delete\x12\x1f.supernode.cdn.v1.DeleteRequest\x1a .supernode.cdn.v1.DeleteResponseB\xc0\x01\n" +
 	"\x14com.supernode.cdn.v1B\bCdnProtoP\x01Z<github.com/supernode-ha/supernode/api/supernode/cdn/v1;cdnv1\xa2\x02\x03SCX\xaa\x02\x10Supernode.Cdn.V1\xca\x02\x10Supernode\\Cdn\\V1\xe2\x02\x1cSupernode\\Cdn\\V1\\GPBMetadata\xea\x02\x12Supernode::Cdn::V1b\x06proto3"
@@ -734,37 +936,45 @@ func file_supernode_cdn_v1_cdn_proto_rawDescGZIP() []byte {
 	return file_supernode_cdn_v1_cdn_proto_rawDescData
 }
 
-var file_supernode_cdn_v1_cdn_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_supernode_cdn_v1_cdn_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_supernode_cdn_v1_cdn_proto_goTypes = []any{
 	(*Source)(nil),         // 0: supernode.cdn.v1.Source
 	(*SeedRequest)(nil),    // 1: supernode.cdn.v1.SeedRequest
-	(*SeedResponse)(nil),   // 2: supernode.cdn.v1.SeedResponse
-	(*SourceFacts)(nil),    // 3: supernode.cdn.v1.SourceFacts
-	(*Piece)(nil),          // 4: supernode.cdn.v1.Piece
-	(*SeedResult)(nil),     // 5: supernode.cdn.v1.SeedResult
-	(*StatRequest)(nil),    // 6: supernode.cdn.v1.StatRequest
-	(*StatResponse)(nil),   // 7: supernode.cdn.v1.StatResponse
-	(*DeleteRequest)(nil),  // 8: supernode.cdn.v1.DeleteRequest
-	(*DeleteResponse)(nil), // 9: supernode.cdn.v1.DeleteResponse
+	(*FollowRequest)(nil),  // 2: supernode.cdn.v1.FollowRequest
+	(*FollowResponse)(nil), // 3: supernode.cdn.v1.FollowResponse
+	(*SeedResponse)(nil),   // 4: supernode.cdn.v1.SeedResponse
+	(*SourceFacts)(nil),    // 5: supernode.cdn.v1.SourceFacts
+	(*Piece)(nil),          // 6: supernode.cdn.v1.Piece
+	(*SeedResult)(nil),     // 7: supernode.cdn.v1.SeedResult
+	(*StatRequest)(nil),    // 8: supernode.cdn.v1.StatRequest
+	(*StatResponse)(nil),   // 9: supernode.cdn.v1.StatResponse
+	(*DeleteRequest)(nil),  // 10: supernode.cdn.v1.DeleteRequest
+	(*DeleteResponse)(nil), // 11: supernode.cdn.v1.DeleteResponse
 }
 var file_supernode_cdn_v1_cdn_proto_depIdxs = []int32{
-	0, // 0: supernode.cdn.v1.SeedRequest.source:type_name -> supernode.cdn.v1.Source
-	3, // 1: supernode.cdn.v1.SeedResponse.facts:type_name -> supernode.cdn.v1.SourceFacts
-	4, // 2: supernode.cdn.v1.SeedResponse.piece:type_name -> supernode.cdn.v1.Piece
-	5, // 3: supernode.cdn.v1.SeedResponse.result:type_name -> supernode.cdn.v1.SeedResult
-	3, // 4: supernode.cdn.v1.StatResponse.facts:type_name -> supernode.cdn.v1.SourceFacts
-	5, // 5: supernode.cdn.v1.StatResponse.result:type_name -> supernode.cdn.v1.SeedResult
-	1, // 6: supernode.cdn.v1.CdnService.Seed:input_type -> supernode.cdn.v1.SeedRequest
-	6, // 7: supernode.cdn.v1.CdnService.Stat:input_type -> supernode.cdn.v1.StatRequest
-	8, // 8: supernode.cdn.v1.CdnService.Delete:input_type -> supernode.cdn.v1.DeleteRequest
-	2, // 9: supernode.cdn.v1.CdnService.Seed:output_type -> supernode.cdn.v1.SeedResponse
-	7, // 10: supernode.cdn.v1.CdnService.Stat:output_type -> supernode.cdn.v1.StatResponse
-	9, // 11: supernode.cdn.v1.CdnService.Delete:output_type -> supernode.cdn.v1.DeleteResponse
-	9, // [9:12] is the sub-list for method output_type
-	6, // [6:9] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	0,  // 0: supernode.cdn.v1.SeedRequest.source:type_name -> supernode.cdn.v1.Source
+	5,  // 1: supernode.cdn.v1.SeedRequest.expected:type_name -> supernode.cdn.v1.SourceFacts
+	5,  // 2: supernode.cdn.v1.FollowResponse.facts:type_name -> supernode.cdn.v1.SourceFacts
+	6,  // 3: supernode.cdn.v1.FollowResponse.piece:type_name -> supernode.cdn.v1.Piece
+	7,  // 4: supernode.cdn.v1.FollowResponse.result:type_name -> supernode.cdn.v1.SeedResult
+	5,  // 5: supernode.cdn.v1.SeedResponse.facts:type_name -> supernode.cdn.v1.SourceFacts
+	6,  // 6: supernode.cdn.v1.SeedResponse.piece:type_name -> supernode.cdn.v1.Piece
+	7,  // 7: supernode.cdn.v1.SeedResponse.result:type_name -> supernode.cdn.v1.SeedResult
+	5,  // 8: supernode.cdn.v1.StatResponse.facts:type_name -> supernode.cdn.v1.SourceFacts
+	7,  // 9: supernode.cdn.v1.StatResponse.result:type_name -> supernode.cdn.v1.SeedResult
+	1,  // 10: supernode.cdn.v1.CdnService.Seed:input_type -> supernode.cdn.v1.SeedRequest
+	2,  // 11: supernode.cdn.v1.CdnService.Follow:input_type -> supernode.cdn.v1.FollowRequest
+	8,  // 12: supernode.cdn.v1.CdnService.Stat:input_type -> supernode.cdn.v1.StatRequest
+	10, // 13: supernode.cdn.v1.CdnService.Delete:input_type -> supernode.cdn.v1.DeleteRequest
+	4,  // 14: supernode.cdn.v1.CdnService.Seed:output_type -> supernode.cdn.v1.SeedResponse
+	3,  // 15: supernode.cdn.v1.CdnService.Follow:output_type -> supernode.cdn.v1.FollowResponse
+	9,  // 16: supernode.cdn.v1.CdnService.Stat:output_type -> supernode.cdn.v1.StatResponse
+	11, // 17: supernode.cdn.v1.CdnService.Delete:output_type -> supernode.cdn.v1.DeleteResponse
+	14, // [14:18] is the sub-list for method output_type
+	10, // [10:14] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_supernode_cdn_v1_cdn_proto_init() }
@@ -772,7 +982,12 @@ func file_supernode_cdn_v1_cdn_proto_init() {
 	if File_supernode_cdn_v1_cdn_proto != nil {
 		return
 	}
-	file_supernode_cdn_v1_cdn_proto_msgTypes[2].OneofWrappers = []any{
+	file_supernode_cdn_v1_cdn_proto_msgTypes[3].OneofWrappers = []any{
+		(*FollowResponse_Facts)(nil),
+		(*FollowResponse_Piece)(nil),
+		(*FollowResponse_Result)(nil),
+	}
+	file_supernode_cdn_v1_cdn_proto_msgTypes[4].OneofWrappers = []any{
 		(*SeedResponse_Facts)(nil),
 		(*SeedResponse_Piece)(nil),
 		(*SeedResponse_Result)(nil),
@@ -783,7 +998,7 @@ func file_supernode_cdn_v1_cdn_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_supernode_cdn_v1_cdn_proto_rawDesc), len(file_supernode_cdn_v1_cdn_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	CdnService_Seed_FullMethodName   = "/supernode.cdn.v1.CdnService/Seed"
+	CdnService_Follow_FullMethodName = "/supernode.cdn.v1.CdnService/Follow"
 	CdnService_Stat_FullMethodName   = "/supernode.cdn.v1.CdnService/Stat"
 	CdnService_Delete_FullMethodName = "/supernode.cdn.v1.CdnService/Delete"
 )
@@ -39,12 +40,25 @@ type CdnServiceClient interface {
 	// stream ends. Who comes late is told the past first. However many listen,
 	// the source is asked once; a listener that leaves stops nothing.
 	//
-	// Errors, each with a machine-readable reason: NOT_FOUND
+	// An instance that was a replica goes on from what it has. One that hears that
+	// another owns the task ends the streams with ABORTED (STALE_EPOCH) and goes
+	// on as a replica.
+	//
+	// Errors, each with a machine-readable reason: ABORTED (STALE_EPOCH), NOT_FOUND
 	// (SOURCE_NOT_FOUND), UNAUTHENTICATED (SOURCE_AUTH_REQUIRED), UNAVAILABLE
 	// (SOURCE_UNREACHABLE), DATA_LOSS (SOURCE_BROKEN: cut off, changed, or not
-	// of the MD5 that was asked for), RESOURCE_EXHAUSTED (DISK_FULL), ABORTED
-	// (TASK_DELETED), INVALID_ARGUMENT.
+	// of the MD5 that was asked for), RESOURCE_EXHAUSTED (DISK_FULL), UNAVAILABLE
+	// (DISK_FAILED), ABORTED (TASK_DELETED), INVALID_ARGUMENT.
 	Seed(ctx context.Context, in *SeedRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SeedResponse], error)
+	// Follow tells what is here of a task, as Seed does, and makes nobody fetch
+	// anything: it is how schedulers learn what a replica has, and replicas what
+	// the owner has. While a fetch or a copy is under way here the stream goes on.
+	// It ends behind the result, or with OUT_OF_RANGE (COPY_PARTIAL) when nothing
+	// makes more of it just now.
+	//
+	// Errors: NOT_FOUND (TASK_NOT_FOUND) when nothing of the task is here, and
+	// those of Seed when what is under way fails.
+	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowResponse], error)
 	// Stat tells what of a task is here, without fetching anything.
 	//
 	// Errors: NOT_FOUND.
@@ -82,6 +96,25 @@ func (c *cdnServiceClient) Seed(ctx context.Context, in *SeedRequest, opts ...gr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type CdnService_SeedClient = grpc.ServerStreamingClient[SeedResponse]
 
+func (c *cdnServiceClient) Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &CdnService_ServiceDesc.Streams[1], CdnService_Follow_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FollowRequest, FollowResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CdnService_FollowClient = grpc.ServerStreamingClient[FollowResponse]
+
 func (c *cdnServiceClient) Stat(ctx context.Context, in *StatRequest, opts ...grpc.CallOption) (*StatResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StatResponse)
@@ -114,12 +147,25 @@ type CdnServiceServer interface {
 	// stream ends. Who comes late is told the past first. However many listen,
 	// the source is asked once; a listener that leaves stops nothing.
 	//
-	// Errors, each with a machine-readable reason: NOT_FOUND
+	// An instance that was a replica goes on from what it has. One that hears that
+	// another owns the task ends the streams with ABORTED (STALE_EPOCH) and goes
+	// on as a replica.
+	//
+	// Errors, each with a machine-readable reason: ABORTED (STALE_EPOCH), NOT_FOUND
 	// (SOURCE_NOT_FOUND), UNAUTHENTICATED (SOURCE_AUTH_REQUIRED), UNAVAILABLE
 	// (SOURCE_UNREACHABLE), DATA_LOSS (SOURCE_BROKEN: cut off, changed, or not
-	// of the MD5 that was asked for), RESOURCE_EXHAUSTED (DISK_FULL), ABORTED
-	// (TASK_DELETED), INVALID_ARGUMENT.
+	// of the MD5 that was asked for), RESOURCE_EXHAUSTED (DISK_FULL), UNAVAILABLE
+	// (DISK_FAILED), ABORTED (TASK_DELETED), INVALID_ARGUMENT.
 	Seed(*SeedRequest, grpc.ServerStreamingServer[SeedResponse]) error
+	// Follow tells what is here of a task, as Seed does, and makes nobody fetch
+	// anything: it is how schedulers learn what a replica has, and replicas what
+	// the owner has. While a fetch or a copy is under way here the stream goes on.
+	// It ends behind the result, or with OUT_OF_RANGE (COPY_PARTIAL) when nothing
+	// makes more of it just now.
+	//
+	// Errors: NOT_FOUND (TASK_NOT_FOUND) when nothing of the task is here, and
+	// those of Seed when what is under way fails.
+	Follow(*FollowRequest, grpc.ServerStreamingServer[FollowResponse]) error
 	// Stat tells what of a task is here, without fetching anything.
 	//
 	// Errors: NOT_FOUND.
@@ -140,6 +186,9 @@ type UnimplementedCdnServiceServer struct{}
 
 func (UnimplementedCdnServiceServer) Seed(*SeedRequest, grpc.ServerStreamingServer[SeedResponse]) error {
 	return status.Error(codes.Unimplemented, "method Seed not implemented")
+}
+func (UnimplementedCdnServiceServer) Follow(*FollowRequest, grpc.ServerStreamingServer[FollowResponse]) error {
+	return status.Error(codes.Unimplemented, "method Follow not implemented")
 }
 func (UnimplementedCdnServiceServer) Stat(context.Context, *StatRequest) (*StatResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Stat not implemented")
@@ -178,6 +227,17 @@ func _CdnService_Seed_Handler(srv interface{}, stream grpc.ServerStream) error {
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type CdnService_SeedServer = grpc.ServerStreamingServer[SeedResponse]
+
+func _CdnService_Follow_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(FollowRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(CdnServiceServer).Follow(m, &grpc.GenericServerStream[FollowRequest, FollowResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CdnService_FollowServer = grpc.ServerStreamingServer[FollowResponse]
 
 func _CdnService_Stat_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StatRequest)
@@ -235,6 +295,11 @@ var CdnService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Seed",
 			Handler:       _CdnService_Seed_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Follow",
+			Handler:       _CdnService_Follow_Handler,
 			ServerStreams: true,
 		},
 	},

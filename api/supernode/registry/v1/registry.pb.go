@@ -398,7 +398,8 @@ type TaskRecord struct {
 	Status TaskStatus `protobuf:"varint,5,opt,name=status,proto3,enum=supernode.registry.v1.TaskStatus" json:"status,omitempty"`
 	// owner is the id of the CDN member that fetches the task.
 	Owner string `protobuf:"bytes,6,opt,name=owner,proto3" json:"owner,omitempty"`
-	// replicas are the ids of the CDN members that copy it.
+	// replicas are the ids of the other CDN members that have a copy, or make
+	// one; the first that is there is the next owner.
 	Replicas []string `protobuf:"bytes,7,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	// scheduler is the id of the scheduler member that answers for the task.
 	Scheduler string `protobuf:"bytes,8,opt,name=scheduler,proto3" json:"scheduler,omitempty"`
@@ -569,7 +570,9 @@ func (x *HeartbeatRequest) GetMember() *Member {
 type HeartbeatResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// ttl is the time to live of the lease from now on; renew at a third of it.
-	Ttl           *durationpb.Duration `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Ttl *durationpb.Duration `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// drain says that an operator has marked the member (DrainMember).
+	Drain         bool `protobuf:"varint,2,opt,name=drain,proto3" json:"drain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -609,6 +612,13 @@ func (x *HeartbeatResponse) GetTtl() *durationpb.Duration {
 		return x.Ttl
 	}
 	return nil
+}
+
+func (x *HeartbeatResponse) GetDrain() bool {
+	if x != nil {
+		return x.Drain
+	}
+	return false
 }
 
 // LeaveRequest names the member that leaves.
@@ -803,7 +813,20 @@ type ResolveTaskRequest struct {
 	// url is the source, used when a record has to be made.
 	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
 	// scheduler_id is the member id of the scheduler that asks.
-	SchedulerId   string `protobuf:"bytes,3,opt,name=scheduler_id,json=schedulerId,proto3" json:"scheduler_id,omitempty"`
+	SchedulerId string `protobuf:"bytes,3,opt,name=scheduler_id,json=schedulerId,proto3" json:"scheduler_id,omitempty"`
+	// last is the record that the caller saw last. It gives lost_owner and
+	// lost_scheduler their epoch, and a store that lost the record gets it back.
+	Last *TaskRecord `protobuf:"bytes,4,opt,name=last,proto3" json:"last,omitempty"`
+	// lost_owner is the CDN that the caller tried and that does not answer, or
+	// cannot have the task. It loses the task although it may be a member, if the
+	// record is still of the epoch of last; a member stays a replica.
+	LostOwner string `protobuf:"bytes,5,opt,name=lost_owner,json=lostOwner,proto3" json:"lost_owner,omitempty"`
+	// lost_scheduler is the scheduler that the caller tried and that does not
+	// answer. It loses the task although it may be a member, if the record is
+	// still of the epoch of last.
+	LostScheduler string `protobuf:"bytes,6,opt,name=lost_scheduler,json=lostScheduler,proto3" json:"lost_scheduler,omitempty"`
+	// excluded are CDNs that must not become owner: they tried, and failed.
+	Excluded      []string `protobuf:"bytes,7,rep,name=excluded,proto3" json:"excluded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -859,6 +882,34 @@ func (x *ResolveTaskRequest) GetSchedulerId() string {
 	return ""
 }
 
+func (x *ResolveTaskRequest) GetLast() *TaskRecord {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *ResolveTaskRequest) GetLostOwner() string {
+	if x != nil {
+		return x.LostOwner
+	}
+	return ""
+}
+
+func (x *ResolveTaskRequest) GetLostScheduler() string {
+	if x != nil {
+		return x.LostScheduler
+	}
+	return ""
+}
+
+func (x *ResolveTaskRequest) GetExcluded() []string {
+	if x != nil {
+		return x.Excluded
+	}
+	return nil
+}
+
 // ResolveTaskResponse is the record, after any claim.
 type ResolveTaskResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -867,7 +918,12 @@ type ResolveTaskResponse struct {
 	// owner is the member behind record.owner.
 	Owner *Member `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
 	// scheduler is the member behind record.scheduler, unset when it is not one.
-	Scheduler     *Member `protobuf:"bytes,3,opt,name=scheduler,proto3" json:"scheduler,omitempty"`
+	Scheduler *Member `protobuf:"bytes,3,opt,name=scheduler,proto3" json:"scheduler,omitempty"`
+	// replicas are the members behind record.replicas, without those that are none.
+	Replicas []*Member `protobuf:"bytes,4,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// unclaimed says that the store was not asked: it cannot be reached. The
+	// caller asks again later, with this record as its last.
+	Unclaimed     bool `protobuf:"varint,5,opt,name=unclaimed,proto3" json:"unclaimed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -923,6 +979,1149 @@ func (x *ResolveTaskResponse) GetScheduler() *Member {
 	return nil
 }
 
+func (x *ResolveTaskResponse) GetReplicas() []*Member {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *ResolveTaskResponse) GetUnclaimed() bool {
+	if x != nil {
+		return x.Unclaimed
+	}
+	return false
+}
+
+// ListMembersRequest asks for the members of the cluster.
+type ListMembersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// roles limits the list to these roles; none means all.
+	Roles         []Role `protobuf:"varint,1,rep,packed,name=roles,proto3,enum=supernode.registry.v1.Role" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMembersRequest) Reset() {
+	*x = ListMembersRequest{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMembersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMembersRequest) ProtoMessage() {}
+
+func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
+func (*ListMembersRequest) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListMembersRequest) GetRoles() []Role {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+// ListMembersResponse is the members at one moment.
+type ListMembersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// members are sorted by role and id.
+	Members []*Member `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	// loads are the CDNs' loads, as far as any record names them.
+	Loads         []*Load `protobuf:"bytes,2,rep,name=loads,proto3" json:"loads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMembersResponse) Reset() {
+	*x = ListMembersResponse{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMembersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMembersResponse) ProtoMessage() {}
+
+func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
+func (*ListMembersResponse) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListMembersResponse) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *ListMembersResponse) GetLoads() []*Load {
+	if x != nil {
+		return x.Loads
+	}
+	return nil
+}
+
+// Load is what records give a CDN to do.
+type Load struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// cdn_id is the member.
+	CdnId string `protobuf:"bytes,1,opt,name=cdn_id,json=cdnId,proto3" json:"cdn_id,omitempty"`
+	// owned is the number of tasks that it owns.
+	Owned int32 `protobuf:"varint,2,opt,name=owned,proto3" json:"owned,omitempty"`
+	// replicated is the number of tasks that it is a replica of.
+	Replicated    int32 `protobuf:"varint,3,opt,name=replicated,proto3" json:"replicated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Load) Reset() {
+	*x = Load{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Load) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Load) ProtoMessage() {}
+
+func (x *Load) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Load.ProtoReflect.Descriptor instead.
+func (*Load) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Load) GetCdnId() string {
+	if x != nil {
+		return x.CdnId
+	}
+	return ""
+}
+
+func (x *Load) GetOwned() int32 {
+	if x != nil {
+		return x.Owned
+	}
+	return 0
+}
+
+func (x *Load) GetReplicated() int32 {
+	if x != nil {
+		return x.Replicated
+	}
+	return 0
+}
+
+// DrainMemberRequest marks a member.
+type DrainMemberRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// role is the member's role.
+	Role Role `protobuf:"varint,1,opt,name=role,proto3,enum=supernode.registry.v1.Role" json:"role,omitempty"`
+	// id is the member's id.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// drain sets the mark, or takes it away.
+	Drain         bool `protobuf:"varint,3,opt,name=drain,proto3" json:"drain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainMemberRequest) Reset() {
+	*x = DrainMemberRequest{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainMemberRequest) ProtoMessage() {}
+
+func (x *DrainMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainMemberRequest.ProtoReflect.Descriptor instead.
+func (*DrainMemberRequest) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *DrainMemberRequest) GetRole() Role {
+	if x != nil {
+		return x.Role
+	}
+	return Role_ROLE_UNSPECIFIED
+}
+
+func (x *DrainMemberRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DrainMemberRequest) GetDrain() bool {
+	if x != nil {
+		return x.Drain
+	}
+	return false
+}
+
+// DrainMemberResponse says that it is done.
+type DrainMemberResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainMemberResponse) Reset() {
+	*x = DrainMemberResponse{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainMemberResponse) ProtoMessage() {}
+
+func (x *DrainMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainMemberResponse.ProtoReflect.Descriptor instead.
+func (*DrainMemberResponse) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{15}
+}
+
+// ForgetMemberRequest names a member.
+type ForgetMemberRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// role is the member's role.
+	Role Role `protobuf:"varint,1,opt,name=role,proto3,enum=supernode.registry.v1.Role" json:"role,omitempty"`
+	// id is the member's id.
+	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetMemberRequest) Reset() {
+	*x = ForgetMemberRequest{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetMemberRequest) ProtoMessage() {}
+
+func (x *ForgetMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetMemberRequest.ProtoReflect.Descriptor instead.
+func (*ForgetMemberRequest) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ForgetMemberRequest) GetRole() Role {
+	if x != nil {
+		return x.Role
+	}
+	return Role_ROLE_UNSPECIFIED
+}
+
+func (x *ForgetMemberRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// ForgetMemberResponse says that it is done.
+type ForgetMemberResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetMemberResponse) Reset() {
+	*x = ForgetMemberResponse{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetMemberResponse) ProtoMessage() {}
+
+func (x *ForgetMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetMemberResponse.ProtoReflect.Descriptor instead.
+func (*ForgetMemberResponse) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{17}
+}
+
+// RepairTaskRequest names a task and the CDN that asks.
+type RepairTaskRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// task_id names the task.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// cdn_id is the owner or a replica of the task.
+	CdnId         string `protobuf:"bytes,2,opt,name=cdn_id,json=cdnId,proto3" json:"cdn_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairTaskRequest) Reset() {
+	*x = RepairTaskRequest{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairTaskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairTaskRequest) ProtoMessage() {}
+
+func (x *RepairTaskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairTaskRequest.ProtoReflect.Descriptor instead.
+func (*RepairTaskRequest) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RepairTaskRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *RepairTaskRequest) GetCdnId() string {
+	if x != nil {
+		return x.CdnId
+	}
+	return ""
+}
+
+// RepairTaskResponse is the record after the repair.
+type RepairTaskResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// record is what everybody else sees too.
+	Record        *TaskRecord `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairTaskResponse) Reset() {
+	*x = RepairTaskResponse{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairTaskResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairTaskResponse) ProtoMessage() {}
+
+func (x *RepairTaskResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairTaskResponse.ProtoReflect.Descriptor instead.
+func (*RepairTaskResponse) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RepairTaskResponse) GetRecord() *TaskRecord {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+// MoveTaskRequest names a task and where it is to go.
+type MoveTaskRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// task_id names the task.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// epoch is the epoch in which the caller saw the task; 0 is any.
+	Epoch int64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// to is the CDN that becomes owner; empty for the best there is: the first
+	// replica that is READY, else the one that placement names.
+	To            string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveTaskRequest) Reset() {
+	*x = MoveTaskRequest{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveTaskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveTaskRequest) ProtoMessage() {}
+
+func (x *MoveTaskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveTaskRequest.ProtoReflect.Descriptor instead.
+func (*MoveTaskRequest) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *MoveTaskRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *MoveTaskRequest) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *MoveTaskRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+// MoveTaskResponse is the record after the move.
+type MoveTaskResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// record is what everybody else sees too.
+	Record        *TaskRecord `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveTaskResponse) Reset() {
+	*x = MoveTaskResponse{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveTaskResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveTaskResponse) ProtoMessage() {}
+
+func (x *MoveTaskResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveTaskResponse.ProtoReflect.Descriptor instead.
+func (*MoveTaskResponse) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *MoveTaskResponse) GetRecord() *TaskRecord {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+// ResignTaskRequest names a task and who resigns.
+type ResignTaskRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// task_id names the task.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// cdn_id is the member that resigns.
+	CdnId         string `protobuf:"bytes,2,opt,name=cdn_id,json=cdnId,proto3" json:"cdn_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResignTaskRequest) Reset() {
+	*x = ResignTaskRequest{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResignTaskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResignTaskRequest) ProtoMessage() {}
+
+func (x *ResignTaskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResignTaskRequest.ProtoReflect.Descriptor instead.
+func (*ResignTaskRequest) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ResignTaskRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *ResignTaskRequest) GetCdnId() string {
+	if x != nil {
+		return x.CdnId
+	}
+	return ""
+}
+
+// ResignTaskResponse is the record afterwards.
+type ResignTaskResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// record is what everybody else sees too; unset when there is none.
+	Record        *TaskRecord `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResignTaskResponse) Reset() {
+	*x = ResignTaskResponse{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResignTaskResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResignTaskResponse) ProtoMessage() {}
+
+func (x *ResignTaskResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResignTaskResponse.ProtoReflect.Descriptor instead.
+func (*ResignTaskResponse) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ResignTaskResponse) GetRecord() *TaskRecord {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+// Copy is what a CDN has of a task on its disk.
+type Copy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// task_id names the task.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// url is the source without user, password and fragment.
+	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
+	// source is the version of the source that the copy is of.
+	Source *SourceIdentity `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	// piece_size is the wrapped size of a piece in bytes.
+	PieceSize int32 `protobuf:"varint,4,opt,name=piece_size,json=pieceSize,proto3" json:"piece_size,omitempty"`
+	// epoch is the highest in which the CDN knew the task, 0 for none.
+	Epoch int64 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// pieces is how many pieces are there.
+	Pieces int32 `protobuf:"varint,6,opt,name=pieces,proto3" json:"pieces,omitempty"`
+	// whole says that all of them are.
+	Whole         bool `protobuf:"varint,7,opt,name=whole,proto3" json:"whole,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Copy) Reset() {
+	*x = Copy{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Copy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Copy) ProtoMessage() {}
+
+func (x *Copy) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Copy.ProtoReflect.Descriptor instead.
+func (*Copy) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Copy) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *Copy) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Copy) GetSource() *SourceIdentity {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *Copy) GetPieceSize() int32 {
+	if x != nil {
+		return x.PieceSize
+	}
+	return 0
+}
+
+func (x *Copy) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Copy) GetPieces() int32 {
+	if x != nil {
+		return x.Pieces
+	}
+	return 0
+}
+
+func (x *Copy) GetWhole() bool {
+	if x != nil {
+		return x.Whole
+	}
+	return false
+}
+
+// AnnounceCopiesRequest is some of what a CDN has.
+type AnnounceCopiesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// cdn_id is the member that has it.
+	CdnId string `protobuf:"bytes,1,opt,name=cdn_id,json=cdnId,proto3" json:"cdn_id,omitempty"`
+	// copies are at most 500.
+	Copies        []*Copy `protobuf:"bytes,2,rep,name=copies,proto3" json:"copies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnnounceCopiesRequest) Reset() {
+	*x = AnnounceCopiesRequest{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnnounceCopiesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnnounceCopiesRequest) ProtoMessage() {}
+
+func (x *AnnounceCopiesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnnounceCopiesRequest.ProtoReflect.Descriptor instead.
+func (*AnnounceCopiesRequest) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *AnnounceCopiesRequest) GetCdnId() string {
+	if x != nil {
+		return x.CdnId
+	}
+	return ""
+}
+
+func (x *AnnounceCopiesRequest) GetCopies() []*Copy {
+	if x != nil {
+		return x.Copies
+	}
+	return nil
+}
+
+// AnnounceCopiesResponse tells what has become of each.
+type AnnounceCopiesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// records are those that name the CDN now.
+	Records []*TaskRecord `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
+	// unwanted are the task ids of copies that no record needs: of another
+	// version, or parts of what others have.
+	Unwanted      []string `protobuf:"bytes,2,rep,name=unwanted,proto3" json:"unwanted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnnounceCopiesResponse) Reset() {
+	*x = AnnounceCopiesResponse{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnnounceCopiesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnnounceCopiesResponse) ProtoMessage() {}
+
+func (x *AnnounceCopiesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnnounceCopiesResponse.ProtoReflect.Descriptor instead.
+func (*AnnounceCopiesResponse) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AnnounceCopiesResponse) GetRecords() []*TaskRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *AnnounceCopiesResponse) GetUnwanted() []string {
+	if x != nil {
+		return x.Unwanted
+	}
+	return nil
+}
+
+// WatchTasksRequest names a member.
+type WatchTasksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// role is CDN (owner and replicas) or SCHEDULER (scheduler and standby).
+	Role Role `protobuf:"varint,1,opt,name=role,proto3,enum=supernode.registry.v1.Role" json:"role,omitempty"`
+	// member_id is the member's id.
+	MemberId      string `protobuf:"bytes,2,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchTasksRequest) Reset() {
+	*x = WatchTasksRequest{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTasksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTasksRequest) ProtoMessage() {}
+
+func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTasksRequest.ProtoReflect.Descriptor instead.
+func (*WatchTasksRequest) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *WatchTasksRequest) GetRole() Role {
+	if x != nil {
+		return x.Role
+	}
+	return Role_ROLE_UNSPECIFIED
+}
+
+func (x *WatchTasksRequest) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+// WatchTasksResponse is a part of what names the member, or a change.
+type WatchTasksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// records are as they stand, at most 500.
+	Records []*TaskRecord `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
+	// gone are task ids that do not name the member any more, at most 500.
+	Gone []string `protobuf:"bytes,2,rep,name=gone,proto3" json:"gone,omitempty"`
+	// complete says that with this message everything has been told once.
+	Complete bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
+	// replicas is how many copies of a task the cluster keeps, the owner's included.
+	Replicas      int32 `protobuf:"varint,4,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchTasksResponse) Reset() {
+	*x = WatchTasksResponse{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTasksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTasksResponse) ProtoMessage() {}
+
+func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTasksResponse.ProtoReflect.Descriptor instead.
+func (*WatchTasksResponse) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *WatchTasksResponse) GetRecords() []*TaskRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *WatchTasksResponse) GetGone() []string {
+	if x != nil {
+		return x.Gone
+	}
+	return nil
+}
+
+func (x *WatchTasksResponse) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *WatchTasksResponse) GetReplicas() int32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+// ListTasksRequest asks for a page of records.
+type ListTasksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// member_id limits the list to records that name this CDN or scheduler.
+	MemberId string `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	// page_size is the most records to answer, 1 to 1000; 0 is 100.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// page_token is what the page before said, empty for the first.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTasksRequest) Reset() {
+	*x = ListTasksRequest{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTasksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTasksRequest) ProtoMessage() {}
+
+func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
+func (*ListTasksRequest) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ListTasksRequest) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+func (x *ListTasksRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListTasksRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListTasksResponse is a page of records.
+type ListTasksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// records are sorted by task id.
+	Records []*TaskRecord `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
+	// next_page_token is empty behind the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTasksResponse) Reset() {
+	*x = ListTasksResponse{}
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTasksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTasksResponse) ProtoMessage() {}
+
+func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
+func (*ListTasksResponse) Descriptor() ([]byte, []int) {
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ListTasksResponse) GetRecords() []*TaskRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *ListTasksResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // GetTaskRequest names a task.
 type GetTaskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -934,7 +2133,7 @@ type GetTaskRequest struct {
 
 func (x *GetTaskRequest) Reset() {
 	*x = GetTaskRequest{}
-	mi := &file_supernode_registry_v1_registry_proto_msgTypes[11]
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +2145,7 @@ func (x *GetTaskRequest) String() string {
 func (*GetTaskRequest) ProtoMessage() {}
 
 func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_registry_v1_registry_proto_msgTypes[11]
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +2158,7 @@ func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskRequest.ProtoReflect.Descriptor instead.
 func (*GetTaskRequest) Descriptor() ([]byte, []int) {
-	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{11}
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetTaskRequest) GetTaskId() string {
@@ -980,7 +2179,7 @@ type GetTaskResponse struct {
 
 func (x *GetTaskResponse) Reset() {
 	*x = GetTaskResponse{}
-	mi := &file_supernode_registry_v1_registry_proto_msgTypes[12]
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +2191,7 @@ func (x *GetTaskResponse) String() string {
 func (*GetTaskResponse) ProtoMessage() {}
 
 func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_registry_v1_registry_proto_msgTypes[12]
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +2204,7 @@ func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskResponse.ProtoReflect.Descriptor instead.
 func (*GetTaskResponse) Descriptor() ([]byte, []int) {
-	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{12}
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetTaskResponse) GetRecord() *TaskRecord {
@@ -1028,7 +2227,8 @@ type UpdateTaskRequest struct {
 	Source *SourceIdentity `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
 	// piece_size replaces the record's piece size when greater than 0.
 	PieceSize int32 `protobuf:"varint,5,opt,name=piece_size,json=pieceSize,proto3" json:"piece_size,omitempty"`
-	// status replaces the record's status unless unspecified.
+	// status replaces the record's status unless unspecified. FAILED also
+	// empties source and piece size: the next fetch may be of another version.
 	Status        TaskStatus `protobuf:"varint,6,opt,name=status,proto3,enum=supernode.registry.v1.TaskStatus" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1036,7 +2236,7 @@ type UpdateTaskRequest struct {
 
 func (x *UpdateTaskRequest) Reset() {
 	*x = UpdateTaskRequest{}
-	mi := &file_supernode_registry_v1_registry_proto_msgTypes[13]
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1048,7 +2248,7 @@ func (x *UpdateTaskRequest) String() string {
 func (*UpdateTaskRequest) ProtoMessage() {}
 
 func (x *UpdateTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_registry_v1_registry_proto_msgTypes[13]
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1061,7 +2261,7 @@ func (x *UpdateTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTaskRequest.ProtoReflect.Descriptor instead.
 func (*UpdateTaskRequest) Descriptor() ([]byte, []int) {
-	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{13}
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *UpdateTaskRequest) GetTaskId() string {
@@ -1117,7 +2317,7 @@ type UpdateTaskResponse struct {
 
 func (x *UpdateTaskResponse) Reset() {
 	*x = UpdateTaskResponse{}
-	mi := &file_supernode_registry_v1_registry_proto_msgTypes[14]
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +2329,7 @@ func (x *UpdateTaskResponse) String() string {
 func (*UpdateTaskResponse) ProtoMessage() {}
 
 func (x *UpdateTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_registry_v1_registry_proto_msgTypes[14]
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +2342,7 @@ func (x *UpdateTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTaskResponse.ProtoReflect.Descriptor instead.
 func (*UpdateTaskResponse) Descriptor() ([]byte, []int) {
-	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{14}
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *UpdateTaskResponse) GetRecord() *TaskRecord {
@@ -1165,7 +2365,7 @@ type DeleteTaskRequest struct {
 
 func (x *DeleteTaskRequest) Reset() {
 	*x = DeleteTaskRequest{}
-	mi := &file_supernode_registry_v1_registry_proto_msgTypes[15]
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +2377,7 @@ func (x *DeleteTaskRequest) String() string {
 func (*DeleteTaskRequest) ProtoMessage() {}
 
 func (x *DeleteTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_registry_v1_registry_proto_msgTypes[15]
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +2390,7 @@ func (x *DeleteTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTaskRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTaskRequest) Descriptor() ([]byte, []int) {
-	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{15}
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DeleteTaskRequest) GetTaskId() string {
@@ -1216,7 +2416,7 @@ type DeleteTaskResponse struct {
 
 func (x *DeleteTaskResponse) Reset() {
 	*x = DeleteTaskResponse{}
-	mi := &file_supernode_registry_v1_registry_proto_msgTypes[16]
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +2428,7 @@ func (x *DeleteTaskResponse) String() string {
 func (*DeleteTaskResponse) ProtoMessage() {}
 
 func (x *DeleteTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_registry_v1_registry_proto_msgTypes[16]
+	mi := &file_supernode_registry_v1_registry_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +2441,7 @@ func (x *DeleteTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTaskResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTaskResponse) Descriptor() ([]byte, []int) {
-	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{16}
+	return file_supernode_registry_v1_registry_proto_rawDescGZIP(), []int{36}
 }
 
 var File_supernode_registry_v1_registry_proto protoreflect.FileDescriptor
@@ -1280,9 +2480,10 @@ const file_supernode_registry_v1_registry_proto_rawDesc = "" +
 	" \x01(\x03R\x05epoch\x12\x1a\n" +
 	"\brevision\x18\v \x01(\x03R\brevision\"I\n" +
 	"\x10HeartbeatRequest\x125\n" +
-	"\x06member\x18\x01 \x01(\v2\x1d.supernode.registry.v1.MemberR\x06member\"@\n" +
+	"\x06member\x18\x01 \x01(\v2\x1d.supernode.registry.v1.MemberR\x06member\"V\n" +
 	"\x11HeartbeatResponse\x12+\n" +
-	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"O\n" +
+	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x14\n" +
+	"\x05drain\x18\x02 \x01(\bR\x05drain\"O\n" +
 	"\fLeaveRequest\x12/\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x1b.supernode.registry.v1.RoleR\x04role\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\"\x0f\n" +
@@ -1290,15 +2491,89 @@ const file_supernode_registry_v1_registry_proto_rawDesc = "" +
 	"\x13WatchMembersRequest\x121\n" +
 	"\x05roles\x18\x01 \x03(\x0e2\x1b.supernode.registry.v1.RoleR\x05roles\"O\n" +
 	"\x14WatchMembersResponse\x127\n" +
-	"\amembers\x18\x01 \x03(\v2\x1d.supernode.registry.v1.MemberR\amembers\"b\n" +
+	"\amembers\x18\x01 \x03(\v2\x1d.supernode.registry.v1.MemberR\amembers\"\xfb\x01\n" +
 	"\x12ResolveTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12!\n" +
-	"\fscheduler_id\x18\x03 \x01(\tR\vschedulerId\"\xc2\x01\n" +
+	"\fscheduler_id\x18\x03 \x01(\tR\vschedulerId\x125\n" +
+	"\x04last\x18\x04 \x01(\v2!.supernode.registry.v1.TaskRecordR\x04last\x12\x1d\n" +
+	"\n" +
+	"lost_owner\x18\x05 \x01(\tR\tlostOwner\x12%\n" +
+	"\x0elost_scheduler\x18\x06 \x01(\tR\rlostScheduler\x12\x1a\n" +
+	"\bexcluded\x18\a \x03(\tR\bexcluded\"\x9b\x02\n" +
 	"\x13ResolveTaskResponse\x129\n" +
 	"\x06record\x18\x01 \x01(\v2!.supernode.registry.v1.TaskRecordR\x06record\x123\n" +
 	"\x05owner\x18\x02 \x01(\v2\x1d.supernode.registry.v1.MemberR\x05owner\x12;\n" +
-	"\tscheduler\x18\x03 \x01(\v2\x1d.supernode.registry.v1.MemberR\tscheduler\")\n" +
+	"\tscheduler\x18\x03 \x01(\v2\x1d.supernode.registry.v1.MemberR\tscheduler\x129\n" +
+	"\breplicas\x18\x04 \x03(\v2\x1d.supernode.registry.v1.MemberR\breplicas\x12\x1c\n" +
+	"\tunclaimed\x18\x05 \x01(\bR\tunclaimed\"G\n" +
+	"\x12ListMembersRequest\x121\n" +
+	"\x05roles\x18\x01 \x03(\x0e2\x1b.supernode.registry.v1.RoleR\x05roles\"\x81\x01\n" +
+	"\x13ListMembersResponse\x127\n" +
+	"\amembers\x18\x01 \x03(\v2\x1d.supernode.registry.v1.MemberR\amembers\x121\n" +
+	"\x05loads\x18\x02 \x03(\v2\x1b.supernode.registry.v1.LoadR\x05loads\"S\n" +
+	"\x04Load\x12\x15\n" +
+	"\x06cdn_id\x18\x01 \x01(\tR\x05cdnId\x12\x14\n" +
+	"\x05owned\x18\x02 \x01(\x05R\x05owned\x12\x1e\n" +
+	"\n" +
+	"replicated\x18\x03 \x01(\x05R\n" +
+	"replicated\"k\n" +
+	"\x12DrainMemberRequest\x12/\n" +
+	"\x04role\x18\x01 \x01(\x0e2\x1b.supernode.registry.v1.RoleR\x04role\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
+	"\x05drain\x18\x03 \x01(\bR\x05drain\"\x15\n" +
+	"\x13DrainMemberResponse\"V\n" +
+	"\x13ForgetMemberRequest\x12/\n" +
+	"\x04role\x18\x01 \x01(\x0e2\x1b.supernode.registry.v1.RoleR\x04role\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\x16\n" +
+	"\x14ForgetMemberResponse\"C\n" +
+	"\x11RepairTaskRequest\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x15\n" +
+	"\x06cdn_id\x18\x02 \x01(\tR\x05cdnId\"O\n" +
+	"\x12RepairTaskResponse\x129\n" +
+	"\x06record\x18\x01 \x01(\v2!.supernode.registry.v1.TaskRecordR\x06record\"P\n" +
+	"\x0fMoveTaskRequest\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\"M\n" +
+	"\x10MoveTaskResponse\x129\n" +
+	"\x06record\x18\x01 \x01(\v2!.supernode.registry.v1.TaskRecordR\x06record\"C\n" +
+	"\x11ResignTaskRequest\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x15\n" +
+	"\x06cdn_id\x18\x02 \x01(\tR\x05cdnId\"O\n" +
+	"\x12ResignTaskResponse\x129\n" +
+	"\x06record\x18\x01 \x01(\v2!.supernode.registry.v1.TaskRecordR\x06record\"\xd3\x01\n" +
+	"\x04Copy\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x10\n" +
+	"\x03url\x18\x02 \x01(\tR\x03url\x12=\n" +
+	"\x06source\x18\x03 \x01(\v2%.supernode.registry.v1.SourceIdentityR\x06source\x12\x1d\n" +
+	"\n" +
+	"piece_size\x18\x04 \x01(\x05R\tpieceSize\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\x03R\x05epoch\x12\x16\n" +
+	"\x06pieces\x18\x06 \x01(\x05R\x06pieces\x12\x14\n" +
+	"\x05whole\x18\a \x01(\bR\x05whole\"c\n" +
+	"\x15AnnounceCopiesRequest\x12\x15\n" +
+	"\x06cdn_id\x18\x01 \x01(\tR\x05cdnId\x123\n" +
+	"\x06copies\x18\x02 \x03(\v2\x1b.supernode.registry.v1.CopyR\x06copies\"q\n" +
+	"\x16AnnounceCopiesResponse\x12;\n" +
+	"\arecords\x18\x01 \x03(\v2!.supernode.registry.v1.TaskRecordR\arecords\x12\x1a\n" +
+	"\bunwanted\x18\x02 \x03(\tR\bunwanted\"a\n" +
+	"\x11WatchTasksRequest\x12/\n" +
+	"\x04role\x18\x01 \x01(\x0e2\x1b.supernode.registry.v1.RoleR\x04role\x12\x1b\n" +
+	"\tmember_id\x18\x02 \x01(\tR\bmemberId\"\x9d\x01\n" +
+	"\x12WatchTasksResponse\x12;\n" +
+	"\arecords\x18\x01 \x03(\v2!.supernode.registry.v1.TaskRecordR\arecords\x12\x12\n" +
+	"\x04gone\x18\x02 \x03(\tR\x04gone\x12\x1a\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\x12\x1a\n" +
+	"\breplicas\x18\x04 \x01(\x05R\breplicas\"k\n" +
+	"\x10ListTasksRequest\x12\x1b\n" +
+	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"x\n" +
+	"\x11ListTasksResponse\x12;\n" +
+	"\arecords\x18\x01 \x03(\v2!.supernode.registry.v1.TaskRecordR\arecords\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\")\n" +
 	"\x0eGetTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\"L\n" +
 	"\x0fGetTaskResponse\x129\n" +
@@ -1333,12 +2608,24 @@ const file_supernode_registry_v1_registry_proto_rawDesc = "" +
 	"\x13TASK_STATUS_WAITING\x10\x01\x12\x17\n" +
 	"\x13TASK_STATUS_RUNNING\x10\x02\x12\x17\n" +
 	"\x13TASK_STATUS_SUCCESS\x10\x03\x12\x16\n" +
-	"\x12TASK_STATUS_FAILED\x10\x042\xb6\x05\n" +
+	"\x12TASK_STATUS_FAILED\x10\x042\xc2\f\n" +
 	"\x0fRegistryService\x12^\n" +
 	"\tHeartbeat\x12'.supernode.registry.v1.HeartbeatRequest\x1a(.supernode.registry.v1.HeartbeatResponse\x12R\n" +
 	"\x05Leave\x12#.supernode.registry.v1.LeaveRequest\x1a$.supernode.registry.v1.LeaveResponse\x12i\n" +
 	"\fWatchMembers\x12*.supernode.registry.v1.WatchMembersRequest\x1a+.supernode.registry.v1.WatchMembersResponse0\x01\x12d\n" +
-	"\vResolveTask\x12).supernode.registry.v1.ResolveTaskRequest\x1a*.supernode.registry.v1.ResolveTaskResponse\x12X\n" +
+	"\vListMembers\x12).supernode.registry.v1.ListMembersRequest\x1a*.supernode.registry.v1.ListMembersResponse\x12d\n" +
+	"\vDrainMember\x12).supernode.registry.v1.DrainMemberRequest\x1a*.supernode.registry.v1.DrainMemberResponse\x12g\n" +
+	"\fForgetMember\x12*.supernode.registry.v1.ForgetMemberRequest\x1a+.supernode.registry.v1.ForgetMemberResponse\x12d\n" +
+	"\vResolveTask\x12).supernode.registry.v1.ResolveTaskRequest\x1a*.supernode.registry.v1.ResolveTaskResponse\x12a\n" +
+	"\n" +
+	"RepairTask\x12(.supernode.registry.v1.RepairTaskRequest\x1a).supernode.registry.v1.RepairTaskResponse\x12[\n" +
+	"\bMoveTask\x12&.supernode.registry.v1.MoveTaskRequest\x1a'.supernode.registry.v1.MoveTaskResponse\x12a\n" +
+	"\n" +
+	"ResignTask\x12(.supernode.registry.v1.ResignTaskRequest\x1a).supernode.registry.v1.ResignTaskResponse\x12m\n" +
+	"\x0eAnnounceCopies\x12,.supernode.registry.v1.AnnounceCopiesRequest\x1a-.supernode.registry.v1.AnnounceCopiesResponse\x12c\n" +
+	"\n" +
+	"WatchTasks\x12(.supernode.registry.v1.WatchTasksRequest\x1a).supernode.registry.v1.WatchTasksResponse0\x01\x12^\n" +
+	"\tListTasks\x12'.supernode.registry.v1.ListTasksRequest\x1a(.supernode.registry.v1.ListTasksResponse\x12X\n" +
 	"\aGetTask\x12%.supernode.registry.v1.GetTaskRequest\x1a&.supernode.registry.v1.GetTaskResponse\x12a\n" +
 	"\n" +
 	"UpdateTask\x12(.supernode.registry.v1.UpdateTaskRequest\x1a).supernode.registry.v1.UpdateTaskResponse\x12a\n" +
@@ -1359,29 +2646,49 @@ func file_supernode_registry_v1_registry_proto_rawDescGZIP() []byte {
 }
 
 var file_supernode_registry_v1_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_supernode_registry_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_supernode_registry_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_supernode_registry_v1_registry_proto_goTypes = []any{
-	(Role)(0),                    // 0: supernode.registry.v1.Role
-	(MemberState)(0),             // 1: supernode.registry.v1.MemberState
-	(TaskStatus)(0),              // 2: supernode.registry.v1.TaskStatus
-	(*Member)(nil),               // 3: supernode.registry.v1.Member
-	(*SourceIdentity)(nil),       // 4: supernode.registry.v1.SourceIdentity
-	(*TaskRecord)(nil),           // 5: supernode.registry.v1.TaskRecord
-	(*HeartbeatRequest)(nil),     // 6: supernode.registry.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),    // 7: supernode.registry.v1.HeartbeatResponse
-	(*LeaveRequest)(nil),         // 8: supernode.registry.v1.LeaveRequest
-	(*LeaveResponse)(nil),        // 9: supernode.registry.v1.LeaveResponse
-	(*WatchMembersRequest)(nil),  // 10: supernode.registry.v1.WatchMembersRequest
-	(*WatchMembersResponse)(nil), // 11: supernode.registry.v1.WatchMembersResponse
-	(*ResolveTaskRequest)(nil),   // 12: supernode.registry.v1.ResolveTaskRequest
-	(*ResolveTaskResponse)(nil),  // 13: supernode.registry.v1.ResolveTaskResponse
-	(*GetTaskRequest)(nil),       // 14: supernode.registry.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),      // 15: supernode.registry.v1.GetTaskResponse
-	(*UpdateTaskRequest)(nil),    // 16: supernode.registry.v1.UpdateTaskRequest
-	(*UpdateTaskResponse)(nil),   // 17: supernode.registry.v1.UpdateTaskResponse
-	(*DeleteTaskRequest)(nil),    // 18: supernode.registry.v1.DeleteTaskRequest
-	(*DeleteTaskResponse)(nil),   // 19: supernode.registry.v1.DeleteTaskResponse
-	(*durationpb.Duration)(nil),  // 20: google.protobuf.Duration
+	(Role)(0),                      // 0: supernode.registry.v1.Role
+	(MemberState)(0),               // 1: supernode.registry.v1.MemberState
+	(TaskStatus)(0),                // 2: supernode.registry.v1.TaskStatus
+	(*Member)(nil),                 // 3: supernode.registry.v1.Member
+	(*SourceIdentity)(nil),         // 4: supernode.registry.v1.SourceIdentity
+	(*TaskRecord)(nil),             // 5: supernode.registry.v1.TaskRecord
+	(*HeartbeatRequest)(nil),       // 6: supernode.registry.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),      // 7: supernode.registry.v1.HeartbeatResponse
+	(*LeaveRequest)(nil),           // 8: supernode.registry.v1.LeaveRequest
+	(*LeaveResponse)(nil),          // 9: supernode.registry.v1.LeaveResponse
+	(*WatchMembersRequest)(nil),    // 10: supernode.registry.v1.WatchMembersRequest
+	(*WatchMembersResponse)(nil),   // 11: supernode.registry.v1.WatchMembersResponse
+	(*ResolveTaskRequest)(nil),     // 12: supernode.registry.v1.ResolveTaskRequest
+	(*ResolveTaskResponse)(nil),    // 13: supernode.registry.v1.ResolveTaskResponse
+	(*ListMembersRequest)(nil),     // 14: supernode.registry.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),    // 15: supernode.registry.v1.ListMembersResponse
+	(*Load)(nil),                   // 16: supernode.registry.v1.Load
+	(*DrainMemberRequest)(nil),     // 17: supernode.registry.v1.DrainMemberRequest
+	(*DrainMemberResponse)(nil),    // 18: supernode.registry.v1.DrainMemberResponse
+	(*ForgetMemberRequest)(nil),    // 19: supernode.registry.v1.ForgetMemberRequest
+	(*ForgetMemberResponse)(nil),   // 20: supernode.registry.v1.ForgetMemberResponse
+	(*RepairTaskRequest)(nil),      // 21: supernode.registry.v1.RepairTaskRequest
+	(*RepairTaskResponse)(nil),     // 22: supernode.registry.v1.RepairTaskResponse
+	(*MoveTaskRequest)(nil),        // 23: supernode.registry.v1.MoveTaskRequest
+	(*MoveTaskResponse)(nil),       // 24: supernode.registry.v1.MoveTaskResponse
+	(*ResignTaskRequest)(nil),      // 25: supernode.registry.v1.ResignTaskRequest
+	(*ResignTaskResponse)(nil),     // 26: supernode.registry.v1.ResignTaskResponse
+	(*Copy)(nil),                   // 27: supernode.registry.v1.Copy
+	(*AnnounceCopiesRequest)(nil),  // 28: supernode.registry.v1.AnnounceCopiesRequest
+	(*AnnounceCopiesResponse)(nil), // 29: supernode.registry.v1.AnnounceCopiesResponse
+	(*WatchTasksRequest)(nil),      // 30: supernode.registry.v1.WatchTasksRequest
+	(*WatchTasksResponse)(nil),     // 31: supernode.registry.v1.WatchTasksResponse
+	(*ListTasksRequest)(nil),       // 32: supernode.registry.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),      // 33: supernode.registry.v1.ListTasksResponse
+	(*GetTaskRequest)(nil),         // 34: supernode.registry.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),        // 35: supernode.registry.v1.GetTaskResponse
+	(*UpdateTaskRequest)(nil),      // 36: supernode.registry.v1.UpdateTaskRequest
+	(*UpdateTaskResponse)(nil),     // 37: supernode.registry.v1.UpdateTaskResponse
+	(*DeleteTaskRequest)(nil),      // 38: supernode.registry.v1.DeleteTaskRequest
+	(*DeleteTaskResponse)(nil),     // 39: supernode.registry.v1.DeleteTaskResponse
+	(*durationpb.Duration)(nil),    // 40: google.protobuf.Duration
 }
 var file_supernode_registry_v1_registry_proto_depIdxs = []int32{
 	0,  // 0: supernode.registry.v1.Member.role:type_name -> supernode.registry.v1.Role
@@ -1389,36 +2696,70 @@ var file_supernode_registry_v1_registry_proto_depIdxs = []int32{
 	4,  // 2: supernode.registry.v1.TaskRecord.source:type_name -> supernode.registry.v1.SourceIdentity
 	2,  // 3: supernode.registry.v1.TaskRecord.status:type_name -> supernode.registry.v1.TaskStatus
 	3,  // 4: supernode.registry.v1.HeartbeatRequest.member:type_name -> supernode.registry.v1.Member
-	20, // 5: supernode.registry.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	40, // 5: supernode.registry.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
 	0,  // 6: supernode.registry.v1.LeaveRequest.role:type_name -> supernode.registry.v1.Role
 	0,  // 7: supernode.registry.v1.WatchMembersRequest.roles:type_name -> supernode.registry.v1.Role
 	3,  // 8: supernode.registry.v1.WatchMembersResponse.members:type_name -> supernode.registry.v1.Member
-	5,  // 9: supernode.registry.v1.ResolveTaskResponse.record:type_name -> supernode.registry.v1.TaskRecord
-	3,  // 10: supernode.registry.v1.ResolveTaskResponse.owner:type_name -> supernode.registry.v1.Member
-	3,  // 11: supernode.registry.v1.ResolveTaskResponse.scheduler:type_name -> supernode.registry.v1.Member
-	5,  // 12: supernode.registry.v1.GetTaskResponse.record:type_name -> supernode.registry.v1.TaskRecord
-	4,  // 13: supernode.registry.v1.UpdateTaskRequest.source:type_name -> supernode.registry.v1.SourceIdentity
-	2,  // 14: supernode.registry.v1.UpdateTaskRequest.status:type_name -> supernode.registry.v1.TaskStatus
-	5,  // 15: supernode.registry.v1.UpdateTaskResponse.record:type_name -> supernode.registry.v1.TaskRecord
-	6,  // 16: supernode.registry.v1.RegistryService.Heartbeat:input_type -> supernode.registry.v1.HeartbeatRequest
-	8,  // 17: supernode.registry.v1.RegistryService.Leave:input_type -> supernode.registry.v1.LeaveRequest
-	10, // 18: supernode.registry.v1.RegistryService.WatchMembers:input_type -> supernode.registry.v1.WatchMembersRequest
-	12, // 19: supernode.registry.v1.RegistryService.ResolveTask:input_type -> supernode.registry.v1.ResolveTaskRequest
-	14, // 20: supernode.registry.v1.RegistryService.GetTask:input_type -> supernode.registry.v1.GetTaskRequest
-	16, // 21: supernode.registry.v1.RegistryService.UpdateTask:input_type -> supernode.registry.v1.UpdateTaskRequest
-	18, // 22: supernode.registry.v1.RegistryService.DeleteTask:input_type -> supernode.registry.v1.DeleteTaskRequest
-	7,  // 23: supernode.registry.v1.RegistryService.Heartbeat:output_type -> supernode.registry.v1.HeartbeatResponse
-	9,  // 24: supernode.registry.v1.RegistryService.Leave:output_type -> supernode.registry.v1.LeaveResponse
-	11, // 25: supernode.registry.v1.RegistryService.WatchMembers:output_type -> supernode.registry.v1.WatchMembersResponse
-	13, // 26: supernode.registry.v1.RegistryService.ResolveTask:output_type -> supernode.registry.v1.ResolveTaskResponse
-	15, // 27: supernode.registry.v1.RegistryService.GetTask:output_type -> supernode.registry.v1.GetTaskResponse
-	17, // 28: supernode.registry.v1.RegistryService.UpdateTask:output_type -> supernode.registry.v1.UpdateTaskResponse
-	19, // 29: supernode.registry.v1.RegistryService.DeleteTask:output_type -> supernode.registry.v1.DeleteTaskResponse
-	23, // [23:30] is the sub-list for method output_type
-	16, // [16:23] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	5,  // 9: supernode.registry.v1.ResolveTaskRequest.last:type_name -> supernode.registry.v1.TaskRecord
+	5,  // 10: supernode.registry.v1.ResolveTaskResponse.record:type_name -> supernode.registry.v1.TaskRecord
+	3,  // 11: supernode.registry.v1.ResolveTaskResponse.owner:type_name -> supernode.registry.v1.Member
+	3,  // 12: supernode.registry.v1.ResolveTaskResponse.scheduler:type_name -> supernode.registry.v1.Member
+	3,  // 13: supernode.registry.v1.ResolveTaskResponse.replicas:type_name -> supernode.registry.v1.Member
+	0,  // 14: supernode.registry.v1.ListMembersRequest.roles:type_name -> supernode.registry.v1.Role
+	3,  // 15: supernode.registry.v1.ListMembersResponse.members:type_name -> supernode.registry.v1.Member
+	16, // 16: supernode.registry.v1.ListMembersResponse.loads:type_name -> supernode.registry.v1.Load
+	0,  // 17: supernode.registry.v1.DrainMemberRequest.role:type_name -> supernode.registry.v1.Role
+	0,  // 18: supernode.registry.v1.ForgetMemberRequest.role:type_name -> supernode.registry.v1.Role
+	5,  // 19: supernode.registry.v1.RepairTaskResponse.record:type_name -> supernode.registry.v1.TaskRecord
+	5,  // 20: supernode.registry.v1.MoveTaskResponse.record:type_name -> supernode.registry.v1.TaskRecord
+	5,  // 21: supernode.registry.v1.ResignTaskResponse.record:type_name -> supernode.registry.v1.TaskRecord
+	4,  // 22: supernode.registry.v1.Copy.source:type_name -> supernode.registry.v1.SourceIdentity
+	27, // 23: supernode.registry.v1.AnnounceCopiesRequest.copies:type_name -> supernode.registry.v1.Copy
+	5,  // 24: supernode.registry.v1.AnnounceCopiesResponse.records:type_name -> supernode.registry.v1.TaskRecord
+	0,  // 25: supernode.registry.v1.WatchTasksRequest.role:type_name -> supernode.registry.v1.Role
+	5,  // 26: supernode.registry.v1.WatchTasksResponse.records:type_name -> supernode.registry.v1.TaskRecord
+	5,  // 27: supernode.registry.v1.ListTasksResponse.records:type_name -> supernode.registry.v1.TaskRecord
+	5,  // 28: supernode.registry.v1.GetTaskResponse.record:type_name -> supernode.registry.v1.TaskRecord
+	4,  // 29: supernode.registry.v1.UpdateTaskRequest.source:type_name -> supernode.registry.v1.SourceIdentity
+	2,  // 30: supernode.registry.v1.UpdateTaskRequest.status:type_name -> supernode.registry.v1.TaskStatus
+	5,  // 31: supernode.registry.v1.UpdateTaskResponse.record:type_name -> supernode.registry.v1.TaskRecord
+	6,  // 32: supernode.registry.v1.RegistryService.Heartbeat:input_type -> supernode.registry.v1.HeartbeatRequest
+	8,  // 33: supernode.registry.v1.RegistryService.Leave:input_type -> supernode.registry.v1.LeaveRequest
+	10, // 34: supernode.registry.v1.RegistryService.WatchMembers:input_type -> supernode.registry.v1.WatchMembersRequest
+	14, // 35: supernode.registry.v1.RegistryService.ListMembers:input_type -> supernode.registry.v1.ListMembersRequest
+	17, // 36: supernode.registry.v1.RegistryService.DrainMember:input_type -> supernode.registry.v1.DrainMemberRequest
+	19, // 37: supernode.registry.v1.RegistryService.ForgetMember:input_type -> supernode.registry.v1.ForgetMemberRequest
+	12, // 38: supernode.registry.v1.RegistryService.ResolveTask:input_type -> supernode.registry.v1.ResolveTaskRequest
+	21, // 39: supernode.registry.v1.RegistryService.RepairTask:input_type -> supernode.registry.v1.RepairTaskRequest
+	23, // 40: supernode.registry.v1.RegistryService.MoveTask:input_type -> supernode.registry.v1.MoveTaskRequest
+	25, // 41: supernode.registry.v1.RegistryService.ResignTask:input_type -> supernode.registry.v1.ResignTaskRequest
+	28, // 42: supernode.registry.v1.RegistryService.AnnounceCopies:input_type -> supernode.registry.v1.AnnounceCopiesRequest
+	30, // 43: supernode.registry.v1.RegistryService.WatchTasks:input_type -> supernode.registry.v1.WatchTasksRequest
+	32, // 44: supernode.registry.v1.RegistryService.ListTasks:input_type -> supernode.registry.v1.ListTasksRequest
+	34, // 45: supernode.registry.v1.RegistryService.GetTask:input_type -> supernode.registry.v1.GetTaskRequest
+	36, // 46: supernode.registry.v1.RegistryService.UpdateTask:input_type -> supernode.registry.v1.UpdateTaskRequest
+	38, // 47: supernode.registry.v1.RegistryService.DeleteTask:input_type -> supernode.registry.v1.DeleteTaskRequest
+	7,  // 48: supernode.registry.v1.RegistryService.Heartbeat:output_type -> supernode.registry.v1.HeartbeatResponse
+	9,  // 49: supernode.registry.v1.RegistryService.Leave:output_type -> supernode.registry.v1.LeaveResponse
+	11, // 50: supernode.registry.v1.RegistryService.WatchMembers:output_type -> supernode.registry.v1.WatchMembersResponse
+	15, // 51: supernode.registry.v1.RegistryService.ListMembers:output_type -> supernode.registry.v1.ListMembersResponse
+	18, // 52: supernode.registry.v1.RegistryService.DrainMember:output_type -> supernode.registry.v1.DrainMemberResponse
+	20, // 53: supernode.registry.v1.RegistryService.ForgetMember:output_type -> supernode.registry.v1.ForgetMemberResponse
+	13, // 54: supernode.registry.v1.RegistryService.ResolveTask:output_type -> supernode.registry.v1.ResolveTaskResponse
+	22, // 55: supernode.registry.v1.RegistryService.RepairTask:output_type -> supernode.registry.v1.RepairTaskResponse
+	24, // 56: supernode.registry.v1.RegistryService.MoveTask:output_type -> supernode.registry.v1.MoveTaskResponse
+	26, // 57: supernode.registry.v1.RegistryService.ResignTask:output_type -> supernode.registry.v1.ResignTaskResponse
+	29, // 58: supernode.registry.v1.RegistryService.AnnounceCopies:output_type -> supernode.registry.v1.AnnounceCopiesResponse
+	31, // 59: supernode.registry.v1.RegistryService.WatchTasks:output_type -> supernode.registry.v1.WatchTasksResponse
+	33, // 60: supernode.registry.v1.RegistryService.ListTasks:output_type -> supernode.registry.v1.ListTasksResponse
+	35, // 61: supernode.registry.v1.RegistryService.GetTask:output_type -> supernode.registry.v1.GetTaskResponse
+	37, // 62: supernode.registry.v1.RegistryService.UpdateTask:output_type -> supernode.registry.v1.UpdateTaskResponse
+	39, // 63: supernode.registry.v1.RegistryService.DeleteTask:output_type -> supernode.registry.v1.DeleteTaskResponse
+	48, // [48:64] is the sub-list for method output_type
+	32, // [32:48] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_supernode_registry_v1_registry_proto_init() }
@@ -1432,7 +2773,7 @@ func file_supernode_registry_v1_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_supernode_registry_v1_registry_proto_rawDesc), len(file_supernode_registry_v1_registry_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   17,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,13 +22,22 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	RegistryService_Heartbeat_FullMethodName    = "/supernode.registry.v1.RegistryService/Heartbeat"
-	RegistryService_Leave_FullMethodName        = "/supernode.registry.v1.RegistryService/Leave"
-	RegistryService_WatchMembers_FullMethodName = "/supernode.registry.v1.RegistryService/WatchMembers"
-	RegistryService_ResolveTask_FullMethodName  = "/supernode.registry.v1.RegistryService/ResolveTask"
-	RegistryService_GetTask_FullMethodName      = "/supernode.registry.v1.RegistryService/GetTask"
-	RegistryService_UpdateTask_FullMethodName   = "/supernode.registry.v1.RegistryService/UpdateTask"
-	RegistryService_DeleteTask_FullMethodName   = "/supernode.registry.v1.RegistryService/DeleteTask"
+	RegistryService_Heartbeat_FullMethodName      = "/supernode.registry.v1.RegistryService/Heartbeat"
+	RegistryService_Leave_FullMethodName          = "/supernode.registry.v1.RegistryService/Leave"
+	RegistryService_WatchMembers_FullMethodName   = "/supernode.registry.v1.RegistryService/WatchMembers"
+	RegistryService_ListMembers_FullMethodName    = "/supernode.registry.v1.RegistryService/ListMembers"
+	RegistryService_DrainMember_FullMethodName    = "/supernode.registry.v1.RegistryService/DrainMember"
+	RegistryService_ForgetMember_FullMethodName   = "/supernode.registry.v1.RegistryService/ForgetMember"
+	RegistryService_ResolveTask_FullMethodName    = "/supernode.registry.v1.RegistryService/ResolveTask"
+	RegistryService_RepairTask_FullMethodName     = "/supernode.registry.v1.RegistryService/RepairTask"
+	RegistryService_MoveTask_FullMethodName       = "/supernode.registry.v1.RegistryService/MoveTask"
+	RegistryService_ResignTask_FullMethodName     = "/supernode.registry.v1.RegistryService/ResignTask"
+	RegistryService_AnnounceCopies_FullMethodName = "/supernode.registry.v1.RegistryService/AnnounceCopies"
+	RegistryService_WatchTasks_FullMethodName     = "/supernode.registry.v1.RegistryService/WatchTasks"
+	RegistryService_ListTasks_FullMethodName      = "/supernode.registry.v1.RegistryService/ListTasks"
+	RegistryService_GetTask_FullMethodName        = "/supernode.registry.v1.RegistryService/GetTask"
+	RegistryService_UpdateTask_FullMethodName     = "/supernode.registry.v1.RegistryService/UpdateTask"
+	RegistryService_DeleteTask_FullMethodName     = "/supernode.registry.v1.RegistryService/DeleteTask"
 )
 
 // RegistryServiceClient is the client API for RegistryService service.
@@ -53,17 +62,72 @@ type RegistryServiceClient interface {
 	// change. Changes that come close together may be sent as one list; no list
 	// is older than the one before it.
 	WatchMembers(ctx context.Context, in *WatchMembersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchMembersResponse], error)
+	// ListMembers answers the members as they stand.
+	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error)
+	// DrainMember marks a member, or takes the mark away. The mark outlives the
+	// member's restarts. A member that is marked counts as DRAINING: it serves
+	// what it has and takes nothing new, and a CDN hands its tasks to others.
+	//
+	// Errors: INVALID_ARGUMENT; UNAVAILABLE while etcd cannot be reached.
+	DrainMember(ctx context.Context, in *DrainMemberRequest, opts ...grpc.CallOption) (*DrainMemberResponse, error)
+	// ForgetMember removes a member, its lease and its mark without its doing,
+	// for an instance that will not come back. One that is alive after all is a
+	// member again with its next heartbeat. Forgetting an unknown one is no error.
+	ForgetMember(ctx context.Context, in *ForgetMemberRequest, opts ...grpc.CallOption) (*ForgetMemberResponse, error)
 	// ResolveTask answers the record of a task and claims what nobody holds:
-	// a task without a record gets one, a record whose owner is no longer a
-	// member gets another owner, a record whose scheduler is no longer a member
-	// gets the caller, who must be one. All of it in one transaction; whoever
-	// loses the race is answered the winner's record.
+	// a task without a record gets one with an owner and replicas, a record whose
+	// owner is lost gets the first replica that is there for owner, or else
+	// another CDN, a record whose scheduler is lost gets the caller, who must be a
+	// member. Lost is who is no member any more, or whom the caller names as lost.
+	// All of it in one transaction; whoever loses the race is answered the
+	// winner's record.
+	//
+	// While etcd cannot be reached the answer is unclaimed: the record as it was
+	// last seen, or for an unknown task its first READY CDN in rendezvous order.
 	//
 	// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION with reason NO_CDN when no
-	// CDN is READY, or NO_SCHEDULER when something would have to be claimed and
-	// the caller is no member (yet, or any more); UNAVAILABLE while etcd cannot be
-	// reached and the task is not known here.
+	// CDN takes the task, or NO_SCHEDULER when something would have to be claimed
+	// and the caller is no member (yet, or any more); UNAVAILABLE while nothing is
+	// known at all.
 	ResolveTask(ctx context.Context, in *ResolveTaskRequest, opts ...grpc.CallOption) (*ResolveTaskResponse, error)
+	// RepairTask makes a record right on behalf of a CDN that it names: a lost
+	// owner is replaced by the first replica that is there, replicas that are no
+	// members are dropped, missing ones are placed. The epoch grows only with a
+	// change of owner. A record that is right already is answered as it is.
+	//
+	// Errors: NOT_FOUND; ABORTED with reason STALE_EPOCH when the record does not
+	// name the caller; UNAVAILABLE while etcd cannot be reached.
+	RepairTask(ctx context.Context, in *RepairTaskRequest, opts ...grpc.CallOption) (*RepairTaskResponse, error)
+	// MoveTask makes another CDN the owner; the one that was stays a replica. It
+	// is how an instance that drains hands over, and how operators move a task.
+	//
+	// Errors: NOT_FOUND; ABORTED with reason STALE_EPOCH when the record is of
+	// another epoch than the one that was given; FAILED_PRECONDITION with reason
+	// NO_CDN when no other CDN takes it, or the one that is named is none that is
+	// READY.
+	MoveTask(ctx context.Context, in *MoveTaskRequest, opts ...grpc.CallOption) (*MoveTaskResponse, error)
+	// ResignTask takes a CDN out of the replicas of a task, because it cannot
+	// keep its copy. For the owner it is MoveTask without staying.
+	//
+	// Errors: as of MoveTask. A record that does not name the CDN is no error.
+	ResignTask(ctx context.Context, in *ResignTaskRequest, opts ...grpc.CallOption) (*ResignTaskResponse, error)
+	// AnnounceCopies tells what a CDN has on its disk and no record names it
+	// for. A task without a record gets one with the CDN as owner; a whole copy of
+	// the version that a record tells of is added to its replicas, however many
+	// there are; a part of it only where replicas are missing.
+	//
+	// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION with reason NO_CDN when the
+	// CDN is no member; UNAVAILABLE while etcd cannot be reached.
+	AnnounceCopies(ctx context.Context, in *AnnounceCopiesRequest, opts ...grpc.CallOption) (*AnnounceCopiesResponse, error)
+	// WatchTasks sends every record that names a member, then every change: the
+	// new record, or that a task does not name the member any more. Changes of
+	// one task that come close together may be sent as one. A stream that ends is
+	// to be opened again, and begins anew.
+	WatchTasks(ctx context.Context, in *WatchTasksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTasksResponse], error)
+	// ListTasks answers records in the order of their task ids, page by page.
+	//
+	// Errors: INVALID_ARGUMENT.
+	ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error)
 	// GetTask answers a record as it stands and claims nothing.
 	//
 	// Errors: NOT_FOUND.
@@ -128,10 +192,109 @@ func (c *registryServiceClient) WatchMembers(ctx context.Context, in *WatchMembe
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RegistryService_WatchMembersClient = grpc.ServerStreamingClient[WatchMembersResponse]
 
+func (c *registryServiceClient) ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListMembersResponse)
+	err := c.cc.Invoke(ctx, RegistryService_ListMembers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *registryServiceClient) DrainMember(ctx context.Context, in *DrainMemberRequest, opts ...grpc.CallOption) (*DrainMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainMemberResponse)
+	err := c.cc.Invoke(ctx, RegistryService_DrainMember_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *registryServiceClient) ForgetMember(ctx context.Context, in *ForgetMemberRequest, opts ...grpc.CallOption) (*ForgetMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ForgetMemberResponse)
+	err := c.cc.Invoke(ctx, RegistryService_ForgetMember_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *registryServiceClient) ResolveTask(ctx context.Context, in *ResolveTaskRequest, opts ...grpc.CallOption) (*ResolveTaskResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ResolveTaskResponse)
 	err := c.cc.Invoke(ctx, RegistryService_ResolveTask_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *registryServiceClient) RepairTask(ctx context.Context, in *RepairTaskRequest, opts ...grpc.CallOption) (*RepairTaskResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RepairTaskResponse)
+	err := c.cc.Invoke(ctx, RegistryService_RepairTask_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *registryServiceClient) MoveTask(ctx context.Context, in *MoveTaskRequest, opts ...grpc.CallOption) (*MoveTaskResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MoveTaskResponse)
+	err := c.cc.Invoke(ctx, RegistryService_MoveTask_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *registryServiceClient) ResignTask(ctx context.Context, in *ResignTaskRequest, opts ...grpc.CallOption) (*ResignTaskResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResignTaskResponse)
+	err := c.cc.Invoke(ctx, RegistryService_ResignTask_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *registryServiceClient) AnnounceCopies(ctx context.Context, in *AnnounceCopiesRequest, opts ...grpc.CallOption) (*AnnounceCopiesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AnnounceCopiesResponse)
+	err := c.cc.Invoke(ctx, RegistryService_AnnounceCopies_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *registryServiceClient) WatchTasks(ctx context.Context, in *WatchTasksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTasksResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RegistryService_ServiceDesc.Streams[1], RegistryService_WatchTasks_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchTasksRequest, WatchTasksResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RegistryService_WatchTasksClient = grpc.ServerStreamingClient[WatchTasksResponse]
+
+func (c *registryServiceClient) ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListTasksResponse)
+	err := c.cc.Invoke(ctx, RegistryService_ListTasks_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -190,17 +353,72 @@ type RegistryServiceServer interface {
 	// change. Changes that come close together may be sent as one list; no list
 	// is older than the one before it.
 	WatchMembers(*WatchMembersRequest, grpc.ServerStreamingServer[WatchMembersResponse]) error
+	// ListMembers answers the members as they stand.
+	ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error)
+	// DrainMember marks a member, or takes the mark away. The mark outlives the
+	// member's restarts. A member that is marked counts as DRAINING: it serves
+	// what it has and takes nothing new, and a CDN hands its tasks to others.
+	//
+	// Errors: INVALID_ARGUMENT; UNAVAILABLE while etcd cannot be reached.
+	DrainMember(context.Context, *DrainMemberRequest) (*DrainMemberResponse, error)
+	// ForgetMember removes a member, its lease and its mark without its doing,
+	// for an instance that will not come back. One that is alive after all is a
+	// member again with its next heartbeat. Forgetting an unknown one is no error.
+	ForgetMember(context.Context, *ForgetMemberRequest) (*ForgetMemberResponse, error)
 	// ResolveTask answers the record of a task and claims what nobody holds:
-	// a task without a record gets one, a record whose owner is no longer a
-	// member gets another owner, a record whose scheduler is no longer a member
-	// gets the caller, who must be one. All of it in one transaction; whoever
-	// loses the race is answered the winner's record.
+	// a task without a record gets one with an owner and replicas, a record whose
+	// owner is lost gets the first replica that is there for owner, or else
+	// another CDN, a record whose scheduler is lost gets the caller, who must be a
+	// member. Lost is who is no member any more, or whom the caller names as lost.
+	// All of it in one transaction; whoever loses the race is answered the
+	// winner's record.
+	//
+	// While etcd cannot be reached the answer is unclaimed: the record as it was
+	// last seen, or for an unknown task its first READY CDN in rendezvous order.
 	//
 	// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION with reason NO_CDN when no
-	// CDN is READY, or NO_SCHEDULER when something would have to be claimed and
-	// the caller is no member (yet, or any more); UNAVAILABLE while etcd cannot be
-	// reached and the task is not known here.
+	// CDN takes the task, or NO_SCHEDULER when something would have to be claimed
+	// and the caller is no member (yet, or any more); UNAVAILABLE while nothing is
+	// known at all.
 	ResolveTask(context.Context, *ResolveTaskRequest) (*ResolveTaskResponse, error)
+	// RepairTask makes a record right on behalf of a CDN that it names: a lost
+	// owner is replaced by the first replica that is there, replicas that are no
+	// members are dropped, missing ones are placed. The epoch grows only with a
+	// change of owner. A record that is right already is answered as it is.
+	//
+	// Errors: NOT_FOUND; ABORTED with reason STALE_EPOCH when the record does not
+	// name the caller; UNAVAILABLE while etcd cannot be reached.
+	RepairTask(context.Context, *RepairTaskRequest) (*RepairTaskResponse, error)
+	// MoveTask makes another CDN the owner; the one that was stays a replica. It
+	// is how an instance that drains hands over, and how operators move a task.
+	//
+	// Errors: NOT_FOUND; ABORTED with reason STALE_EPOCH when the record is of
+	// another epoch than the one that was given; FAILED_PRECONDITION with reason
+	// NO_CDN when no other CDN takes it, or the one that is named is none that is
+	// READY.
+	MoveTask(context.Context, *MoveTaskRequest) (*MoveTaskResponse, error)
+	// ResignTask takes a CDN out of the replicas of a task, because it cannot
+	// keep its copy. For the owner it is MoveTask without staying.
+	//
+	// Errors: as of MoveTask. A record that does not name the CDN is no error.
+	ResignTask(context.Context, *ResignTaskRequest) (*ResignTaskResponse, error)
+	// AnnounceCopies tells what a CDN has on its disk and no record names it
+	// for. A task without a record gets one with the CDN as owner; a whole copy of
+	// the version that a record tells of is added to its replicas, however many
+	// there are; a part of it only where replicas are missing.
+	//
+	// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION with reason NO_CDN when the
+	// CDN is no member; UNAVAILABLE while etcd cannot be reached.
+	AnnounceCopies(context.Context, *AnnounceCopiesRequest) (*AnnounceCopiesResponse, error)
+	// WatchTasks sends every record that names a member, then every change: the
+	// new record, or that a task does not name the member any more. Changes of
+	// one task that come close together may be sent as one. A stream that ends is
+	// to be opened again, and begins anew.
+	WatchTasks(*WatchTasksRequest, grpc.ServerStreamingServer[WatchTasksResponse]) error
+	// ListTasks answers records in the order of their task ids, page by page.
+	//
+	// Errors: INVALID_ARGUMENT.
+	ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error)
 	// GetTask answers a record as it stands and claims nothing.
 	//
 	// Errors: NOT_FOUND.
@@ -235,8 +453,35 @@ func (UnimplementedRegistryServiceServer) Leave(context.Context, *LeaveRequest) 
 func (UnimplementedRegistryServiceServer) WatchMembers(*WatchMembersRequest, grpc.ServerStreamingServer[WatchMembersResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchMembers not implemented")
 }
+func (UnimplementedRegistryServiceServer) ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListMembers not implemented")
+}
+func (UnimplementedRegistryServiceServer) DrainMember(context.Context, *DrainMemberRequest) (*DrainMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainMember not implemented")
+}
+func (UnimplementedRegistryServiceServer) ForgetMember(context.Context, *ForgetMemberRequest) (*ForgetMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ForgetMember not implemented")
+}
 func (UnimplementedRegistryServiceServer) ResolveTask(context.Context, *ResolveTaskRequest) (*ResolveTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResolveTask not implemented")
+}
+func (UnimplementedRegistryServiceServer) RepairTask(context.Context, *RepairTaskRequest) (*RepairTaskResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RepairTask not implemented")
+}
+func (UnimplementedRegistryServiceServer) MoveTask(context.Context, *MoveTaskRequest) (*MoveTaskResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MoveTask not implemented")
+}
+func (UnimplementedRegistryServiceServer) ResignTask(context.Context, *ResignTaskRequest) (*ResignTaskResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResignTask not implemented")
+}
+func (UnimplementedRegistryServiceServer) AnnounceCopies(context.Context, *AnnounceCopiesRequest) (*AnnounceCopiesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AnnounceCopies not implemented")
+}
+func (UnimplementedRegistryServiceServer) WatchTasks(*WatchTasksRequest, grpc.ServerStreamingServer[WatchTasksResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchTasks not implemented")
+}
+func (UnimplementedRegistryServiceServer) ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListTasks not implemented")
 }
 func (UnimplementedRegistryServiceServer) GetTask(context.Context, *GetTaskRequest) (*GetTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTask not implemented")
@@ -315,6 +560,60 @@ func _RegistryService_WatchMembers_Handler(srv interface{}, stream grpc.ServerSt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RegistryService_WatchMembersServer = grpc.ServerStreamingServer[WatchMembersResponse]
 
+func _RegistryService_ListMembers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListMembersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServiceServer).ListMembers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RegistryService_ListMembers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServiceServer).ListMembers(ctx, req.(*ListMembersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RegistryService_DrainMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServiceServer).DrainMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RegistryService_DrainMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServiceServer).DrainMember(ctx, req.(*DrainMemberRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RegistryService_ForgetMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ForgetMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServiceServer).ForgetMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RegistryService_ForgetMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServiceServer).ForgetMember(ctx, req.(*ForgetMemberRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _RegistryService_ResolveTask_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ResolveTaskRequest)
 	if err := dec(in); err != nil {
@@ -329,6 +628,107 @@ func _RegistryService_ResolveTask_Handler(srv interface{}, ctx context.Context, 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(RegistryServiceServer).ResolveTask(ctx, req.(*ResolveTaskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RegistryService_RepairTask_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RepairTaskRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServiceServer).RepairTask(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RegistryService_RepairTask_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServiceServer).RepairTask(ctx, req.(*RepairTaskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RegistryService_MoveTask_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MoveTaskRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServiceServer).MoveTask(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RegistryService_MoveTask_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServiceServer).MoveTask(ctx, req.(*MoveTaskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RegistryService_ResignTask_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResignTaskRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServiceServer).ResignTask(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RegistryService_ResignTask_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServiceServer).ResignTask(ctx, req.(*ResignTaskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RegistryService_AnnounceCopies_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AnnounceCopiesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServiceServer).AnnounceCopies(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RegistryService_AnnounceCopies_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServiceServer).AnnounceCopies(ctx, req.(*AnnounceCopiesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RegistryService_WatchTasks_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchTasksRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(RegistryServiceServer).WatchTasks(m, &grpc.GenericServerStream[WatchTasksRequest, WatchTasksResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RegistryService_WatchTasksServer = grpc.ServerStreamingServer[WatchTasksResponse]
+
+func _RegistryService_ListTasks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListTasksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServiceServer).ListTasks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RegistryService_ListTasks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServiceServer).ListTasks(ctx, req.(*ListTasksRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -403,8 +803,40 @@ var RegistryService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _RegistryService_Leave_Handler,
 		},
 		{
+			MethodName: "ListMembers",
+			Handler:    _RegistryService_ListMembers_Handler,
+		},
+		{
+			MethodName: "DrainMember",
+			Handler:    _RegistryService_DrainMember_Handler,
+		},
+		{
+			MethodName: "ForgetMember",
+			Handler:    _RegistryService_ForgetMember_Handler,
+		},
+		{
 			MethodName: "ResolveTask",
 			Handler:    _RegistryService_ResolveTask_Handler,
+		},
+		{
+			MethodName: "RepairTask",
+			Handler:    _RegistryService_RepairTask_Handler,
+		},
+		{
+			MethodName: "MoveTask",
+			Handler:    _RegistryService_MoveTask_Handler,
+		},
+		{
+			MethodName: "ResignTask",
+			Handler:    _RegistryService_ResignTask_Handler,
+		},
+		{
+			MethodName: "AnnounceCopies",
+			Handler:    _RegistryService_AnnounceCopies_Handler,
+		},
+		{
+			MethodName: "ListTasks",
+			Handler:    _RegistryService_ListTasks_Handler,
 		},
 		{
 			MethodName: "GetTask",
@@ -423,6 +855,11 @@ var RegistryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchMembers",
 			Handler:       _RegistryService_WatchMembers_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchTasks",
+			Handler:       _RegistryService_WatchTasks_Handler,
 			ServerStreams: true,
 		},
 	},
