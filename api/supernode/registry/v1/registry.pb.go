@@ -2126,7 +2126,9 @@ func (x *ListTasksResponse) GetNextPageToken() string {
 type GetTaskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// task_id names the task.
-	TaskId        string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// fresh asks the store and not the registry's copy of it, which may lag.
+	Fresh         bool `protobuf:"varint,2,opt,name=fresh,proto3" json:"fresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2166,6 +2168,13 @@ func (x *GetTaskRequest) GetTaskId() string {
 		return x.TaskId
 	}
 	return ""
+}
+
+func (x *GetTaskRequest) GetFresh() bool {
+	if x != nil {
+		return x.Fresh
+	}
+	return false
 }
 
 // GetTaskResponse is the record as it stands.
@@ -2573,9 +2582,10 @@ const file_supernode_registry_v1_registry_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"x\n" +
 	"\x11ListTasksResponse\x12;\n" +
 	"\arecords\x18\x01 \x03(\v2!.supernode.registry.v1.TaskRecordR\arecords\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\")\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"?\n" +
 	"\x0eGetTaskRequest\x12\x17\n" +
-	"\atask_id\x18\x01 \x01(\tR\x06taskId\"L\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x14\n" +
+	"\x05fresh\x18\x02 \x01(\bR\x05fresh\"L\n" +
 	"\x0fGetTaskResponse\x129\n" +
 	"\x06record\x18\x01 \x01(\v2!.supernode.registry.v1.TaskRecordR\x06record\"\xf1\x01\n" +
 	"\x11UpdateTaskRequest\x12\x17\n" +

@@ -130,7 +130,8 @@ type RegistryServiceClient interface {
 	ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error)
 	// GetTask answers a record as it stands and claims nothing.
 	//
-	// Errors: NOT_FOUND.
+	// Errors: NOT_FOUND; UNAVAILABLE when a fresh answer is asked for and etcd
+	// cannot be reached.
 	GetTask(ctx context.Context, in *GetTaskRequest, opts ...grpc.CallOption) (*GetTaskResponse, error)
 	// UpdateTask lets the owner write what it learned of the source and how the
 	// fetch stands.
@@ -421,7 +422,8 @@ type RegistryServiceServer interface {
 	ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error)
 	// GetTask answers a record as it stands and claims nothing.
 	//
-	// Errors: NOT_FOUND.
+	// Errors: NOT_FOUND; UNAVAILABLE when a fresh answer is asked for and etcd
+	// cannot be reached.
 	GetTask(context.Context, *GetTaskRequest) (*GetTaskResponse, error)
 	// UpdateTask lets the owner write what it learned of the source and how the
 	// fetch stands.
