@@ -29,6 +29,7 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/source"
 	"github.com/supernode-ha/supernode/services/cdn/internal/store"
 	"github.com/supernode-ha/supernode/services/cdn/internal/table"
+	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
 // Service is one CDN instance.
@@ -65,9 +66,12 @@ func build(log *zap.Logger, cfg Config, deps Deps, files *store.Store) (*Service
 	fetcher := fetch.NewFetcher(log, files, client, fetch.Options{
 		MaxBandwidth: cfg.MaxBandwidth, PoolSize: cfg.PoolSize,
 		FactsTimeout: cfg.FactsTimeout, RetryDelay: cfg.RetryDelay,
+		StillOwner: func(context.Context, task.ID, int64) (bool, error) { return true, nil },
 	})
 	reporter := report.New(log, deps.Registry, cfg.ID)
-	tasks, err := table.New(log, files, fetcher, reporter)
+	tasks, err := table.New(table.Deps{
+		Logger: log, Files: files, Fetcher: fetcher, Reporter: reporter, Losses: noLosses{},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("making the cdn's table: %w", err)
 	}
@@ -113,6 +117,12 @@ func (s *Service) Run(ctx context.Context) error {
 	s.log.Info("stopped")
 	return err
 }
+
+// noLosses forgets what it is told until the keeper is there to be told.
+type noLosses struct{}
+
+// Lost forgets.
+func (noLosses) Lost(task.ID, error) {}
 
 // register registers all of them or none.
 func register(metrics prometheus.Registerer, sets ...[]prometheus.Collector) error {

@@ -8,8 +8,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	"github.com/supernode-ha/supernode/pkg/cluster"
 	"github.com/supernode-ha/supernode/pkg/settings"
 )
 
@@ -42,6 +44,15 @@ type Config struct {
 	// DrainTimeout is how long transfers to peers may go on when the service
 	// is told to stop. The default is 7 s, within what a process grants its parts.
 	DrainTimeout time.Duration
+	// DiskTimeout is how long one operation on the disk may take before the disk
+	// counts as failed. The default is 10 s.
+	DiskTimeout time.Duration
+	// CopyTimeout is how long another CDN may send nothing of a piece that it has
+	// told of. The default is 10 s.
+	CopyTimeout time.Duration
+	// PauseLimit is the pause in the reading of a source after which the registry
+	// is asked whether the task is still owned here. The default is 3 s.
+	PauseLimit time.Duration
 }
 
 // ConfigFrom takes from the settings what concerns a CDN.
@@ -83,6 +94,9 @@ func (c Config) complete() (Config, error) {
 		{"idle", &c.IdleTimeout, 30 * time.Second},
 		{"retry", &c.RetryDelay, 500 * time.Millisecond},
 		{"drain", &c.DrainTimeout, 7 * time.Second},
+		{"disk", &c.DiskTimeout, 10 * time.Second},
+		{"copy", &c.CopyTimeout, 10 * time.Second},
+		{"pause", &c.PauseLimit, 3 * time.Second},
 	} {
 		if *d.value == 0 {
 			*d.value = d.fallback
@@ -107,6 +121,10 @@ type Deps struct {
 	Registry registryv1.RegistryServiceClient
 	// Download is where peers fetch pieces from. Run closes it.
 	Download net.Listener
+	// Members knows the other CDNs; nil is an instance that knows none.
+	Members *cluster.View
+	// Dial gives the connection to another CDN's rpc endpoint.
+	Dial func(endpoint string) (grpc.ClientConnInterface, error)
 }
 
 func (d Deps) check() error {

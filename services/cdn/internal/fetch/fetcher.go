@@ -48,6 +48,10 @@ type Options struct {
 	FactsTimeout time.Duration
 	// RetryDelay is waited before a cut fetch is continued; it doubles.
 	RetryDelay time.Duration
+	// StillOwner tells whether this instance still owns a task in an epoch; an
+	// error says that nobody knows just now. It is asked before a source is read
+	// on from after a pause.
+	StillOwner func(ctx context.Context, id task.ID, epoch int64) (bool, error)
 }
 
 // Fetcher fetches tasks.

@@ -37,12 +37,27 @@ type Reporter interface {
 	Report(u report.Update)
 }
 
+// Deps is what a table works with.
+type Deps struct {
+	// Logger takes the messages.
+	Logger *zap.Logger
+	// Files is where tasks are kept.
+	Files *store.Store
+	// Fetcher makes them whole.
+	Fetcher Fetcher
+	// Reporter tells the registry.
+	Reporter Reporter
+	// Losses is told of copies that the disk does not take.
+	Losses Losses
+}
+
 // Table is the tasks in memory. Run must be running for tasks to be fetched.
 type Table struct {
 	log      *zap.Logger
 	files    *store.Store
 	fetcher  Fetcher
 	reporter Reporter
+	losses   Losses
 	resting  *resting
 	gauge    prometheus.Gauge
 	started  chan struct{} // closed when Run has begun
@@ -63,13 +78,14 @@ type entry struct {
 }
 
 // New makes an empty table.
-func New(log *zap.Logger, files *store.Store, fetcher Fetcher, reporter Reporter) (*Table, error) {
-	resting, err := newResting(files)
+func New(deps Deps) (*Table, error) {
+	resting, err := newResting(deps.Files)
 	if err != nil {
 		return nil, err
 	}
 	return &Table{
-		log: log, files: files, fetcher: fetcher, reporter: reporter, resting: resting,
+		log: deps.Logger, files: deps.Files, fetcher: deps.Fetcher, reporter: deps.Reporter,
+		losses: deps.Losses, resting: resting,
 		gauge: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "supernode_cdn_tasks", Help: "Tasks in memory.",
 		}),
