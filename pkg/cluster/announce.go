@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -22,59 +23,143 @@ const (
 	patience = 5 * time.Second
 )
 
-// Announce keeps the member's lease alive until ctx ends, then leaves. A
-// registry that cannot be reached is tried again for ever: nothing steps down
-// because nobody listens.
-func Announce(ctx context.Context, registry registryv1.RegistryServiceClient, m Member, log *zap.Logger) error {
-	log = log.With(zap.Stringer("role", m.Role), zap.String("member_id", m.ID))
-	known, warned, since, limit := false, false, time.Now(), callTimeout
+// Announcer keeps one member in the cluster.
+//
+//	New --Run--> announced --Drain--> draining --Run's ctx ends--> left
+type Announcer struct {
+	registry registryv1.RegistryServiceClient
+	member   Member
+	log      *zap.Logger
+
+	drain sync.Once
+	// draining is closed when the member is to be announced as DRAINING, taken
+	// when the registry has heard of it.
+	draining, taken chan struct{}
+}
+
+// NewAnnouncer makes an announcer that says nothing until Run.
+func NewAnnouncer(registry registryv1.RegistryServiceClient, m Member, log *zap.Logger) *Announcer {
+	return &Announcer{
+		registry: registry, member: m,
+		log:      log.With(zap.Stringer("role", m.Role), zap.String("member_id", m.ID)),
+		draining: make(chan struct{}), taken: make(chan struct{}),
+	}
+}
+
+// Run keeps the member's lease alive until ctx ends, then leaves. A registry
+// that cannot be reached is tried again for ever: nothing steps down because
+// nobody listens.
+func (a *Announcer) Run(ctx context.Context) error {
+	state := beats{Announcer: a, since: time.Now(), limit: callTimeout, drain: a.draining}
 	for ctx.Err() == nil {
-		pause := retryAfter
-		ttl, err := heartbeat(ctx, registry, m, limit)
-		switch {
-		case err == nil:
-			pause = ttl / 3
-			// A registry that hangs is found out while there is time to ask
-			// another: the lease goes on for two thirds when this is asked next.
-			limit = min(callTimeout, pause)
-			if !known {
-				log.Info("joined the cluster")
-			}
-			known, warned = true, false
-		case ctx.Err() == nil:
-			if !warned && (known || time.Since(since) >= patience) {
-				log.Warn("the registry does not take the heartbeat; trying on", zap.Error(err))
-				warned = true
-			}
-			// Who may have to join anew gets the time for it.
-			known, limit = false, callTimeout
-		}
+		pause := state.next(ctx)
 		select {
 		case <-ctx.Done():
+		case <-state.drain:
 		case <-time.After(pause):
 		}
 	}
-	return leave(context.WithoutCancel(ctx), registry, m, log)
+	return a.leave(context.WithoutCancel(ctx))
 }
 
-func heartbeat(ctx context.Context, registry registryv1.RegistryServiceClient, m Member, limit time.Duration) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	resp, err := registry.Heartbeat(ctx, &registryv1.HeartbeatRequest{Member: m.proto()})
-	if err != nil {
-		return 0, fmt.Errorf("heartbeat: %w", err)
+// Drain announces the member as DRAINING, at once and from now on, while Run
+// runs. It returns when the registry has taken that, or the error of ctx.
+func (a *Announcer) Drain(ctx context.Context) error {
+	a.drain.Do(func() { close(a.draining) })
+	select {
+	case <-a.taken:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("telling the registry of the drain: %w", ctx.Err())
 	}
-	return max(resp.GetTtl().AsDuration(), 3*retryAfter), nil
+}
+
+// beats is what Run knows between two heartbeats.
+type beats struct {
+	*Announcer
+	known, warned, marked bool
+	since                 time.Time
+	limit                 time.Duration
+	// drain is draining until a heartbeat tells of it, then nil.
+	drain chan struct{}
+}
+
+// next sends a heartbeat and says when the one after it is due.
+func (b *beats) next(ctx context.Context) time.Duration {
+	m := b.member
+	select {
+	case <-b.draining:
+		m.Draining, b.drain = true, nil
+	default:
+	}
+	ttl, mark, err := b.beat(ctx, m)
+	if err != nil {
+		if ctx.Err() == nil {
+			b.missed(err)
+		}
+		return retryAfter
+	}
+	if m.Draining {
+		b.told()
+	}
+	if mark != b.marked {
+		b.log.Info("an operator has changed the mark of this member", zap.Bool("drain", mark))
+	}
+	if !b.known {
+		b.log.Info("joined the cluster")
+	}
+	b.known, b.warned, b.marked = true, false, mark
+	pause := ttl / 3
+	// A registry that hangs is found out while there is time to ask another:
+	// the lease goes on for two thirds when this is asked next.
+	b.limit = min(callTimeout, pause)
+	return pause
+}
+
+func (b *beats) missed(err error) {
+	if !b.warned && (b.known || time.Since(b.since) >= patience) {
+		b.log.Warn("the registry does not take the heartbeat; trying on", zap.Error(err))
+		b.warned = true
+	}
+	// Who may have to join anew gets the time for it.
+	b.known, b.limit = false, callTimeout
+}
+
+// told is called by Run alone.
+func (a *Announcer) told() {
+	select {
+	case <-a.taken:
+	default:
+		a.log.Info("draining")
+		close(a.taken)
+	}
+}
+
+// beat is not cut short by a drain: a heartbeat that says READY might come
+// after the one that says DRAINING.
+func (b *beats) beat(ctx context.Context, m Member) (ttl time.Duration, mark bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, b.limit)
+	defer cancel()
+	resp, err := b.registry.Heartbeat(ctx, &registryv1.HeartbeatRequest{Member: m.proto()})
+	if err != nil {
+		return 0, false, fmt.Errorf("heartbeat: %w", err)
+	}
+	return max(resp.GetTtl().AsDuration(), 3*retryAfter), resp.GetDrain(), nil
 }
 
 // leave is best effort: the lease ends by itself.
-func leave(ctx context.Context, registry registryv1.RegistryServiceClient, m Member, log *zap.Logger) error {
+func (a *Announcer) leave(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
-	if _, err := registry.Leave(ctx, &registryv1.LeaveRequest{Role: m.Role, Id: m.ID}); err != nil {
-		log.Warn("could not say good-bye; the lease will end by itself", zap.Error(err))
+	if _, err := a.registry.Leave(ctx, &registryv1.LeaveRequest{Role: a.member.Role, Id: a.member.ID}); err != nil {
+		a.log.Warn("could not say good-bye; the lease will end by itself", zap.Error(err))
 		return nil
 	}
-	log.Info("left the cluster")
+	a.log.Info("left the cluster")
 	return nil
+}
+
+// Announce runs an announcer for a member that never drains.
+func Announce(ctx context.Context, registry registryv1.RegistryServiceClient, m Member, log *zap.Logger) error {
+	return NewAnnouncer(registry, m, log).Run(ctx)
 }

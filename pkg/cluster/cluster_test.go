@@ -27,10 +27,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type rude struct {
 	registryv1.UnimplementedRegistryServiceServer
 	heartbeat func(context.Context) (*registryv1.HeartbeatResponse, error)
+	states    chan registryv1.MemberState // what heartbeats said, if it is made
 	watch     func(registryv1.RegistryService_WatchMembersServer) error
 }
 
-func (r *rude) Heartbeat(ctx context.Context, _ *registryv1.HeartbeatRequest) (*registryv1.HeartbeatResponse, error) {
+func (r *rude) Heartbeat(ctx context.Context, in *registryv1.HeartbeatRequest) (*registryv1.HeartbeatResponse, error) {
+	if r.states != nil {
+		r.states <- in.GetMember().GetState()
+	}
 	return r.heartbeat(ctx)
 }
 
@@ -90,7 +94,7 @@ func TestHeartbeatThatHangsLeavesTimeForAnother(t *testing.T) {
 	}}
 	registry := r.client(t)
 	start(t, func(ctx context.Context) error {
-		return cluster.Announce(ctx, registry, cluster.Member{ID: "x", Role: cluster.CDN}, zap.NewNop())
+		return cluster.NewAnnouncer(registry, cluster.Member{ID: "x", Role: cluster.CDN}, zap.NewNop()).Run(ctx)
 	})
 	require.LessOrEqual(t, <-left, time.Second/3)
 	require.Eventually(t, func() bool { return beats.Load() > 2 }, 20*time.Second, 10*time.Millisecond)
@@ -104,7 +108,7 @@ func TestMemberThatIsNeverTakenSaysSo(t *testing.T) {
 	}}
 	registry := r.client(t)
 	start(t, func(ctx context.Context) error {
-		return cluster.Announce(ctx, registry, cluster.Member{ID: "x", Role: cluster.CDN}, zap.New(core))
+		return cluster.NewAnnouncer(registry, cluster.Member{ID: "x", Role: cluster.CDN}, zap.New(core)).Run(ctx)
 	})
 	require.Eventually(t, func() bool { return logs.Len() > 0 }, 30*time.Second, 50*time.Millisecond)
 }
@@ -141,4 +145,93 @@ func TestRegistryThatIsAwayIsComplainedOfOnce(t *testing.T) {
 	start(t, cluster.NewView(r.client(t), zap.New(core)).Run)
 	require.Eventually(t, func() bool { return calls.Load() > 3 }, 30*time.Second, 10*time.Millisecond)
 	require.Equal(t, 1, logs.Len())
+}
+
+// TestDrainIsToldAtOnceAndFromThenOn has a lease that nobody would renew for
+// minutes.
+func TestDrainIsToldAtOnceAndFromThenOn(t *testing.T) {
+	t.Parallel()
+	var ttl atomic.Int64
+	ttl.Store(int64(time.Hour))
+	r := &rude{states: make(chan registryv1.MemberState, 100)}
+	r.heartbeat = func(context.Context) (*registryv1.HeartbeatResponse, error) {
+		return &registryv1.HeartbeatResponse{Ttl: durationpb.New(time.Duration(ttl.Load()))}, nil
+	}
+	a := cluster.NewAnnouncer(r.client(t), cluster.Member{ID: "x", Role: cluster.CDN}, zap.NewNop())
+	start(t, a.Run)
+	require.Equal(t, registryv1.MemberState_MEMBER_STATE_READY, <-r.states)
+	ttl.Store(1)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	require.NoError(t, a.Drain(ctx))
+	require.NoError(t, a.Drain(ctx), "twice is no error")
+	for range 3 {
+		require.Equal(t, registryv1.MemberState_MEMBER_STATE_DRAINING, <-r.states)
+	}
+}
+
+func TestDrainWaitsForTheRegistry(t *testing.T) {
+	t.Parallel()
+	var deaf atomic.Bool
+	deaf.Store(true)
+	r := &rude{heartbeat: func(context.Context) (*registryv1.HeartbeatResponse, error) {
+		if deaf.Load() {
+			return nil, status.Error(codes.Unavailable, "not now")
+		}
+		return &registryv1.HeartbeatResponse{Ttl: durationpb.New(time.Second)}, nil
+	}}
+	a := cluster.NewAnnouncer(r.client(t), cluster.Member{ID: "x", Role: cluster.CDN}, zap.NewNop())
+	start(t, a.Run)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, a.Drain(ctx), context.DeadlineExceeded)
+	deaf.Store(false)
+	ctx, cancel = context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	require.NoError(t, a.Drain(ctx))
+}
+
+func TestMarkIsLoggedWhenItChanges(t *testing.T) {
+	t.Parallel()
+	core, logs := observer.New(zap.InfoLevel)
+	var beats atomic.Int32
+	r := &rude{heartbeat: func(context.Context) (*registryv1.HeartbeatResponse, error) {
+		n := beats.Add(1)
+		return &registryv1.HeartbeatResponse{Ttl: durationpb.New(1), Drain: n > 1 && n < 4}, nil
+	}}
+	a := cluster.NewAnnouncer(r.client(t), cluster.Member{ID: "x", Role: cluster.CDN}, zap.New(core))
+	start(t, a.Run)
+	require.Eventually(t, func() bool { return beats.Load() > 5 }, 30*time.Second, 10*time.Millisecond)
+	require.Len(t, logs.FilterField(zap.Bool("drain", true)).All(), 1)
+	require.Len(t, logs.FilterField(zap.Bool("drain", false)).All(), 1)
+}
+
+func TestViewTellsOfChanges(t *testing.T) {
+	t.Parallel()
+	next := make(chan *registryv1.Member)
+	r := &rude{watch: func(s registryv1.RegistryService_WatchMembersServer) error {
+		for {
+			select {
+			case m := <-next:
+				if err := s.Send(&registryv1.WatchMembersResponse{Members: []*registryv1.Member{m}}); err != nil {
+					return err
+				}
+			case <-s.Context().Done():
+				return s.Context().Err()
+			}
+		}
+	}}
+	view := cluster.NewView(r.client(t), zap.NewNop())
+	start(t, view.Run)
+	ready, draining := registryv1.MemberState_MEMBER_STATE_READY, registryv1.MemberState_MEMBER_STATE_DRAINING
+	first := view.Changed()
+	next <- &registryv1.Member{Id: "s", Role: cluster.Scheduler, State: ready}
+	<-first
+	second := view.Changed()
+	require.False(t, view.Schedulers()[0].Draining)
+	next <- &registryv1.Member{Id: "s", Role: cluster.Scheduler, State: ready}
+	next <- &registryv1.Member{Id: "s", Role: cluster.Scheduler, State: draining}
+	<-second
+	// The repetition came first and was none: the list is the changed one.
+	require.True(t, view.Schedulers()[0].Draining)
 }

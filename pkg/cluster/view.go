@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -30,12 +31,15 @@ type View struct {
 	first   sync.Once
 	ready   chan struct{} // closed when the first list is there
 	members atomic.Pointer[map[Role][]Member]
+
+	mu      sync.Mutex // guards changed
+	changed chan struct{}
 }
 
 // NewView makes a view of the members of some roles, or of all. It is empty
 // until Run has heard of the registry.
 func NewView(registry registryv1.RegistryServiceClient, log *zap.Logger, roles ...Role) *View {
-	v := &View{registry: registry, log: log, roles: roles, ready: make(chan struct{})}
+	v := &View{registry: registry, log: log, roles: roles, ready: make(chan struct{}), changed: make(chan struct{})}
 	v.members.Store(&map[Role][]Member{})
 	return v
 }
@@ -87,8 +91,25 @@ func (v *View) take(list []*registryv1.Member) {
 	for _, m := range list {
 		members[m.GetRole()] = append(members[m.GetRole()], FromProto(m))
 	}
+	// A registry that is asked anew repeats what is known.
+	same := maps.EqualFunc(*v.members.Load(), members, slices.Equal[[]Member])
 	v.members.Store(&members)
 	v.first.Do(func() { close(v.ready) })
+	if same {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	close(v.changed)
+	v.changed = make(chan struct{})
+}
+
+// Changed is closed when the list is another one than now. Who asks for it
+// before looking at the list misses nothing.
+func (v *View) Changed() <-chan struct{} {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.changed
 }
 
 // Ready waits for the first list.

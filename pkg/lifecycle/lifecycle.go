@@ -1,6 +1,7 @@
 // Package lifecycle starts the parts of a process in order and stops them in
 // the opposite order, each given the time to end before the next is told to.
-// What the parts are is for their owners to know.
+// They share the time that the process has for its stop. What the parts are is
+// for their owners to know.
 //
 //	New --Add--> New --Run--> running --ctx ends or a part returns--> stopping --> ended
 package lifecycle
@@ -17,6 +18,10 @@ import (
 	"go.uber.org/zap"
 )
 
+// leastGrace is what a part gets when those before it have used up the time of
+// all: the last ones are what the others stand on, and must not be torn down.
+const leastGrace = 2 * time.Second
+
 // Group is the parts of a process in the order of their start.
 type Group struct {
 	log   *zap.Logger
@@ -32,7 +37,8 @@ type part struct {
 	err    error
 }
 
-// NewGroup makes an empty group. Each part gets grace to end once it is told to.
+// NewGroup makes an empty group. All of its parts together get grace to end
+// once they are told to, and each of them 2 s in any case.
 func NewGroup(log *zap.Logger, grace time.Duration) *Group {
 	return &Group{log: log, grace: grace}
 }
@@ -68,20 +74,21 @@ func (g *Group) Run(ctx context.Context) error {
 		}
 	}
 	errs := []error{early}
+	deadline := time.Now().Add(g.grace)
 	for i := len(g.parts) - 1; i >= 0; i-- {
-		errs = append(errs, g.stop(g.parts[i]))
+		errs = append(errs, g.stop(g.parts[i], max(time.Until(deadline), leastGrace)))
 	}
 	return errors.Join(errs...)
 }
 
-func (g *Group) stop(p *part) error {
+func (g *Group) stop(p *part, grace time.Duration) error {
 	p.cancel()
-	late := time.NewTimer(g.grace)
+	late := time.NewTimer(grace)
 	defer late.Stop()
 	select {
 	case <-p.ended:
 	case <-late.C:
-		return fmt.Errorf("%s did not end within %s", p.name, g.grace)
+		return fmt.Errorf("%s did not end within %s", p.name, grace.Round(time.Millisecond))
 	}
 	if p.err != nil && !errors.Is(p.err, context.Canceled) {
 		return fmt.Errorf("%s: %w", p.name, p.err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -50,11 +51,38 @@ func TestPartThatEndsByItselfIsAnError(t *testing.T) {
 }
 
 func TestPartThatDoesNotStopIsLeftBehind(t *testing.T) {
-	g := lifecycle.NewGroup(zap.NewNop(), time.Millisecond)
-	release := make(chan struct{})
-	defer close(release)
-	g.Add("stuck", func(context.Context) error { <-release; return nil })
+	synctest.Test(t, func(t *testing.T) {
+		g := lifecycle.NewGroup(zap.NewNop(), time.Minute)
+		release := make(chan struct{})
+		defer close(release)
+		g.Add("stuck", func(context.Context) error { <-release; return nil })
+		require.ErrorContains(t, g.Run(stopped(t)), "stuck did not end within 1m0s")
+	})
+}
+
+// TestGraceIsShared wants a part that is slow to leave less to the next, but
+// what it takes to end at all.
+func TestGraceIsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := lifecycle.NewGroup(zap.NewNop(), 10*time.Second)
+		slow := func(d time.Duration) func(context.Context) error {
+			return func(ctx context.Context) error { <-ctx.Done(); time.Sleep(d); return nil } //nolint:forbidigo // a clock of its own
+		}
+		release := make(chan struct{})
+		defer close(release)
+		g.Add("last", slow(time.Second))
+		g.Add("stuck twice", func(context.Context) error { <-release; return nil })
+		g.Add("stuck", func(context.Context) error { <-release; return nil })
+		g.Add("first", slow(7*time.Second))
+		err := g.Run(stopped(t))
+		require.ErrorContains(t, err, "stuck did not end within 3s")
+		require.ErrorContains(t, err, "stuck twice did not end within 2s")
+		require.NotContains(t, err.Error(), "last")
+	})
+}
+
+func stopped(t *testing.T) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.ErrorContains(t, g.Run(ctx), "stuck did not end")
+	return ctx
 }

@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -28,9 +27,6 @@ import (
 	"github.com/supernode-ha/supernode/pkg/settings"
 	"github.com/supernode-ha/supernode/pkg/telemetry"
 )
-
-// grace is how long each part may take to end.
-const grace = 10 * time.Second
 
 // Process is a process of a cluster. Its group holds what runs in it.
 type Process struct {
@@ -133,7 +129,7 @@ func open(s *settings.Settings, log *zap.Logger) (*Process, error) {
 		return nil, err
 	}
 	p := &Process{
-		Group: lifecycle.NewGroup(log, grace), Settings: s, Log: log, Metrics: telemetry.Registry(), Advertise: advertise,
+		Group: lifecycle.NewGroup(log, s.GracePeriod), Settings: s, Log: log, Metrics: telemetry.Registry(), Advertise: advertise,
 	}
 	if p.rpcListener, err = p.Listen(s.RPCPort); err != nil {
 		return nil, fmt.Errorf("the gRPC server: %w", err)
@@ -208,13 +204,19 @@ func (p *Process) View(registry registryv1.RegistryServiceClient) *cluster.View 
 }
 
 // Announce adds the announcement of this process in a role. complete adds
-// what only that role has; it may be nil.
-func (p *Process) Announce(registry registryv1.RegistryServiceClient, role cluster.Role, complete func(*cluster.Member)) {
-	m := cluster.Member{ID: p.ID, Role: role, Endpoint: p.Endpoint, Capacity: 1, Version: buildinfo.Get().Version}
+// what only that role has; it may be nil. The announcer is for draining; it
+// runs with the process.
+func (p *Process) Announce(registry registryv1.RegistryServiceClient, role cluster.Role, complete func(*cluster.Member)) *cluster.Announcer {
+	m := cluster.Member{
+		ID: p.ID, Role: role, Endpoint: p.Endpoint, Version: buildinfo.Get().Version,
+		Zone: p.Settings.Zone, Capacity: int32(p.Settings.Capacity),
+	}
 	if complete != nil {
 		complete(&m)
 	}
-	p.Add("announce", func(ctx context.Context) error { return cluster.Announce(ctx, registry, m, p.Log) })
+	a := cluster.NewAnnouncer(registry, m, p.Log)
+	p.Add("announce", a.Run)
+	return a
 }
 
 // Serves tells the others where this process serves pieces.

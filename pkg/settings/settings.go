@@ -21,6 +21,8 @@ const DefaultFile = "/etc/dragonfly/supernode.yml"
 // EnvPrefix begins the names of the environment variables.
 const EnvPrefix = "SUPERNODE"
 
+const defaultReplicas = 2
+
 // Settings are the values.
 type Settings struct {
 	ConfigFile  string
@@ -31,6 +33,9 @@ type Settings struct {
 	Profiler    bool
 	RPCPort     int
 	AdminPort   int
+	Zone        string
+	Capacity    int
+	GracePeriod time.Duration
 
 	Port     int
 	HoldTime time.Duration
@@ -53,6 +58,7 @@ type Settings struct {
 	UseHA           bool
 	EtcdAddress     string
 	LeaseTTL        time.Duration
+	Replicas        int
 	RegistryAddress string
 }
 
@@ -74,7 +80,7 @@ const (
 // Bind makes the settings of some groups, and those that every command has,
 // flags of a command.
 func Bind(flags *pflag.FlagSet, groups ...Group) (*Settings, *config.Set) {
-	s := &Settings{MaxBandwidth: 200 << 20, SystemBandwidth: 20 << 20, UploadBytes: 256 << 20}
+	s := &Settings{MaxBandwidth: 200 << 20, SystemBandwidth: 20 << 20, UploadBytes: 256 << 20, Replicas: defaultReplicas}
 	set := &config.Set{Flags: flags, EnvPrefix: EnvPrefix, Keys: make(map[string]string), Ignored: ignored()}
 	b := binder{flags: flags, keys: set.Keys}
 	b.common(s)
@@ -114,12 +120,18 @@ func (b binder) common(s *Settings) {
 	b.flags.StringVar(&s.HomeDir, "home-dir", "/home/admin/supernode", "the working directory")
 	b.flags.StringVar(&s.AdvertiseIP, "advertise-ip", "", "the IPv4 address that peers and other members reach this process on (default: the first that is not a loopback one)")
 	b.flags.StringVar(&s.NodeID, "node-id", "", "the name of this member, the same after a restart (default: the advertised address and the rpc port)")
+	b.flags.StringVar(&s.Zone, "zone", "", "the failure domain of this member: copies of a task lie in different ones where they can")
+	b.flags.IntVar(&s.Capacity, "capacity", 1, "how much this member is given to do, compared with others")
+	b.flags.DurationVar(&s.GracePeriod, "grace-period", 25*time.Second, "how long this process may take to stop: to hand over and to end what is under way")
 	b.flags.IntVar(&s.RPCPort, "rpc-port", 9000, "port of the gRPC server")
 	b.flags.BoolVar(&s.Profiler, "profiler", false, "answer /debug/pprof/")
 	b.flags.BoolVarP(&s.Debug, "debug", "D", false, "log every step")
 	b.key("home-dir", "base.homeDir")
 	b.key("advertise-ip", "base.advertiseIP")
 	b.key("node-id", "base.nodeID")
+	b.key("zone", "base.zone")
+	b.key("capacity", "base.capacity")
+	b.key("grace-period", "base.gracePeriod")
 	b.key("rpc-port", "base.rpcPort")
 	b.key("profiler", "base.enableProfiler")
 	b.key("debug", "base.debug")
@@ -167,6 +179,8 @@ func (b binder) cdn(s *Settings) {
 func (b binder) registry(s *Settings) {
 	b.flags.StringVar(&s.EtcdAddress, "etcd-address", "127.0.0.1:2379", "host:port of an etcd member, or several with commas between")
 	b.flags.DurationVar(&s.LeaseTTL, "lease-ttl", 5*time.Second, "how long a member is believed to be alive that is not heard of")
+	b.flags.IntVar(&s.Replicas, "replicas", defaultReplicas, "CDN instances that have a copy of a task, the one that fetches it included; the same everywhere")
+	b.key("replicas", "base.replicas")
 	b.key("etcd-address", "base.etcdAddress")
 	b.key("lease-ttl", "base.leaseTTL")
 }
@@ -191,8 +205,10 @@ func (s *Settings) Check() error {
 			errs = append(errs, fmt.Errorf("%s %d: want 0 to 65535", name, port))
 		}
 	}
-	if len(s.NodeID) > maxNodeID || strings.ContainsFunc(s.NodeID, notOfNodeID) {
-		errs = append(errs, fmt.Errorf("--node-id %.80q: want up to %d characters of [A-Za-z0-9.:_-]", s.NodeID, maxNodeID))
+	errs = append(errs, checkName("--node-id", s.NodeID, maxNodeID), checkName("--zone", s.Zone, maxZone),
+		checkRange("--capacity", s.Capacity, 1, 1000), checkRange("--replicas", s.Replicas, 1, 10))
+	if s.GracePeriod < time.Second || s.GracePeriod > 10*time.Minute {
+		errs = append(errs, fmt.Errorf("--grace-period %s: want 1s to 10m", s.GracePeriod))
 	}
 	switch s.CDNPattern {
 	case "", "local":
@@ -210,10 +226,27 @@ func (s *Settings) Check() error {
 	return errors.Join(errs...)
 }
 
-// maxNodeID is what the registry takes.
-const maxNodeID = 255
+// How long a name may be; for ids it is what the registry takes.
+const (
+	maxNodeID = 255
+	maxZone   = 64
+)
 
-func notOfNodeID(r rune) bool {
+func checkRange(flag string, n, least, most int) error {
+	if n < least || n > most {
+		return fmt.Errorf("%s %d: want %d to %d", flag, n, least, most)
+	}
+	return nil
+}
+
+func checkName(flag, name string, most int) error {
+	if len(name) > most || strings.ContainsFunc(name, notOfName) {
+		return fmt.Errorf("%s %.80q: want up to %d characters of [A-Za-z0-9.:_-]", flag, name, most)
+	}
+	return nil
+}
+
+func notOfName(r rune) bool {
 	switch {
 	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
 		return false

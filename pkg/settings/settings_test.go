@@ -3,6 +3,7 @@ package settings_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -144,6 +145,41 @@ func TestCheckRefusesWhatCannotWork(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.Check())
 	require.Zero(t, s.FetchRate())
+}
+
+func TestWhatAMemberIsToOthers(t *testing.T) {
+	s, _, err := load(t, write(t, ""))
+	require.NoError(t, err)
+	require.Empty(t, s.Zone)
+	require.Equal(t, []int{1, 2}, []int{s.Capacity, s.Replicas})
+	require.Equal(t, 25*time.Second, s.GracePeriod)
+	s, unused, err := load(t, write(t, "base: {zone: eu-1.a, capacity: 3, replicas: 4, gracePeriod: 1m}"))
+	require.NoError(t, err)
+	require.NoError(t, s.Check())
+	require.Empty(t, unused)
+	require.Equal(t, "eu-1.a", s.Zone)
+	require.Equal(t, []int{3, 4}, []int{s.Capacity, s.Replicas})
+	require.Equal(t, time.Minute, s.GracePeriod)
+	for _, args := range [][]string{
+		{"--zone", "a b"}, {"--zone", strings.Repeat("z", 65)}, {"--capacity", "0"}, {"--capacity", "1001"},
+		{"--replicas", "0"}, {"--replicas", "11"}, {"--grace-period", "999ms"}, {"--grace-period", "601s"},
+	} {
+		s, _, err := load(t, write(t, ""), args...)
+		require.NoError(t, err)
+		require.ErrorContains(t, s.Check(), args[0])
+	}
+}
+
+// TestEveryCommandHasWhatMembersShare wants a command without the registry's
+// settings to pass its own check, too.
+func TestEveryCommandHasWhatMembersShare(t *testing.T) {
+	for _, group := range bundle {
+		flags := pflag.NewFlagSet("x", pflag.ContinueOnError)
+		s, _ := settings.Bind(flags, group)
+		require.NoError(t, flags.Parse([]string{"--zone", "z", "--capacity", "2", "--grace-period", "3s"}))
+		require.NoError(t, s.Check())
+		require.Equal(t, group == settings.Registry, flags.Lookup("replicas") != nil)
+	}
 }
 
 func TestWhatIsPrintedReadsTheSame(t *testing.T) {
