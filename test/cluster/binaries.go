@@ -45,6 +45,13 @@ func Build(ctx context.Context, race bool) (*Binaries, error) {
 	return &Binaries{dir: dir}, nil
 }
 
+// Built gives the commands that Build has built in a directory, in another
+// process perhaps.
+func Built(dir string) *Binaries { return &Binaries{dir: dir} }
+
+// Dir is the directory.
+func (b *Binaries) Dir() string { return b.dir }
+
 // Path is where a command is.
 func (b *Binaries) Path(name string) string { return filepath.Join(b.dir, name) }
 

@@ -1,0 +1,93 @@
+package cluster
+
+import "testing"
+
+// Layout is a running cluster whose nodes can be told apart, ended and started
+// again.
+type Layout struct {
+	Etcd  *Etcd
+	Nodes []*Node
+}
+
+// RunBundles runs a bundle for every spec on one etcd, and waits until all of
+// them can serve.
+func RunBundles(t testing.TB, b *Binaries, etcd *Etcd, specs []Spec) *Layout {
+	t.Helper()
+	l := &Layout{Etcd: etcd}
+	for _, spec := range specs {
+		if spec.Home == "" {
+			spec.Home = t.TempDir()
+		}
+		l.Nodes = append(l.Nodes, newNode(t, b, spec, []Role{Registry, CDN, Scheduler, Gateway}, "-H", "--etcd-address", etcd.Endpoint))
+	}
+	l.run(t)
+	return l
+}
+
+// RunServices runs n of each service on one etcd, each a process of its own,
+// and waits until every gateway can serve. more is what is added to their
+// command lines.
+func RunServices(t testing.TB, b *Binaries, etcd *Etcd, address func(int) string, n int, more map[Role][]string) *Layout {
+	t.Helper()
+	l := &Layout{Etcd: etcd}
+	registries := ""
+	for i := range n {
+		node := newNode(t, b, Spec{IP: address(100 + i), More: more[Registry]}, []Role{Registry}, "--etcd-address", etcd.Endpoint)
+		l.Nodes = append(l.Nodes, node)
+		registries += "," + node.RPC
+	}
+	for place, role := range []Role{CDN, Scheduler, Gateway} {
+		for i := range n {
+			spec := Spec{IP: address(10*(place+1) + i), More: more[role]}
+			if role == CDN {
+				spec.Home = t.TempDir()
+			}
+			l.Nodes = append(l.Nodes, newNode(t, b, spec, []Role{role}, "--registry-address", registries))
+		}
+	}
+	l.run(t)
+	return l
+}
+
+func (l *Layout) run(t testing.TB) {
+	t.Helper()
+	for _, n := range l.Nodes {
+		n.Launch(t)
+	}
+	for _, n := range l.Nodes {
+		n.Await(t)
+	}
+}
+
+// All gives the nodes of a role, those that do not run too.
+func (l *Layout) All(r Role) []*Node {
+	var list []*Node
+	for _, n := range l.Nodes {
+		if n.Does(r) {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// Running gives the nodes of a role that have not ended.
+func (l *Layout) Running(r Role) []*Node {
+	var list []*Node
+	for _, n := range l.All(r) {
+		if n.Running() {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// Member gives the node that is a member under that id in that role, nil if
+// there is none.
+func (l *Layout) Member(r Role, id string) *Node {
+	for _, n := range l.All(r) {
+		if n.ID == id {
+			return n
+		}
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package cluster
+
+import (
+	"net"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+)
+
+// Role is what a node does in a cluster; a bundle does all.
+type Role string
+
+// The roles, named as their commands are.
+const (
+	Gateway   Role = "gateway"
+	Scheduler Role = "scheduler"
+	CDN       Role = "cdn"
+	Registry  Role = "registry"
+)
+
+// Spec is how a node is run.
+type Spec struct {
+	// IP is its advertised address.
+	IP string
+	// Home is its directory, for those that have one. Files is where the test
+	// finds the same; Home when empty.
+	Home, Files string
+	// REST is where its clients are, for those that have any; when empty a port
+	// of 127.0.0.1.
+	REST string
+	// Inside is what its command line is put behind, to run on another host.
+	Inside []string
+	// More are further arguments.
+	More []string
+}
+
+// Node is a process of a cluster that can be started again as it was.
+type Node struct {
+	*Process
+	Spec
+	// ID names it as a member, RPC is its host:port for gRPC.
+	ID, RPC string
+
+	roles   []Role
+	command []string
+}
+
+// Does says whether the node has a role.
+func (n *Node) Does(r Role) bool { return slices.Contains(n.roles, r) }
+
+// Launch starts a node that was told to stop, was killed or never ran. It does
+// not wait until the node can serve.
+func (n *Node) Launch(t testing.TB) {
+	t.Helper()
+	n.Process = Start(t, string(n.name())+" "+n.IP, n.command[0], n.command[1:]...)
+}
+
+// Await waits until it can serve, if it has clients that ask for that.
+func (n *Node) Await(t testing.TB) {
+	t.Helper()
+	if n.Does(Gateway) {
+		AwaitReady(t, n.Process, n.REST)
+	}
+}
+
+func (n *Node) name() Role {
+	if len(n.roles) > 1 {
+		return "supernode"
+	}
+	return n.roles[0]
+}
+
+// newNode says what is run; nothing is.
+func newNode(t testing.TB, b *Binaries, spec Spec, roles []Role, args ...string) *Node {
+	t.Helper()
+	n := &Node{Spec: spec, roles: roles, RPC: net.JoinHostPort(spec.IP, strconv.Itoa(rpcPort))}
+	n.ID = n.RPC
+	args = append(args, "--advertise-ip", spec.IP, "--rpc-port", strconv.Itoa(rpcPort))
+	if n.Does(Gateway) {
+		if n.REST == "" {
+			n.REST = net.JoinHostPort("127.0.0.1", strconv.Itoa(FreePort(t)))
+		}
+		_, port, err := net.SplitHostPort(n.REST)
+		if err != nil {
+			t.Fatalf("the address for clients: %v", err)
+		}
+		args = append(args, "--port", port)
+	}
+	if n.Does(CDN) {
+		if n.Files == "" {
+			n.Files = n.Home
+		}
+		args = append(args, "--home-dir", n.Home, "--download-port", strconv.Itoa(downloadPort))
+	}
+	n.command = slices.Concat(spec.Inside, []string{b.Path(string(n.name()))}, args, spec.More)
+	return n
+}
+
+// Etcd is an etcd that can be started again as it was.
+type Etcd struct {
+	*Process
+	// Endpoint is its host:port for clients, Dir its directory.
+	Endpoint, Dir string
+
+	binary, peer string
+}
+
+// RunEtcd runs an etcd and waits until it answers.
+func RunEtcd(t testing.TB, b *Binaries, ip string) *Etcd {
+	t.Helper()
+	e := &Etcd{
+		Endpoint: net.JoinHostPort(ip, "2379"), peer: net.JoinHostPort(ip, "2380"),
+		Dir: filepath.Join(t.TempDir(), "etcd"), binary: b.Path("etcd"),
+	}
+	e.Launch(t)
+	return e
+}
+
+// Launch starts it again and waits until it answers.
+func (e *Etcd) Launch(t testing.TB) {
+	t.Helper()
+	e.Process = Start(t, "etcd", e.binary, "--dir", e.Dir, "--client", e.Endpoint, "--peer", e.peer)
+	e.foreign = true
+	awaitOK(t, e.Process, "http://"+e.Endpoint+"/health")
+}

@@ -1,0 +1,119 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	bridge = "lab0"
+	// network is one of those that are set aside for tests of networks (RFC 2544).
+	network = "198.18.0."
+)
+
+// HubIP is where the hosts of a network reach what runs beside them: the test
+// itself, its sources and its etcd.
+const HubIP = network + "254"
+
+// Host is a machine of a network: a network namespace with one address.
+type Host struct {
+	// IP is the host's address.
+	IP string
+
+	port      string // of the bridge
+	namespace *os.File
+}
+
+// Hosts makes n hosts that are joined by a switch, to which the test's process
+// is connected too. There is one such network at a time.
+func Hosts(t testing.TB, n int) []*Host {
+	t.Helper()
+	if !Inside() {
+		t.Fatal("hosts are made in namespaces that Isolate has made")
+	}
+	// An address of its own: one taken from a port would change with the ports.
+	run(t, "ip", "link", "add", bridge, "address", "02:00:00:00:00:fe", "type", "bridge")
+	t.Cleanup(func() { run(t, "ip", "link", "del", bridge) })
+	run(t, "ip", "addr", "add", HubIP+"/24", "dev", bridge)
+	run(t, "ip", "link", "set", bridge, "up")
+	hosts := make([]*Host, n)
+	for i := range hosts {
+		hosts[i] = newHost(t, i+1)
+	}
+	return hosts
+}
+
+func newHost(t testing.TB, number int) *Host {
+	t.Helper()
+	namespace, err := newNetwork()
+	if err != nil {
+		t.Fatalf("making a host, which takes CAP_SYS_ADMIN: %v", err)
+	}
+	t.Cleanup(func() { _ = namespace.Close() })
+	h := &Host{IP: fmt.Sprint(network, number), port: fmt.Sprint("lab0p", number), namespace: namespace}
+	run(t, "ip", "link", "add", h.port, "type", "veth", "peer", "name", "eth0", "netns", h.path())
+	run(t, "ip", "link", "set", h.port, "master", bridge, "up")
+	for _, line := range []string{"link set lo up", "addr add " + h.IP + "/24 dev eth0", "link set eth0 up"} {
+		args := append(h.Inside(), "ip")
+		args = append(args, strings.Fields(line)...)
+		run(t, args[0], args[1:]...)
+	}
+	return h
+}
+
+// Inside is what a command line is put behind to run on the host.
+func (h *Host) Inside() []string { return []string{"nsenter", "--net=" + h.path(), "--"} }
+
+func (h *Host) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.namespace.Fd()) }
+
+// Cut takes the host off the network: what it sends and what is sent to it is
+// lost, and no side is told.
+func (h *Host) Cut(t testing.TB) {
+	t.Helper()
+	// A cable that ends nowhere, where nobody answers: both ends stay up.
+	run(t, "ip", "link", "set", h.port, "nomaster", "arp", "off")
+}
+
+// Heal undoes Cut.
+func (h *Host) Heal(t testing.TB) {
+	t.Helper()
+	run(t, "ip", "link", "set", h.port, "master", bridge, "arp", "on")
+}
+
+// newNetwork makes a network namespace. It lives as long as the file, or what
+// runs in it.
+func newNetwork() (*os.File, error) {
+	const own = "/proc/thread-self/ns/net"
+	runtime.LockOSThread()
+	before, err := os.Open(own)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return nil, err
+	}
+	defer before.Close() //nolint:errcheck // only read
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return nil, fmt.Errorf("making a network namespace: %w", err)
+	}
+	made, err := os.Open(own)
+	if back := unix.Setns(int(before.Fd()), unix.CLONE_NEWNET); back != nil {
+		// The thread stays locked: nothing else may run in the wrong network.
+		return nil, fmt.Errorf("going back to the network of the test: %w", back)
+	}
+	runtime.UnlockOSThread()
+	return made, err
+}
+
+func run(t testing.TB, name string, args ...string) {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput() //nolint:noctx // these end at once
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+}

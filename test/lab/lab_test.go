@@ -1,0 +1,149 @@
+package lab_test
+
+import (
+	"bufio"
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/supernode-ha/supernode/test/lab"
+)
+
+// shell runs a line in another process, as what is tested on a disk is.
+func shell(t *testing.T, line string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "sh", "-c", line).CombinedOutput()
+	return string(out), err
+}
+
+func TestDiskPassesOnWhatItIsGiven(t *testing.T) {
+	d := lab.NewDisk(t)
+	out, err := shell(t, "cd "+d.Dir+" && mkdir a && echo hello > a/b && mv a/b a/c && cat a/c && flock a true")
+	require.NoError(t, err, out)
+	require.Equal(t, "hello\n", out)
+	text, err := os.ReadFile(filepath.Join(d.Backing, "a", "c"))
+	require.NoError(t, err)
+	require.Equal(t, "hello\n", string(text))
+}
+
+func TestDiskThatFailsAndHeals(t *testing.T) {
+	d := lab.NewDisk(t)
+	_, err := shell(t, "echo before > "+d.Dir+"/f")
+	require.NoError(t, err)
+	d.Fail()
+	out, err := shell(t, "echo more >> "+d.Dir+"/f")
+	require.Error(t, err)
+	require.Contains(t, out, "I/O error")
+	_, err = shell(t, "echo new > "+d.Dir+"/g")
+	require.Error(t, err)
+	out, err = shell(t, "cat "+d.Dir+"/f")
+	require.NoError(t, err)
+	require.Equal(t, "before\n", out)
+	d.Heal()
+	_, err = shell(t, "echo new > "+d.Dir+"/g")
+	require.NoError(t, err)
+}
+
+func TestDiskThatIsSlow(t *testing.T) {
+	d := lab.NewDisk(t)
+	d.Slow(50 * time.Millisecond)
+	began := time.Now()
+	out, err := shell(t, "echo slow > "+d.Dir+"/f") // a create and a write
+	require.NoError(t, err, out)
+	require.Greater(t, time.Since(began), 100*time.Millisecond)
+}
+
+// A process that is stuck in a disk cannot even be killed until the disk does
+// something: that is what real ones do, and what the end of a test must undo.
+func TestDiskThatHangsHoldsAProcessUntilItIsReleased(t *testing.T) {
+	stuck := make(chan error, 1)
+	t.Run("while it lasts", func(t *testing.T) {
+		d := lab.NewDisk(t)
+		d.Hang()
+		// It says so when it is about to be stuck.
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", "echo ready; echo x > "+d.Dir+"/f")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		line, err := bufio.NewReader(out).ReadString('\n')
+		require.NoError(t, err)
+		require.Equal(t, "ready\n", line)
+		go func() { stuck <- cmd.Wait() }()
+		require.NoFileExists(t, filepath.Join(d.Backing, "f"))
+		require.Empty(t, stuck)
+	})
+	// The end of the test above has unmounted the disk.
+	select {
+	case err := <-stuck:
+		require.Error(t, err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("a process is still stuck in a disk that is unmounted")
+	}
+}
+
+func TestTmpfsIsFullUntilSpaceIsFreed(t *testing.T) {
+	dir := lab.Tmpfs(t, 4<<20)
+	free := lab.Fill(t, dir)
+	require.ErrorIs(t, os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o600), syscall.ENOSPC)
+	free()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o600))
+}
+
+func TestHostsReachEachOtherUntilOneIsCutOff(t *testing.T) {
+	hosts := lab.Hosts(t, 2)
+	l, err := net.Listen("tcp4", lab.HubIP+":0")
+	require.NoError(t, err)
+	defer l.Close()
+	accepted := make(chan string)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- conn.RemoteAddr().(*net.TCPAddr).IP.String()
+			_ = conn.Close()
+		}
+	}()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	require.NoError(t, err)
+	connect := func(from *lab.Host) error {
+		args := append(from.Inside(), "timeout", "1", "bash", "-c", "true > /dev/tcp/"+lab.HubIP+"/"+port)
+		return exec.CommandContext(t.Context(), args[0], args[1:]...).Run()
+	}
+	reach := func(from *lab.Host) {
+		t.Helper()
+		result := make(chan error, 1)
+		go func() { result <- connect(from) }()
+		select {
+		case ip := <-accepted:
+			require.Equal(t, from.IP, ip)
+		case <-time.After(10 * time.Second):
+			t.Error("a host does not reach its network")
+		}
+		require.NoError(t, <-result)
+	}
+	reach(hosts[0])
+	reach(hosts[1])
+	hosts[0].Cut(t)
+	require.Error(t, connect(hosts[0]))
+	reach(hosts[1])
+	hosts[0].Heal(t)
+	reach(hosts[0])
+	require.NoError(t, l.Close())
+	<-ended
+	require.False(t, strings.HasPrefix(hosts[0].IP, "127."))
+}
