@@ -1,10 +1,11 @@
 // Package gateway is the service that unmodified clients talk to: it answers
 // dfget's REST surface on top of the schedulers' gRPC. It keeps no state but a
-// bounded memory of who owns which task, so any number of gateways are equal.
+// bounded memory of who owns which task and of the registrations that it has
+// forwarded, and can do without both, so any number of gateways are equal.
 //
 // The packages below are request (what may be asked), wire (how it is
-// written), verdict (what an error means), route (which scheduler to ask),
-// dfget (the calls) and rest (the HTTP server). Each knows only those that are
+// written), verdict (what an error means), roster (who has registered), route
+// (which scheduler to ask), dfget (the calls) and rest (the HTTP server). Each knows only those that are
 // named before it.
 package gateway
 
@@ -24,6 +25,7 @@ import (
 	"github.com/supernode-ha/supernode/pkg/settings"
 	"github.com/supernode-ha/supernode/services/gateway/internal/dfget"
 	"github.com/supernode-ha/supernode/services/gateway/internal/rest"
+	"github.com/supernode-ha/supernode/services/gateway/internal/roster"
 	"github.com/supernode-ha/supernode/services/gateway/internal/route"
 )
 
@@ -34,6 +36,15 @@ const (
 	defaultMaxHold      = 3 * time.Second
 	defaultCallBudget   = 4 * time.Second
 	defaultMaxBodyBytes = 1 << 20
+)
+
+// Registrations are remembered within these bounds. Peers pull every few
+// seconds; one that is not heard of for so long is not downloading any more.
+const (
+	rosterEntries = 100_000
+	rosterBytes   = 128 << 20
+	rosterIdle    = 30 * time.Minute
+	rosterLinger  = time.Minute
 )
 
 // Members is who is in the cluster, as far as a gateway wants to know; a
@@ -114,7 +125,13 @@ func build(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	calls := dfget.New(dfget.Config{Version: cfg.Version, MaxHold: cfg.MaxHold, CallBudget: cfg.CallBudget}, router)
+	known, err := roster.New(roster.Config{
+		Entries: rosterEntries, Bytes: rosterBytes, Idle: rosterIdle, Linger: rosterLinger,
+	}, deps.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	calls := dfget.New(dfget.Config{Version: cfg.Version, MaxHold: cfg.MaxHold, CallBudget: cfg.CallBudget}, router, known)
 	handler, err := rest.NewHandler(
 		rest.Config{Profiler: cfg.Profiler, MaxBody: cfg.MaxBodyBytes},
 		rest.Deps{Service: calls, Log: log, Metrics: deps.Metrics, Gatherer: deps.Gatherer, Ready: deps.Ready},

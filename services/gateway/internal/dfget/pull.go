@@ -54,15 +54,20 @@ func (s *Service) pull(ctx context.Context, p request.Pull) (*schedulerv1.PullPi
 	}
 	ask := pullRequest(p)
 	// What is left beyond the hold is halved: one part for the way to a
-	// scheduler and back, one for asking another if it hangs.
+	// scheduler and back, one for asking another. What a scheduler that answers
+	// no ping has used up is taken from the hold.
 	plan := route.Plan{Attempt: hold + (s.cfg.CallBudget-s.cfg.MaxHold)/2}
 	var out *schedulerv1.PullPiecesResponse
-	err := s.router.Do(ctx, string(p.Task), plan, func(ctx context.Context, conn grpc.ClientConnInterface) error {
+	key := keyOf(p.Task, p.Peer)
+	err := s.recall(ctx, key, plan, func(ctx context.Context, conn grpc.ClientConnInterface) error {
 		ask.MaxWait = durationpb.New(max(0, hold-time.Since(start)))
 		var err error
 		out, err = schedulerv1.NewSchedulerServiceClient(conn).PullPieces(ctx, ask)
 		return err
 	})
+	if err == nil && p.Status == request.Finished {
+		s.roster.End(key)
+	}
 	return out, err
 }
 

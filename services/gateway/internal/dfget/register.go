@@ -9,6 +9,7 @@ import (
 	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/services/gateway/internal/request"
+	"github.com/supernode-ha/supernode/services/gateway/internal/route"
 	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
 )
 
@@ -21,14 +22,13 @@ func (s *Service) RegisterPeer(ctx context.Context, in *dfgetv1.RegisterPeerRequ
 	if err != nil {
 		return nil, failed(err)
 	}
-	var out *schedulerv1.RegisterPeerResponse
-	// The source may be slow to answer, so one scheduler gets most of the
-	// budget; one that hangs is left in time for another.
-	err = s.ask(ctx, r.Task, s.cfg.CallBudget*5/8, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
-		var err error
-		out, err = c.RegisterPeer(ctx, registration(r))
-		return err
-	})
+	req := registration(r)
+	budget, cancel := context.WithTimeout(ctx, s.cfg.CallBudget)
+	defer cancel()
+	out, err := s.register(budget, req, route.Plan{Attempt: s.registerAttempt(), Again: true})
+	if err == nil {
+		s.roster.Keep(req, factsOf(out))
+	}
 	if ctx.Err() != nil {
 		return nil, gone(ctx)
 	}

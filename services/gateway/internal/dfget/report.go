@@ -8,13 +8,25 @@ import (
 	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/services/gateway/internal/request"
+	"github.com/supernode-ha/supernode/services/gateway/internal/route"
 )
 
 // report tells the scheduler of a task something that must not be lost
-// lightly.
-func (s *Service) report(ctx context.Context, task request.TaskID,
-	call func(context.Context, schedulerv1.SchedulerServiceClient) error) error {
-	err := s.ask(ctx, task, reportAttempt, call)
+// lightly, and makes the peer known there if need be.
+func (s *Service) report(ctx context.Context, task request.TaskID, peer request.PeerID, call clientCall) error {
+	budget, cancel := context.WithTimeout(ctx, s.cfg.CallBudget)
+	defer cancel()
+	return reported(ctx, s.recall(budget, keyOf(task, peer), route.Plan{Attempt: reportAttempt, Again: true}, withClient(call)))
+}
+
+// farewell is a report that is of no use to a scheduler that does not know the
+// peer.
+func (s *Service) farewell(ctx context.Context, task request.TaskID, peer request.PeerID, call clientCall) error {
+	s.roster.End(keyOf(task, peer))
+	return reported(ctx, s.ask(ctx, task, reportAttempt, call))
+}
+
+func reported(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return gone(ctx)
 	}
@@ -30,7 +42,7 @@ func (s *Service) ReportPiece(ctx context.Context, in *dfgetv1.ReportPieceReques
 	if err != nil {
 		return nil, failed(err)
 	}
-	err = s.report(ctx, r.Task, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
+	err = s.report(ctx, r.Task, r.Peer, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
 		_, err := c.ReportPiece(ctx, &schedulerv1.ReportPieceRequest{
 			TaskId: string(r.Task), PeerId: string(r.Peer), DstId: string(r.From), Piece: pieceRef(&r.Piece),
 		})
@@ -52,7 +64,7 @@ func (s *Service) ReportPieceError(ctx context.Context, in *dfgetv1.ReportPieceE
 	if r.Missing {
 		kind = schedulerv1.PieceErrorType_PIECE_ERROR_TYPE_FILE_NOT_EXIST
 	}
-	err = s.report(ctx, r.Task, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
+	err = s.report(ctx, r.Task, r.Peer, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
 		_, err := c.ReportPieceError(ctx, &schedulerv1.ReportPieceErrorRequest{
 			TaskId: string(r.Task), PeerId: string(r.Peer), DstId: string(r.From), Type: kind, Piece: pieceRef(r.Piece),
 		})
@@ -70,7 +82,7 @@ func (s *Service) ReportServiceDown(ctx context.Context, in *dfgetv1.ReportServi
 	if err != nil {
 		return nil, failed(err)
 	}
-	err = s.report(ctx, r.Task, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
+	err = s.farewell(ctx, r.Task, r.Peer, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
 		_, err := c.ReportPeerDown(ctx, &schedulerv1.ReportPeerDownRequest{TaskId: string(r.Task), PeerId: string(r.Peer)})
 		return err
 	})
@@ -87,7 +99,7 @@ func (s *Service) ReportMetrics(ctx context.Context, in *dfgetv1.ReportMetricsRe
 	if err != nil {
 		return nil, failed(err)
 	}
-	err = s.report(ctx, o.Task, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
+	err = s.farewell(ctx, o.Task, o.Peer, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
 		_, err := c.ReportMetrics(ctx, &schedulerv1.ReportMetricsRequest{
 			TaskId: string(o.Task), PeerId: string(o.Peer), Success: o.Success,
 			Duration: durationpb.New(o.Duration), FileLength: o.FileLength, BackSourceReason: o.BackSourceReason,

@@ -14,6 +14,7 @@ import (
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/gateway/internal/request"
+	"github.com/supernode-ha/supernode/services/gateway/internal/roster"
 	"github.com/supernode-ha/supernode/services/gateway/internal/route"
 	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
 )
@@ -29,9 +30,11 @@ const (
 	codeDeparted   = 612
 )
 
-// How long one scheduler may take for what it answers out of its memory.
+// How long one scheduler may take. What it answers out of its memory takes no
+// time; a report may have to wait until it has made sure that another one is
+// dead, and has taken the task over.
 const (
-	reportAttempt  = time.Second
+	reportAttempt  = 2500 * time.Millisecond
 	listingAttempt = 2 * time.Second
 )
 
@@ -50,14 +53,15 @@ type Service struct {
 	dfgetv1.UnimplementedDfgetServiceServer
 	cfg    Config
 	router *route.Router
+	roster *roster.Roster
 	// holds ends when no pull may be held any more.
 	holds   context.Context
 	release context.CancelFunc
 }
 
 // New makes the service.
-func New(cfg Config, router *route.Router) *Service {
-	s := &Service{cfg: cfg, router: router}
+func New(cfg Config, router *route.Router, known *roster.Roster) *Service {
+	s := &Service{cfg: cfg, router: router, roster: known}
 	s.holds, s.release = context.WithCancel(context.Background())
 	return s
 }
@@ -78,14 +82,15 @@ func (s *Service) Heartbeat(_ context.Context, in *dfgetv1.HeartbeatRequest) (*d
 }
 
 // ask asks the scheduler of a task within the budget, and again if need be.
-func (s *Service) ask(ctx context.Context, task request.TaskID, attempt time.Duration,
-	call func(context.Context, schedulerv1.SchedulerServiceClient) error) error {
+func (s *Service) ask(ctx context.Context, task request.TaskID, attempt time.Duration, call clientCall) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.CallBudget)
 	defer cancel()
 	return s.router.Do(ctx, string(task), route.Plan{Attempt: attempt, Again: true}, withClient(call))
 }
 
-func withClient(call func(context.Context, schedulerv1.SchedulerServiceClient) error) route.Call {
+type clientCall = func(context.Context, schedulerv1.SchedulerServiceClient) error
+
+func withClient(call clientCall) route.Call {
 	return func(ctx context.Context, conn grpc.ClientConnInterface) error {
 		return call(ctx, schedulerv1.NewSchedulerServiceClient(conn))
 	}

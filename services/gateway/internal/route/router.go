@@ -6,6 +6,7 @@ package route
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -53,8 +54,8 @@ type Call func(ctx context.Context, conn grpc.ClientConnInterface) error
 
 // Plan is how hard to try. How long is the deadline of the context.
 type Plan struct {
-	// Attempt is how long one scheduler may take, so that one that hangs
-	// leaves something for the next.
+	// Attempt is how long one scheduler may take that is alive. One that
+	// answers no ping is left after 1 s, with whatever it may have taken.
 	Attempt time.Duration
 	// Again makes it ask all over, after a pause, for as long as the context
 	// lasts and the error can be repaired.
@@ -68,6 +69,7 @@ type Router struct {
 	log      *zap.Logger
 	failures *prometheus.CounterVec
 	owners   *lru.Cache[string, string] // task to the id of its scheduler
+	pulses   pulses
 }
 
 // New makes a router that knows of no owner yet.
@@ -76,6 +78,10 @@ func New(members Members, dial Dial, log *zap.Logger, metrics prometheus.Registe
 	if err != nil {
 		return nil, fmt.Errorf("making the memory of owners: %w", err)
 	}
+	known, err := lru.New[string, *pulse](endpoints)
+	if err != nil {
+		return nil, fmt.Errorf("making the memory of pulses: %w", err)
+	}
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "supernode_gateway_scheduler_failures_total",
 		Help: "Calls that a scheduler did not answer or answered with an error, by gRPC code.",
@@ -83,7 +89,7 @@ func New(members Members, dial Dial, log *zap.Logger, metrics prometheus.Registe
 	if err := metrics.Register(failures); err != nil {
 		return nil, fmt.Errorf("registering the router's metrics: %w", err)
 	}
-	return &Router{members: members, dial: dial, log: log, failures: failures, owners: owners}, nil
+	return &Router{members: members, dial: dial, log: log, failures: failures, owners: owners, pulses: pulses{known: known}}, nil
 }
 
 // Do asks the scheduler of a task. ctx must have a deadline. The error is that
@@ -99,11 +105,11 @@ func (r *Router) Do(ctx context.Context, task string, plan Plan, call Call) erro
 
 // round tries one scheduler after the other until one has decided.
 func (r *Router) round(ctx context.Context, task string, plan Plan, call Call) error {
-	queue := r.candidates(task)
+	queue, first := r.candidates(task)
 	if len(queue) == 0 {
 		return rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, "there is no scheduler")
 	}
-	first, hops := queue[0].ID, 0
+	hops := 0
 	tried := make(map[string]bool, len(queue))
 	var last error
 	for i := 0; i < len(queue); i++ {
@@ -141,38 +147,76 @@ func (r *Router) attempt(ctx context.Context, m cluster.Member, limit time.Durat
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	defer r.watch(ctx, end, m.Endpoint, conn)()
 	if err := call(ctx, conn); err != nil {
+		if cause := context.Cause(ctx); errors.Is(cause, errSilent) {
+			return rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, "asking scheduler %s: %v", m.ID, cause)
+		}
 		return rpcerr.From(err) // its text is the scheduler's, without gRPC's words around it
 	}
 	return nil
 }
 
-// candidates are the schedulers to try: the remembered one, if it is still
-// there, then those that the hash names.
-func (r *Router) candidates(task string) []cluster.Member {
-	members := r.members.Schedulers()
-	nodes := make([]ring.Node, len(members))
-	endpoints := make(map[string]string, len(members))
-	for i, m := range members {
-		nodes[i] = ring.Node{ID: m.ID}
-		endpoints[m.ID] = m.Endpoint
-	}
-	nodes = ring.Order(task, nodes)
-	nodes = nodes[:min(len(nodes), maxCandidates)]
-	queue := make([]cluster.Member, 0, len(nodes)+1+maxHops)
-	if id, ok := r.owners.Get(task); ok {
-		if endpoint, there := endpoints[id]; there {
-			queue = append(queue, cluster.Member{ID: id, Endpoint: endpoint})
+// watch ends a call's context when its scheduler turns out to be silent. Most
+// calls are answered before anything is done for that. What is returned ends
+// the watch, and waits for that.
+func (r *Router) watch(ctx context.Context, end context.CancelCauseFunc, endpoint string, conn grpc.ClientConnInterface) func() {
+	ended := make(chan struct{})
+	timer := time.AfterFunc(quiet, func() {
+		defer close(ended)
+		end(r.pulses.watch(ctx, endpoint, conn))
+	})
+	return func() {
+		end(nil)
+		if !timer.Stop() {
+			<-ended
 		}
 	}
-	for _, n := range nodes {
-		queue = append(queue, cluster.Member{ID: n.ID, Endpoint: endpoints[n.ID]})
-	}
-	return queue
 }
 
-// remember keeps who answered. Nothing has to be kept of the one that would be
-// asked first anyway.
+// candidates are the schedulers to try: the remembered one, if it is still
+// there, then those that the hash names. Those that drain come behind those
+// that take new tasks, and behind both those that were silent just now. first
+// is the id that the hash alone would name.
+func (r *Router) candidates(task string) (queue []cluster.Member, first string) {
+	members := r.members.Schedulers()
+	nodes := make([]ring.Node, len(members))
+	byID := make(map[string]cluster.Member, len(members))
+	for i, m := range members {
+		nodes[i] = ring.Node{ID: m.ID}
+		byID[m.ID] = m
+	}
+	queue = make([]cluster.Member, 0, len(nodes)+1+maxHops)
+	for _, n := range ring.Order(task, nodes) {
+		queue = append(queue, byID[n.ID])
+	}
+	if len(queue) == 0 {
+		return nil, ""
+	}
+	first = queue[0].ID
+	slices.SortStableFunc(queue, func(a, b cluster.Member) int { return r.rank(a) - r.rank(b) })
+	queue = queue[:min(len(queue), maxCandidates)]
+	if id, ok := r.owners.Get(task); ok {
+		if m, there := byID[id]; there && !r.pulses.silent(m.Endpoint) {
+			queue = slices.Insert(queue, 0, m)
+		}
+	}
+	return queue, first
+}
+
+func (r *Router) rank(m cluster.Member) int {
+	switch {
+	case r.pulses.silent(m.Endpoint):
+		return 2
+	case m.Draining:
+		return 1
+	}
+	return 0
+}
+
+// remember keeps who answered. Nothing has to be kept of the one that the hash
+// names first.
 func (r *Router) remember(task, id, first string) {
 	if id != first {
 		r.owners.Add(task, id)

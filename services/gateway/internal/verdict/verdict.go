@@ -78,6 +78,13 @@ func Repairable(err error) bool {
 	return repairable(rpcerr.From(err))
 }
 
+// Forgotten tells whether a scheduler does not know who asked: it may have
+// taken the task over from one that did.
+func Forgotten(err error) bool {
+	r := rpcerr.ReasonOf(err)
+	return r == rpcerr.TaskNotFound || r == rpcerr.PeerNotFound
+}
+
 func known(call Call, e *rpcerr.Error) int32 {
 	switch {
 	case call == Pull && fromSource(e.Reason):

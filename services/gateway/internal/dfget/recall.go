@@ -1,0 +1,61 @@
+package dfget
+
+import (
+	"context"
+	"time"
+
+	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
+	"github.com/supernode-ha/supernode/services/gateway/internal/request"
+	"github.com/supernode-ha/supernode/services/gateway/internal/roster"
+	"github.com/supernode-ha/supernode/services/gateway/internal/route"
+	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
+)
+
+func keyOf(task request.TaskID, peer request.PeerID) roster.Key {
+	return roster.Key{Task: string(task), Peer: string(peer)}
+}
+
+// recall asks the scheduler of a task on behalf of a peer. If it does not know
+// the peer it is told of it, as far as this gateway knows it itself, and asked
+// once more: dfget would take the error for a reason to leave. ctx has the
+// deadline for all of that.
+func (s *Service) recall(ctx context.Context, key roster.Key, plan route.Plan, call route.Call) error {
+	s.roster.Heard(key)
+	start := time.Now()
+	err := s.router.Do(ctx, key.Task, plan, call)
+	if err == nil || !verdict.Forgotten(err) {
+		return err
+	}
+	again := route.Plan{Attempt: s.registerAttempt(), Again: plan.Again}
+	known, replayErr := s.roster.Replay(ctx, key, start,
+		func(ctx context.Context, req *schedulerv1.RegisterPeerRequest) (roster.Facts, error) {
+			out, err := s.register(ctx, req, again)
+			return factsOf(out), err
+		})
+	if replayErr != nil {
+		return replayErr
+	}
+	if !known {
+		return err
+	}
+	return s.router.Do(ctx, key.Task, plan, call)
+}
+
+// register takes a peer into a task.
+func (s *Service) register(ctx context.Context, req *schedulerv1.RegisterPeerRequest, plan route.Plan) (*schedulerv1.RegisterPeerResponse, error) {
+	var out *schedulerv1.RegisterPeerResponse
+	err := s.router.Do(ctx, req.GetTaskId(), plan, withClient(func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
+		var err error
+		out, err = c.RegisterPeer(ctx, req)
+		return err
+	}))
+	return out, err
+}
+
+// registerAttempt is most of the budget, since the source may be slow to
+// answer; it leaves time for another scheduler.
+func (s *Service) registerAttempt() time.Duration { return s.cfg.CallBudget * 5 / 8 }
+
+func factsOf(out *schedulerv1.RegisterPeerResponse) roster.Facts {
+	return roster.Facts{Length: out.GetLength(), PieceSize: out.GetPieceSize()}
+}
