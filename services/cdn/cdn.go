@@ -7,7 +7,8 @@
 // The way of a task through the packages: rpc checks the request, table begins
 // the task's only fetch and keeps what happened for all listeners, fetch
 // decides between disk and source and cuts what comes, store keeps it,
-// download serves it, report tells the registry.
+// download serves it, report tells the registry. keeper follows the records
+// that name the instance, and has the table own, copy and let go accordingly.
 package cdn
 
 import (
@@ -22,14 +23,15 @@ import (
 	"google.golang.org/grpc"
 
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	"github.com/supernode-ha/supernode/pkg/cluster"
 	"github.com/supernode-ha/supernode/services/cdn/internal/download"
 	"github.com/supernode-ha/supernode/services/cdn/internal/fetch"
+	"github.com/supernode-ha/supernode/services/cdn/internal/keeper"
 	"github.com/supernode-ha/supernode/services/cdn/internal/report"
 	"github.com/supernode-ha/supernode/services/cdn/internal/rpc"
 	"github.com/supernode-ha/supernode/services/cdn/internal/source"
 	"github.com/supernode-ha/supernode/services/cdn/internal/store"
 	"github.com/supernode-ha/supernode/services/cdn/internal/table"
-	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
 // Service is one CDN instance.
@@ -39,6 +41,7 @@ type Service struct {
 	files    *store.Store
 	client   *source.Client
 	reporter *report.Reporter
+	keeper   *keeper.Keeper
 	tasks    *table.Table
 	download *download.Server
 }
@@ -62,26 +65,33 @@ func New(cfg Config, deps Deps) (*Service, error) {
 }
 
 func build(log *zap.Logger, cfg Config, deps Deps, files *store.Store) (*Service, error) {
+	members := deps.Members
+	if members == nil {
+		members = cluster.NewView(deps.Registry, log) // stays empty
+	}
+	records := keeper.New(cfg.ID, keeper.Options{ReplaceDelay: cfg.ReplaceDelay, RetryDelay: cfg.RetryDelay},
+		keeper.Deps{Logger: log, Registry: deps.Registry, Members: members, Dial: deps.Dial})
 	client := source.NewClient(source.Timeouts{Connect: cfg.ConnectTimeout, Idle: cfg.IdleTimeout})
 	fetcher := fetch.NewFetcher(log, files, client, fetch.Options{
 		MaxBandwidth: cfg.MaxBandwidth, PoolSize: cfg.PoolSize,
 		FactsTimeout: cfg.FactsTimeout, RetryDelay: cfg.RetryDelay,
-		StillOwner: func(context.Context, task.ID, int64) (bool, error) { return true, nil },
+		StillOwner: records.StillOwner,
 	})
-	reporter := report.New(log, deps.Registry, cfg.ID)
+	reporter := report.New(log, deps.Registry, cfg.ID, records.Stale)
 	tasks, err := table.New(table.Deps{
-		Logger: log, Files: files, Fetcher: fetcher, Reporter: reporter, Losses: noLosses{},
+		Logger: log, Files: files, Fetcher: fetcher, Reporter: reporter, Losses: records,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("making the cdn's table: %w", err)
 	}
 	server := download.New(log, tasks, cfg.DrainTimeout)
-	if err := register(deps.Metrics, fetcher.Collectors(), tasks.Collectors(), server.Collectors()); err != nil {
+	err = register(deps.Metrics, fetcher.Collectors(), tasks.Collectors(), server.Collectors(), records.Collectors())
+	if err != nil {
 		return nil, fmt.Errorf("registering the cdn's metrics: %w", err)
 	}
 	return &Service{
 		log: log, listener: deps.Download, files: files, client: client,
-		reporter: reporter, tasks: tasks, download: server,
+		reporter: reporter, keeper: records, tasks: tasks, download: server,
 	}, nil
 }
 
@@ -109,6 +119,10 @@ func (s *Service) Run(ctx context.Context) error {
 		s.tasks.Run(ctx)
 		return nil
 	})
+	work.Go(func() error {
+		s.keeper.Run(ctx, s.tasks)
+		return nil
+	})
 	err := work.Wait()
 	stopReporting()
 	_ = reporter.Wait() // has no errors
@@ -118,11 +132,11 @@ func (s *Service) Run(ctx context.Context) error {
 	return err
 }
 
-// noLosses forgets what it is told until the keeper is there to be told.
-type noLosses struct{}
-
-// Lost forgets.
-func (noLosses) Lost(task.ID, error) {}
+// Handover makes other CDNs the owners of the tasks that this one owns, and
+// waits until they have copies. It is called while Run runs, when the instance
+// is about to leave, and returns at once when there is no other CDN. The error
+// tells what is not whole elsewhere when ctx ends.
+func (s *Service) Handover(ctx context.Context) error { return s.keeper.Handover(ctx) }
 
 // register registers all of them or none.
 func register(metrics prometheus.Registerer, sets ...[]prometheus.Collector) error {

@@ -53,6 +53,9 @@ type Config struct {
 	// PauseLimit is the pause in the reading of a source after which the registry
 	// is asked whether the task is still owned here. The default is 3 s.
 	PauseLimit time.Duration
+	// ReplaceDelay is how long a replica's instance may be gone before another
+	// replica is made. The default is 5 s, so that a restart costs no copy.
+	ReplaceDelay time.Duration
 }
 
 // ConfigFrom takes from the settings what concerns a CDN.
@@ -97,6 +100,7 @@ func (c Config) complete() (Config, error) {
 		{"disk", &c.DiskTimeout, 10 * time.Second},
 		{"copy", &c.CopyTimeout, 10 * time.Second},
 		{"pause", &c.PauseLimit, 3 * time.Second},
+		{"replace", &c.ReplaceDelay, 5 * time.Second},
 	} {
 		if *d.value == 0 {
 			*d.value = d.fallback
@@ -121,7 +125,8 @@ type Deps struct {
 	Registry registryv1.RegistryServiceClient
 	// Download is where peers fetch pieces from. Run closes it.
 	Download net.Listener
-	// Members knows the other CDNs; nil is an instance that knows none.
+	// Members knows the other CDNs; nil is an instance that knows none. It is
+	// run by who made it.
 	Members *cluster.View
 	// Dial gives the connection to another CDN's rpc endpoint.
 	Dial func(endpoint string) (grpc.ClientConnInterface, error)
@@ -140,6 +145,9 @@ func (d Deps) check() error {
 	}
 	if d.Download == nil {
 		errs = append(errs, errors.New("there is no download listener"))
+	}
+	if d.Members != nil && d.Dial == nil {
+		errs = append(errs, errors.New("there is no way to reach other instances"))
 	}
 	return errors.Join(errs...)
 }

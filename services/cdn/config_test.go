@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	"github.com/supernode-ha/supernode/pkg/cluster"
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
@@ -32,10 +33,14 @@ func TestNewChecksEverything(t *testing.T) {
 		"idle time":      func(c *cdn.Config, _ *cdn.Deps) { c.IdleTimeout = -1 },
 		"connect time":   func(c *cdn.Config, _ *cdn.Deps) { c.ConnectTimeout = -1 },
 		"drain time":     func(c *cdn.Config, _ *cdn.Deps) { c.DrainTimeout = -1 },
-		"no logger":      func(_ *cdn.Config, d *cdn.Deps) { d.Logger = nil },
-		"no metrics":     func(_ *cdn.Config, d *cdn.Deps) { d.Metrics = nil },
-		"no registry":    func(_ *cdn.Config, d *cdn.Deps) { d.Registry = nil },
-		"no listener":    func(_ *cdn.Config, d *cdn.Deps) { d.Download = nil },
+		"replace time":   func(c *cdn.Config, _ *cdn.Deps) { c.ReplaceDelay = -1 },
+		"no dial": func(_ *cdn.Config, d *cdn.Deps) {
+			d.Members = cluster.NewView(d.Registry, zap.NewNop())
+		},
+		"no logger":   func(_ *cdn.Config, d *cdn.Deps) { d.Logger = nil },
+		"no metrics":  func(_ *cdn.Config, d *cdn.Deps) { d.Metrics = nil },
+		"no registry": func(_ *cdn.Config, d *cdn.Deps) { d.Registry = nil },
+		"no listener": func(_ *cdn.Config, d *cdn.Deps) { d.Download = nil },
 	} {
 		cfg, deps := good()
 		spoil(&cfg, &deps)

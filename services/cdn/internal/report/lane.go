@@ -1,11 +1,14 @@
 package report
 
-import "github.com/supernode-ha/supernode/services/cdn/internal/task"
-
 // put replaces what was pending of the task. It is false if there is no room.
 func (l *lane) put(u Update) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.add(u)
+}
+
+// add is put, under mu.
+func (l *lane) add(u Update) bool {
 	if _, known := l.pending[u.ID]; !known {
 		if len(l.order) >= mostPending {
 			return false
@@ -20,13 +23,13 @@ func (l *lane) put(u Update) bool {
 	return true
 }
 
-// putBack returns what was taken, unless there is something newer.
+// putBack returns what was taken, unless there is something newer. It is dropped
+// if there is no room any more.
 func (l *lane) putBack(u Update) {
 	l.mu.Lock()
-	_, newer := l.pending[u.ID]
-	l.mu.Unlock()
-	if !newer {
-		l.put(u)
+	defer l.mu.Unlock()
+	if _, newer := l.pending[u.ID]; !newer {
+		l.add(u)
 	}
 }
 
@@ -43,14 +46,4 @@ func (l *lane) take() (Update, bool) {
 		}
 	}
 	return Update{}, false
-}
-
-// newer removes what is pending of one task. Its place in order stays behind,
-// which take and put can live with.
-func (l *lane) newer(id task.ID) (Update, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	u, ok := l.pending[id]
-	delete(l.pending, id)
-	return u, ok
 }

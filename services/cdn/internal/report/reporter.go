@@ -1,6 +1,8 @@
 // Package report tells the registry how fetches stand. It is a courtesy to the
 // rest of the cluster: it never makes a fetch wait or fail, and of several
-// states of one task that have not been sent only the last one is.
+// states of one task that have not been sent only the last one is. That one is
+// kept for as long as the registry is away. A task in epoch 0 has no record to
+// write to: whoever learns of one reports the task again, in its epoch.
 package report
 
 import (
@@ -21,8 +23,8 @@ const (
 	workers      = 4
 	mostPending  = 10_000 // tasks a worker; beyond that, news of new tasks is dropped
 	callTimeout  = 2 * time.Second
-	mostAttempts = 5
 	firstDelay   = 200 * time.Millisecond
+	mostDelay    = 5 * time.Second
 	flushTimeout = 2 * time.Second // for all that is pending at the end
 )
 
@@ -53,6 +55,7 @@ type Reporter struct {
 	log      *zap.Logger
 	registry registryv1.RegistryServiceClient
 	owner    string
+	stale    func(task.ID)
 	lanes    []*lane
 }
 
@@ -65,9 +68,10 @@ type lane struct {
 	wake    chan struct{}
 }
 
-// New makes a Reporter that writes as owner.
-func New(log *zap.Logger, registry registryv1.RegistryServiceClient, owner string) *Reporter {
-	r := &Reporter{log: log, registry: registry, owner: owner}
+// New makes a Reporter that writes as owner. stale is told of tasks that are
+// owned in another epoch than was reported, and must not wait.
+func New(log *zap.Logger, registry registryv1.RegistryServiceClient, owner string, stale func(task.ID)) *Reporter {
+	r := &Reporter{log: log, registry: registry, owner: owner, stale: stale}
 	for range workers {
 		r.lanes = append(r.lanes, &lane{pending: make(map[task.ID]Update), wake: make(chan struct{}, 1)})
 	}
@@ -76,6 +80,9 @@ func New(log *zap.Logger, registry registryv1.RegistryServiceClient, owner strin
 
 // Report takes note of a state and does not wait.
 func (r *Reporter) Report(u Update) {
+	if u.Epoch == 0 {
+		return // no record is known, and none has this epoch
+	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(u.ID)) // cannot fail
 	l := r.lanes[h.Sum32()%workers]
@@ -94,13 +101,24 @@ func (r *Reporter) Run(ctx context.Context) {
 }
 
 func (r *Reporter) work(ctx context.Context, l *lane) {
+	delay := firstDelay
 	for ctx.Err() == nil {
-		if u, ok := l.take(); ok {
-			r.send(ctx, l, u)
+		u, ok := l.take()
+		if !ok {
+			select {
+			case <-l.wake:
+			case <-ctx.Done():
+			}
 			continue
 		}
+		if r.send(ctx, l, u) {
+			delay = firstDelay
+			continue
+		}
+		// Most often the registry is away, for the others of the lane, too.
 		select {
-		case <-l.wake:
+		case <-time.After(delay):
+			delay = min(2*delay, mostDelay)
 		case <-ctx.Done():
 		}
 	}
@@ -117,35 +135,28 @@ func (r *Reporter) flush(ctx context.Context, l *lane) {
 	}
 }
 
-// send tries until the registry has taken or refused the update, something
-// newer is there to be sent, or enough has been tried.
-func (r *Reporter) send(ctx context.Context, l *lane, u Update) {
-	log := r.log.With(zap.String("task_id", string(u.ID)), zap.Int64("epoch", u.Epoch))
-	delay := firstDelay
-	for attempt := 1; ; attempt++ {
-		err := r.call(ctx, u)
-		if err == nil {
-			return
-		}
-		if ctx.Err() != nil {
-			l.putBack(u) // for flush
-			return
-		}
-		if !retriable(err) || attempt == mostAttempts {
-			log.Warn("telling the registry", zap.String("reason", string(rpcerr.ReasonOf(err))), zap.Error(err))
-			return
-		}
-		select {
-		case <-time.After(delay):
-			delay *= 2
-		case <-ctx.Done():
-			l.putBack(u)
-			return
-		}
-		if newer, ok := l.newer(u.ID); ok {
-			u = newer
-		}
+// send is false if the registry has neither taken nor refused the update; then
+// it waits for its turn again, behind the others.
+func (r *Reporter) send(ctx context.Context, l *lane, u Update) bool {
+	err := r.call(ctx, u)
+	if err == nil {
+		return true
 	}
+	log := r.log.With(zap.String("task_id", string(u.ID)), zap.Int64("epoch", u.Epoch), zap.Error(err))
+	switch {
+	case ctx.Err() != nil || retriable(err):
+		if ctx.Err() == nil {
+			log.Debug("the registry is to be told later")
+		}
+		l.putBack(u)
+		return false
+	case rpcerr.ReasonOf(err) == rpcerr.StaleEpoch:
+		log.Info("the task is owned in another epoch")
+		r.stale(u.ID)
+	default:
+		log.Warn("the registry does not take the state of a task")
+	}
+	return true
 }
 
 // retriable tells an error that may pass from a refusal, such as STALE_EPOCH.

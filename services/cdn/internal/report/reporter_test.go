@@ -5,15 +5,19 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
@@ -45,7 +49,7 @@ func (r *registry) UpdateTask(
 func TestLastStateWinsWhileTheRegistryIsAway(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	client := new(registry)
-	r := New(zaptest.NewLogger(t), client, "cdn-1")
+	r := New(zaptest.NewLogger(t), client, "cdn-1", func(task.ID) {})
 	client.before = func(n int) error {
 		switch n {
 		case 1: // while this is under way, the fetch goes on
@@ -70,9 +74,9 @@ func TestWhatIsLeftIsToldAtTheEnd(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	stop()
 	client := new(registry)
-	r := New(zaptest.NewLogger(t), client, "cdn-1")
+	r := New(zaptest.NewLogger(t), client, "cdn-1", func(task.ID) {})
 	for i := range 20 {
-		r.Report(Update{ID: task.ID(strconv.Itoa(i)), Status: Success})
+		r.Report(Update{ID: task.ID(strconv.Itoa(i)), Epoch: 1, Status: Success})
 	}
 	r.Run(ctx)
 	require.Len(t, client.told, 20)
@@ -85,7 +89,65 @@ func TestPendingIsBounded(t *testing.T) {
 	}
 	require.False(t, l.put(Update{ID: "one more"}))
 	require.True(t, l.put(Update{ID: "7", Status: Success}), "a newer state needs no room")
-	u, ok := l.newer("7")
+	for range 7 {
+		_, ok := l.take()
+		require.True(t, ok)
+	}
+	u, ok := l.take()
 	require.True(t, ok)
-	require.Equal(t, Success, u.Status)
+	require.Equal(t, Update{ID: "7", Status: Success}, u)
+}
+
+func TestNothingIsLostHoweverLongTheRegistryIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		const tasks, tries = 50, 500
+		client := &registry{before: func(n int) error {
+			if n > tries {
+				return nil
+			}
+			return status.Error(codes.Unavailable, "away")
+		}}
+		r := New(zap.NewNop(), client, "cdn-1", func(task.ID) {})
+		for i := range tasks {
+			r.Report(Update{ID: task.ID(strconv.Itoa(i)), Epoch: 1, Status: Success})
+		}
+		go r.Run(ctx)
+		time.Sleep(time.Hour) //nolint:forbidigo // of the bubble's clock
+		stop()
+		synctest.Wait()
+		taken := make(map[string]bool)
+		for _, u := range client.told[tries:] {
+			require.False(t, taken[u.GetTaskId()], "told twice")
+			taken[u.GetTaskId()] = true
+		}
+		require.Len(t, taken, tasks)
+	})
+}
+
+func TestRefusalAsksForTheRecord(t *testing.T) {
+	ctx, stop := context.WithCancel(context.Background())
+	client := &registry{before: func(int) error {
+		return rpcerr.Status(rpcerr.New(codes.Aborted, rpcerr.StaleEpoch, "another owner")).Err()
+	}}
+	var stale []task.ID
+	r := New(zaptest.NewLogger(t), client, "cdn-1", func(id task.ID) {
+		stale = append(stale, id)
+		stop()
+	})
+	r.Report(Update{ID: "a", Epoch: 3, Status: Running})
+	r.Run(ctx)
+	require.Equal(t, []task.ID{"a"}, stale)
+	require.Len(t, client.told, 1)
+}
+
+func TestWhatIsUnclaimedIsNotTold(t *testing.T) {
+	ctx, stop := context.WithCancel(context.Background())
+	client := &registry{before: func(int) error { stop(); return nil }}
+	r := New(zaptest.NewLogger(t), client, "cdn-1", func(task.ID) {})
+	r.Report(Update{ID: "a", Status: Running})
+	r.Report(Update{ID: "b", Epoch: 1, Status: Running})
+	r.Run(ctx)
+	require.Len(t, client.told, 1)
+	require.Equal(t, "b", client.told[0].GetTaskId())
 }
