@@ -19,8 +19,9 @@ import (
 )
 
 // Build adds the four services to a process. They start in this order and
-// stop in the opposite one: first nothing new is taken in, then the members
-// leave, then what they stand on ends.
+// stop in the opposite one: first the members drain and the CDN hands over
+// what it owns, while everything goes on serving, then nothing new is taken in,
+// then the members leave, then what they stand on ends.
 func Build(_ context.Context, p *process.Process) error {
 	rest, err := netaddr.ListenAny(p.Settings.Port)
 	if err != nil {
@@ -42,6 +43,7 @@ func Build(_ context.Context, p *process.Process) error {
 
 	cdnSvc, err := cdn.New(cdn.ConfigFrom(p.ID, p.Settings), cdn.Deps{
 		Logger: p.Log, Metrics: p.Metrics, Registry: client, Download: download,
+		Members: view, Dial: p.Pool.Dial,
 	})
 	if err != nil {
 		return err
@@ -57,10 +59,12 @@ func Build(_ context.Context, p *process.Process) error {
 	}
 	schedulerSvc.Register(p.RPC)
 	p.Add("scheduler", schedulerSvc.Run)
-	p.Announce(client, cluster.Registry, nil)
-	p.Announce(client, cluster.CDN, p.Serves(download))
-	p.Announce(client, cluster.Scheduler, nil)
-	p.Announce(client, cluster.Gateway, nil)
+	announcers := []*cluster.Announcer{
+		p.Announce(client, cluster.Registry, nil),
+		p.Announce(client, cluster.CDN, p.Serves(download)),
+		p.Announce(client, cluster.Scheduler, nil),
+		p.Announce(client, cluster.Gateway, nil),
+	}
 
 	gatewaySvc, err := gateway.New(gateway.ConfigFrom(p.ID, p.Settings), gateway.Deps{
 		Logger: p.Log, Metrics: p.Metrics, Gatherer: p.Metrics, Members: view, Dial: p.Pool.Dial, REST: rest, Ready: view.CanServe,
@@ -70,5 +74,6 @@ func Build(_ context.Context, p *process.Process) error {
 	}
 	gatewaySvc.Register(p.RPC)
 	p.Add("gateway", gatewaySvc.Run)
+	p.Add("leaving", cdnSvc.Leaving(p.Settings.GracePeriod/2, announcers...))
 	return nil
 }

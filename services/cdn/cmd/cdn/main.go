@@ -33,12 +33,14 @@ func build(_ context.Context, p *process.Process) error {
 	}
 	service, err := cdn.New(cdn.ConfigFrom(p.ID, p.Settings), cdn.Deps{
 		Logger: p.Log, Metrics: p.Metrics, Registry: registry, Download: download,
+		Members: view, Dial: p.Pool.Dial,
 	})
 	if err != nil {
 		return err
 	}
 	service.Register(p.RPC)
-	p.Announce(registry, cluster.CDN, p.Serves(download))
 	p.Add("cdn", service.Run)
+	announcer := p.Announce(registry, cluster.CDN, p.Serves(download))
+	p.Add("leaving", service.Leaving(p.Settings.GracePeriod/2, announcer))
 	return nil
 }

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -18,6 +19,8 @@ const (
 	// mostLooks is how many others are asked at a time.
 	mostLooks   = 16
 	lookTimeout = time.Second
+	// mostSilence is how long a handover waits for a registry.
+	mostSilence = 3 * time.Second
 )
 
 // handover is what is given away: what is still owed, and what has gone to
@@ -97,14 +100,36 @@ func (k *Keeper) Handover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("handing over: %w", err)
 	}
-	select {
-	case <-done:
-	case <-k.ended:
-		return fmt.Errorf("handing over: %w", errEnded)
-	case <-ctx.Done():
-		return fmt.Errorf("handing over: not all tasks have another owner: %w", ctx.Err())
+	if err := k.awaitOwners(ctx, done); err != nil {
+		return fmt.Errorf("handing over: not all tasks have another owner: %w", err)
 	}
 	return k.awaitCopies(ctx)
+}
+
+// awaitOwners waits until done is closed, but not long for a registry that
+// does not answer: whoever takes over then will have to find out.
+func (k *Keeper) awaitOwners(ctx context.Context, done <-chan struct{}) error {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for heard := time.Now(); ; {
+		select {
+		case <-done:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-look.C:
+			complete, err := ask(ctx, k, func(d *desk) bool { return d.complete })
+			if err != nil {
+				return err
+			}
+			if complete {
+				heard = time.Now()
+			}
+			if time.Since(heard) > mostSilence {
+				return errors.New("no registry answers")
+			}
+		}
+	}
 }
 
 // awaitCopies waits until the new owners have what this instance has.
@@ -176,9 +201,12 @@ func (k *Keeper) missing(ctx context.Context, own []task.Inventory) ([]task.Inve
 }
 
 // places is where the owners are, empty for one that is no member. What names
-// this instance no more is not there.
+// this instance no more is not there, and nothing when everybody leaves.
 func (d *desk) places(own []task.Inventory) map[task.ID]string {
 	places := make(map[task.ID]string, len(own))
+	if !d.othersTake() {
+		return places
+	}
 	for _, copied := range own {
 		if e := d.book.entries[copied.ID]; e != nil && e.owner != d.k.id {
 			places[copied.ID] = d.crowd.members[e.owner].Endpoint
