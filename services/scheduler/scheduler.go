@@ -3,7 +3,8 @@
 //
 // Its memory is all that it has: one goroutine a task (internal/task) owns
 // that task's state (internal/swarm); internal/table keeps the tasks;
-// internal/seed learns of pieces from the CDN that owns the task. It never
+// internal/seed learns of pieces from the CDNs that have copies; internal/claim
+// asks the registry who has a task, internal/health who answers. It never
 // touches the bytes of a file, nor etcd.
 package scheduler
 
@@ -22,6 +23,8 @@ import (
 	"github.com/supernode-ha/supernode/pkg/cluster"
 	"github.com/supernode-ha/supernode/pkg/settings"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/rpc"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
@@ -86,16 +89,15 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
 	}
+	follower, err := newFollower(cfg, deps)
+	if err != nil {
+		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
+	}
 	tasks := table.New(context.Background(), table.Config{
 		FailAccessInterval: cfg.FailAccessInterval, GCInitialDelay: cfg.GCInitialDelay, GCInterval: cfg.GCInterval,
 		TaskExpireTime: cfg.TaskExpireTime, PeerGCDelay: cfg.PeerGCDelay,
 	}, table.Deps{
-		Log: deps.Logger,
-		Follower: &seed.Follower{
-			SelfID: cfg.ID, Registry: deps.Registry, Dial: deps.Dial, Log: deps.Logger,
-			FindCDN:       func(id string) (cluster.Member, bool) { return deps.Members.Find(cluster.CDN, id) },
-			FindScheduler: func(id string) (cluster.Member, bool) { return deps.Members.Find(cluster.Scheduler, id) },
-		},
+		Log: deps.Logger, Follower: follower,
 		Task: task.Deps{
 			Log: deps.Logger, Limits: swarm.Limits{Up: cfg.UpLimit, Down: cfg.DownLimit},
 			Budget: budget.New(cfg.CDNBytes), Stats: stats,
@@ -106,6 +108,22 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
 	}
 	return &Service{table: tasks, rpc: server}, nil
+}
+
+// newFollower puts together what follows the CDNs.
+func newFollower(cfg Config, deps Deps) (*seed.Follower, error) {
+	monitor := health.New(health.Default(), deps.Dial, deps.Logger)
+	stats, err := seed.NewStats(deps.Metrics, monitor)
+	if err != nil {
+		return nil, err
+	}
+	claims := claim.New(claim.Deps{
+		SelfID: cfg.ID, Registry: deps.Registry, Health: monitor, Log: deps.Logger,
+		CDNs:          func() []cluster.Member { return deps.Members.Members(cluster.CDN) },
+		FindScheduler: func(id string) (cluster.Member, bool) { return deps.Members.Find(cluster.Scheduler, id) },
+		TookOver:      func() { stats.TakeOver(seed.CauseScheduler) },
+	})
+	return &seed.Follower{Claims: claims, Health: monitor, Dial: deps.Dial, Stats: stats, Log: deps.Logger}, nil
 }
 
 func check(cfg Config, deps Deps) error {

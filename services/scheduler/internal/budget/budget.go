@@ -32,6 +32,13 @@ func (b *Budget) Take(instance string, n int64, force bool) bool {
 	return true
 }
 
+// Used is how many bytes an instance has under way.
+func (b *Budget) Used(instance string) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used[instance]
+}
+
 // Spare tells whether an instance has less than half of its limit under way.
 func (b *Budget) Spare(instance string) bool {
 	b.mu.Lock()

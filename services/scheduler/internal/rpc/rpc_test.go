@@ -24,6 +24,7 @@ import (
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/table"
@@ -42,7 +43,9 @@ func dial(t *testing.T) (schedulerv1.SchedulerServiceClient, *prometheus.Registr
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }))
 	require.NoError(t, err)
 	tasks := table.New(t.Context(), table.Config{}, table.Deps{
-		Log: zap.NewNop(), Follower: &seed.Follower{SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn)},
+		Log: zap.NewNop(), Follower: &seed.Follower{Claims: claim.New(claim.Deps{
+			SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Log: zap.NewNop(),
+		})},
 	})
 	reg := prometheus.NewRegistry()
 	s, err := New(tasks, reg)

@@ -29,7 +29,7 @@ const (
 
 // Offer chooses what the peer fetches next, at most as many pieces as it has
 // slots free: those that it lacks, the rarest first, counting copies on their
-// way; each from the best peer that has it, else from the CDN. The slots are
+// way; each from the best peer that has it, else from the best CDN copy. The slots are
 // taken when it returns.
 func (s *Swarm) Offer(id string, now time.Time) []Offer {
 	p := s.peers[id]
@@ -70,11 +70,11 @@ func (s *Swarm) Again(id string, now time.Time) []Offer {
 	return offers
 }
 
-func (s *Swarm) sourceID(t *transfer) string {
+func sourceID(t *transfer) string {
 	if t.from != nil {
 		return t.from.ID
 	}
-	return s.cdn.ID
+	return t.cdn.ID
 }
 
 func (s *Swarm) offer(t *transfer) Offer {
@@ -84,7 +84,7 @@ func (s *Swarm) offer(t *transfer) Offer {
 		o.SourceID, o.IP, o.Port, o.Path = t.from.ID, t.from.IP, t.from.Port, t.from.Path
 		return o
 	}
-	o.SourceID, o.IP, o.Port, o.Path, o.FromCDN = s.cdn.ID, s.cdn.IP, s.cdn.Port, s.cdn.Path, true
+	o.SourceID, o.IP, o.Port, o.Path, o.FromCDN = t.cdn.ID, t.cdn.IP, t.cdn.Port, t.cdn.Path, true
 	return o
 }
 
@@ -128,26 +128,11 @@ func (s *Swarm) source(p *Peer, num int32, now time.Time) *transfer {
 	if from := s.bestHolder(p, ch, now); from != nil {
 		return &transfer{num: num, to: p, from: from, length: ch.length}
 	}
-	if !s.cdnFree(p, ch, now) || !s.budget.Take(s.cdn.Instance, int64(ch.length), s.cdnFlights < floor) {
+	c := s.bestCopy(p, num, now)
+	if c == nil || !s.budget.Take(c.Instance, int64(ch.length), c.flights < floor) {
 		return nil
 	}
-	return &transfer{num: num, to: p, cdn: s.cdn.Instance, length: ch.length}
-}
-
-func (s *Swarm) cdnFree(p *Peer, ch *chunk, now time.Time) bool {
-	if s.cdn == nil || !ch.landed || now.Before(p.avoids[cdnKey]) {
-		return false
-	}
-	if now.Before(p.cdnOnlyUntil) || s.budget.Spare(s.cdn.Instance) {
-		return true
-	}
-	soon := 0
-	for t := range ch.flights {
-		if t.to.Port > 0 && now.Sub(t.started) < fresh {
-			soon++
-		}
-	}
-	return soon < crowd
+	return &transfer{num: num, to: p, cdn: c, length: ch.length}
 }
 
 // bestHolder is the nearest holder with a free slot; among equally near ones

@@ -31,12 +31,12 @@ type Peer struct {
 	running map[int32]*transfer // pieces that it is fetching
 	uploads int                 // pieces that it is sending
 	avoids  map[string]time.Time
+	sulks   map[string]sulk // CDN copies that failed it, by instance
 
 	failedRow    int       // fetches from it that failed in a row
 	blockedUntil time.Time // nobody takes anything from it until then
 	fetchRow     int       // its own fetches from peers that failed in a row
 	cdnOnlyUntil time.Time // it takes nothing from peers until then
-	cdnRow       int       // its own fetches from the CDN that failed in a row
 
 	took time.Duration // recent time of a piece that it sent, smoothed
 	seen time.Time
@@ -55,6 +55,7 @@ const (
 	blockFor   = time.Minute
 	// A CDN copy that failed a peer is not offered to it for cdnPause, doubled
 	// with each failure in a row up to cdnPauseMax: it may be the only copy.
+	// For avoidFor longer it comes behind the other copies.
 	cdnPause    = 100 * time.Millisecond
 	cdnPauseMax = 3 * time.Second
 )
@@ -121,10 +122,10 @@ func (s *Swarm) got(id string, num, size int32, now time.Time, written bool) err
 	return nil
 }
 
-// Failed says that a peer could not get a piece from sourceID, for any cause.
-// Without a sourceID it is where the piece was last offered from; one that is
+// Failed says that a peer could not get a piece, for any cause. Without a from
+// it is where the piece was last offered from; one that is
 // not known is no error.
-func (s *Swarm) Failed(id string, num, size int32, sourceID string, now time.Time) error {
+func (s *Swarm) Failed(id string, num, size int32, from string, now time.Time) error {
 	p, err := s.peer(id)
 	if err != nil {
 		return err
@@ -132,17 +133,28 @@ func (s *Swarm) Failed(id string, num, size int32, sourceID string, now time.Tim
 	if _, err := s.chunk(num, size); err != nil {
 		return err
 	}
+	var sender *cdnCopy
 	if t := p.running[num]; t != nil {
-		if sourceID == "" {
-			sourceID = s.sourceID(t)
+		if from == "" {
+			from = sourceID(t)
 		}
+		sender = t.cdn
 		s.end(t)
 	}
-	if IsCDN(sourceID) {
-		p.avoids[cdnKey] = now.Add(min(cdnPause<<min(p.cdnRow, 10), cdnPauseMax))
-		p.cdnRow++
-	} else if source := s.peers[sourceID]; source != nil {
-		p.blame(source, now)
+	switch {
+	case sender != nil && sender.ID == from:
+		// Another instance on the same address has the same name.
+		p.accuse(sender, now)
+	case IsCDN(from):
+		for _, c := range s.copies {
+			if c.ID == from {
+				p.accuse(c, now)
+			}
+		}
+	default:
+		if source := s.peers[from]; source != nil {
+			p.blame(source, now)
+		}
 	}
 	return nil
 }
@@ -164,9 +176,6 @@ func (p *Peer) blame(source *Peer, now time.Time) {
 // IsCDN tells whether an id is that of a CDN copy, of this cluster or of an
 // instance that is no more.
 func IsCDN(sourceID string) bool { return strings.HasPrefix(sourceID, "cdnnode:") }
-
-// cdnKey is the CDN copy in a peer's avoids.
-const cdnKey = ""
 
 // Lost says that a peer does not have a piece, or any (num < 0), although it said so.
 // The peer itself keeps what it has: only others do not take it from there.

@@ -8,8 +8,8 @@ import (
 type transfer struct {
 	num     int32
 	to      *Peer
-	from    *Peer  // nil when a CDN copy sends it
-	cdn     string // that copy's instance
+	from    *Peer    // nil when a CDN copy sends it
+	cdn     *cdnCopy // that copy
 	length  int32
 	started time.Time
 	until   time.Time // the slots are free again then, whatever has become of it
@@ -34,7 +34,7 @@ func (s *Swarm) start(t *transfer, now time.Time) {
 	if t.from != nil {
 		t.from.uploads++
 	} else {
-		s.cdnFlights++
+		t.cdn.flights++
 	}
 }
 
@@ -46,14 +46,14 @@ func (s *Swarm) end(t *transfer) {
 		t.from.uploads--
 		return
 	}
-	s.cdnFlights--
-	s.budget.Give(t.cdn, int64(t.length))
+	t.cdn.flights--
+	s.budget.Give(t.cdn.Instance, int64(t.length))
 }
 
 func (s *Swarm) succeeded(t *transfer, now time.Time) {
 	s.end(t)
 	if t.from == nil {
-		t.to.cdnRow = 0
+		delete(t.to.sulks, t.cdn.Instance)
 		return
 	}
 	t.to.fetchRow = 0
@@ -76,9 +76,14 @@ func (s *Swarm) dropSending(p *Peer) {
 	if p.uploads == 0 {
 		return
 	}
+	s.endFrom(func(t *transfer) bool { return t.from == p })
+}
+
+// endFrom ends the transfers whose source is lost.
+func (s *Swarm) endFrom(lost func(*transfer) bool) {
 	for _, ch := range s.chunks {
 		for t := range ch.flights {
-			if t.from == p {
+			if lost(t) {
 				s.end(t)
 			}
 		}
@@ -117,6 +122,11 @@ func (s *Swarm) Tick(now time.Time) {
 		for id, until := range p.avoids {
 			if now.After(until) {
 				delete(p.avoids, id)
+			}
+		}
+		for instance, sulk := range p.sulks {
+			if now.Sub(sulk.until) > avoidFor {
+				delete(p.sulks, instance)
 			}
 		}
 	}

@@ -51,6 +51,9 @@ type Facts struct {
 	Length int64
 	// PieceSize is the wrapped size of a piece in bytes.
 	PieceSize int32
+	// ETag and LastModified are the source's validators, as it sent them.
+	ETag         string
+	LastModified string
 }
 
 // Result is the whole task.
@@ -61,18 +64,6 @@ type Result struct {
 	Length int64
 	// PieceCount is the number of pieces.
 	PieceCount int32
-}
-
-// Copy is a CDN instance's copy of the task.
-type Copy struct {
-	// Instance is the CDN's member id.
-	Instance string
-	// ID is the name under which clients report pieces of this copy.
-	ID string
-	// IP, Port and Path are where the copy is served.
-	IP   string
-	Port int32
-	Path string
 }
 
 // Offer tells a peer where to take a piece.
@@ -95,7 +86,6 @@ type Offer struct {
 type chunk struct {
 	md5     string
 	length  int32
-	landed  bool
 	holders []*Peer
 	// flights are the transfers of it that run.
 	flights map[*transfer]struct{}
@@ -111,10 +101,8 @@ type Swarm struct {
 	known  bool // facts are there
 	result *Result
 	chunks []*chunk
-	cdn    *Copy
+	copies []*cdnCopy // few: the owner's and its replicas'
 	peers  map[string]*Peer
-	// cdnFlights is the number of transfers that the CDN copy is sending.
-	cdnFlights int
 }
 
 // New makes an empty swarm. Bytes that a CDN is asked for are taken from b.
@@ -122,27 +110,26 @@ func New(limits Limits, b *budget.Budget) *Swarm {
 	return &Swarm{limits: limits, budget: b, seed: maphash.MakeSeed(), peers: make(map[string]*Peer)}
 }
 
-// SetCopy says which CDN copy serves from now on. Pieces have to land on it
-// (again) before they are offered from there: even the same instance may have
-// come back without what it had.
-func (s *Swarm) SetCopy(c Copy) {
-	s.cdn = &c
-	for _, ch := range s.chunks {
-		ch.landed = false
-	}
-}
-
-// SetFacts notes the facts of the source. Facts that contradict those known
-// are ErrConflict, or ErrResized.
-func (s *Swarm) SetFacts(f Facts) error {
-	if s.known && f.PieceSize != s.facts.PieceSize {
+// SetFacts notes the facts of the source, as a copy tells them. Facts that
+// contradict those known are ErrConflict, or ErrResized; the owner's count
+// more than what was known as long as no peer has anything of that.
+func (s *Swarm) SetFacts(instance string, f Facts) error {
+	c := s.copyOf(instance)
+	switch {
+	case c == nil:
+		return fmt.Errorf("facts of %s: %w", instance, ErrNoCopy)
+	case !s.known:
+	case f.PieceSize != s.facts.PieceSize:
 		return fmt.Errorf("piece size %d after %d: %w", f.PieceSize, s.facts.PieceSize, ErrResized)
-	}
-	if s.known && f.Length >= 0 && s.facts.Length >= 0 && f.Length != s.facts.Length {
-		return fmt.Errorf("length %d after %d: %w", f.Length, s.facts.Length, ErrConflict)
-	}
-	if s.known && f.Length < 0 {
+	case f.Length < 0:
 		return nil
+	case s.facts.Length >= 0 && f.Length != s.facts.Length:
+		if !c.Owner || s.Held() {
+			return fmt.Errorf("length %d after %d: %w", f.Length, s.facts.Length, ErrConflict)
+		}
+		s.beginAnew(c)
+	case s.facts.Length >= 0 && !c.Owner:
+		return nil // validators differ from server to server of one source
 	}
 	s.facts, s.known = f, true
 	return nil
@@ -151,29 +138,12 @@ func (s *Swarm) SetFacts(f Facts) error {
 // Facts gives the facts of the source, if they are known.
 func (s *Swarm) Facts() (Facts, bool) { return s.facts, s.known }
 
-// Landed says that a piece is on the CDN copy. A piece of other content than
-// before is ErrConflict.
-func (s *Swarm) Landed(num int32, md5 string, length int32) error {
-	if num < 0 || int(num) > len(s.chunks)+maxAhead {
-		return fmt.Errorf("piece %d: %w", num, ErrNoPiece)
+// SetResult says that the task is whole on a copy. A second, different result
+// is ErrConflict.
+func (s *Swarm) SetResult(instance string, r Result) error {
+	if s.copyOf(instance) == nil {
+		return fmt.Errorf("result of %s: %w", instance, ErrNoCopy)
 	}
-	for int(num) >= len(s.chunks) {
-		s.chunks = append(s.chunks, &chunk{flights: make(map[*transfer]struct{})})
-	}
-	ch := s.chunks[num]
-	if ch.md5 != "" && (ch.md5 != md5 || ch.length != length) {
-		return fmt.Errorf("piece %d has md5 %s after %s: %w", num, md5, ch.md5, ErrConflict)
-	}
-	ch.md5, ch.length, ch.landed = md5, length, true
-	return nil
-}
-
-// maxAhead bounds how far ahead of the others a piece may land, so that a
-// wrong number cannot make the list of pieces huge.
-const maxAhead = 4096
-
-// SetResult says that the task is whole. A second, different result is ErrConflict.
-func (s *Swarm) SetResult(r Result) error {
 	if s.result != nil && *s.result != r {
 		return fmt.Errorf("md5 %s after %s: %w", r.MD5, s.result.MD5, ErrConflict)
 	}
@@ -263,5 +233,6 @@ func (s *Swarm) AddPeer(info PeerInfo, now time.Time) {
 		PeerInfo: info, seen: now,
 		have: &bitset.BitSet{}, serves: &bitset.BitSet{},
 		writing: make(map[int32]time.Time), running: make(map[int32]*transfer), avoids: make(map[string]time.Time),
+		sulks: make(map[string]sulk),
 	}
 }

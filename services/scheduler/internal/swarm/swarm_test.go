@@ -18,12 +18,12 @@ var start = time.Unix(1_700_000_000, 0)
 func newSwarm(t *testing.T, pieces int, peers ...string) *Swarm {
 	t.Helper()
 	s := New(Limits{Up: 5, Down: 4}, budget.New(1<<40))
-	s.SetCopy(Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~x", IP: "127.0.0.1", Port: 8001, Path: "/download/x"})
-	require.NoError(t, s.SetFacts(Facts{Length: int64(pieces) * (size - 5), PieceSize: size}))
+	s.SetCopy(Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~x", IP: "127.0.0.1", Port: 8001, Path: "/download/x", Owner: true})
+	require.NoError(t, s.SetFacts("cdn", Facts{Length: int64(pieces) * (size - 5), PieceSize: size}))
 	for i := range pieces {
-		require.NoError(t, s.Landed(int32(i), md5Of(i), size))
+		require.NoError(t, s.Landed("cdn", int32(i), md5Of(i), size))
 	}
-	require.NoError(t, s.SetResult(Result{MD5: "m", Length: int64(pieces) * (size - 5), PieceCount: int32(pieces)}))
+	require.NoError(t, s.SetResult("cdn", Result{MD5: "m", Length: int64(pieces) * (size - 5), PieceCount: int32(pieces)}))
 	for i, id := range peers {
 		s.AddPeer(peerInfo(id, i), start)
 	}
@@ -210,20 +210,22 @@ func TestLostPiecesAreOfferedNoMore(t *testing.T) {
 }
 
 func TestTwoVersionsAreNeverMixed(t *testing.T) {
-	s := newSwarm(t, 2)
-	require.ErrorIs(t, s.SetFacts(Facts{Length: 5, PieceSize: size}), ErrConflict)
-	require.ErrorIs(t, s.SetFacts(Facts{Length: -1, PieceSize: size * 2}), ErrResized)
-	require.NoError(t, s.SetFacts(Facts{Length: -1, PieceSize: size}))
-	require.ErrorIs(t, s.Landed(0, md5Of(7), size), ErrConflict)
-	require.ErrorIs(t, s.Landed(1<<30, md5Of(7), size), ErrNoPiece)
-	require.ErrorIs(t, s.SetResult(Result{MD5: "other", Length: 1, PieceCount: 2}), ErrConflict)
+	s := newSwarm(t, 2, "a")
+	require.NoError(t, s.Got("a", 0, size, start))
+	require.ErrorIs(t, s.SetFacts("cdn", Facts{Length: 5, PieceSize: size}), ErrConflict)
+	require.ErrorIs(t, s.SetFacts("cdn", Facts{Length: -1, PieceSize: size * 2}), ErrResized)
+	require.NoError(t, s.SetFacts("cdn", Facts{Length: -1, PieceSize: size}))
+	require.ErrorIs(t, s.Landed("cdn", 0, md5Of(7), size), ErrConflict)
+	require.ErrorIs(t, s.Landed("cdn", 1<<30, md5Of(7), size), ErrNoPiece)
+	require.ErrorIs(t, s.SetResult("cdn", Result{MD5: "other", Length: 1, PieceCount: 2}), ErrConflict)
 }
 
 func TestNewCopyServesOnlyWhatLandedOnIt(t *testing.T) {
 	s := newSwarm(t, 2, "a")
+	s.DropCopy("cdn")
 	s.SetCopy(Copy{Instance: "cdn2", ID: "cdnnode:127.0.0.2~x", IP: "127.0.0.2", Port: 8001})
 	require.Empty(t, s.Offer("a", start))
-	require.NoError(t, s.Landed(1, md5Of(1), size))
+	require.NoError(t, s.Landed("cdn2", 1, md5Of(1), size))
 	offers := s.Offer("a", start)
 	require.Equal(t, []int32{1}, nums(offers))
 	require.Equal(t, "127.0.0.2", offers[0].IP)
@@ -256,7 +258,7 @@ func TestForgottenPeersLeaveNothingBehind(t *testing.T) {
 // checkBooks compares the counts at both ends of every transfer.
 func checkBooks(t *testing.T, s *Swarm) {
 	t.Helper()
-	uploads, cdn := make(map[*Peer]int), 0
+	uploads, cdn := make(map[*Peer]int), make(map[*cdnCopy]int)
 	flights := 0
 	for _, p := range s.peers {
 		require.LessOrEqual(t, len(p.running), s.limits.Down)
@@ -264,7 +266,7 @@ func checkBooks(t *testing.T, s *Swarm) {
 			require.Contains(t, s.chunks[num].flights, tr)
 			flights++
 			if tr.from == nil {
-				cdn++
+				cdn[tr.cdn]++
 			} else {
 				uploads[tr.from]++
 			}
@@ -274,7 +276,11 @@ func checkBooks(t *testing.T, s *Swarm) {
 		require.Equal(t, uploads[p], p.uploads, "uploads of %s", p.ID)
 		require.LessOrEqual(t, p.uploads, s.limits.Up)
 	}
-	require.Equal(t, cdn, s.cdnFlights)
+	for _, c := range s.copies {
+		require.Equal(t, cdn[c], c.flights, "pieces from %s", c.Instance)
+		delete(cdn, c)
+	}
+	require.Empty(t, cdn, "nobody fetches from a copy that was withdrawn")
 	for _, ch := range s.chunks {
 		flights -= len(ch.flights)
 		for _, h := range ch.holders {

@@ -16,7 +16,6 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 
-	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
@@ -70,7 +69,9 @@ func New(ctx context.Context, cfg Config, deps Deps) *Table {
 
 // Run puts old tasks away until ctx ends, then all of them, and waits for them.
 func (t *Table) Run(ctx context.Context) error {
+	defer t.deps.Follower.Health.Close()
 	defer t.work.Wait()
+	t.work.Go(func() { t.deps.Follower.Claims.Watch(t.root) })
 	defer func() { // under the lock: then nothing is begun any more that Wait would miss
 		t.mu.Lock()
 		defer t.mu.Unlock()
@@ -90,7 +91,8 @@ func (t *Table) Run(ctx context.Context) error {
 }
 
 // Get gives a task that is here. For one that is not it says NOT_OWNER when
-// another scheduler answers for it, else TASK_NOT_FOUND.
+// another scheduler answers for it, else TASK_NOT_FOUND; a task whose scheduler
+// is dead is taken over before.
 func (t *Table) Get(ctx context.Context, id string) (*task.Task, error) {
 	t.mu.Lock()
 	e := t.tasks[id]
@@ -98,31 +100,7 @@ func (t *Table) Get(ctx context.Context, id string) (*task.Task, error) {
 	if e != nil {
 		return e.Task, nil
 	}
-	return nil, t.elsewhere(ctx, id)
-}
-
-func (t *Table) elsewhere(ctx context.Context, id string) error {
-	unknown := rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "task %s is not known", id)
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	resp, err := t.deps.Follower.Registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: id})
-	switch {
-	case err == nil:
-	case rpcerr.From(err).Code == codes.NotFound:
-		return unknown
-	default:
-		// Another scheduler may well have it: the caller must not give up.
-		return rpcerr.New(codes.Unavailable, rpcerr.StoreUnavailable, "task %s is not here, and the registry does not say where: %v", id, err)
-	}
-	scheduler := resp.GetRecord().GetScheduler()
-	if scheduler == t.deps.Follower.SelfID {
-		return unknown
-	}
-	m, there := t.deps.Follower.FindScheduler(scheduler)
-	if !there {
-		return unknown
-	}
-	return seed.NotOwner(m.ID, m.Endpoint)
+	return nil, t.deps.Follower.Claims.Whose(ctx, id)
 }
 
 // Register takes a peer into a task, which is made if need be, and waits for
@@ -310,9 +288,6 @@ func (t *Table) collect(ctx context.Context, now time.Time) {
 // slowest is how long a client may be busy with one piece and say nothing: 15
 // MiB at the 64 KB/s below which it gives up, and 10 s.
 const slowest = 5 * time.Minute
-
-// askTimeout bounds the question whose a task is: clients wait for 5 s in all.
-const askTimeout = time.Second
 
 // silence is how long a peer is kept that says nothing. Clients serve for five
 // minutes after they were last asked for a piece, and being asked is not

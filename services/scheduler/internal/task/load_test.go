@@ -22,9 +22,9 @@ func BenchmarkLookAtHeldPulls(b *testing.B) {
 	task := New("id", "", Deps{Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Budget: budget.New(1), Stats: stats})
 	now := time.Now()
 	task.swarm.SetCopy(swarm.Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~id", IP: "127.0.0.1", Port: 8001})
-	require.NoError(b, task.swarm.SetFacts(swarm.Facts{Length: pieces * (size - 5), PieceSize: size}))
+	require.NoError(b, task.swarm.SetFacts("cdn", swarm.Facts{Length: pieces * (size - 5), PieceSize: size}))
 	for i := range int32(pieces) {
-		require.NoError(b, task.swarm.Landed(i, fmt.Sprintf("%032x", i), size))
+		require.NoError(b, task.swarm.Landed("cdn", i, fmt.Sprintf("%032x", i), size))
 	}
 	for i := range crowd {
 		p := info(fmt.Sprintf("p%d", i))

@@ -77,15 +77,15 @@ func TestClientsThatComeFromAnotherSchedulerAreNotSentOn(t *testing.T) {
 
 func TestPiecesThatHaveNotLandedYetAreNoError(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
-		require.NoError(t, task.Copy(ctx, swarm.Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~id", Port: 8001}))
-		require.NoError(t, task.Facts(ctx, swarm.Facts{Length: 3 * (size - 5), PieceSize: size}))
+		require.NoError(t, task.Attach(ctx, swarm.Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~id", Port: 8001}))
+		require.NoError(t, task.Facts(ctx, "cdn", swarm.Facts{Length: 3 * (size - 5), PieceSize: size}))
 		_, err := task.Register(ctx, info("a"))
 		require.NoError(t, err)
 		_, err = task.Pull(ctx, Pull{PeerID: "a", Outcome: Receiving, Num: 2, Size: size})
 		require.NoError(t, err)
 		require.NoError(t, task.Written(ctx, "a", 2, size))
 		require.Equal(t, rpcerr.InvalidArgument, rpcerr.ReasonOf(task.Written(ctx, "a", 3, size)), "it has three")
-		require.NoError(t, task.Landed(ctx, 2, fmt.Sprintf("%032x", 2), size))
+		require.NoError(t, task.Landed(ctx, "cdn", 2, fmt.Sprintf("%032x", 2), size))
 		a, err := task.Pull(ctx, Pull{PeerID: "a"})
 		require.NoError(t, err)
 		require.Len(t, a.Offers, 1, "the client says then that it has it")
@@ -116,9 +116,10 @@ func TestPeersOfAnotherVersionAreKeptOut(t *testing.T) {
 
 func TestLengthIsKnownInTheEnd(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
-		require.NoError(t, task.Facts(ctx, swarm.Facts{Length: -1, PieceSize: size}))
-		require.NoError(t, task.Landed(ctx, 0, fmt.Sprintf("%032x", 0), 12))
-		require.NoError(t, task.Whole(ctx, swarm.Result{MD5: "m", Length: 7, PieceCount: 1}))
+		require.NoError(t, task.Attach(ctx, swarm.Copy{Instance: "cdn"}))
+		require.NoError(t, task.Facts(ctx, "cdn", swarm.Facts{Length: -1, PieceSize: size}))
+		require.NoError(t, task.Landed(ctx, "cdn", 0, fmt.Sprintf("%032x", 0), 12))
+		require.NoError(t, task.Whole(ctx, "cdn", swarm.Result{MD5: "m", Length: 7, PieceCount: 1}))
 		facts, err := task.Register(ctx, info("late"))
 		require.NoError(t, err)
 		require.EqualValues(t, 7, facts.Length)

@@ -44,31 +44,49 @@ func (t *Task) Down(ctx context.Context, peerID string) error {
 	return t.do(ctx, func() error { return invalid(t.swarm.Down(peerID, time.Now())) })
 }
 
-// Copy says which CDN copy serves from now on.
-func (t *Task) Copy(ctx context.Context, c swarm.Copy) error {
+// Attach says which CDN copy serves from now on, too.
+func (t *Task) Attach(ctx context.Context, c swarm.Copy) error {
 	return t.do(ctx, func() error {
 		t.swarm.SetCopy(c)
 		return nil
 	})
 }
 
-// Facts notes the facts of the source.
-func (t *Task) Facts(ctx context.Context, f swarm.Facts) error {
+// Detach withdraws a CDN copy.
+func (t *Task) Detach(ctx context.Context, instance string) error {
 	return t.do(ctx, func() error {
-		err := t.swarm.SetFacts(f)
+		t.swarm.DropCopy(instance)
+		return nil
+	})
+}
+
+// Facts notes the facts of the source, as a copy tells them.
+func (t *Task) Facts(ctx context.Context, instance string, f swarm.Facts) error {
+	return t.do(ctx, func() error {
+		err := t.swarm.SetFacts(instance, f)
 		t.tellFacts()
 		return err
 	})
 }
 
-// Landed says that a piece is on the CDN copy.
-func (t *Task) Landed(ctx context.Context, num int32, md5 string, length int32) error {
-	return t.do(ctx, func() error { return t.swarm.Landed(num, md5, length) })
+// Expected gives the version of the source that peers have pieces of.
+func (t *Task) Expected(ctx context.Context) (f swarm.Facts, held bool, err error) {
+	err = t.do(ctx, func() error {
+		f, held = t.swarm.Facts()
+		held = held && t.swarm.Held()
+		return nil
+	})
+	return f, held, err
 }
 
-// Whole says that the task is whole.
-func (t *Task) Whole(ctx context.Context, r swarm.Result) error {
-	return t.do(ctx, func() error { return t.swarm.SetResult(r) })
+// Landed says that a piece is on a CDN copy.
+func (t *Task) Landed(ctx context.Context, instance string, num int32, md5 string, length int32) error {
+	return t.do(ctx, func() error { return t.swarm.Landed(instance, num, md5, length) })
+}
+
+// Whole says that a CDN copy is whole.
+func (t *Task) Whole(ctx context.Context, instance string, r swarm.Result) error {
+	return t.do(ctx, func() error { return t.swarm.SetResult(instance, r) })
 }
 
 // Fail ends the task for everybody who does not have it whole.

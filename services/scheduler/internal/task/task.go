@@ -53,7 +53,6 @@ type Task struct {
 	deps  Deps
 	calls chan func()
 	ended chan struct{}
-	wake  chan struct{}
 	doubt chan struct{}
 	// outdated are peers that have pieces of another version of the source.
 	outdated map[string]struct{}
@@ -73,7 +72,7 @@ func New(id, url string, deps Deps) *Task {
 	return &Task{
 		ID: id, URL: url, deps: deps,
 		calls: make(chan func(), backlog), ended: make(chan struct{}),
-		wake: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
+		doubt: make(chan struct{}, 1),
 		swarm: swarm.New(deps.Limits, deps.Budget), used: time.Now(),
 	}
 }
@@ -205,7 +204,6 @@ func (t *Task) Register(ctx context.Context, info swarm.PeerInfo) (swarm.Facts, 
 	if err != nil {
 		return swarm.Facts{}, err
 	}
-	t.Wake()
 	select {
 	case <-known:
 	case <-t.ended:
@@ -232,12 +230,6 @@ func (t *Task) tellFacts() {
 }
 
 func (t *Task) touch() { t.used = time.Now() }
-
-// Wake makes the one who waits on Woken look for the task's CDN.
-func (t *Task) Wake() { signal(t.wake) }
-
-// Woken says that somebody new may need the CDN copy.
-func (t *Task) Woken() <-chan struct{} { return t.wake }
 
 // Doubted says that a client could not fetch from the CDN copy.
 func (t *Task) Doubted() <-chan struct{} { return t.doubt }

@@ -45,10 +45,10 @@ func info(id string) swarm.PeerInfo {
 
 func prepare(ctx context.Context, t *testing.T, task *Task, pieces int, peers ...string) {
 	t.Helper()
-	require.NoError(t, task.Copy(ctx, swarm.Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~id", IP: "127.0.0.1", Port: 8001}))
-	require.NoError(t, task.Facts(ctx, swarm.Facts{Length: int64(pieces) * (size - 5), PieceSize: size}))
+	require.NoError(t, task.Attach(ctx, swarm.Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~id", IP: "127.0.0.1", Port: 8001}))
+	require.NoError(t, task.Facts(ctx, "cdn", swarm.Facts{Length: int64(pieces) * (size - 5), PieceSize: size}))
 	for i := range pieces {
-		require.NoError(t, task.Landed(ctx, int32(i), fmt.Sprintf("%032x", i), size))
+		require.NoError(t, task.Landed(ctx, "cdn", int32(i), fmt.Sprintf("%032x", i), size))
 	}
 	for _, id := range peers {
 		_, err := task.Register(ctx, info(id))
@@ -67,7 +67,8 @@ func TestRegisterWaitsForTheFacts(t *testing.T) {
 		}()
 		synctest.Wait()
 		require.Empty(t, done)
-		require.NoError(t, task.Facts(ctx, swarm.Facts{Length: 7, PieceSize: size}))
+		require.NoError(t, task.Attach(ctx, swarm.Copy{Instance: "cdn"}))
+		require.NoError(t, task.Facts(ctx, "cdn", swarm.Facts{Length: 7, PieceSize: size}))
 		require.Equal(t, swarm.Facts{Length: 7, PieceSize: size}, <-done)
 	})
 }
@@ -100,7 +101,7 @@ func TestHeldPullIsAnsweredTheMomentAPieceLands(t *testing.T) {
 			}
 		}()
 		<-time.After(700 * time.Millisecond)
-		require.NoError(t, task.Landed(ctx, 0, fmt.Sprintf("%032x", 0), size))
+		require.NoError(t, task.Landed(ctx, "cdn", 0, fmt.Sprintf("%032x", 0), size))
 		a := <-got
 		require.Len(t, a.Offers, 1)
 		require.EqualValues(t, size, a.PieceSize)
@@ -165,7 +166,7 @@ func TestFinishedNeedsTheResult(t *testing.T) {
 		synctest.Wait()
 		require.Empty(t, got, "more pieces may come")
 		whole := swarm.Result{MD5: "m", Length: size - 5, PieceCount: 1}
-		require.NoError(t, task.Whole(ctx, whole))
+		require.NoError(t, task.Whole(ctx, "cdn", whole))
 		require.Equal(t, &whole, (<-got).Result)
 	})
 }
@@ -199,7 +200,7 @@ func TestWhatNobodyTookIsGivenAgain(t *testing.T) {
 		synctest.Wait()
 		leave()
 		<-ended
-		require.NoError(t, task.Landed(ctx, 0, fmt.Sprintf("%032x", 0), size))
+		require.NoError(t, task.Landed(ctx, "cdn", 0, fmt.Sprintf("%032x", 0), size))
 		a, err := task.Pull(ctx, Pull{PeerID: "a"})
 		require.NoError(t, err)
 		require.Len(t, a.Offers, 1)
@@ -224,7 +225,7 @@ func TestPullsOfFailedTasksAreToldWhy(t *testing.T) {
 func TestPeerThatHasAllFinishesEvenWhenTheTaskFails(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 1, "a")
-		require.NoError(t, task.Whole(ctx, swarm.Result{MD5: "m", Length: size - 5, PieceCount: 1}))
+		require.NoError(t, task.Whole(ctx, "cdn", swarm.Result{MD5: "m", Length: size - 5, PieceCount: 1}))
 		task.Fail(ctx, errors.New("lost"))
 		a, err := task.Pull(ctx, Pull{PeerID: "a", Outcome: Written, Num: 0, Size: size})
 		require.NoError(t, err)
@@ -250,7 +251,8 @@ func TestStoppingLetsHeldPullsGo(t *testing.T) {
 		inner, stop := context.WithCancel(ctx)
 		other := New("other", "", task.deps)
 		go other.Run(inner)
-		require.NoError(t, other.Facts(ctx, swarm.Facts{Length: 1, PieceSize: size}))
+		require.NoError(t, other.Attach(ctx, swarm.Copy{Instance: "cdn"}))
+		require.NoError(t, other.Facts(ctx, "cdn", swarm.Facts{Length: 1, PieceSize: size}))
 		_, err := other.Register(ctx, info("a"))
 		require.NoError(t, err)
 		failed := make(chan error, 1)

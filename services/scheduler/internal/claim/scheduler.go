@@ -1,0 +1,129 @@
+package claim
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+)
+
+const (
+	// pingTimeout bounds the question whether another scheduler is alive.
+	pingTimeout = time.Second
+	// whoseTimeout bounds all that is asked for one caller: clients wait for 5 s
+	// in all, and have more to do in them.
+	whoseTimeout = 1500 * time.Millisecond
+)
+
+// dead tells whether a scheduler does not answer, and where it would.
+func (r *Resolver) dead(ctx context.Context, id string) (endpoint string, dead bool) {
+	m, there := r.FindScheduler(id)
+	if !there {
+		return "", true
+	}
+	ping, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	err := r.Health.Check(ping, "scheduler "+id, m.Endpoint)
+	// A caller that left has proven nothing.
+	return m.Endpoint, err != nil && ctx.Err() == nil
+}
+
+// takeOver claims a task whose scheduler is dead.
+func (r *Resolver) takeOver(
+	ctx context.Context, req *registryv1.ResolveTaskRequest, record *registryv1.TaskRecord,
+) (*registryv1.ResolveTaskResponse, error) {
+	r.Log.Warn("taking a task over from a scheduler that does not answer",
+		zap.String("task_id", req.GetTaskId()), zap.String("scheduler_id", record.GetScheduler()))
+	resp, err := r.ask(ctx, &registryv1.ResolveTaskRequest{
+		TaskId: req.GetTaskId(), Url: req.GetUrl(), SchedulerId: r.SelfID,
+		Last: record, LostScheduler: record.GetScheduler(), LostOwner: req.GetLostOwner(), Excluded: req.GetExcluded(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if s := resp.GetRecord().GetScheduler(); s != r.SelfID && !resp.GetUnclaimed() {
+		return nil, NotOwner(s, resp.GetScheduler().GetEndpoint())
+	}
+	r.TookOver()
+	return resp, nil
+}
+
+// desk lets those who ask for the same task at the same time share the answer.
+type desk struct {
+	mu    sync.Mutex // guards asked
+	asked map[string]*question
+}
+
+type question struct {
+	answered chan struct{} // closed when err is there
+	err      error
+}
+
+// Whose says why a task is not here: NOT_OWNER when another scheduler answers
+// for it, TASK_NOT_FOUND when nobody does or this one does now, because the one
+// that did is dead: then the peers have to register again.
+func (r *Resolver) Whose(ctx context.Context, taskID string) error {
+	r.desk.mu.Lock()
+	q := r.desk.asked[taskID]
+	mine := q == nil
+	if mine {
+		q = &question{answered: make(chan struct{})}
+		r.desk.asked[taskID] = q
+	}
+	r.desk.mu.Unlock()
+	if mine {
+		// Others rely on the answer though the first who asked may leave.
+		q.err = r.whose(context.WithoutCancel(ctx), taskID)
+		r.desk.mu.Lock()
+		delete(r.desk.asked, taskID)
+		r.desk.mu.Unlock()
+		close(q.answered)
+	}
+	select {
+	case <-q.answered:
+		return q.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *Resolver) whose(ctx context.Context, taskID string) error {
+	ctx, cancel := context.WithTimeout(ctx, whoseTimeout)
+	defer cancel()
+	unknown := rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "task %s is not known", taskID)
+	resp, err := r.Registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: taskID})
+	switch {
+	case err == nil:
+	case rpcerr.From(err).Code == codes.NotFound:
+		return unknown
+	default:
+		// Another scheduler may well have it: the caller must not give up.
+		return unsaid(taskID, err)
+	}
+	record := resp.GetRecord()
+	if record.GetScheduler() == r.SelfID {
+		return unknown
+	}
+	endpoint, dead := r.dead(ctx, record.GetScheduler())
+	if !dead {
+		return NotOwner(record.GetScheduler(), endpoint)
+	}
+	_, err = r.takeOver(ctx, &registryv1.ResolveTaskRequest{TaskId: taskID, Url: record.GetUrl()}, record)
+	switch {
+	case err == nil:
+		return unknown
+	case rpcerr.ReasonOf(err) == rpcerr.NotOwner:
+		return err
+	}
+	return unsaid(taskID, err)
+}
+
+func unsaid(taskID string, err error) error {
+	return rpcerr.New(codes.Unavailable, rpcerr.StoreUnavailable,
+		"task %s is not here, and the registry does not say where: %v", taskID, err)
+}

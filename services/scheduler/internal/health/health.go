@@ -1,0 +1,242 @@
+// Package health is which instances answer: it pings those that somebody
+// watches, with gRPC health checks on the connections that everything else
+// goes over, and tells when one does not answer any more, or again. What that
+// means for a task is the following's business (internal/seed); that an
+// instance is a member is the registry's.
+//
+//	answers --two pings in a row without an answer, or a refused connection--> suspect
+//	suspect --an answer--> answers
+//
+// Any answer counts: an instance that drains or serves nothing of that name is
+// there. One that is stopped (SIGSTOP) keeps its connections and answers none.
+package health
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+)
+
+// Config is how instances are watched.
+type Config struct {
+	// Interval is the time between two pings.
+	Interval time.Duration
+	// Timeout is how long an instance may take to answer.
+	Timeout time.Duration
+}
+
+// Default is what a cluster is watched with.
+func Default() Config { return Config{Interval: time.Second, Timeout: 1500 * time.Millisecond} }
+
+// misses in a row make a suspect.
+const misses = 2
+
+// Dial connects to an endpoint; it keeps the connections.
+type Dial func(endpoint string) (grpc.ClientConnInterface, error)
+
+// Monitor watches instances. It is safe for concurrent use.
+type Monitor struct {
+	cfg  Config
+	dial Dial
+	log  *zap.Logger
+	root context.Context
+	end  context.CancelFunc
+	work sync.WaitGroup
+
+	mu        sync.Mutex // guards the rest
+	instances map[string]*instance
+	changed   chan struct{}
+}
+
+// instance is somebody who is watched. The monitor's lock guards it.
+type instance struct {
+	id       string
+	endpoint string
+	users    int
+	stop     context.CancelFunc
+	missed   int
+	suspect  bool
+	asking   *question // under way
+}
+
+// question is a ping that several may wait for.
+type question struct {
+	answered chan struct{} // closed when err is there
+	err      error
+}
+
+// New makes a monitor that watches nobody yet; Close must follow.
+func New(cfg Config, dial Dial, log *zap.Logger) *Monitor {
+	root, end := context.WithCancel(context.Background())
+	return &Monitor{
+		cfg: cfg, dial: dial, log: log, root: root, end: end,
+		instances: make(map[string]*instance), changed: make(chan struct{}),
+	}
+}
+
+// Close ends all pings and waits for them.
+func (m *Monitor) Close() {
+	m.mu.Lock() // nothing is begun any more that Wait would miss
+	m.end()
+	m.mu.Unlock()
+	m.work.Wait()
+}
+
+// Watch pings an instance until it is released as often as it was watched.
+func (m *Monitor) Watch(id, endpoint string) (release func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	in := m.instances[id]
+	if in == nil {
+		ctx, stop := context.WithCancel(m.root)
+		in = &instance{id: id, endpoint: endpoint, stop: stop}
+		m.instances[id] = in
+		if m.root.Err() == nil {
+			m.work.Go(func() { m.watch(ctx, in) })
+		}
+	}
+	in.users++
+	in.endpoint = endpoint
+	return sync.OnceFunc(func() { m.release(in) })
+}
+
+func (m *Monitor) release(in *instance) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if in.users--; in.users > 0 {
+		return
+	}
+	in.stop()
+	delete(m.instances, in.id)
+}
+
+func (m *Monitor) watch(ctx context.Context, in *instance) {
+	tick := time.NewTicker(m.cfg.Interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			_ = m.ask(ctx, in) // is noted there
+		}
+	}
+}
+
+// Suspect tells whether an instance is watched and does not answer.
+func (m *Monitor) Suspect(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	in := m.instances[id]
+	return in != nil && in.suspect
+}
+
+// Suspects are all that do not answer, sorted.
+func (m *Monitor) Suspects() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Sorted(func(yield func(string) bool) {
+		for id, in := range maps.All(m.instances) {
+			if in.suspect && !yield(id) {
+				return
+			}
+		}
+	})
+}
+
+// Changed is closed at the next change of who is suspect.
+func (m *Monitor) Changed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
+}
+
+// Check pings an instance now, whether it is watched or not, and gives an
+// error when it does not answer. Who asks while somebody else does shares the
+// answer.
+func (m *Monitor) Check(ctx context.Context, id, endpoint string) error {
+	release := m.Watch(id, endpoint)
+	defer release()
+	m.mu.Lock()
+	in := m.instances[id]
+	m.mu.Unlock()
+	if in == nil {
+		return fmt.Errorf("pinging %s: the monitor is closed", id)
+	}
+	return m.ask(ctx, in)
+}
+
+// Poke pings a watched instance now, and does not wait for the answer.
+func (m *Monitor) Poke(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if in := m.instances[id]; in != nil {
+		m.begin(in)
+	}
+}
+
+// ask pings, or joins the ping that is under way, and waits for the answer.
+func (m *Monitor) ask(ctx context.Context, in *instance) error {
+	m.mu.Lock()
+	q := m.begin(in)
+	m.mu.Unlock()
+	select {
+	case <-q.answered:
+		return q.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (m *Monitor) begin(in *instance) *question {
+	if in.asking != nil {
+		return in.asking
+	}
+	q := &question{answered: make(chan struct{})}
+	if q.err = m.root.Err(); q.err != nil {
+		close(q.answered)
+		return q
+	}
+	in.asking = q
+	endpoint := in.endpoint
+	m.work.Go(func() {
+		refused, err := m.ping(m.root, endpoint)
+		m.note(in, refused, err)
+		q.err = err
+		close(q.answered)
+	})
+	return q
+}
+
+// note takes the result of a ping.
+func (m *Monitor) note(in *instance, refused bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	in.asking = nil
+	was := in.suspect
+	switch {
+	case m.root.Err() != nil:
+		return
+	case err == nil:
+		in.missed, in.suspect = 0, false
+	default:
+		in.missed++
+		in.suspect = was || refused || in.missed >= misses
+	}
+	if in.suspect == was {
+		return
+	}
+	if in.suspect {
+		m.log.Warn("an instance does not answer", zap.String("member_id", in.id), zap.Error(err))
+	} else {
+		m.log.Info("an instance answers again", zap.String("member_id", in.id))
+	}
+	close(m.changed)
+	m.changed = make(chan struct{})
+}

@@ -1,0 +1,176 @@
+package seed
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
+)
+
+// link is a copy of the task at one instance, and the stream that tells of it.
+// It belongs to the following; only while the stream is open the goroutine
+// that reads it uses what does not change then, and attached.
+type link struct {
+	cdn     cluster.Member
+	release func() // of the instance's watch
+
+	// What the stream was opened for.
+	owner    bool
+	epoch    int64
+	expected *cdnv1.SourceFacts
+	copies   []string
+	// doubtful says that the instance did not answer when the stream was opened.
+	doubtful bool
+
+	// attached says that the sink has the copy.
+	attached bool
+
+	open    bool
+	opened  time.Time
+	cancel  context.CancelFunc
+	cut     bool // the instance is suspect: nothing that it told counts
+	kept    bool // the stream has ended, and what it told still holds
+	banned  bool // it cannot have the task, or has another version of it
+	retryAt time.Time
+	pause   time.Duration
+}
+
+// ending is how a link's stream ended.
+type ending struct {
+	link *link
+	err  error
+	// told says that anything was, kept that it still holds.
+	told, kept bool
+	// dead says that the instance does not answer either.
+	dead bool
+}
+
+// event is what both kinds of streams tell.
+type event interface {
+	GetFacts() *cdnv1.SourceFacts
+	GetPiece() *cdnv1.Piece
+	GetResult() *cdnv1.SeedResult
+}
+
+// listen reads a link's stream to its end and finds out what that means.
+func (w *following) listen(ctx context.Context, l *link) ending {
+	e := ending{link: l}
+	if l.doubtful {
+		if e.err = w.Health.Check(ctx, l.cdn.ID, l.cdn.Endpoint); e.err != nil {
+			e.dead = true
+			return e
+		}
+	}
+	var whole bool
+	e.told, whole, e.err = w.read(ctx, l)
+	if errors.Is(e.err, io.EOF) {
+		e.err = rpcerr.New(codes.Unavailable, "", "the CDN ended before it had told everything")
+		e.kept = whole
+	}
+	if rpcerr.ReasonOf(e.err) == rpcerr.CopyPartial {
+		e.kept = e.told
+	}
+	if e.kept || ctx.Err() != nil {
+		return e
+	}
+	if l.attached {
+		l.attached = w.sink.Detach(ctx, l.cdn.ID) != nil
+	}
+	if broken(e.err) {
+		e.dead = w.Health.Check(ctx, l.cdn.ID, l.cdn.Endpoint) != nil
+	}
+	return e
+}
+
+// broken tells the errors of a connection from those that an instance gives.
+func broken(err error) bool {
+	known := rpcerr.From(err)
+	return known.Reason == "" && !contradicts(err) && !errors.Is(err, swarm.ErrNoCopy) &&
+		(known.Code == codes.Unavailable || known.Code == codes.Canceled || known.Code == codes.DeadlineExceeded ||
+			known.Code == codes.Unknown || known.Code == codes.Internal)
+}
+
+// read delivers what the stream tells. It is attached with the first word of
+// it: an instance that says nothing has nothing.
+func (w *following) read(ctx context.Context, l *link) (told, whole bool, err error) {
+	recv, err := w.stream(ctx, l)
+	if err != nil {
+		return false, false, rpcerr.From(err)
+	}
+	for {
+		ev, err := recv()
+		if errors.Is(err, io.EOF) {
+			return told, whole, io.EOF
+		}
+		if err != nil {
+			// Clients are shown this text: what the CDN said, not how it came.
+			return told, whole, rpcerr.From(err)
+		}
+		if !told {
+			told, l.attached = true, true
+			if err := w.sink.Attach(ctx, w.copyAt(l)); err != nil {
+				return told, whole, err
+			}
+		}
+		if err := w.deliver(ctx, l.cdn.ID, ev); err != nil {
+			return told, whole, err
+		}
+		whole = whole || ev.GetResult() != nil
+	}
+}
+
+func (w *following) copyAt(l *link) swarm.Copy {
+	return swarm.Copy{
+		Instance: l.cdn.ID, ID: "cdnnode:" + l.cdn.DownloadIP + "~" + w.id, Owner: l.owner,
+		IP: l.cdn.DownloadIP, Port: l.cdn.DownloadPort, Path: "/download/" + w.id[:3] + "/" + w.id,
+	}
+}
+
+// stream opens Seed at an owner and Follow at a replica.
+func (w *following) stream(ctx context.Context, l *link) (func() (event, error), error) {
+	conn, err := w.Dial(l.cdn.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	client := cdnv1.NewCdnServiceClient(conn)
+	if !l.owner {
+		s, err := client.Follow(ctx, &cdnv1.FollowRequest{TaskId: w.id, Stay: true})
+		if err != nil {
+			return nil, err
+		}
+		return func() (event, error) { return s.Recv() }, nil
+	}
+	s, err := client.Seed(ctx, &cdnv1.SeedRequest{
+		TaskId: w.id, Epoch: l.epoch, Expected: l.expected, Copies: l.copies, Stay: true,
+		Source: &cdnv1.Source{
+			Url: w.source.URL, Headers: w.source.Headers, Md5: w.source.MD5,
+			Insecure: w.source.Insecure, RootCas: w.source.RootCAs,
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return func() (event, error) { return s.Recv() }, nil
+}
+
+func (w *following) deliver(ctx context.Context, instance string, ev event) error {
+	if f := ev.GetFacts(); f != nil {
+		return w.sink.Facts(ctx, instance, swarm.Facts{
+			Length: f.GetLength(), PieceSize: f.GetPieceSize(), ETag: f.GetEtag(), LastModified: f.GetLastModified(),
+		})
+	}
+	if p := ev.GetPiece(); p != nil {
+		return w.sink.Landed(ctx, instance, p.GetNum(), p.GetMd5(), p.GetLength())
+	}
+	if r := ev.GetResult(); r != nil {
+		return w.sink.Whole(ctx, instance, swarm.Result{MD5: r.GetMd5(), Length: r.GetLength(), PieceCount: r.GetPieceCount()})
+	}
+	return nil
+}
