@@ -32,6 +32,16 @@ func awaitStore(t *testing.T, n *node, id string) {
 	}, patience, 20*time.Millisecond)
 }
 
+// resolveLast resolves a task again for the scheduler of its last record.
+func resolveLast(t *testing.T, n *node, last *registryv1.TaskRecord) *registryv1.ResolveTaskResponse {
+	t.Helper()
+	resp, err := n.ResolveTask(bounded(t), &registryv1.ResolveTaskRequest{
+		TaskId: last.GetTaskId(), Url: "http://127.0.0.1/file", SchedulerId: last.GetScheduler(), Last: last,
+	})
+	require.NoError(t, err)
+	return resp
+}
+
 func TestEtcdAwayAndBack(t *testing.T) {
 	e := startExternal(t)
 	n := startNode(t, registry.Config{Endpoints: []string{e.client.Host}})
@@ -44,8 +54,15 @@ func TestEtcdAwayAndBack(t *testing.T) {
 	e.stop()
 	_, err := n.Heartbeat(bounded(t), &registryv1.HeartbeatRequest{Member: cdn("c")})
 	unavailable(t, err)
-	_, err = n.ResolveTask(bounded(t), &registryv1.ResolveTaskRequest{TaskId: taskID(2), Url: "http://127.0.0.1/2", SchedulerId: "s"})
+	unknown := resolve(t, n, 2, "s")
+	require.True(t, unknown.GetUnclaimed())
+	require.Equal(t, []any{"c", "s", int64(0)}, []any{unknown.GetRecord().GetOwner(), unknown.GetRecord().GetScheduler(), unknown.GetRecord().GetEpoch()})
+	require.Equal(t, "c", unknown.GetOwner().GetId())
+	require.EqualValues(t, 1, metric(t, n, "supernode_registry_unclaimed_total", ""))
+	_, err = n.GetTask(bounded(t), &registryv1.GetTaskRequest{TaskId: taskID(1), Fresh: true})
 	unavailable(t, err)
+	_, err = n.GetTask(bounded(t), &registryv1.GetTaskRequest{TaskId: taskID(1)})
+	require.NoError(t, err)
 	_, err = n.UpdateTask(bounded(t), &registryv1.UpdateTaskRequest{TaskId: taskID(1), Owner: "c", Epoch: 1, PieceSize: 1})
 	unavailable(t, err)
 	_, err = n.Leave(bounded(t), &registryv1.LeaveRequest{Role: registryv1.Role_ROLE_CDN, Id: "c"})
@@ -68,7 +85,10 @@ func TestEtcdAwayAndBack(t *testing.T) {
 		}
 	}
 	require.EqualValues(t, 1, resolve(t, n, 1, "s").GetRecord().GetEpoch())
-	require.Equal(t, "c", resolve(t, n, 2, "s").GetRecord().GetOwner())
+	claimed := resolveLast(t, n, unknown.GetRecord())
+	require.Equal(t, "c", claimed.GetRecord().GetOwner())
+	require.EqualValues(t, 1, claimed.GetRecord().GetEpoch())
+	require.False(t, claimed.GetUnclaimed())
 }
 
 // An etcd that comes back empty has lower revisions than the watch waits for.

@@ -40,6 +40,8 @@ const (
 	defaultLeaseTTL    = 5 * time.Second
 	minLeaseTTL        = time.Second
 	defaultDialTimeout = 2 * time.Second
+	defaultReplicas    = 2
+	maxReplicas        = 10
 )
 
 // Config says where the registry keeps its state.
@@ -55,6 +57,9 @@ type Config struct {
 	LeaseTTL time.Duration
 	// DialTimeout bounds one attempt to connect to an external etcd: 2 s when 0.
 	DialTimeout time.Duration
+	// Replicas is how many copies of a task are kept, the owner's included: 1
+	// to 10, 2 when 0.
+	Replicas int
 }
 
 // Deps are what the registry is given. Both are required.
@@ -90,7 +95,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		Endpoints: cfg.Endpoints, EmbeddedDir: cfg.EmbeddedDir, DialTimeout: cfg.DialTimeout,
 	}, deps.Logger)
 	s.store = etcdstore.New(s.conn, s.view, m, deps.Logger, cfg.LeaseTTL)
-	s.server = rpc.New(s.store, tasks.New(s.store, s.view, m, deps.Logger), s.view, s.stopped)
+	changes := tasks.New(tasks.Deps{Store: s.store, View: s.view, Metrics: m, Log: deps.Logger, Copies: cfg.Replicas})
+	s.server = rpc.New(rpc.Deps{Members: s.store, Tasks: changes, View: s.view, Copies: cfg.Replicas, Stopped: s.stopped})
 	return s, nil
 }
 
@@ -98,7 +104,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 // address for one of several, an etcd of its own under the home directory for
 // one that is alone.
 func ConfigFrom(s *settings.Settings) Config {
-	cfg := Config{LeaseTTL: s.LeaseTTL}
+	cfg := Config{LeaseTTL: s.LeaseTTL, Replicas: s.Replicas}
 	if !s.UseHA {
 		cfg.EmbeddedDir = filepath.Join(s.HomeDir, "etcd")
 		return cfg
@@ -124,6 +130,12 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.DialTimeout == 0 {
 		c.DialTimeout = defaultDialTimeout
+	}
+	if c.Replicas == 0 {
+		c.Replicas = defaultReplicas
+	}
+	if c.Replicas < 1 || c.Replicas > maxReplicas {
+		return c, fmt.Errorf("%d replicas: want 1 to %d", c.Replicas, maxReplicas)
 	}
 	return c, nil
 }

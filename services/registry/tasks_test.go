@@ -129,9 +129,10 @@ func TestTakeover(t *testing.T) {
 		resp := resolve(t, n[1], ofC0, "s1")
 		rec := resp.GetRecord()
 		require.Equal(t, []any{"c1", "s1", int64(2)}, []any{rec.GetOwner(), rec.GetScheduler(), rec.GetEpoch()})
-		require.Equal(t, registryv1.TaskStatus_TASK_STATUS_WAITING, rec.GetStatus())
-		require.Nil(t, rec.GetSource())
-		require.Zero(t, rec.GetPieceSize())
+		require.Equal(t, registryv1.TaskStatus_TASK_STATUS_SUCCESS, rec.GetStatus())
+		require.EqualValues(t, 9, rec.GetSource().GetLength(), "the replica has a copy of this version")
+		require.EqualValues(t, 100, rec.GetPieceSize())
+		require.Empty(t, rec.GetReplicas(), "who was lost is no replica, and there is no other CDN")
 		require.Equal(t, "c1", resp.GetOwner().GetId())
 
 		// The old owner comes back and must not write over the new one.

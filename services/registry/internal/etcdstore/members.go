@@ -34,7 +34,7 @@ func (s *Store) Heartbeat(ctx context.Context, m record.Member) (time.Duration, 
 	err := s.conn.Do(ctx, "heartbeat of "+describe(m.Key()), func(ctx context.Context, c *clientv3.Client) error {
 		// The copy tells the lease without asking etcd; if it lags, the
 		// renewal fails or the write does, and the key itself is asked.
-		known, ok := s.view.Member(m.Key())
+		known, ok := s.view.Lease(m.Key())
 		for range maxRounds {
 			var err error
 			if !ok {
@@ -120,7 +120,7 @@ func (s *Store) putMember(ctx context.Context, c *clientv3.Client, revision, lea
 	key := memberKey(m.Key())
 	resp, err := c.Txn(ctx).
 		If(clientv3.Compare(clientv3.ModRevision(key), "=", revision)).
-		Then(clientv3.OpPut(key, value, clientv3.WithLease(clientv3.LeaseID(lease)))).
+		Then(clientv3.OpGet(eraKey), clientv3.OpPut(key, value, clientv3.WithLease(clientv3.LeaseID(lease)))).
 		Commit()
 	if err != nil {
 		return err
@@ -131,7 +131,7 @@ func (s *Store) putMember(ctx context.Context, c *clientv3.Client, revision, lea
 	}
 	s.wrote(metrics.WriteMember)
 	rev := resp.Header.Revision
-	s.view.Feed(view.Change{Revision: rev, Member: &view.Lease{Member: m, ID: lease, Revision: rev}})
+	s.view.Feed(eraOf(resp.Responses[0]), view.Change{Revision: rev, Member: &view.Lease{Member: m, ID: lease, Revision: rev}})
 	return nil
 }
 
@@ -166,30 +166,12 @@ func (s *Store) Leave(ctx context.Context, key record.MemberKey) error {
 func (s *Store) removeMember(ctx context.Context, c *clientv3.Client, key record.MemberKey, revision int64) (bool, error) {
 	resp, err := c.Txn(ctx).
 		If(clientv3.Compare(clientv3.ModRevision(memberKey(key)), "=", revision)).
-		Then(clientv3.OpDelete(memberKey(key))).
+		Then(clientv3.OpGet(eraKey), clientv3.OpDelete(memberKey(key))).
 		Commit()
 	if err != nil || !resp.Succeeded {
 		return false, err
 	}
 	s.wrote(metrics.WriteMember)
-	s.view.Feed(view.Change{Revision: resp.Header.Revision, MemberGone: &key})
+	s.view.Feed(eraOf(resp.Responses[0]), view.Change{Revision: resp.Header.Revision, MemberGone: &key})
 	return true, nil
-}
-
-// Members reads the members of a role from etcd itself.
-func (s *Store) Members(ctx context.Context, role record.Role) ([]record.Member, error) {
-	var members []record.Member
-	err := s.conn.Do(ctx, "read members of role "+string(role), func(ctx context.Context, c *clientv3.Client) error {
-		resp, err := c.Get(ctx, roleRoot(role), clientv3.WithPrefix())
-		if err != nil {
-			return err
-		}
-		for _, kv := range resp.Kvs {
-			if lease, ok := s.loadMember(kv); ok {
-				members = append(members, lease.Member)
-			}
-		}
-		return nil
-	})
-	return members, err
 }

@@ -21,11 +21,13 @@ type Store struct {
 	metrics *metrics.Metrics
 	log     *zap.Logger
 	ttl     time.Duration
+	// reset holds a token when a call found the store in another era than the copy.
+	reset chan struct{}
 }
 
 // New makes a store whose new leases live for ttl, whole seconds.
 func New(conn *etcdconn.Conn, copied *view.View, m *metrics.Metrics, log *zap.Logger, ttl time.Duration) *Store {
-	return &Store{conn: conn, view: copied, metrics: m, log: log, ttl: ttl}
+	return &Store{conn: conn, view: copied, metrics: m, log: log, ttl: ttl, reset: make(chan struct{}, 1)}
 }
 
 // loadMember reads a stored member; false for what nobody can use, which its

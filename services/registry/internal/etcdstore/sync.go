@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -27,9 +28,9 @@ const (
 	longestPause  = 2 * time.Second
 )
 
-// errReset is a store that is older than what was read from it: it was
-// emptied or restored, and a watch of it would wait for revisions long past.
-var errReset = errors.New("the store went back in time")
+// errReset is a store that is not the one that was read: it was emptied or
+// restored, and a watch of it would wait for revisions long past.
+var errReset = errors.New("the store is in another era")
 
 // Sync keeps the copy in step until ctx ends: a complete list at revision R,
 // then the watch from R+1; again from the start when the watch breaks, is
@@ -62,7 +63,11 @@ func (s *Store) follow(ctx context.Context) (followed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	snapshot, err := s.list(ctx)
+	select { // what called for a list is answered with this one
+	case <-s.reset:
+	default:
+	}
+	snapshot, err := s.listEra(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -94,7 +99,12 @@ func (s *Store) watch(ctx, up context.Context, events clientv3.WatchChan) error 
 			if err := resp.Err(); err != nil {
 				return fmt.Errorf("watch: %w", err)
 			}
+			if slices.ContainsFunc(resp.Events, func(e *clientv3.Event) bool { return string(e.Kv.Key) == eraKey }) {
+				return errReset
+			}
 			s.view.Apply(s.changes(resp.Events))
+		case <-s.reset:
+			return errReset
 		case <-probe.C:
 			if err := s.probe(ctx); err != nil {
 				return err
@@ -107,14 +117,18 @@ func (s *Store) watch(ctx, up context.Context, events clientv3.WatchChan) error 
 	}
 }
 
-// probe asks for the store's revision. A store that does not answer is no
-// reason to give the watch up.
+// probe asks for the store's era and revision. A store that does not answer
+// is no reason to give the watch up.
 func (s *Store) probe(ctx context.Context) error {
+	var era string
 	var revision int64
 	err := s.conn.Do(ctx, "probe store", func(ctx context.Context, c *clientv3.Client) error {
-		resp, err := c.Get(ctx, root, clientv3.WithCountOnly())
+		resp, err := c.Get(ctx, eraKey)
 		if err != nil {
 			return err
+		}
+		for _, kv := range resp.Kvs {
+			era = string(kv.Value)
 		}
 		revision = resp.Header.Revision
 		return nil
@@ -125,10 +139,29 @@ func (s *Store) probe(ctx context.Context) error {
 		return nil
 	}
 	s.metrics.Up.Set(1)
-	if revision < s.view.Seen() {
+	if known, seen := s.view.Seen(); era != known || revision < seen {
 		return errReset
 	}
 	return nil
+}
+
+// listEra reads everything, of a store that has an era. One that has gone back
+// in time without a new one gets it, because registries that have not noticed
+// would take new revisions for old ones.
+func (s *Store) listEra(ctx context.Context) (view.Snapshot, error) {
+	for {
+		snapshot, err := s.list(ctx)
+		if err != nil {
+			return view.Snapshot{}, err
+		}
+		known, seen := s.view.Seen()
+		if snapshot.Era != "" && (snapshot.Era != known || snapshot.Revision >= seen) {
+			return snapshot, nil
+		}
+		if err := s.beginEra(ctx, snapshot.Era); err != nil {
+			return view.Snapshot{}, err
+		}
+	}
 }
 
 // list reads everything at one revision, page by page.
@@ -158,6 +191,14 @@ func (s *Store) list(ctx context.Context) (view.Snapshot, error) {
 }
 
 func (s *Store) add(snapshot *view.Snapshot, kv *mvccpb.KeyValue) {
+	if string(kv.Key) == eraKey {
+		snapshot.Era = string(kv.Value)
+		return
+	}
+	if key, ok := parseDrain(string(kv.Key)); ok {
+		snapshot.Marks = append(snapshot.Marks, view.Mark{Key: key, Revision: kv.ModRevision})
+		return
+	}
 	if id, ok := parseTask(string(kv.Key)); ok {
 		snapshot.Tasks = append(snapshot.Tasks, s.loadTask(id, kv))
 		return
@@ -181,6 +222,12 @@ func (s *Store) changes(events []*clientv3.Event) []view.Change {
 			} else {
 				task := s.loadTask(id, e.Kv)
 				change.Task = &task
+			}
+		} else if key, ok := parseDrain(string(e.Kv.Key)); ok {
+			if gone {
+				change.MarkGone = &key
+			} else {
+				change.Mark = &key
 			}
 		} else if key, ok := parseMember(string(e.Kv.Key)); ok {
 			lease, usable := view.Lease{}, false

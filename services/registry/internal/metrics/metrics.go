@@ -10,29 +10,23 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
-// The kinds of writes to the store.
+// The kinds of writes to the store, beside those of package ownership.
 const (
 	WriteMember     = "member"
 	WriteLease      = "lease"
 	WriteRevoke     = "revoke"
-	WriteTaskClaim  = "task_claim"
-	WriteTaskUpdate = "task_update"
-	WriteTaskDelete = "task_delete"
-)
-
-// The kinds of claims.
-const (
-	ClaimNew       = "new"
-	ClaimOwner     = "owner"
-	ClaimScheduler = "scheduler"
+	WriteDrain      = "drain"
+	WriteEra        = "era"
+	WriteTaskFacts  = "facts"
+	WriteTaskDelete = "delete"
 )
 
 // Metrics are the counters of one registry. Use New.
 type Metrics struct {
 	// Writes counts writes that the store accepted, by kind.
 	Writes *prometheus.CounterVec
-	// Claims counts tasks made, and owners and schedulers replaced.
-	Claims *prometheus.CounterVec
+	// Unclaimed counts answers that the store was not asked for.
+	Unclaimed prometheus.Counter
 	// Conflicts counts transactions that found the store changed.
 	Conflicts prometheus.Counter
 	// Up is 1 while the store answers.
@@ -46,9 +40,9 @@ func New(reg prometheus.Registerer, count func() (map[record.Role]int, int)) (*M
 		Writes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "supernode_registry_store_writes_total", Help: "Writes that the store accepted, by kind.",
 		}, []string{"kind"}),
-		Claims: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "supernode_registry_claims_total", Help: "Task records made (new) and taken over (owner, scheduler).",
-		}, []string{"kind"}),
+		Unclaimed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "supernode_registry_unclaimed_total", Help: "Tasks resolved without the store, which could not be reached.",
+		}),
 		Conflicts: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "supernode_registry_conflicts_total", Help: "Transactions that found the store changed and were tried again.",
 		}),
@@ -56,7 +50,7 @@ func New(reg prometheus.Registerer, count func() (map[record.Role]int, int)) (*M
 			Name: "supernode_registry_store_up", Help: "1 while the store answers.",
 		}),
 	}
-	all := []prometheus.Collector{m.Writes, m.Claims, m.Conflicts, m.Up, &census{
+	all := []prometheus.Collector{m.Writes, m.Unclaimed, m.Conflicts, m.Up, &census{
 		count:   count,
 		members: prometheus.NewDesc("supernode_registry_members", "Members of the cluster as last seen, by role.", []string{"role"}, nil),
 		records: prometheus.NewDesc("supernode_registry_records", "Task records as last seen.", nil, nil),

@@ -135,3 +135,55 @@ func StripURL(raw string) (string, error) {
 func clean(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
+
+const (
+	// maxReplicas is far above what any record has.
+	maxReplicas = 1000
+	// maxEpoch leaves room for every takeover there will ever be.
+	maxEpoch = 1 << 52
+)
+
+// CheckEpoch accepts epochs that a record may have had.
+func CheckEpoch(epoch int64) error {
+	if epoch < 0 || epoch > maxEpoch {
+		return fmt.Errorf("epoch %d: %w", epoch, ErrInvalid)
+	}
+	return nil
+}
+
+// CheckPieceSize accepts a size, or 0 for one that is not known.
+func CheckPieceSize(size int32) error {
+	if size < 0 {
+		return fmt.Errorf("piece size %d: %w", size, ErrInvalid)
+	}
+	return nil
+}
+
+// Check accepts a record that somebody remembers, so that it may be stored again.
+func (t Task) Check() error {
+	if err := errors.Join(CheckID(t.Owner), CheckEpoch(t.Epoch), CheckPieceSize(t.PieceSize)); err != nil {
+		return err
+	}
+	if len(t.Replicas) > maxReplicas {
+		return fmt.Errorf("%d replicas: %w", len(t.Replicas), ErrInvalid)
+	}
+	seen := map[string]bool{t.Owner: true}
+	for _, id := range t.Replicas {
+		if err := CheckID(id); err != nil {
+			return err
+		}
+		if seen[id] {
+			return fmt.Errorf("member %.80q is named twice: %w", id, ErrInvalid)
+		}
+		seen[id] = true
+	}
+	for _, id := range []string{t.Scheduler, t.Standby} {
+		if err := CheckID(id); id != "" && err != nil {
+			return err
+		}
+	}
+	if t.Source != nil {
+		return t.Source.Check()
+	}
+	return nil
+}

@@ -3,7 +3,10 @@
 // knows neither how they travel nor how they are stored.
 package record
 
-import "cmp"
+import (
+	"cmp"
+	"slices"
+)
 
 // Role is what a member does in the cluster. Its text is part of store keys.
 type Role string
@@ -115,4 +118,61 @@ func SameSource(a, b *Source) bool {
 		return a == b
 	}
 	return *a == *b
+}
+
+// Copies are the CDNs that have a copy or make one, in the order in which they
+// take over.
+func (t Task) Copies() []string {
+	if t.Owner == "" {
+		return t.Replicas
+	}
+	return append([]string{t.Owner}, t.Replicas...)
+}
+
+// Names tells whether a CDN is the owner or a replica.
+func (t Task) Names(cdn string) bool {
+	return cdn != "" && (t.Owner == cdn || slices.Contains(t.Replicas, cdn))
+}
+
+// SameHands tells whether owner and scheduler are the same.
+func (t Task) SameHands(other Task) bool {
+	return t.Owner == other.Owner && t.Scheduler == other.Scheduler
+}
+
+// Equal tells whether two records say the same, whatever their revisions.
+func (t Task) Equal(other Task) bool {
+	return t.ID == other.ID && t.URL == other.URL && SameSource(t.Source, other.Source) &&
+		t.PieceSize == other.PieceSize && t.Status == other.Status && t.SameHands(other) &&
+		t.Standby == other.Standby && t.Epoch == other.Epoch && slices.Equal(t.Replicas, other.Replicas)
+}
+
+// Copy is what a CDN has of a task on its disk.
+type Copy struct {
+	ID        string
+	URL       string // without user, password and fragment
+	Source    *Source
+	PieceSize int32
+	// Epoch is the highest in which the CDN knew the task, 0 for none.
+	Epoch int64
+	Whole bool
+}
+
+// Of tells whether the copy is of the version that a record tells of. A record
+// that tells of none yet excludes none.
+func (c Copy) Of(t Task) bool {
+	if t.PieceSize != 0 && t.PieceSize != c.PieceSize {
+		return false
+	}
+	if t.Source == nil {
+		return true
+	}
+	if c.Source == nil {
+		return false
+	}
+	known, has := *t.Source, *c.Source
+	if known.Length < 0 || has.Length < 0 {
+		// A length may become known only at the end.
+		known.Length, has.Length = -1, -1
+	}
+	return known == has
 }

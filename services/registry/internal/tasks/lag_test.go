@@ -16,6 +16,7 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdconn"
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdstore"
 	"github.com/supernode-ha/supernode/services/registry/internal/metrics"
+	"github.com/supernode-ha/supernode/services/registry/internal/ownership"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 	"github.com/supernode-ha/supernode/services/registry/internal/tasks"
 	"github.com/supernode-ha/supernode/services/registry/internal/view"
@@ -56,7 +57,7 @@ func twoSides(t *testing.T) (a, b side) {
 		m, err := metrics.New(prometheus.NewRegistry(), v.Counts)
 		require.NoError(t, err)
 		s := etcdstore.New(conn, v, m, zap.NewNop(), 10*time.Second)
-		return side{view: v, store: s, tasks: tasks.New(s, v, m, zap.NewNop())}
+		return side{view: v, store: s, tasks: tasks.New(tasks.Deps{Store: s, View: v, Metrics: m, Log: zap.NewNop(), Copies: 2})}
 	}
 	return make1(), make1()
 }
@@ -77,7 +78,7 @@ func (s side) join(t *testing.T, members ...record.Member) {
 
 func (s side) resolve(t *testing.T, scheduler string) tasks.Resolved {
 	t.Helper()
-	got, err := s.tasks.Resolve(t.Context(), tasks.Wish{ID: id, URL: "http://127.0.0.1/", Scheduler: scheduler})
+	got, err := s.tasks.Resolve(t.Context(), id, ownership.Resolve{URL: "http://127.0.0.1/", Scheduler: scheduler})
 	require.NoError(t, err)
 	return got
 }
@@ -98,7 +99,7 @@ func TestCopyThatMissesLiveOwnerAndScheduler(t *testing.T) {
 	claimed := a.resolve(t, "s").Task
 	// b knows the record and another CDN, and thinks owner and scheduler gone.
 	b.join(t, member(record.RoleCDN, "d"))
-	b.view.Feed(view.Change{Revision: claimed.Revision, Task: &claimed})
+	b.view.Feed("", view.Change{Revision: claimed.Revision, Task: &claimed})
 	require.Equal(t, claimed, b.resolve(t, "other").Task)
 }
 
@@ -107,7 +108,7 @@ func TestCopyThatShowsDeadCDN(t *testing.T) {
 	a.join(t, member(record.RoleCDN, "c"), member(record.RoleScheduler, "s"))
 	for _, dead := range []string{"x", "y", "z"} {
 		lease := view.Lease{Member: member(record.RoleCDN, dead), ID: 1, Revision: 1}
-		b.view.Feed(view.Change{Revision: 1, Member: &lease})
+		b.view.Feed("", view.Change{Revision: 1, Member: &lease})
 	}
 	require.Equal(t, "c", b.resolve(t, "s").Task.Owner)
 }
@@ -118,13 +119,13 @@ func TestCallerThatIsNoMemberClaimsNothing(t *testing.T) {
 	scheduler := member(record.RoleScheduler, "s")
 	refused := func(from side) {
 		t.Helper()
-		_, err := from.tasks.Resolve(t.Context(), tasks.Wish{ID: id, URL: "http://127.0.0.1/", Scheduler: "s"})
+		_, err := from.tasks.Resolve(t.Context(), id, ownership.Resolve{URL: "http://127.0.0.1/", Scheduler: "s"})
 		require.Equal(t, rpcerr.NoScheduler, rpcerr.ReasonOf(err), "%v", err)
 		require.Equal(t, codes.FailedPrecondition, rpcerr.From(err).Code)
 	}
 	// Not yet,
 	refused(a)
-	_, err := a.tasks.Get(t.Context(), id)
+	_, err := a.tasks.Get(t.Context(), id, false)
 	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err), "nothing was written")
 	// one whose heartbeat another registry took,
 	a.join(t, scheduler)
@@ -142,7 +143,7 @@ func TestCallerThatIsNoMemberClaimsNothing(t *testing.T) {
 	require.NoError(t, a.store.Leave(t.Context(), claimed.OwnerKey()))
 	a.join(t, member(record.RoleCDN, "d"))
 	refused(a)
-	got, err := a.tasks.Get(t.Context(), id)
+	got, err := a.tasks.Get(t.Context(), id, false)
 	require.NoError(t, err)
 	require.Equal(t, claimed, got)
 }
@@ -151,7 +152,7 @@ func TestOldCopyRefusesNobody(t *testing.T) {
 	a, b := twoSides(t)
 	a.join(t, member(record.RoleCDN, "c"), member(record.RoleScheduler, "s"), member(record.RoleScheduler, "s2"))
 	old := a.resolve(t, "s").Task
-	b.view.Feed(view.Change{Revision: old.Revision, Task: &old})
+	b.view.Feed("", view.Change{Revision: old.Revision, Task: &old})
 	require.NoError(t, a.store.Leave(t.Context(), record.MemberKey{Role: record.RoleScheduler, ID: "s"}))
 	now := a.resolve(t, "s2").Task
 	require.EqualValues(t, 2, now.Epoch)
@@ -165,6 +166,6 @@ func TestOldCopyRefusesNobody(t *testing.T) {
 	require.Equal(t, rpcerr.StaleEpoch, rpcerr.ReasonOf(err))
 	require.Equal(t, rpcerr.StaleEpoch, rpcerr.ReasonOf(b.tasks.Delete(t.Context(), id, 1)))
 	require.NoError(t, b.tasks.Delete(t.Context(), id, 2))
-	_, err = b.tasks.Get(t.Context(), id)
+	_, err = b.tasks.Get(t.Context(), id, false)
 	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err))
 }

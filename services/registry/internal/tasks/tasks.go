@@ -1,7 +1,8 @@
-// Package tasks decides what task records say: who owns a task, who answers
-// for it, and who may change its record. The store makes every decision hold
-// or lose against a newer one; the copy is a hint that may be old, so nothing
-// is taken from anybody on its word alone.
+// Package tasks carries out what callers wish of task records: it looks at the
+// store, lets package ownership say what follows, and writes that if nothing
+// has changed meanwhile. Whoever loses a race looks again, and so answers the
+// winner's record. The copy is trusted where nothing has to change; nothing is
+// taken from anybody on its word.
 package tasks
 
 import (
@@ -18,6 +19,7 @@ import (
 
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdstore"
 	"github.com/supernode-ha/supernode/services/registry/internal/metrics"
+	"github.com/supernode-ha/supernode/services/registry/internal/ownership"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 	"github.com/supernode-ha/supernode/services/registry/internal/view"
 )
@@ -30,129 +32,136 @@ const (
 	pauseUnit  = 5 * time.Millisecond
 )
 
-// Tasks changes task records. Use New.
-type Tasks struct {
-	store   *etcdstore.Store
-	view    *view.View
-	metrics *metrics.Metrics
-	log     *zap.Logger
+// Store is compare-and-swap of records. Its errors have reason
+// STORE_UNAVAILABLE, or are those of the context.
+type Store interface {
+	// Look reads records and all members at one revision.
+	Look(ctx context.Context, ids ...string) (etcdstore.Scene, error)
+	// Task reads one record and the era; Revision 0 means there is none.
+	Task(ctx context.Context, id string) (task record.Task, era string, err error)
+	// Swap writes a record if its conditions hold.
+	Swap(ctx context.Context, swap etcdstore.Swap) (written record.Task, won bool, err error)
+	// Delete removes a record if it is still of that revision in that era.
+	Delete(ctx context.Context, id, era string, revision int64) (won bool, err error)
 }
+
+// Deps are what Tasks is made of. All are required.
+type Deps struct {
+	Store   Store
+	View    *view.View
+	Metrics *metrics.Metrics
+	Log     *zap.Logger
+	// Copies is how many copies of a task are kept, the owner's included.
+	Copies int
+}
+
+// Tasks changes task records. Use New.
+type Tasks struct{ Deps }
 
 // New makes the decisions over a store and its copy.
-func New(store *etcdstore.Store, copied *view.View, m *metrics.Metrics, log *zap.Logger) *Tasks {
-	return &Tasks{store: store, view: copied, metrics: m, log: log}
-}
+func New(deps Deps) *Tasks { return &Tasks{deps} }
 
-// Get gives a record as it stands.
-func (t *Tasks) Get(ctx context.Context, id string) (record.Task, error) {
-	if task, ok := t.view.Task(id); ok && task.Owner != "" {
+// Get gives a record as it stands: from the copy, or, if that has none or a
+// fresh answer is asked for, from the store.
+func (t *Tasks) Get(ctx context.Context, id string, fresh bool) (record.Task, error) {
+	if task, _, ok := t.View.Task(id); ok && task.Owner != "" && !fresh {
 		return task, nil
 	}
-	task, err := t.store.Task(ctx, id)
-	if err != nil {
-		return record.Task{}, err
+	task, _, err := t.Store.Task(ctx, id)
+	if era, _ := t.View.Seen(); isUnavailable(err) && !fresh && era != "" {
+		return record.Task{}, notFound() // as last seen
 	}
-	if task.Owner == "" {
-		return record.Task{}, notFound()
+	if err == nil && task.Owner == "" {
+		err = notFound()
 	}
-	return task, nil
+	return task, err
 }
 
-// Update is what the owner of a task learned.
-type Update struct {
-	ID        string
-	Owner     string
-	Epoch     int64
-	Source    *record.Source // replaces the record's when set
-	PieceSize int32          // replaces the record's when greater than 0
-	Status    record.Status  // replaces the record's unless unknown
-}
-
-// Update writes what the owner learned, if it still is the owner of that
-// epoch. What the record says already is not written again.
-func (t *Tasks) Update(ctx context.Context, u Update) (record.Task, error) {
-	cur, known := t.view.Task(u.ID)
-	// Only etcd itself may refuse a caller or spare it the write: the copy may
-	// be older than the caller.
-	certain := false
+// change makes the step that a wish asks for, if any, and gives the record
+// afterwards.
+func (t *Tasks) change(ctx context.Context, id string, wish ownership.Wish) (record.Task, etcdstore.Scene, error) {
 	for round := range maxRounds {
-		next, changed, err := u.apply(cur)
-		if !certain && (!known || err != nil || !changed) {
-			if cur, err = t.store.Task(ctx, u.ID); err != nil {
-				return record.Task{}, err
-			}
-			certain = true
-			continue
-		}
-		if err != nil || !changed {
-			return cur, err
-		}
-		out, err := t.store.Swap(ctx, etcdstore.Swap{Task: next, Kind: metrics.WriteTaskUpdate})
+		scene, err := t.Store.Look(ctx, id)
 		if err != nil {
-			return record.Task{}, err
+			return record.Task{}, scene, err
 		}
-		if out.Won {
-			return out.Task, nil
+		task, won, err := t.step(ctx, scene, id, wish)
+		if won || err != nil {
+			return task, scene, err
 		}
-		cur, certain = out.Task, true
 		if err := t.pause(ctx, round); err != nil {
-			return record.Task{}, err
+			return record.Task{}, scene, err
 		}
 	}
-	return record.Task{}, tooMany()
+	return record.Task{}, etcdstore.Scene{}, tooMany()
 }
 
-// apply gives the record after the update, and whether that is another one.
-func (u Update) apply(cur record.Task) (next record.Task, changed bool, err error) {
-	if cur.Revision == 0 {
-		return cur, false, notFound()
+// step makes one attempt; a step that changes nothing is won as it is.
+func (t *Tasks) step(ctx context.Context, scene etcdstore.Scene, id string, wish ownership.Wish) (record.Task, bool, error) {
+	cur := scene.Tasks[id]
+	step, err := ownership.Next(cur, t.worldOf(scene), wish)
+	if err != nil || !step.Changed {
+		return cur, err == nil, err
 	}
-	if cur.Owner != u.Owner || cur.Epoch != u.Epoch {
-		return cur, false, stale(cur)
+	task, won, err := t.Store.Swap(ctx, etcdstore.Swap{
+		Task: step.Next, Era: scene.Era, Gone: step.Gone, There: step.There, Kind: string(step.Kind),
+	})
+	if won && err == nil {
+		t.tell(step.Kind, cur, task)
 	}
-	next = cur
-	if u.Source != nil {
-		next.Source = u.Source
-	}
-	if u.PieceSize > 0 {
-		next.PieceSize = u.PieceSize
-	}
-	if u.Status != record.StatusUnknown {
-		next.Status = u.Status
-	}
-	changed = next.PieceSize != cur.PieceSize || next.Status != cur.Status || !record.SameSource(next.Source, cur.Source)
-	return next, changed, nil
+	return task, won, err
 }
 
-// Delete removes a record, if it is of that epoch. A task without a record is
-// no error.
-func (t *Tasks) Delete(ctx context.Context, id string, epoch int64) error {
-	cur, known := t.view.Task(id)
-	certain := false
-	for round := range maxRounds {
-		if !certain && (!known || cur.Epoch != epoch) {
-			var err error
-			if cur, err = t.store.Task(ctx, id); err != nil {
-				return err
+// tell logs what a step changed.
+func (t *Tasks) tell(kind ownership.Kind, before, after record.Task) {
+	log := t.Log.Info
+	if kind == ownership.Claim || kind == ownership.Announce {
+		log = t.Log.Debug
+	}
+	log("task record changed", zap.String("kind", string(kind)), zap.String("task_id", after.ID), zap.Int64("epoch", after.Epoch),
+		zap.String("cdn_id", after.Owner), zap.Strings("replicas", after.Replicas), zap.String("scheduler_id", after.Scheduler),
+		zap.String("former_cdn_id", before.Owner), zap.String("former_scheduler_id", before.Scheduler))
+}
+
+// worldOf is the world as the store has it; loads are hints of the copy.
+func (t *Tasks) worldOf(scene etcdstore.Scene) ownership.World {
+	return ownership.World{
+		Member: func(key record.MemberKey) (record.Member, bool) {
+			m, ok := scene.Members[key]
+			return m, ok
+		},
+		CDNs: func() []record.Member {
+			var cdns []record.Member
+			for key, m := range scene.Members {
+				if key.Role == record.RoleCDN {
+					cdns = append(cdns, m)
+				}
 			}
-		}
-		if cur.Revision == 0 {
-			return nil
-		}
-		if cur.Epoch != epoch {
-			return stale(cur)
-		}
-		left, err := t.store.Delete(ctx, id, cur.Revision)
-		if err != nil || left.Revision == 0 {
-			return err
-		}
-		cur, certain = left, true
-		if err := t.pause(ctx, round); err != nil {
-			return err
-		}
+			return cdns
+		},
+		Load: t.load, Copies: t.Copies,
 	}
-	return tooMany()
 }
+
+// copied is the world as the copy shows it.
+func (t *Tasks) copied() ownership.World {
+	return ownership.World{
+		Member: t.View.Member,
+		CDNs: func() []record.Member {
+			var cdns []record.Member
+			all, _ := t.View.Members()
+			for _, m := range all {
+				if m.Role == record.RoleCDN {
+					cdns = append(cdns, m)
+				}
+			}
+			return cdns
+		},
+		Load: t.load, Copies: t.Copies,
+	}
+}
+
+func (t *Tasks) load(cdn string) ownership.Load { return ownership.Load(t.View.Load(cdn)) }
 
 // pause lets others finish when a record is fought over.
 func (t *Tasks) pause(ctx context.Context, round int) error {
@@ -171,17 +180,11 @@ func notFound() error {
 	return rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "the task has no record")
 }
 
-// stale tells who the owner is instead, so that the caller need not ask.
-func stale(cur record.Task) error {
-	return rpcerr.New(codes.Aborted, rpcerr.StaleEpoch, "the record is of epoch %d", cur.Epoch).
-		With("owner", cur.Owner).With("epoch", fmt.Sprint(cur.Epoch))
-}
-
 func tooMany() error {
 	return rpcerr.New(codes.Unavailable, rpcerr.StoreUnavailable, "task record was changed by others %d times in a row", maxRounds)
 }
 
-// isUnavailable tells an etcd that is away from everything else.
+// isUnavailable tells a store that is away from everything else.
 func isUnavailable(err error) bool {
 	var known *rpcerr.Error
 	return errors.As(err, &known) && known.Reason == rpcerr.StoreUnavailable

@@ -18,10 +18,20 @@ type Lease struct {
 	Revision int64
 }
 
+// Mark is an operator's wish that a member drains.
+type Mark struct {
+	Key      record.MemberKey
+	Revision int64
+}
+
 // Snapshot is everything in the store at one revision.
 type Snapshot struct {
+	// Era tells the store from one that was emptied or restored: revisions of
+	// two eras must not be compared.
+	Era      string
 	Revision int64
 	Members  []Lease
+	Marks    []Mark
 	Tasks    []record.Task
 }
 
@@ -30,6 +40,8 @@ type Change struct {
 	Revision   int64
 	Member     *Lease
 	MemberGone *record.MemberKey
+	Mark       *record.MemberKey
+	MarkGone   *record.MemberKey
 	Task       *record.Task
 	TaskGone   *string
 }
@@ -39,9 +51,13 @@ type View struct {
 	synced   chan struct{} // closed with the first Replace
 	syncOnce sync.Once
 
-	mu      sync.RWMutex // guards everything below
+	mu      sync.RWMutex // guards everything below, and the watches
+	era     string
 	members table[record.MemberKey, Lease]
+	marks   table[record.MemberKey, Mark]
 	tasks   table[string, record.Task]
+	named   index
+	watches map[record.MemberKey]map[*Watch]struct{}
 	seen    int64           // revision up to which the watch has told everything
 	sorted  []record.Member // never changed in place, replaced with every change
 	changed chan struct{}   // closed and replaced whenever sorted is
@@ -52,7 +68,10 @@ func New() *View {
 	return &View{
 		synced:  make(chan struct{}),
 		members: make(table[record.MemberKey, Lease]),
+		marks:   make(table[record.MemberKey, Mark]),
 		tasks:   make(table[string, record.Task]),
+		named:   make(index),
+		watches: make(map[record.MemberKey]map[*Watch]struct{}),
 		changed: make(chan struct{}),
 	}
 }
@@ -60,29 +79,39 @@ func New() *View {
 // Synced is closed when the copy has been complete once.
 func (v *View) Synced() <-chan struct{} { return v.synced }
 
-// Seen is the revision up to which the watch has told everything.
-func (v *View) Seen() int64 {
+// Seen is the era of the store that was read, empty for none, and the revision
+// up to which the watch has told everything.
+func (v *View) Seen() (era string, revision int64) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return v.seen
+	return v.era, v.seen
 }
 
-// Member gives a member as last seen.
-func (v *View) Member(key record.MemberKey) (Lease, bool) {
+// Lease gives a member as it stands in the store, whatever operators want of it.
+func (v *View) Lease(key record.MemberKey) (Lease, bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	return v.members.get(key)
 }
 
-// Task gives a record as last seen.
-func (v *View) Task(id string) (record.Task, bool) {
+// Member gives a member as it counts: one that is marked is DRAINING.
+func (v *View) Member(key record.MemberKey) (record.Member, bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return v.tasks.get(id)
+	lease, ok := v.members.get(key)
+	return v.effective(lease.Member), ok
 }
 
-// Members gives all members, sorted, and a channel that is closed when that
-// list is old. The list is shared: it must not be changed.
+// Marked tells whether an operator has marked a member.
+func (v *View) Marked(key record.MemberKey) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	_, ok := v.marks.get(key)
+	return ok
+}
+
+// Members gives all members as they count, sorted, and a channel that is closed
+// when that list is old. The list is shared: it must not be changed.
 func (v *View) Members() ([]record.Member, <-chan struct{}) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -100,12 +129,17 @@ func (v *View) Counts() (members map[record.Role]int, tasks int) {
 	return members, len(v.tasks)
 }
 
-// Replace takes a complete list. A list older than what was seen means that
-// the store was reset: then nothing of before counts.
+// Replace takes a complete list. One of another era, or older than what was
+// seen, means that the store was reset: then nothing of before counts. All
+// watches end, because nobody knows what happened between two lists.
 func (v *View) Replace(s Snapshot) {
 	members := make(table[record.MemberKey, Lease], len(s.Members))
 	for _, l := range s.Members {
 		members[l.Member.Key()] = entry[Lease]{value: l, rev: l.Revision}
+	}
+	marks := make(table[record.MemberKey, Mark], len(s.Marks))
+	for _, m := range s.Marks {
+		marks[m.Key] = entry[Mark]{value: m, rev: m.Revision}
 	}
 	tasks := make(table[string, record.Task], len(s.Tasks))
 	for _, t := range s.Tasks {
@@ -113,11 +147,19 @@ func (v *View) Replace(s Snapshot) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if s.Revision >= v.seen {
+	if s.Era == v.era && s.Revision >= v.seen {
 		members = v.members.replaced(members, s.Revision)
+		marks = v.marks.replaced(marks, s.Revision)
 		tasks = v.tasks.replaced(tasks, s.Revision)
 	}
-	v.members, v.tasks, v.seen = members, tasks, s.Revision
+	v.era, v.members, v.marks, v.tasks, v.seen = s.Era, members, marks, tasks, s.Revision
+	v.named = make(index)
+	for id, e := range tasks {
+		if !e.gone {
+			v.named.add(id, e.value)
+		}
+	}
+	v.endWatches()
 	v.resort()
 	v.syncOnce.Do(func() { close(v.synced) })
 }
@@ -133,12 +175,16 @@ func (v *View) Apply(changes []Change) {
 			v.members.watched(c.Member.Member.Key(), entry[Lease]{value: *c.Member, rev: c.Revision})
 		case c.MemberGone != nil:
 			v.members.watched(*c.MemberGone, entry[Lease]{rev: c.Revision, gone: true})
+		case c.Mark != nil:
+			v.marks.watched(*c.Mark, entry[Mark]{value: Mark{*c.Mark, c.Revision}, rev: c.Revision})
+		case c.MarkGone != nil:
+			v.marks.watched(*c.MarkGone, entry[Mark]{rev: c.Revision, gone: true})
 		case c.Task != nil:
-			v.tasks.watched(c.Task.ID, entry[record.Task]{value: *c.Task, rev: c.Revision})
+			v.setTask(c.Task.ID, func() { v.tasks.watched(c.Task.ID, entry[record.Task]{value: *c.Task, rev: c.Revision}) })
 		case c.TaskGone != nil:
-			v.tasks.watched(*c.TaskGone, entry[record.Task]{rev: c.Revision, gone: true})
+			v.setTask(*c.TaskGone, func() { v.tasks.watched(*c.TaskGone, entry[record.Task]{rev: c.Revision, gone: true}) })
 		}
-		ofMembers = ofMembers || c.Member != nil || c.MemberGone != nil
+		ofMembers = ofMembers || c.Task == nil && c.TaskGone == nil
 		v.seen = max(v.seen, c.Revision)
 	}
 	if ofMembers {
@@ -146,24 +192,40 @@ func (v *View) Apply(changes []Change) {
 	}
 }
 
-// Feed takes one write of this process.
-func (v *View) Feed(c Change) {
+// Feed takes one write of this process, made in an era of the store. One of
+// another era than the copy's is left to the next list.
+func (v *View) Feed(era string, c Change) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.era != "" && era != v.era {
+		return
+	}
 	news := false
 	switch {
 	case c.Member != nil:
 		news = v.members.fed(c.Member.Member.Key(), entry[Lease]{value: *c.Member, rev: c.Revision}, v.seen)
 	case c.MemberGone != nil:
 		news = v.members.fed(*c.MemberGone, entry[Lease]{rev: c.Revision, gone: true}, v.seen)
+	case c.Mark != nil:
+		news = v.marks.fed(*c.Mark, entry[Mark]{value: Mark{*c.Mark, c.Revision}, rev: c.Revision}, v.seen)
+	case c.MarkGone != nil:
+		news = v.marks.fed(*c.MarkGone, entry[Mark]{rev: c.Revision, gone: true}, v.seen)
 	case c.Task != nil:
-		v.tasks.fed(c.Task.ID, entry[record.Task]{value: *c.Task, rev: c.Revision}, v.seen)
+		v.setTask(c.Task.ID, func() { v.tasks.fed(c.Task.ID, entry[record.Task]{value: *c.Task, rev: c.Revision}, v.seen) })
 	case c.TaskGone != nil:
-		v.tasks.fed(*c.TaskGone, entry[record.Task]{rev: c.Revision, gone: true}, v.seen)
+		v.setTask(*c.TaskGone, func() { v.tasks.fed(*c.TaskGone, entry[record.Task]{rev: c.Revision, gone: true}, v.seen) })
 	}
 	if news {
 		v.resort()
 	}
+}
+
+// effective gives a member with its mark. The caller holds mu.
+func (v *View) effective(m record.Member) record.Member {
+	if _, marked := v.marks.get(m.Key()); marked {
+		m.State = record.StateDraining
+	}
+	return m
 }
 
 // resort renews the sorted list and wakes who waits, if a member came, went
@@ -172,7 +234,7 @@ func (v *View) resort() {
 	sorted := make([]record.Member, 0, len(v.members))
 	for _, e := range v.members {
 		if !e.gone {
-			sorted = append(sorted, e.value.Member)
+			sorted = append(sorted, v.effective(e.value.Member))
 		}
 	}
 	slices.SortFunc(sorted, record.Compare)

@@ -18,20 +18,20 @@ func task(rev int64) *record.Task { return &record.Task{ID: "t", Revision: rev} 
 func TestNewestOfAKeyWins(t *testing.T) {
 	v, id := view.New(), "t"
 	v.Replace(view.Snapshot{Revision: 10})
-	v.Feed(view.Change{Revision: 12, Task: task(12)})
+	v.Feed("", view.Change{Revision: 12, Task: task(12)})
 	v.Apply([]view.Change{{Revision: 11, Task: task(11)}})
-	got, ok := v.Task(id)
+	got, _, ok := v.Task(id)
 	require.True(t, ok)
 	require.EqualValues(t, 12, got.Revision, "the watch is behind what was written here")
 
-	v.Feed(view.Change{Revision: 13, TaskGone: &id})
+	v.Feed("", view.Change{Revision: 13, TaskGone: &id})
 	v.Apply([]view.Change{{Revision: 12, Task: task(12)}})
-	_, ok = v.Task(id)
+	_, _, ok = v.Task(id)
 	require.False(t, ok, "deleted here, the watch is behind")
 
 	v.Apply([]view.Change{{Revision: 13, TaskGone: &id}, {Revision: 14, Task: task(14)}, {Revision: 15, TaskGone: &id}})
-	v.Feed(view.Change{Revision: 14, Task: task(14)})
-	_, ok = v.Task(id)
+	v.Feed("", view.Change{Revision: 14, Task: task(14)})
+	_, _, ok = v.Task(id)
 	require.False(t, ok, "news that the watch has overtaken are old")
 	_, records := v.Counts()
 	require.Zero(t, records)
@@ -40,7 +40,7 @@ func TestNewestOfAKeyWins(t *testing.T) {
 func TestListReplacesAllButLaterWrites(t *testing.T) {
 	v := view.New()
 	v.Replace(view.Snapshot{Revision: 5, Members: []view.Lease{*cdn("a", 4), *cdn("b", 5)}})
-	v.Feed(view.Change{Revision: 8, Member: cdn("c", 8)})
+	v.Feed("", view.Change{Revision: 8, Member: cdn("c", 8)})
 	v.Replace(view.Snapshot{Revision: 7, Members: []view.Lease{*cdn("b", 5)}})
 	members, _ := v.Members()
 	require.Len(t, members, 2, "a left, c came after the list: %v", members)

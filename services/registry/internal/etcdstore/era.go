@@ -1,0 +1,59 @@
+package etcdstore
+
+import (
+	"context"
+	"crypto/rand"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/supernode-ha/supernode/services/registry/internal/metrics"
+)
+
+// The era of a store is a random value that its first writer puts there. A
+// store that was emptied or restored counts its revisions anew, and what was
+// read before may by chance be of a revision that another write has now.
+
+// eraOf reads the answer for the era; empty for none.
+func eraOf(resp *pb.ResponseOp) string {
+	for _, kv := range resp.GetResponseRange().GetKvs() {
+		return string(kv.Value)
+	}
+	return ""
+}
+
+// sameEra is the condition that the store is still the one that was read.
+func sameEra(era string) clientv3.Cmp { return clientv3.Compare(clientv3.Value(eraKey), "=", era) }
+
+// beginEra gives a store an era that has none, or another one to a store that
+// was restored from a backup with the era that it had then.
+func (s *Store) beginEra(ctx context.Context, old string) error {
+	return s.conn.Do(ctx, "begin era of the store", func(ctx context.Context, c *clientv3.Client) error {
+		unchanged := clientv3.Compare(clientv3.CreateRevision(eraKey), "=", 0)
+		if old != "" {
+			unchanged = sameEra(old)
+		}
+		resp, err := c.Txn(ctx).If(unchanged).Then(clientv3.OpPut(eraKey, rand.Text())).Commit()
+		if err != nil {
+			return err
+		}
+		if resp.Succeeded {
+			s.wrote(metrics.WriteEra)
+			s.log.Info("a new era of the store begins", zap.Int64("revision", resp.Header.Revision))
+		}
+		return nil
+	})
+}
+
+// met compares the era that a call found with the copy's, and has everything
+// listed again when it is another.
+func (s *Store) met(era string) {
+	if known, _ := s.view.Seen(); known == era || known == "" {
+		return
+	}
+	select {
+	case s.reset <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,127 @@
+package rpc
+
+import (
+	"context"
+
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/pkg/taskid"
+
+	"github.com/supernode-ha/supernode/services/registry/internal/ownership"
+	"github.com/supernode-ha/supernode/services/registry/internal/record"
+	"github.com/supernode-ha/supernode/services/registry/internal/tasks"
+	"github.com/supernode-ha/supernode/services/registry/internal/wire"
+)
+
+// ResolveTask answers a record and claims what nobody holds.
+func (s *Server) ResolveTask(ctx context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+	wish, err := resolveFrom(req)
+	if err != nil {
+		return nil, failed(err)
+	}
+	resolved, err := s.Tasks.Resolve(ctx, req.GetTaskId(), wish)
+	if err != nil {
+		return nil, failed(err)
+	}
+	resp := &registryv1.ResolveTaskResponse{
+		Record: wire.TaskTo(resolved.Task), Replicas: membersTo(resolved.Replicas), Unclaimed: resolved.Unclaimed,
+	}
+	if resolved.Owner != nil {
+		resp.Owner = wire.MemberTo(*resolved.Owner)
+	}
+	if resolved.Scheduler != nil {
+		resp.Scheduler = wire.MemberTo(*resolved.Scheduler)
+	}
+	return resp, nil
+}
+
+func resolveFrom(req *registryv1.ResolveTaskRequest) (wish ownership.Resolve, err error) {
+	wish = ownership.Resolve{
+		Scheduler: req.GetSchedulerId(), LostOwner: req.GetLostOwner(), LostScheduler: req.GetLostScheduler(), Excluded: req.GetExcluded(),
+	}
+	if err := check(taskid.Check(req.GetTaskId()), record.CheckID(wish.Scheduler)); err != nil {
+		return wish, err
+	}
+	for _, id := range append([]string{wish.LostOwner, wish.LostScheduler}, wish.Excluded...) {
+		if id == "" {
+			continue
+		}
+		if err := check(record.CheckID(id)); err != nil {
+			return wish, err
+		}
+	}
+	if wish.URL, err = strip(req.GetUrl()); err != nil {
+		return wish, err
+	}
+	if req.GetLast() == nil {
+		return wish, nil
+	}
+	last := wire.TaskFrom(req.GetLast())
+	if last.ID != "" && last.ID != req.GetTaskId() {
+		return wish, rpcerr.Invalid("the last record is of another task")
+	}
+	if err := check(last.Check()); err != nil {
+		return wish, err
+	}
+	if last.URL, err = strip(last.URL); err != nil {
+		return wish, err
+	}
+	wish.Last = &last
+	return wish, nil
+}
+
+func strip(url string) (string, error) {
+	if url == "" {
+		return "", nil
+	}
+	stripped, err := record.StripURL(url)
+	if err != nil {
+		return "", rpcerr.Invalid("%v", err)
+	}
+	return stripped, nil
+}
+
+// GetTask answers a record as it stands.
+func (s *Server) GetTask(ctx context.Context, req *registryv1.GetTaskRequest) (*registryv1.GetTaskResponse, error) {
+	if err := check(taskid.Check(req.GetTaskId())); err != nil {
+		return nil, failed(err)
+	}
+	task, err := s.Tasks.Get(ctx, req.GetTaskId(), req.GetFresh())
+	if err != nil {
+		return nil, failed(err)
+	}
+	return &registryv1.GetTaskResponse{Record: wire.TaskTo(task)}, nil
+}
+
+// UpdateTask writes what the owner learned.
+func (s *Server) UpdateTask(ctx context.Context, req *registryv1.UpdateTaskRequest) (*registryv1.UpdateTaskResponse, error) {
+	update := tasks.Update{
+		ID: req.GetTaskId(), Owner: req.GetOwner(), Epoch: req.GetEpoch(),
+		Source: wire.SourceFrom(req.GetSource()), PieceSize: req.GetPieceSize(), Status: wire.StatusFrom(req.GetStatus()),
+	}
+	if err := check(taskid.Check(update.ID), record.CheckID(update.Owner), record.CheckPieceSize(update.PieceSize)); err != nil {
+		return nil, failed(err)
+	}
+	if update.Source != nil {
+		if err := check(update.Source.Check()); err != nil {
+			return nil, failed(err)
+		}
+	}
+	task, err := s.Tasks.Update(ctx, update)
+	if err != nil {
+		return nil, failed(err)
+	}
+	return &registryv1.UpdateTaskResponse{Record: wire.TaskTo(task)}, nil
+}
+
+// DeleteTask removes a record of one epoch.
+func (s *Server) DeleteTask(ctx context.Context, req *registryv1.DeleteTaskRequest) (*registryv1.DeleteTaskResponse, error) {
+	if err := check(taskid.Check(req.GetTaskId())); err != nil {
+		return nil, failed(err)
+	}
+	if err := s.Tasks.Delete(ctx, req.GetTaskId(), req.GetEpoch()); err != nil {
+		return nil, failed(err)
+	}
+	return &registryv1.DeleteTaskResponse{}, nil
+}

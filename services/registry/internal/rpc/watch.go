@@ -1,0 +1,106 @@
+package rpc
+
+import (
+	"context"
+	"strconv"
+
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	"google.golang.org/grpc"
+
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/pkg/taskid"
+
+	"github.com/supernode-ha/supernode/services/registry/internal/etcdconn"
+	"github.com/supernode-ha/supernode/services/registry/internal/record"
+	"github.com/supernode-ha/supernode/services/registry/internal/view"
+	"github.com/supernode-ha/supernode/services/registry/internal/wire"
+)
+
+const (
+	// maxBatch is the most records in one message.
+	maxBatch    = 500
+	defaultPage = 100
+	maxPage     = 1000
+)
+
+// WatchTasks sends every record that names a member, then every change. A
+// receiver that is slow gets the newest of every task when it is ready again.
+func (s *Server) WatchTasks(req *registryv1.WatchTasksRequest, stream grpc.ServerStreamingServer[registryv1.WatchTasksResponse]) error {
+	key, err := keyFrom(req.GetRole(), req.GetMemberId())
+	if err == nil && key.Role != record.RoleCDN && key.Role != record.RoleScheduler {
+		err = rpcerr.Invalid("no record names a %s", key.Role)
+	}
+	if err != nil {
+		return failed(err)
+	}
+	// Nobody may take "not known yet" for "no records".
+	if err := s.wait(stream.Context(), s.View.Synced()); err != nil {
+		return failed(err)
+	}
+	watch := s.View.Watch(key)
+	defer watch.Close()
+	for {
+		if err := s.waitNews(stream.Context(), watch); err != nil {
+			return failed(err)
+		}
+		batch := watch.Take(maxBatch)
+		if len(batch.Records) == 0 && len(batch.Gone) == 0 && !batch.Complete {
+			continue // what changed has changed back
+		}
+		resp := &registryv1.WatchTasksResponse{Gone: batch.Gone, Complete: batch.Complete, Replicas: int32(s.Copies)}
+		for _, task := range batch.Records {
+			resp.Records = append(resp.Records, wire.TaskTo(task))
+		}
+		if err := stream.Send(resp); err != nil {
+			return failed(err)
+		}
+	}
+}
+
+func (s *Server) waitNews(ctx context.Context, watch *view.Watch) error {
+	select {
+	case <-watch.Ended():
+	default:
+		select {
+		case <-watch.News():
+			return nil
+		case <-watch.Ended():
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.Stopped:
+			return etcdconn.Unavailable("the registry is stopping")
+		}
+	}
+	return etcdconn.Unavailable("the store was read anew: begin again")
+}
+
+// ListTasks answers a page of records from the copy.
+func (s *Server) ListTasks(ctx context.Context, req *registryv1.ListTasksRequest) (*registryv1.ListTasksResponse, error) {
+	size := int(req.GetPageSize())
+	if size == 0 {
+		size = defaultPage
+	}
+	if size < 1 || size > maxPage {
+		return nil, failed(rpcerr.Invalid("page size %d: want 1 to %d, or 0", size, maxPage))
+	}
+	if member := req.GetMemberId(); member != "" {
+		if err := check(record.CheckID(member)); err != nil {
+			return nil, failed(err)
+		}
+	}
+	if token := req.GetPageToken(); token != "" && taskid.Check(token) != nil {
+		return nil, failed(rpcerr.Invalid("page token %s", strconv.Quote(token[:min(len(token), 80)])))
+	}
+	if err := s.wait(ctx, s.View.Synced()); err != nil {
+		return nil, failed(err)
+	}
+	page, more := s.View.Tasks(req.GetMemberId(), req.GetPageToken(), size)
+	resp := &registryv1.ListTasksResponse{}
+	for _, task := range page {
+		resp.Records = append(resp.Records, wire.TaskTo(task))
+	}
+	if more {
+		resp.NextPageToken = page[len(page)-1].ID
+	}
+	return resp, nil
+}

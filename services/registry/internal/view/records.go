@@ -1,0 +1,155 @@
+package view
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/supernode-ha/supernode/services/registry/internal/record"
+)
+
+// Load is how many records name a CDN.
+type Load struct{ Owned, Replicated int }
+
+// holding is the records that name one member.
+type holding struct {
+	tasks map[string]struct{}
+	load  Load
+}
+
+// index is the records by whom they name.
+type index map[record.MemberKey]*holding
+
+// names gives the members that a record names, each once.
+func names(t record.Task) []record.MemberKey {
+	keys := make([]record.MemberKey, 0, 4)
+	copies := t.Copies()
+	for i, id := range copies {
+		// What is stored may have been written by hand.
+		if !slices.Contains(copies[:i], id) {
+			keys = append(keys, record.MemberKey{Role: record.RoleCDN, ID: id})
+		}
+	}
+	if t.Scheduler != "" {
+		keys = append(keys, t.SchedulerKey())
+	}
+	if t.Standby != "" && t.Standby != t.Scheduler {
+		keys = append(keys, record.MemberKey{Role: record.RoleScheduler, ID: t.Standby})
+	}
+	return keys
+}
+
+func (x index) add(id string, t record.Task) {
+	for _, key := range names(t) {
+		h := x[key]
+		if h == nil {
+			h = &holding{tasks: make(map[string]struct{})}
+			x[key] = h
+		}
+		h.tasks[id] = struct{}{}
+		h.count(key, t, 1)
+	}
+}
+
+func (x index) remove(id string, t record.Task) {
+	for _, key := range names(t) {
+		h := x[key]
+		delete(h.tasks, id)
+		h.count(key, t, -1)
+		if len(h.tasks) == 0 {
+			delete(x, key)
+		}
+	}
+}
+
+func (h *holding) count(key record.MemberKey, t record.Task, by int) {
+	switch {
+	case key.Role != record.RoleCDN:
+	case key.ID == t.Owner:
+		h.load.Owned += by
+	default:
+		h.load.Replicated += by
+	}
+}
+
+// setTask lets change alter one record, and keeps index and watches in step.
+// The caller holds mu.
+func (v *View) setTask(id string, change func()) {
+	before, had := v.tasks.get(id)
+	change()
+	after, has := v.tasks.get(id)
+	if had == has && before.Revision == after.Revision {
+		return
+	}
+	if had {
+		v.named.remove(id, before)
+		v.wake(id, before)
+	}
+	if has {
+		v.named.add(id, after)
+		v.wake(id, after)
+	}
+}
+
+// Task gives a record as last seen, and the era of the store that it was seen in.
+func (v *View) Task(id string) (task record.Task, era string, ok bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	task, ok = v.tasks.get(id)
+	return task, v.era, ok
+}
+
+// Load gives the load of a CDN.
+func (v *View) Load(cdn string) Load {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if h := v.named[record.MemberKey{Role: record.RoleCDN, ID: cdn}]; h != nil {
+		return h.load
+	}
+	return Load{}
+}
+
+// Loads gives the load of every CDN that a record names.
+func (v *View) Loads() map[string]Load {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	loads := make(map[string]Load)
+	for key, h := range v.named {
+		if key.Role == record.RoleCDN {
+			loads[key.ID] = h.load
+		}
+	}
+	return loads
+}
+
+// Tasks gives at most limit records behind a task id, in the order of their
+// ids, and whether there are more; only those that name a member, as a CDN or
+// a scheduler, unless member is empty.
+func (v *View) Tasks(member, after string, limit int) (page []record.Task, more bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	found := make(map[string]struct{})
+	if member == "" {
+		for id, e := range v.tasks {
+			if !e.gone && id > after {
+				found[id] = struct{}{}
+			}
+		}
+	}
+	for _, role := range []record.Role{record.RoleCDN, record.RoleScheduler} {
+		if h := v.named[record.MemberKey{Role: role, ID: member}]; h != nil {
+			for id := range h.tasks {
+				if id > after {
+					found[id] = struct{}{}
+				}
+			}
+		}
+	}
+	ids := slices.Sorted(maps.Keys(found))
+	if more = len(ids) > limit; more {
+		ids = ids[:limit]
+	}
+	for _, id := range ids {
+		page = append(page, v.tasks[id].value)
+	}
+	return page, more
+}

@@ -1,0 +1,137 @@
+package view
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/supernode-ha/supernode/services/registry/internal/record"
+)
+
+// Watch follows the records that name one member. What it has not taken yet
+// is remembered by task id, not by change: a slow reader is behind, costs no
+// more than there are tasks, and loses nothing but what was overtaken.
+type Watch struct {
+	view  *View
+	key   record.MemberKey
+	news  chan struct{} // holds a token while there is something to take
+	ended chan struct{} // closed when the copy was listed anew
+
+	// The copy's lock guards these.
+	first []string // of what there was at the beginning, what has not been told
+	dirty map[string]struct{}
+	told  map[string]struct{} // what the reader believes to name the member
+	whole bool                // everything has been told once
+}
+
+// Batch is a part of what names the member, or changes.
+type Batch struct {
+	Records []record.Task
+	// Gone do not name the member any more.
+	Gone []string
+	// Complete tells, once, that everything there was has been told.
+	Complete bool
+}
+
+// Watch begins to follow the records that name a member. It is to be closed.
+func (v *View) Watch(key record.MemberKey) *Watch {
+	w := &Watch{
+		view: v, key: key, news: make(chan struct{}, 1), ended: make(chan struct{}),
+		dirty: make(map[string]struct{}), told: make(map[string]struct{}),
+	}
+	w.news <- struct{}{}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if h := v.named[key]; h != nil {
+		w.first = slices.Collect(maps.Keys(h.tasks))
+	}
+	if v.watches[key] == nil {
+		v.watches[key] = make(map[*Watch]struct{})
+	}
+	v.watches[key][w] = struct{}{}
+	return w
+}
+
+// Close ends the watch.
+func (w *Watch) Close() {
+	w.view.mu.Lock()
+	defer w.view.mu.Unlock()
+	delete(w.view.watches[w.key], w)
+	if len(w.view.watches[w.key]) == 0 {
+		delete(w.view.watches, w.key)
+	}
+}
+
+// News gives a token when there is something to take.
+func (w *Watch) News() <-chan struct{} { return w.news }
+
+// Ended is closed when the watch has no continuation: it is to begin anew.
+func (w *Watch) Ended() <-chan struct{} { return w.ended }
+
+// Take gives what there is, at most limit records and limit that are gone.
+func (w *Watch) Take(limit int) Batch {
+	w.view.mu.Lock()
+	defer w.view.mu.Unlock()
+	var b Batch
+	if !w.whole {
+		n := min(limit, len(w.first))
+		for _, id := range w.first[:n] {
+			w.tell(&b, id)
+		}
+		w.first = w.first[n:]
+		w.whole = len(w.first) == 0
+		b.Complete = w.whole
+	} else {
+		for id := range w.dirty {
+			if len(b.Records)+len(b.Gone) == limit {
+				break
+			}
+			delete(w.dirty, id)
+			w.tell(&b, id)
+		}
+	}
+	if !w.whole || len(w.dirty) > 0 {
+		w.poke()
+	}
+	return b
+}
+
+// tell adds a task as it stands now. The caller holds the copy's lock.
+func (w *Watch) tell(b *Batch, id string) {
+	task, ok := w.view.tasks.get(id)
+	_, told := w.told[id]
+	switch {
+	case ok && slices.Contains(names(task), w.key):
+		w.told[id] = struct{}{}
+		b.Records = append(b.Records, task)
+	case told:
+		delete(w.told, id)
+		b.Gone = append(b.Gone, id)
+	}
+}
+
+func (w *Watch) poke() {
+	select {
+	case w.news <- struct{}{}:
+	default:
+	}
+}
+
+// wake tells the watches of all whom a record names. The caller holds mu.
+func (v *View) wake(id string, t record.Task) {
+	for _, key := range names(t) {
+		for w := range v.watches[key] {
+			w.dirty[id] = struct{}{}
+			w.poke()
+		}
+	}
+}
+
+// endWatches ends all watches. The caller holds mu.
+func (v *View) endWatches() {
+	for _, of := range v.watches {
+		for w := range of {
+			close(w.ended)
+		}
+	}
+	clear(v.watches)
+}
