@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/cluster"
@@ -37,6 +38,7 @@ type scheduler struct {
 	register func(context.Context, *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error)
 	pull     func(context.Context, *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error)
 	report   func(context.Context) error
+	health   func(context.Context) error
 	list     func(*schedulerv1.ListPeersRequest) (*schedulerv1.ListPeersResponse, error)
 
 	mu   sync.Mutex // guards seen
@@ -106,6 +108,21 @@ func (s *scheduler) ListPeers(_ context.Context, in *schedulerv1.ListPeersReques
 	return &schedulerv1.ListPeersResponse{}, nil
 }
 
+// pulse answers pings as the scheduler's test wants it to.
+type pulse struct {
+	healthv1.UnimplementedHealthServer
+	scheduler *scheduler
+}
+
+func (p *pulse) Check(ctx context.Context, _ *healthv1.HealthCheckRequest) (*healthv1.HealthCheckResponse, error) {
+	if p.scheduler.health != nil {
+		if err := p.scheduler.health(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return &healthv1.HealthCheckResponse{Status: healthv1.HealthCheckResponse_SERVING}, nil
+}
+
 func onWire(err error) error {
 	if err == nil {
 		return nil
@@ -136,6 +153,7 @@ func serve(t *testing.T, schedulers ...*scheduler) {
 		s.endpoint = l.Addr().String()
 		server := grpc.NewServer()
 		schedulerv1.RegisterSchedulerServiceServer(server, s)
+		healthv1.RegisterHealthServer(server, &pulse{scheduler: s})
 		done := make(chan struct{})
 		go func() { defer close(done); _ = server.Serve(l) }()
 		t.Cleanup(func() { server.Stop(); <-done })

@@ -1,0 +1,220 @@
+package roster_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
+	"github.com/supernode-ha/supernode/services/gateway/internal/roster"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func generous() roster.Config {
+	return roster.Config{Entries: 100, Bytes: 1 << 20, Idle: time.Hour, Linger: time.Minute}
+}
+
+func make1(t *testing.T, cfg roster.Config) *roster.Roster {
+	t.Helper()
+	r, err := roster.New(cfg, prometheus.NewRegistry())
+	require.NoError(t, err)
+	return r
+}
+
+func registration(peer string) *schedulerv1.RegisterPeerRequest {
+	return &schedulerv1.RegisterPeerRequest{
+		TaskId: "t", TaskUrl: "http://h/", Peer: &schedulerv1.Peer{Id: peer},
+		Source: &cdnv1.Source{Url: "http://h/?a", Headers: []string{"Authorization: secret"}, RootCas: [][]byte{{0, 1}}},
+	}
+}
+
+func key(peer string) roster.Key { return roster.Key{Task: "t", Peer: peer} }
+
+var facts = roster.Facts{Length: 7, PieceSize: 4}
+
+// known tells whether a replay of the peer would forward anything.
+func known(t *testing.T, r *roster.Roster, peer string) bool {
+	t.Helper()
+	asked := false
+	// Asked long after the registration, which counts as told.
+	_, err := r.Replay(t.Context(), key(peer), time.Now().Add(time.Hour),
+		func(context.Context, *schedulerv1.RegisterPeerRequest) (roster.Facts, error) {
+			asked = true
+			return roster.Facts{}, errors.New("enough")
+		})
+	require.Equal(t, asked, err != nil)
+	return asked
+}
+
+func TestWhatWasForwardedIsRepeatedAsItWas(t *testing.T) {
+	r := make1(t, generous())
+	r.Keep(registration("a"), facts)
+	var got *schedulerv1.RegisterPeerRequest
+	ok, err := r.Replay(t.Context(), key("a"), time.Now(), func(_ context.Context, in *schedulerv1.RegisterPeerRequest) (roster.Facts, error) {
+		got = in
+		return facts, nil
+	})
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.True(t, proto.Equal(registration("a"), got))
+	require.False(t, known(t, r, "b"))
+}
+
+func TestTheNewestRegistrationCounts(t *testing.T) {
+	r := make1(t, generous())
+	r.Keep(registration("a"), facts)
+	newer := registration("a")
+	newer.Source.Headers = []string{"Authorization: fresh"}
+	r.Keep(newer, facts)
+	_, err := r.Replay(t.Context(), key("a"), time.Now(), func(_ context.Context, in *schedulerv1.RegisterPeerRequest) (roster.Facts, error) {
+		require.Equal(t, newer.Source.Headers, in.GetSource().GetHeaders())
+		return facts, nil
+	})
+	require.NoError(t, err)
+}
+
+func TestNumberIsBounded(t *testing.T) {
+	cfg := generous()
+	cfg.Entries = 3
+	r := make1(t, cfg)
+	for i := range 3 {
+		r.Keep(registration(fmt.Sprint(i)), facts)
+	}
+	r.Heard(key("0"))
+	r.End(key("2"))
+	r.Keep(registration("3"), facts)
+	require.False(t, known(t, r, "2"), "who ended goes first")
+	r.Keep(registration("4"), facts)
+	require.False(t, known(t, r, "1"), "then who was not heard of for longest")
+	for _, peer := range []string{"0", "3", "4"} {
+		require.True(t, known(t, r, peer), peer)
+	}
+}
+
+func TestBytesAreBounded(t *testing.T) {
+	cfg := generous()
+	cfg.Bytes = 8 << 10
+	r := make1(t, cfg)
+	r.Keep(registration("small"), facts)
+	big := registration("big")
+	big.Source.RootCas = [][]byte{make([]byte, 7<<10)}
+	r.Keep(big, facts)
+	require.True(t, known(t, r, "small"))
+	require.True(t, known(t, r, "big"))
+	r.Keep(registration("next"), facts)
+	r.Keep(registration("last"), facts)
+	require.False(t, known(t, r, "small"))
+	require.False(t, known(t, r, "big"))
+	require.True(t, known(t, r, "next"))
+	big.Source.RootCas = [][]byte{make([]byte, 9<<10)}
+	r.Keep(big, facts)
+	require.False(t, known(t, r, "big"), "what has no room at all is not kept")
+	r.Keep(registration("after"), facts)
+	require.True(t, known(t, r, "after"), "the count comes out right")
+}
+
+func TestAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := make1(t, generous())
+		for _, peer := range []string{"idle", "busy", "done"} {
+			r.Keep(registration(peer), facts)
+		}
+		r.End(key("done"))
+		wait(50 * time.Second)
+		r.Heard(key("done"))
+		require.True(t, known(t, r, "done"), "reports may come behind the end")
+		wait(11 * time.Second)
+		require.False(t, known(t, r, "done"))
+		wait(50 * time.Minute)
+		r.Heard(key("busy"))
+		wait(20 * time.Minute)
+		require.False(t, known(t, r, "idle"))
+		require.True(t, known(t, r, "busy"))
+	})
+}
+
+func wait(d time.Duration) { <-time.After(d) }
+
+// TestCallsThatComeTogetherForwardOnce has many calls of one client fail.
+func TestCallsThatComeTogetherForwardOnce(t *testing.T) {
+	r := make1(t, generous())
+	r.Keep(registration("a"), facts)
+	since := time.Now()
+	var forwarded int // guarded by the turn
+	var group sync.WaitGroup
+	for range 20 {
+		group.Go(func() {
+			ok, err := r.Replay(t.Context(), key("a"), since, func(context.Context, *schedulerv1.RegisterPeerRequest) (roster.Facts, error) {
+				forwarded++
+				return facts, nil
+			})
+			if !ok || err != nil {
+				t.Errorf("replay: %v %v", ok, err)
+			}
+		})
+	}
+	group.Wait()
+	require.Equal(t, 1, forwarded)
+	ok, err := r.Replay(t.Context(), key("a"), time.Now(), func(context.Context, *schedulerv1.RegisterPeerRequest) (roster.Facts, error) {
+		forwarded++
+		return facts, nil
+	})
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, 2, forwarded, "a later failure is another one")
+}
+
+func TestWhoWaitsForAnotherMayGo(t *testing.T) {
+	r := make1(t, generous())
+	r.Keep(registration("a"), facts)
+	begun, release, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	since := time.Now()
+	go func() {
+		defer close(ended)
+		_, _ = r.Replay(t.Context(), key("a"), since, func(context.Context, *schedulerv1.RegisterPeerRequest) (roster.Facts, error) {
+			close(begun)
+			<-release
+			return facts, nil
+		})
+	}()
+	<-begun
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := r.Replay(ctx, key("a"), since, nil)
+	require.ErrorIs(t, err, context.Canceled)
+	close(release)
+	<-ended
+}
+
+func TestAnotherTaskThanTheClientKnows(t *testing.T) {
+	for name, c := range map[string]struct {
+		told, now roster.Facts
+		goesOn    bool
+	}{
+		"the same":         {facts, facts, true},
+		"other pieces":     {facts, roster.Facts{Length: 7, PieceSize: 5}, false},
+		"other length":     {facts, roster.Facts{Length: 8, PieceSize: 4}, false},
+		"length unknown":   {roster.Facts{Length: -1, PieceSize: 4}, facts, true},
+		"length forgotten": {facts, roster.Facts{Length: -1, PieceSize: 4}, true},
+	} {
+		r := make1(t, generous())
+		r.Keep(registration("a"), c.told)
+		ok, err := r.Replay(t.Context(), key("a"), time.Now(), func(context.Context, *schedulerv1.RegisterPeerRequest) (roster.Facts, error) {
+			return c.now, nil
+		})
+		require.NoError(t, err, name)
+		require.Equal(t, c.goesOn, ok, name)
+		require.Equal(t, c.goesOn, known(t, r, "a"), name)
+	}
+}
