@@ -1,0 +1,35 @@
+package faults
+
+import (
+	"testing"
+
+	"github.com/supernode-ha/supernode/test/cluster"
+	"github.com/supernode-ha/supernode/test/lab"
+)
+
+// The owner's host is cut off in mid-fetch: it lives and hears nobody. Source,
+// etcd and clients are on the other side. When it is back it must have lost.
+func TestOwnerCutOff(t *testing.T) {
+	t.Parallel()
+	hosts := lab.Hosts(t, 3)
+	var specs []cluster.Spec
+	at := make(map[string]*lab.Host)
+	for _, h := range hosts {
+		specs = append(specs, cluster.Spec{IP: h.IP, REST: h.IP + ":8002", Inside: h.Inside()})
+		at[h.IP] = h
+	}
+	s := newSite(t, cluster.RunBundles(t, binaries, cluster.RunEtcd(t, binaries, lab.HubIP), specs), lab.HubIP)
+	carryOut(t, s, plan{
+		name: "owner cut off", at: 50, failures: -1, spare: inFlight(), epochs: 2,
+		fault: func(tr *trial) {
+			owner := tr.owner()
+			at[owner.IP].Cut(tr.t)
+			tr.t.Cleanup(func() { at[owner.IP].Heal(tr.t) })
+			tr.away[owner] = true
+		},
+		after: func(tr *trial) {
+			at[tr.owner().IP].Heal(tr.t)
+			tr.comeBack(tr.t)
+		},
+	})
+}

@@ -1,0 +1,73 @@
+package faults
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/supernode-ha/supernode/test/cluster"
+	"github.com/supernode-ha/supernode/test/peer"
+	"github.com/supernode-ha/supernode/test/swarm"
+)
+
+// peersAt makes n configurations. Each knows all of the gateways, another one
+// first, or only its own.
+func peersAt(t *testing.T, n int, url string, gateways []*cluster.Node, own bool) []peer.Config {
+	t.Helper()
+	address, buffers := cluster.Net(t), &peer.Buffers{}
+	configs := make([]peer.Config, n)
+	for i := range configs {
+		var nodes []string
+		for k := range gateways {
+			nodes = append(nodes, gateways[(i+k)%len(gateways)].REST)
+		}
+		if own {
+			nodes = nodes[:1]
+		}
+		configs[i] = peer.Config{
+			Nodes: nodes, KeepOrder: true, IP: address(1 + i%250), Dir: t.TempDir(),
+			URL: url, NoBackSource: true, Buffers: buffers,
+		}
+	}
+	return configs
+}
+
+// begin lets peers download and gives how that went, once.
+func begin(ctx context.Context, t *testing.T, configs []peer.Config) <-chan swarm.Tally {
+	t.Helper()
+	s, err := swarm.New(configs)
+	require.NoError(t, err)
+	done := make(chan swarm.Tally, 1)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		done <- s.Download(ctx)
+	}()
+	t.Cleanup(func() {
+		s.Close()
+		<-ended
+	})
+	return done
+}
+
+// requireRight requires that all have the file, and that nobody asked the
+// source for it.
+func requireRight(t *testing.T, f file, tally swarm.Tally) {
+	t.Helper()
+	t.Log(tally)
+	require.NoError(t, tally.Err())
+	for i, o := range tally.Outcomes {
+		require.Equal(t, f.sum, o.MD5, "peer %d", i)
+	}
+	require.Zero(t, tally.BackToSource)
+}
+
+// requireCached downloads once more through every gateway: nothing may come
+// from the source for that.
+func (s *site) requireCached(ctx context.Context, t *testing.T, f file) {
+	t.Helper()
+	before, gateways := s.sent(f), s.there(cluster.Gateway)
+	requireRight(t, f, <-begin(ctx, t, peersAt(t, len(gateways), f.url, gateways, true)))
+	require.Equal(t, before, s.sent(f), "what is there is not fetched again")
+}

@@ -1,0 +1,99 @@
+package faults
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/supernode-ha/supernode/test/cluster"
+)
+
+// What happens to one process of a cluster in which every service is a process
+// of its own. Clients know one gateway each, and never have to leave it.
+func TestOneProcess(t *testing.T) {
+	t.Parallel()
+	s := services(t, 3)
+	plans := []plan{{name: "nothing", at: 50, own: true}}
+	for _, at := range killedAt() {
+		plans = append(plans, plan{
+			name: "owner killed", at: at, own: true, failures: -1, spare: inFlight(), epochs: 1,
+			fault: func(tr *trial) { tr.owner().Kill() },
+			after: back,
+		})
+	}
+	plans = append(plans, plan{
+		name: "replica killed", at: 50, own: true, failures: -1,
+		fault: func(tr *trial) { tr.replica().Kill() },
+		after: back,
+	}, plan{
+		name: "owner and replica killed", at: 50, own: true, failures: -1, spare: sizeOfFile/2 + inFlight(), epochs: 1,
+		fault: func(tr *trial) {
+			tr.owner().Kill()
+			tr.replica().Kill()
+		},
+		after: back,
+	}, plan{
+		name: "owner told to stop", at: 50, own: true, failures: 3, spare: inFlight(), epochs: 1,
+		fault: func(tr *trial) { require.NoError(tr.t, tr.owner().Stop()) },
+		after: back,
+	}, plan{
+		name: "registry killed", at: 50, own: true,
+		fault: func(tr *trial) { tr.All(cluster.Registry)[0].Kill() },
+		after: back,
+	}, plan{
+		name: "scheduler killed", at: 50, own: true, failures: -1, epochs: 1,
+		fault: func(tr *trial) { tr.scheduler().Kill() },
+		after: back,
+	}, plan{
+		name: "gateway killed", at: 50, failures: -1,
+		fault: func(tr *trial) { tr.All(cluster.Gateway)[0].Kill() },
+		after: back,
+	}, plan{
+		name: "source cut off during a takeover", at: 50, own: true, failures: -1, spare: inFlight(), epochs: 1,
+		fault: func(tr *trial) {
+			cut := tr.file.File
+			cut.CutAfter, cut.CutRequests = cut.Size/10, 2
+			tr.source.Change(tr.file.path, cut)
+			tr.owner().Kill()
+		},
+		after: back,
+	})
+	carryOut(t, s, plans...)
+}
+
+// back starts what has ended again.
+func back(tr *trial) { tr.comeBack(tr.t) }
+
+// A process that is held looks alive to everybody who does not wait for an
+// answer. When it goes on it must find out that it has been replaced.
+func TestOwnerHeld(t *testing.T) {
+	t.Parallel()
+	carryOut(t, services(t, 3), plan{
+		name: "owner held, let go after the end", at: 50, own: true, failures: -1, spare: inFlight(), epochs: 1,
+		fault: func(tr *trial) { hold(tr, tr.owner()) },
+		after: letGo,
+	}, plan{
+		name: "owner held, let go when it is replaced", at: 30, slower: 2, own: true, failures: -1, spare: inFlight(), epochs: 1,
+		fault: func(tr *trial) {
+			held := tr.owner()
+			hold(tr, held)
+			await(tr.t, joinLimit, "the owner is to be replaced", func() error { return replaced(tr) })
+			require.NoError(tr.t, held.Signal(syscall.SIGCONT))
+			delete(tr.away, held)
+		},
+		after: letGo,
+	})
+}
+
+func hold(tr *trial, n *cluster.Node) {
+	require.NoError(tr.t, n.Signal(syscall.SIGSTOP))
+	tr.away[n] = true
+}
+
+// letGo lets go on what is held, when it has been held for long enough.
+func letGo(tr *trial) {
+	atLeast(frozenFor - time.Since(tr.faulted))
+	tr.comeBack(tr.t)
+}

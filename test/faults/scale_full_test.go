@@ -1,0 +1,26 @@
+//go:build faults
+
+package faults
+
+import "time"
+
+// How large the trials are.
+const (
+	peersOfTrial = 60
+	sizeOfFile   = 200_000_000
+	rateOfSource = 20_000_000
+	// The same of those that are many.
+	sizeOfSmall = 30_000_000
+	rateOfSmall = 400_000
+	trialLimit  = 6 * time.Minute
+
+	// storeAway and frozenFor are how long an etcd is away and a process is held
+	// at least; downloads and newTasks are what happens meanwhile.
+	storeAway = time.Minute
+	frozenFor = time.Minute
+	downloads = 30
+	newTasks  = 5
+)
+
+// killedAt are the percentages of the file at which somebody is killed.
+func killedAt() []int { return []int{20, 50, 80} }

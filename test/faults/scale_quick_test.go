@@ -1,0 +1,26 @@
+//go:build !faults
+
+package faults
+
+import "time"
+
+// How large the trials are.
+const (
+	peersOfTrial = 12
+	sizeOfFile   = 40_000_000
+	rateOfSource = 12_000_000
+	// The same of those that are many.
+	sizeOfSmall = 12_000_000
+	rateOfSmall = 3_000_000
+	trialLimit  = 2 * time.Minute
+
+	// storeAway and frozenFor are how long an etcd is away and a process is held
+	// at least; downloads and newTasks are what happens meanwhile.
+	storeAway = 0
+	frozenFor = 0
+	downloads = 6
+	newTasks  = 2
+)
+
+// killedAt are the percentages of the file at which somebody is killed.
+func killedAt() []int { return []int{50} }

@@ -1,0 +1,231 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	"github.com/supernode-ha/supernode/test/cluster"
+	"github.com/supernode-ha/supernode/test/origin"
+)
+
+const (
+	askLimit  = 2 * time.Second
+	pollEvery = 50 * time.Millisecond
+	joinLimit = time.Minute
+)
+
+// site is a cluster with a source, and what asks its registries.
+type site struct {
+	*cluster.Layout
+	source *origin.Origin
+
+	// t is the test that the processes end with.
+	t *testing.T
+	// away are nodes that run and cannot be asked.
+	away map[*cluster.Node]bool
+
+	mu    sync.Mutex // guards conns
+	conns map[string]*grpc.ClientConn
+}
+
+func newSite(t *testing.T, layout *cluster.Layout, sourceIP string) *site {
+	t.Helper()
+	o, err := origin.Start(origin.Config{Address: sourceIP + ":0"})
+	require.NoError(t, err)
+	s := &site{Layout: layout, source: o, t: t, away: make(map[*cluster.Node]bool), conns: make(map[string]*grpc.ClientConn)}
+	t.Cleanup(func() {
+		for _, c := range s.conns {
+			c.Close()
+		}
+		require.NoError(t, o.Close())
+	})
+	s.awaitMembers(t)
+	return s
+}
+
+// bundles is a cluster of n supernodes.
+func bundles(t *testing.T, n int, alter func(i int, spec *cluster.Spec)) *site {
+	t.Helper()
+	address := cluster.Net(t)
+	specs := make([]cluster.Spec, n)
+	for i := range specs {
+		specs[i].IP = address(i + 1)
+		if alter != nil {
+			alter(i, &specs[i])
+		}
+	}
+	return newSite(t, cluster.RunBundles(t, binaries, cluster.RunEtcd(t, binaries, address(200)), specs), "127.0.0.1")
+}
+
+// services is a cluster of n processes of each kind.
+func services(t *testing.T, n int) *site {
+	t.Helper()
+	address := cluster.Net(t)
+	return newSite(t, cluster.RunServices(t, binaries, cluster.RunEtcd(t, binaries, address(200)), address, n, nil), "127.0.0.1")
+}
+
+// await polls until there is nothing to say against it.
+func await(t testing.TB, limit time.Duration, what string, check func() error) {
+	t.Helper()
+	timer, ticker := time.NewTimer(limit), time.NewTicker(pollEvery)
+	defer timer.Stop()
+	defer ticker.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-timer.C:
+			t.Fatalf("%s, after %s: %v", what, limit, err)
+		case <-ticker.C:
+		}
+	}
+}
+
+// atLeast waits.
+func atLeast(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	<-timer.C
+}
+
+// there gives the nodes of a role that run and can be asked.
+func (s *site) there(r cluster.Role) []*cluster.Node {
+	return slices.DeleteFunc(s.Running(r), func(n *cluster.Node) bool { return s.away[n] })
+}
+
+func (s *site) registry(endpoint string) (registryv1.RegistryServiceClient, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	conn := s.conns[endpoint]
+	if conn == nil {
+		var err error
+		if conn, err = grpc.NewClient("passthrough:///"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+			return nil, err
+		}
+		s.conns[endpoint] = conn
+	}
+	return registryv1.NewRegistryServiceClient(conn), nil
+}
+
+// ask asks one running registry after the other until one answers.
+func (s *site) ask(call func(context.Context, registryv1.RegistryServiceClient) error) error {
+	err := errors.New("no registry runs")
+	for _, n := range s.there(cluster.Registry) {
+		if err = s.askAt(n, call); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func (s *site) askAt(n *cluster.Node, call func(context.Context, registryv1.RegistryServiceClient) error) error {
+	client, err := s.registry(n.RPC)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), askLimit)
+	defer cancel()
+	if err := call(ctx, client); err != nil {
+		return fmt.Errorf("asking %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// record is what the store says of a task.
+func (s *site) record(id string) (*registryv1.TaskRecord, error) {
+	var rec *registryv1.TaskRecord
+	err := s.ask(func(ctx context.Context, c registryv1.RegistryServiceClient) error {
+		resp, err := c.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: id, Fresh: true})
+		rec = resp.GetRecord()
+		return err
+	})
+	return rec, err
+}
+
+// states are those of the CDNs that are members, as a registry sees them.
+func (s *site) states(n *cluster.Node) (map[string]registryv1.MemberState, error) {
+	states := make(map[string]registryv1.MemberState)
+	err := s.askAt(n, func(ctx context.Context, c registryv1.RegistryServiceClient) error {
+		resp, err := c.ListMembers(ctx, &registryv1.ListMembersRequest{Roles: []registryv1.Role{registryv1.Role_ROLE_CDN}})
+		for _, m := range resp.GetMembers() {
+			states[m.GetId()] = m.GetState()
+		}
+		return err
+	})
+	return states, err
+}
+
+// awaitState waits until every running registry knows a CDN in a state.
+func (s *site) awaitState(t testing.TB, cdn *cluster.Node, want registryv1.MemberState) {
+	t.Helper()
+	await(t, joinLimit, fmt.Sprintf("%s is to be %s", cdn.Name, want), func() error {
+		for _, r := range s.there(cluster.Registry) {
+			states, err := s.states(r)
+			if err != nil {
+				return err
+			}
+			if got := states[cdn.ID]; got != want {
+				return fmt.Errorf("%s says that it is %s", r.Name, got)
+			}
+		}
+		return nil
+	})
+}
+
+// awaitMembers waits until every registry knows all CDNs that run.
+func (s *site) awaitMembers(t testing.TB) {
+	t.Helper()
+	for _, cdn := range s.there(cluster.CDN) {
+		s.awaitState(t, cdn, registryv1.MemberState_MEMBER_STATE_READY)
+	}
+}
+
+// mark sets or takes away an operator's mark on a CDN: what is marked gets
+// nothing new.
+func (s *site) mark(t testing.TB, cdn *cluster.Node, drain bool) {
+	t.Helper()
+	require.NoError(t, s.setMark(cdn, drain))
+	want := registryv1.MemberState_MEMBER_STATE_READY
+	if drain {
+		want = registryv1.MemberState_MEMBER_STATE_DRAINING
+	}
+	s.awaitState(t, cdn, want)
+}
+
+func (s *site) setMark(cdn *cluster.Node, drain bool) error {
+	return s.ask(func(ctx context.Context, c registryv1.RegistryServiceClient) error {
+		_, err := c.DrainMember(ctx, &registryv1.DrainMemberRequest{Role: registryv1.Role_ROLE_CDN, Id: cdn.ID, Drain: drain})
+		return err
+	})
+}
+
+// comeBack starts nodes again that have ended, lets go on what is held, and
+// waits until all are known.
+func (s *site) comeBack(t testing.TB) {
+	t.Helper()
+	for _, n := range s.Nodes {
+		if !n.Running() {
+			n.Launch(s.t)
+			continue
+		}
+		require.NoError(t, n.Signal(syscall.SIGCONT))
+		delete(s.away, n)
+	}
+	for _, n := range s.Nodes {
+		n.Await(t)
+	}
+	s.awaitMembers(t)
+}

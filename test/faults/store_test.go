@@ -1,0 +1,71 @@
+package faults
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/supernode-ha/supernode/test/cluster"
+	"github.com/supernode-ha/supernode/test/origin"
+	"github.com/supernode-ha/supernode/test/swarm"
+)
+
+// etcd is killed in the midst of downloads, and new tasks begin meanwhile.
+// Nobody may notice, and when it is back every record is right.
+func TestEtcdAway(t *testing.T) {
+	t.Parallel()
+	s := bundles(t, 3, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), trialLimit)
+	defer cancel()
+	const third = 3
+	var known, fresh []file
+	var knownDone, freshDone []<-chan swarm.Tally
+	for range downloads / third {
+		f := s.newFile(sizeOfSmall, rateOfSmall)
+		known, knownDone = append(known, f), append(knownDone, begin(ctx, t, peersAt(t, third, f.url, s.there(cluster.Gateway), true)))
+	}
+	for _, f := range known {
+		require.NoError(t, s.source.Await(ctx, f.path, func(o origin.Stats) bool { return o.BytesSent >= f.Size/5 }))
+	}
+	s.Etcd.Kill()
+	killed := time.Now()
+	for range newTasks {
+		f := s.newFile(sizeOfSmall, 0)
+		fresh, freshDone = append(fresh, f), append(freshDone, begin(ctx, t, peersAt(t, 1, f.url, s.there(cluster.Gateway), true)))
+	}
+	for i, f := range fresh {
+		requireRight(t, f, <-freshDone[i])
+	}
+	t.Logf("%d new tasks took %s without a store", newTasks, time.Since(killed))
+	atLeast(storeAway - time.Since(killed))
+	s.Etcd.Launch(t)
+	back := time.Now()
+	for i, f := range known {
+		requireRight(t, f, <-knownDone[i])
+	}
+	for _, f := range append(known, fresh...) {
+		s.settleFile(t, f)
+		s.requireCached(ctx, t, f)
+		require.Equal(t, f.Size, s.sent(f), "every file comes from the source once")
+	}
+	outcome{
+		Fault: "etcd away, known and new tasks", At: 20, Peers: downloads + newTasks, Right: downloads + newTasks,
+		MB: float64(sizeOfSmall) / 1e6, Source: 1, Bound: 1, Copies: 2, Settled: seconds(time.Since(back)),
+	}.log(t)
+}
+
+// etcd comes back without its data: the cluster knows what was in it.
+func TestEtcdEmptied(t *testing.T) {
+	t.Parallel()
+	carryOut(t, bundles(t, 3, nil), plan{
+		name: "etcd emptied", at: 50, own: true, epochs: 1,
+		fault: func(tr *trial) {
+			tr.Etcd.Kill()
+			require.NoError(tr.t, os.RemoveAll(tr.Etcd.Dir))
+			tr.Etcd.Launch(tr.site.t)
+		},
+	})
+}

@@ -1,0 +1,90 @@
+package faults
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/supernode-ha/supernode/pkg/ring"
+	"github.com/supernode-ha/supernode/test/cluster"
+)
+
+// A whole supernode is killed: its gateway, scheduler, CDN and registry at
+// once. Clients know all three, as is recommended.
+func TestOneSupernodeKilled(t *testing.T) {
+	t.Parallel()
+	s := bundles(t, 3, nil)
+	carryOut(t, s, plan{
+		name: "supernode of owner and scheduler killed", at: 50, failures: -1, spare: inFlight(), epochs: 2,
+		fault: func(tr *trial) {
+			require.Equal(tr.t, tr.owner(), tr.scheduler())
+			tr.owner().Kill()
+		},
+		after: back,
+	}, plan{
+		name: "supernode of the owner killed", at: 60, slower: 3, failures: -1, spare: inFlight(), epochs: 1,
+		before: apart, claimed: together,
+		fault: func(tr *trial) {
+			require.NotEqual(tr.t, tr.owner(), tr.scheduler())
+			tr.owner().Kill()
+		},
+		after: back,
+	}, plan{
+		name: "supernode of the scheduler killed", at: 60, slower: 3, failures: -1, epochs: 1,
+		before: apart, claimed: together,
+		fault: func(tr *trial) {
+			require.NotContains(tr.t, append(tr.rec.GetReplicas(), tr.rec.GetOwner()), tr.scheduler().ID)
+			tr.scheduler().Kill()
+		},
+		after: back,
+	}, plan{
+		name: "supernode of the replica killed", at: 50, failures: -1,
+		fault: func(tr *trial) { tr.replica().Kill() },
+		after: back,
+	}, plan{
+		name: "supernode of neither killed", at: 50, failures: -1,
+		fault: func(tr *trial) {
+			i := slices.IndexFunc(tr.Nodes, func(n *cluster.Node) bool {
+				return n != tr.owner() && n != tr.scheduler() && n != tr.replica()
+			})
+			tr.Nodes[i].Kill()
+		},
+		after: back,
+	}, plan{
+		name: "supernode of owner and scheduler held", at: 50, failures: -1, spare: inFlight(), epochs: 2,
+		fault: func(tr *trial) { hold(tr, tr.owner()) },
+		after: letGo,
+	})
+}
+
+// schedulerToBe is where the task's scheduler will be: the first in rendezvous
+// order, as gateways ask it. The owner would be there too.
+func schedulerToBe(tr *trial) *cluster.Node {
+	var nodes []ring.Node
+	for _, n := range tr.there(cluster.Scheduler) {
+		nodes = append(nodes, ring.Node{ID: n.ID, Weight: 1})
+	}
+	id, _ := ring.First(tr.file.id, nodes)
+	return tr.Member(cluster.Scheduler, id)
+}
+
+// apart keeps the files from where the scheduler is, together allows them
+// there again.
+func apart(tr *trial) {
+	n := schedulerToBe(tr)
+	tr.t.Cleanup(func() { _ = tr.setMark(n, false) }) // the next trial begins without
+	tr.mark(tr.t, n, true)
+}
+
+func together(tr *trial) { tr.mark(tr.t, schedulerToBe(tr), false) }
+
+// replaced says whether the owner has been replaced yet.
+func replaced(tr *trial) error {
+	rec, err := tr.record(tr.file.id)
+	if err == nil && rec.GetOwner() == tr.rec.GetOwner() {
+		err = fmt.Errorf("the owner is still %s", rec.GetOwner())
+	}
+	return err
+}

@@ -1,0 +1,185 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	"github.com/supernode-ha/supernode/pkg/piece"
+	"github.com/supernode-ha/supernode/test/cluster"
+	"github.com/supernode-ha/supernode/test/origin"
+	"github.com/supernode-ha/supernode/test/swarm"
+)
+
+// plan is a trial: many peers download a file that nobody has, and something
+// happens when the source has sent a part of it.
+type plan struct {
+	name string
+	// at is that part, in percent.
+	at int
+	// slower makes the source slower by that factor.
+	slower int64
+	// spare is what may be fetched twice; see inFlight.
+	spare int64
+	// epochs is by how much the epoch may grow.
+	epochs int64
+	// own tells every peer of one gateway only, so that none can migrate.
+	own bool
+	// failures is how many pieces may fail; -1 is any number.
+	failures int
+	// before is done before anybody asks for the file, claimed when the task has
+	// an owner and a replica, fault at its moment, after when all peers have
+	// ended and the record has settled.
+	before, claimed, fault, after func(*trial)
+}
+
+// inFlight is what a lost owner takes with it at most: pieces that were being
+// cut, checked and written or that the replica had not copied yet, and what the
+// sockets between it and the source hold.
+func inFlight() int64 {
+	const pieces, sockets = 4, 4 << 20
+	return pieces*int64(piece.SizeFor(sizeOfFile)) + sockets
+}
+
+// trial is a plan that is carried out.
+type trial struct {
+	*site
+	plan
+	t   *testing.T
+	ctx context.Context
+
+	file    file
+	rec     *registryv1.TaskRecord // just before the fault
+	faulted time.Time
+	outcome outcome
+}
+
+// carryOut runs plans one after the other, each as a test.
+func carryOut(t *testing.T, s *site, plans ...plan) {
+	t.Helper()
+	for _, p := range plans {
+		t.Run(fmt.Sprintf("%s at %d", p.name, p.at), func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), trialLimit)
+			defer cancel()
+			tr := &trial{site: s, plan: p, t: t, ctx: ctx}
+			defer func() { tr.outcome.log(t) }()
+			tr.run()
+		})
+	}
+}
+
+func (tr *trial) run() {
+	tr.comeBack(tr.t) // a trial before may have failed
+	tr.file = tr.newFile(sizeOfFile, rateOfSource/max(tr.slower, 1))
+	tr.outcome = outcome{
+		Fault: tr.name, At: tr.at, Peers: peersOfTrial, MB: float64(tr.file.Size) / 1e6, Bound: ratio(tr.file.Size+tr.spare, tr.file.Size),
+	}
+	tr.do(tr.before)
+	tape := newTape(peersOfTrial)
+	configs := peersAt(tr.t, peersOfTrial, tr.file.url, tr.there(cluster.Gateway), tr.own)
+	for i := range configs {
+		configs[i].Observe = tape.of(i)
+	}
+	done := begin(tr.ctx, tr.t, configs)
+	tr.awaitRecord()
+	tr.do(tr.claimed)
+	part := tr.file.Size * int64(tr.at) / 100
+	require.NoError(tr.t, tr.source.Await(tr.ctx, tr.file.path, func(s origin.Stats) bool { return s.BytesSent >= part }))
+	tr.awaitRecord()
+	tr.faulted = time.Now()
+	tr.do(tr.fault)
+	tally := <-done // they end with their context
+	tr.note(tally, tape.after(tr.faulted))
+	requireRight(tr.t, tr.file, tally)
+	if tr.own {
+		require.Zero(tr.t, tally.Migrations)
+	}
+	if tr.failures >= 0 {
+		require.LessOrEqual(tr.t, tr.outcome.FailedPieces, tr.failures, "pieces that failed")
+	}
+	rec := tr.settle()
+	tr.outcome.Settled = seconds(time.Since(tr.faulted))
+	if tr.after != nil {
+		tr.after(tr)
+		require.Equal(tr.t, rec.GetEpoch(), tr.settle().GetEpoch(), "who comes back takes nothing")
+	}
+	tr.requireCached(tr.ctx, tr.t, tr.file)
+	tr.conclude()
+}
+
+func (tr *trial) do(step func(*trial)) {
+	if step != nil {
+		step(tr)
+	}
+}
+
+// awaitRecord waits until there is a record that names an owner and a replica.
+func (tr *trial) awaitRecord() {
+	tr.t.Helper()
+	await(tr.t, joinLimit, "the task is to have an owner and a replica", func() error {
+		rec, err := tr.record(tr.file.id)
+		if err == nil && len(rec.GetReplicas()) == 0 {
+			err = errors.New("there is no replica")
+		}
+		tr.rec = rec
+		return err
+	})
+}
+
+// owner, replica and scheduler are as they were at the fault.
+func (tr *trial) owner() *cluster.Node   { return tr.Member(cluster.CDN, tr.rec.GetOwner()) }
+func (tr *trial) replica() *cluster.Node { return tr.Member(cluster.CDN, tr.rec.GetReplicas()[0]) }
+func (tr *trial) scheduler() *cluster.Node {
+	return tr.Member(cluster.Scheduler, tr.rec.GetScheduler())
+}
+
+// settle waits until the record is right and gives it.
+func (tr *trial) settle() *registryv1.TaskRecord {
+	tr.t.Helper()
+	return tr.settleFile(tr.t, tr.file)
+}
+
+func (s *site) settleFile(t testing.TB, f file) *registryv1.TaskRecord {
+	t.Helper()
+	var rec *registryv1.TaskRecord
+	await(t, trialLimit, "the record is to settle", func() error {
+		var err error
+		if rec, err = s.settled(f.id, f.sum); err != nil {
+			err = fmt.Errorf("%w: %v", err, rec)
+		}
+		return err
+	})
+	return rec
+}
+
+// note keeps how the downloads went.
+func (tr *trial) note(tally swarm.Tally, lapse stall) {
+	o := &tr.outcome
+	o.Right = len(tally.Outcomes) - tally.Failures
+	o.First, o.Half, o.Last, o.Gap = seconds(lapse.first), seconds(lapse.half), seconds(lapse.last), seconds(lapse.gap)
+	o.End = seconds(time.Since(tr.faulted))
+	o.Migrations = tally.Migrations
+	for _, peer := range tally.Outcomes {
+		o.FailedPieces += peer.PieceFailures
+	}
+	o.Source = ratio(tr.sent(tr.file), tr.file.Size)
+}
+
+// conclude checks what the source had to send and how often the task changed
+// hands.
+func (tr *trial) conclude() {
+	tr.t.Helper()
+	rec, err := tr.record(tr.file.id)
+	require.NoError(tr.t, err)
+	o, stats := &tr.outcome, tr.source.Stats(tr.file.path)
+	o.Source, o.Epochs, o.Copies = ratio(stats.BytesSent, tr.file.Size), rec.GetEpoch()-tr.rec.GetEpoch(), 1+len(rec.GetReplicas())
+	require.LessOrEqual(tr.t, stats.BytesSent, tr.file.Size+tr.spare, "the source sent more than the file and what was in flight")
+	require.LessOrEqual(tr.t, o.Epochs, tr.epochs, "the task changed hands more often than it had to")
+	require.GreaterOrEqual(tr.t, o.Epochs, int64(0), "epochs grow")
+	require.Zero(tr.t, stats.Active, "nobody goes on fetching")
+}
