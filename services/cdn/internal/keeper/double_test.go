@@ -350,6 +350,17 @@ func start(t *testing.T, replaceDelay time.Duration, disk ...task.Inventory) *be
 	return b
 }
 
+// setMembers changes the list and waits until the keeper has heard of it.
+func (b *bench) setMembers(ids ...string) {
+	b.Helper()
+	b.script.setMembers(ids...)
+	b.until(func() bool {
+		crowd, err := b.keeper.Crowd(b.Context())
+		require.NoError(b.T, err)
+		return len(crowd) == len(ids) && !slices.ContainsFunc(ids, func(id string) bool { return !slices.Contains(crowd, id) })
+	})
+}
+
 func (b *bench) until(what func() bool) {
 	b.Helper()
 	require.Eventually(b.T, what, patience, time.Millisecond)

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	"github.com/supernode-ha/supernode/pkg/cluster"
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
@@ -77,6 +78,7 @@ func (h *handover) finish() {
 // leave begins to give away everything that is owned. The channel is closed
 // when nothing of that is left that somebody takes.
 func (d *desk) leave() <-chan struct{} {
+	d.meet(d.k.members.Members(cluster.CDN), time.Now()) // the last list may not have been heard of yet
 	d.leaving = true
 	done := make(chan struct{})
 	d.handover.done = done
