@@ -101,14 +101,16 @@ func (p *Pool) Close() error {
 	return err
 }
 
-// options are those of every connection between our processes. A peer that is
-// stopped without closing its sockets is found out by the keep-alive within
-// about 13 s (gRPC probes every 10 s at most), so calls need deadlines of their
-// own; one that comes back is tried again within 2 s.
+// options are those of every connection between our processes. A machine that
+// is out of reach is found out 2 s after something was sent to it: the time-out
+// of the keep-alive is that of TCP, too. A process that is stopped without
+// closing its sockets is found out within about 12 s only, since gRPC probes
+// every 10 s at most: calls need deadlines of their own, and whoever cannot
+// wait has to ping. One that comes back is tried again within 2 s.
 func options() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 2 * time.Second}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: 2 * time.Second,

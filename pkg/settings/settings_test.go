@@ -147,6 +147,18 @@ func TestCheckRefusesWhatCannotWork(t *testing.T) {
 	require.Zero(t, s.FetchRate())
 }
 
+// TestFileThatIsDelivered has no key that nothing reads, and says what the
+// defaults are.
+func TestFileThatIsDelivered(t *testing.T) {
+	s, unused, err := load(t, filepath.Join("..", "..", "deploy", "supernode.yml"))
+	require.NoError(t, err)
+	require.Empty(t, unused)
+	require.NoError(t, s.Check())
+	defaults, _, err := load(t, write(t, ""))
+	require.NoError(t, err)
+	require.Equal(t, defaults, s)
+}
+
 func TestWhatAMemberIsToOthers(t *testing.T) {
 	s, _, err := load(t, write(t, ""))
 	require.NoError(t, err)
