@@ -21,7 +21,7 @@ DATE     ?= $(shell git log -1 --format=%cI 2>/dev/null || true)
 BUILD    := github.com/supernode-ha/supernode/pkg/buildinfo
 LDFLAGS  := -X $(BUILD).version=$(VERSION) -X $(BUILD).revision=$(REVISION) -X $(BUILD).buildDate=$(DATE)
 
-.PHONY: help build run test bench fuzz lint fmt proto proto-check modules clean
+.PHONY: help build run test faults bench fuzz lint fmt proto proto-check modules clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ run: build ## Run a supernode for a local try: dfget --node 127.0.0.1:8002 --ip 
 
 test: ## Run all tests, with the race detector
 	go test -race -timeout 11m work
+
+faults: ## Kill, hold, cut off and fill up everything in a large cluster, with figures; takes most of an hour
+	go test -race -timeout 60m -tags faults -v ./test/faults
 
 bench: build ## Measure downloads of 300 KB, 9 MB and 200 MB on loopback
 	go test -run '^$$' -bench . -benchtime 5x -timeout 30m ./test/bench
