@@ -142,6 +142,7 @@ func TestChangedTaskIsTheClientsToHearOf(t *testing.T) {
 	s.pull = pullAlways(rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "the task begins anew"))
 	require.Equal(t, http.StatusNotFound, w.get(strings.ReplaceAll(pullA, taskA, task)).status)
 	require.Len(t, registrationsAt(s), 2)
+	require.Len(t, s.calls(), 3, "the pull is not repeated")
 }
 
 // TestReplayThatFails is repaired later, or ends the download.
