@@ -15,6 +15,7 @@ type job struct {
 	refused     bool // no other CDN took it from this one
 	tries       int  // calls of late
 	last        time.Time
+	notBefore   time.Time // when what it waits for is to be looked at again
 	due         time.Time // when to look again; the agenda's entries with other times are void
 }
 

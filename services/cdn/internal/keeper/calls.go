@@ -28,12 +28,17 @@ type call struct {
 	id     task.ID
 	epoch  int64
 	stream uint64 // the stream that was heard when it was made
+	// look is where a copy must be like own before a task is moved, empty if
+	// that does not matter.
+	look string
+	own  task.Inventory
 }
 
 // answer is what came of a call.
 type answer struct {
 	record *record // nil when there is none
 	err    error
+	later  bool // it was not asked for yet
 }
 
 // over says that nothing is left to be done about a loss or a stale record.
@@ -47,6 +52,9 @@ func (a answer) refused() bool {
 func (k *Keeper) call(ctx context.Context, c call) answer {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	if c.look != "" && !k.has(ctx, c.look, c.own) {
+		return answer{later: true}
+	}
 	rec, err := k.callRegistry(ctx, c)
 	k.metrics.count(c.what.String(), err)
 	if err != nil || rec == nil {

@@ -47,6 +47,11 @@ type desk struct {
 	announceAt time.Time // zero for never
 	leaving    bool
 	handover   *handover
+	// held is what was on disk when this instance began to give away what it
+	// owns, nil while it does not; listing says that it is being found out.
+	held    map[task.ID]task.Inventory
+	listing bool
+	hurry   bool // there is no time to wait for others' copies
 }
 
 // meet takes a new list of members.
@@ -66,6 +71,9 @@ func (d *desk) meet(list []cluster.Member, now time.Time) {
 			}
 		}
 	}
+	if d.moving() != wasMoving {
+		d.list()
+	}
 	if ch.more || d.moving() != wasMoving {
 		d.welcome(now)
 	}
@@ -78,8 +86,8 @@ func (d *desk) meet(list []cluster.Member, now time.Time) {
 // welcome looks for what somebody who takes tasks could be given.
 func (d *desk) welcome(now time.Time) {
 	for id, e := range d.book.entries {
-		if j := d.jobs[id]; j != nil {
-			j.refused = false
+		if j := d.jobs[id]; j != nil && j.refused {
+			j.refused, j.tries = false, 0
 		}
 		if d.lacks(e) || e.owner == d.k.id && d.moving() {
 			d.check(id, now)
@@ -113,7 +121,7 @@ func (d *desk) check(id task.ID, now time.Time) {
 		j = new(job)
 		d.jobs[id] = j
 	}
-	if soonest := d.soonest(j, now); soonest.After(at) {
+	if soonest := later(d.soonest(j, now), j.notBefore); soonest.After(at) {
 		at = soonest
 	}
 	switch {
@@ -150,6 +158,13 @@ func (d *desk) soonest(j *job, now time.Time) time.Time {
 		return now
 	}
 	return j.last.Add(backOff(d.k.options.RetryDelay, j.tries))
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // backOff doubles from first on.
@@ -211,6 +226,9 @@ func (d *desk) begin(id task.ID, now time.Time) {
 	c := call{what: what, id: id, stream: d.stream}
 	if e := d.book.entries[id]; e != nil {
 		c.epoch = e.epoch
+		if what == move && d.cares(e) {
+			c.own, c.look = d.held[id], d.crowd.members[d.successor(e)].Endpoint
+		}
 	}
 	d.calls.Go(func() {
 		answer := d.k.call(d.ctx, c)
@@ -228,6 +246,9 @@ func (d *desk) end(c call, a answer) {
 	}
 	j.busy = false
 	log := d.k.log.With(zap.String("task_id", string(c.id)), zap.Stringer("call", c.what), zap.Int64("epoch", c.epoch))
+	if a.later {
+		j.tries, j.notBefore = 0, now.Add(lookEvery)
+	}
 	if a.err != nil {
 		log.Debug("the registry did not do it", zap.Error(a.err))
 	}

@@ -300,17 +300,21 @@ type peers struct {
 	cdnv1.UnimplementedCdnServiceServer
 	mu    sync.Mutex
 	whole map[string]bool // by name; guarded by mu
-	asked int             // guarded by mu
 }
 
 func (p *peers) Stat(_ context.Context, r *cdnv1.StatRequest) (*cdnv1.StatResponse, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.asked++
 	if !p.whole[nameOf(r.GetTaskId())] {
 		return nil, status.Error(codes.NotFound, "nothing of it is here")
 	}
 	return &cdnv1.StatResponse{PieceCount: 1, Result: &cdnv1.SeedResult{PieceCount: 1}}, nil
+}
+
+func (p *peers) have(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.whole[name] = true
 }
 
 func start(t *testing.T, replaceDelay time.Duration, disk ...task.Inventory) *bench {

@@ -54,7 +54,7 @@ func (d *desk) plan(id task.ID, now time.Time) (action, time.Time) {
 // planFirst is plan for the first member that the record names.
 func (d *desk) planFirst(e *entry, now time.Time) (action, time.Time) {
 	if e.owner == d.k.id && d.moving() && d.othersTake() {
-		return move, now
+		return d.planMove(e), now
 	}
 	if e.owner != d.k.id {
 		// It is no member, because this instance is the first that is.
@@ -65,6 +65,36 @@ func (d *desk) planFirst(e *entry, now time.Time) (action, time.Time) {
 		return repair, gone.at.Add(d.k.options.ReplaceDelay)
 	}
 	return d.planReplicas(e, now)
+}
+
+// mostRepairs is how often a copy is asked for before a task is given to
+// somebody who has none.
+const mostRepairs = 4
+
+// planMove sees to it that somebody has a copy of what is whole here before the
+// task is given away: a new owner fetches nothing before it is asked for the
+// task, and this instance may be gone by then.
+func (d *desk) planMove(e *entry) action {
+	switch {
+	case d.held == nil:
+		return none // until it is known what is here
+	case d.cares(e) && d.successor(e) == "" && d.jobFor(e.id).tries < mostRepairs:
+		return repair
+	}
+	return move
+}
+
+// cares says that the task is to be whole elsewhere before it is given away.
+func (d *desk) cares(e *entry) bool { return !d.hurry && d.held[e.id].Whole }
+
+// successor is the first replica that takes tasks.
+func (d *desk) successor(e *entry) string {
+	for _, cdn := range e.replicas {
+		if d.crowd.takes(cdn) {
+			return cdn
+		}
+	}
+	return ""
 }
 
 // planReplicas asks for repair when there are fewer copies than there should

@@ -151,17 +151,37 @@ func TestHandoverMovesWhatIsOwnedAndWaitsForCopies(t *testing.T) {
 	b.answer("move@1 kept", noCDN)
 	ended := make(chan error, 1)
 	go func() { ended <- b.keeper.Handover(t.Context()) }()
-	asked := func() int { b.peers.mu.Lock(); defer b.peers.mu.Unlock(); return b.peers.asked }
-	b.until(func() bool { return asked() > 4 })
-	b.untilHas("a@2:x[x] b@6:y[y] empty@2:x[x] kept@1:self[x] replica@1:x[x] ")
-	require.Empty(t, ended, "nobody has what is given away")
-	b.peers.mu.Lock()
-	b.peers.whole["a"], b.peers.whole["b"] = true, true
-	b.peers.mu.Unlock()
+	// What is not whole here is given away at once, the rest when it is whole there.
+	b.untilHas("a@1:self[x] b@5:self[y] empty@2:x[x] kept@1:self[x] replica@1:x[x] ")
+	b.peers.have("b")
+	b.untilHas("a@1:self[x] b@6:y[y] empty@2:x[x] kept@1:self[x] replica@1:x[x] ")
+	b.peers.have("kept")
+	b.until(func() bool { return b.count("move@1 kept") > 0 })
+	require.Empty(t, ended, "nobody has what is owned here")
+	b.peers.have("a")
 	require.NoError(t, <-ended)
+	require.Equal(t, "a@2:x[x] b@6:y[y] empty@2:x[x] kept@1:self[x] replica@1:x[x] ", b.has())
 	for _, call := range b.allCalls() {
 		require.NotContains(t, call, "replica")
+		require.NotContains(t, call, "repair")
 	}
+}
+
+func TestWholeCopyIsMadeBeforeTheOnlyOneLeaves(t *testing.T) {
+	t.Parallel()
+	b := start(t, never, copyOf("a"))
+	b.setMembers(self, "x")
+	b.answer("repair a", gives(later(rec("a", 1, self, "x"), 1)))
+	b.answer("move@1 a", gives(rec("a", 2, "x", self)))
+	b.tell(t, &told{Records: []*record{rec("a", 1, self)}, Replicas: 1, Complete: true})
+	b.untilHas("a@1:self[] ")
+	ended := make(chan error, 1)
+	go func() { ended <- b.keeper.Handover(t.Context()) }()
+	b.untilHas("a@1:self[x] ")
+	require.Equal(t, []string{"repair a"}, b.allCalls())
+	b.peers.have("a")
+	require.NoError(t, <-ended)
+	require.Equal(t, []string{"repair a", "move@1 a"}, b.allCalls())
 }
 
 func TestHandoverEndsInTime(t *testing.T) {
@@ -171,12 +191,11 @@ func TestHandoverEndsInTime(t *testing.T) {
 	b.answer("move@1 a", gives(rec("a", 2, "x", self)))
 	b.tell(t, complete(rec("a", 1, self, "x")))
 	b.untilHas("a@1:self[x] ")
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- b.keeper.Handover(ctx) }()
-	b.untilHas("a@2:x[x] ")
-	cancel()
-	require.ErrorIs(t, <-ended, context.Canceled)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	// A copy that does not come in time keeps nobody from having an owner.
+	require.ErrorIs(t, b.keeper.Handover(ctx), context.DeadlineExceeded)
+	require.Equal(t, "a@2:x[x] ", b.has())
 }
 
 func TestLonelyInstanceHasNobodyToWaitFor(t *testing.T) {
