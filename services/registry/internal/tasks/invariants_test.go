@@ -1,0 +1,77 @@
+package tasks_test
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/supernode-ha/supernode/services/registry/internal/etcdstore"
+	"github.com/supernode-ha/supernode/services/registry/internal/record"
+)
+
+func cdnKey(id string) record.MemberKey { return record.MemberKey{Role: record.RoleCDN, ID: id} }
+
+// check holds one write against what must always be so.
+func (s *simStore) check(cur, next record.Task, w etcdstore.Swap, by *op) {
+	s.checkEpoch(cur, next, w.Kind)
+	s.checkCopies(cur, next, by)
+	if w.Kind == "facts" && (cur.Owner != by.cdn || cur.Epoch != by.epoch) {
+		s.violated("%s: %s of epoch %d writes facts over owner %s, epoch %d", next.ID, by.cdn, by.epoch, cur.Owner, cur.Epoch)
+	}
+	if by.cdn == "" && !next.SameHands(cur) && !s.isMember(record.MemberKey{Role: record.RoleScheduler, ID: by.scheduler}) {
+		s.violated("%s: claimed for scheduler %s, which is no member", next.ID, by.scheduler)
+	}
+}
+
+// checkEpoch: at most one owner an epoch, and epochs only grow, with the hands
+// and with nothing else.
+func (s *simStore) checkEpoch(cur, next record.Task, kind string) {
+	switch changed := cur.Owner != "" && !next.SameHands(cur); {
+	case next.Epoch < 1:
+		s.violated("%s: epoch %d", next.ID, next.Epoch)
+	case next.Epoch < cur.Epoch:
+		s.violated("%s: epoch falls from %d to %d", next.ID, cur.Epoch, next.Epoch)
+	case changed && next.Epoch == cur.Epoch:
+		s.violated("%s: hands change within epoch %d: %s", next.ID, cur.Epoch, kind)
+	case !changed && cur.Owner != "" && next.Epoch != cur.Epoch && kind != "restored" && kind != "announce":
+		s.violated("%s: epoch changes without hands: %s", next.ID, kind)
+	}
+	key := fmt.Sprint(next.ID, next.Epoch)
+	if had, ok := s.owners[key]; ok && !had.SameHands(next) {
+		s.violated("%s: epoch %d was of %s and %s, now of %s and %s", next.ID, next.Epoch, had.Owner, had.Scheduler, next.Owner, next.Scheduler)
+	}
+	s.owners[key] = next
+}
+
+// checkCopies: who has a copy and lives is dropped only when it resigns, and
+// only who lives gets one.
+func (s *simStore) checkCopies(cur, next record.Task, by *op) {
+	for _, id := range cur.Copies() {
+		if !next.Names(id) && s.isMember(cdnKey(id)) && by.resigns != id {
+			s.violated("%s: %s is a member with a copy and was dropped", next.ID, id)
+		}
+	}
+	if !s.isMember(cdnKey(next.Owner)) && next.Owner != cur.Owner {
+		s.violated("%s: new owner %s is no member", next.ID, next.Owner)
+	}
+	for _, id := range next.Replicas {
+		// What the store lost comes back with all copies that were remembered.
+		if !cur.Names(id) && cur.Owner != "" && !s.isMember(cdnKey(id)) {
+			s.violated("%s: new replica %s is no member", next.ID, id)
+		}
+	}
+	copies := slices.Sorted(slices.Values(next.Copies()))
+	if len(slices.Compact(copies)) != 1+len(next.Replicas) {
+		s.violated("%s: copies named twice: %s, %v", next.ID, next.Owner, next.Replicas)
+	}
+}
+
+// answered: an epoch that somebody remembers does not come back with other hands.
+func (s *simStore) answered(last *record.Task, got record.Task) {
+	if last == nil {
+		return
+	}
+	if got.Epoch < last.Epoch || got.Epoch == last.Epoch && last.Epoch > 0 && !got.SameHands(*last) {
+		s.violated("%s: answered epoch %d of %s and %s to one who remembers epoch %d of %s and %s",
+			got.ID, got.Epoch, got.Owner, got.Scheduler, last.Epoch, last.Owner, last.Scheduler)
+	}
+}
