@@ -24,6 +24,7 @@ import (
 
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/services/cdn/internal/copies"
 	"github.com/supernode-ha/supernode/services/cdn/internal/download"
 	"github.com/supernode-ha/supernode/services/cdn/internal/fetch"
 	"github.com/supernode-ha/supernode/services/cdn/internal/keeper"
@@ -40,6 +41,7 @@ type Service struct {
 	listener net.Listener
 	files    *store.Store
 	client   *source.Client
+	others   *copies.Client
 	reporter *report.Reporter
 	keeper   *keeper.Keeper
 	tasks    *table.Table
@@ -53,7 +55,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("configuring the cdn: %w", err)
 	}
 	log := deps.Logger.With(zap.String("cdn_id", cfg.ID))
-	files, err := store.Open(cfg.HomeDir)
+	files, err := store.Open(cfg.HomeDir, cfg.DiskTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("opening the cdn's home: %w", err)
 	}
@@ -72,10 +74,14 @@ func build(log *zap.Logger, cfg Config, deps Deps, files *store.Store) (*Service
 	records := keeper.New(cfg.ID, keeper.Options{ReplaceDelay: cfg.ReplaceDelay, RetryDelay: cfg.RetryDelay},
 		keeper.Deps{Logger: log, Registry: deps.Registry, Members: members, Dial: deps.Dial})
 	client := source.NewClient(source.Timeouts{Connect: cfg.ConnectTimeout, Idle: cfg.IdleTimeout})
-	fetcher := fetch.NewFetcher(log, files, client, fetch.Options{
+	others := copies.New(copies.Deps{
+		Member: func(id string) (cluster.Member, bool) { return members.Find(cluster.CDN, id) },
+		Dial:   deps.Dial, Timeout: cfg.CopyTimeout,
+	})
+	fetcher := fetch.NewFetcher(log, files, client, others, fetch.Options{
 		MaxBandwidth: cfg.MaxBandwidth, PoolSize: cfg.PoolSize,
 		FactsTimeout: cfg.FactsTimeout, RetryDelay: cfg.RetryDelay,
-		StillOwner: records.StillOwner,
+		PauseLimit: cfg.PauseLimit, StillOwner: records.StillOwner,
 	})
 	reporter := report.New(log, deps.Registry, cfg.ID, records.Stale)
 	tasks, err := table.New(table.Deps{
@@ -90,7 +96,7 @@ func build(log *zap.Logger, cfg Config, deps Deps, files *store.Store) (*Service
 		return nil, fmt.Errorf("registering the cdn's metrics: %w", err)
 	}
 	return &Service{
-		log: log, listener: deps.Download, files: files, client: client,
+		log: log, listener: deps.Download, files: files, client: client, others: others,
 		reporter: reporter, keeper: records, tasks: tasks, download: server,
 	}, nil
 }
@@ -126,7 +132,9 @@ func (s *Service) Run(ctx context.Context) error {
 	err := work.Wait()
 	stopReporting()
 	_ = reporter.Wait() // has no errors
+	s.tasks.Close()
 	s.client.Close()
+	s.others.Close()
 	err = errors.Join(err, s.files.Close())
 	s.log.Info("stopped")
 	return err

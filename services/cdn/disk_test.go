@@ -2,7 +2,6 @@ package cdn_test
 
 import (
 	"encoding/json"
-	"io/fs"
 	"maps"
 	"net/http"
 	"os"
@@ -308,10 +307,12 @@ func TestHomeIsNotShared(t *testing.T) {
 	again.mustSeed(t, idOf("again"), serveOrigin(t, bare(content)).source(), content)
 }
 
-func TestStopLeavesNothingHalfMade(t *testing.T) {
+// What was fetched before a stop is not fetched again, if the source can say
+// that it is still the same.
+func TestStopKeepsThePart(t *testing.T) {
 	n := start(t, cdn.Config{})
 	content := noise(9 << 20)
-	o := serveOrigin(t, newGate(t, content, 5<<20).ServeHTTP)
+	o := serveOrigin(t, named(newGate(t, content, 5<<20)))
 	id := idOf("stopped")
 	stream := n.begin(t, id, o.source())
 	for range 2 { // facts and a piece
@@ -322,12 +323,14 @@ func TestStopLeavesNothingHalfMade(t *testing.T) {
 	_, err := hear(stream)
 	require.Error(t, err)
 	require.Empty(t, rpcerr.ReasonOf(err), "it is not the task's fault")
-	requireNoFiles(t, n, id)
 	for _, u := range n.records.of(id) {
 		require.Equal(t, "RUNNING", lines([]*update{u}))
 	}
-	require.NoError(t, filepath.WalkDir(n.home, func(p string, d fs.DirEntry, err error) error {
-		require.False(t, err == nil && !d.IsDir(), p)
-		return err
-	}))
+	o.set(file(content, `"v1"`))
+	again := start(t, cdn.Config{HomeDir: n.home})
+	again.mustSeed(t, id, o.source(), content)
+	require.Len(t, o.seen(), 2)
+	require.Equal(t, "bytes=4194299-9437183", o.seen()[1].Header.Get("Range"))
+	require.Equal(t, `"v1"`, o.seen()[1].Header.Get("If-Range"))
+	require.NoFileExists(t, filepath.Join(n.home, "repo", "download", id[:3], id+".part"))
 }

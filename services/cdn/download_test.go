@@ -108,7 +108,7 @@ func (n *node) raw(t *testing.T, request string) int {
 }
 
 func TestStopFinishesTransfers(t *testing.T) {
-	n := start(t, cdn.Config{})
+	n := start(t, cdn.Config{DrainTimeout: patience})
 	content := noise(30 << 20) // more than the sockets hold
 	o := serveOrigin(t, bare(content))
 	id := idOf("transfer")

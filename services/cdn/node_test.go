@@ -89,6 +89,9 @@ func start(t testing.TB, cfg cdn.Config) *node {
 	if cfg.RetryDelay == 0 {
 		cfg.RetryDelay = time.Millisecond
 	}
+	if cfg.DrainTimeout == 0 {
+		cfg.DrainTimeout = 50 * time.Millisecond // else every stop lingers
+	}
 	n := &node{home: cfg.HomeDir, metrics: prometheus.NewRegistry(), records: new(records)}
 	registryConn, stopRegistry := serve(t, func(s grpc.ServiceRegistrar) { registryv1.RegisterRegistryServiceServer(s, n.records) })
 	listener := listen(t)

@@ -41,13 +41,15 @@ func TestRegistryIsTold(t *testing.T) {
 		require.Equal(t, modified.Format(http.TimeFormat), u.GetSource().GetLastModified())
 	}
 
-	// A higher epoch is remembered and told, a lower one is not.
-	for _, epoch := range []int64{9, 8} {
-		stream, err := n.Seed(t.Context(), &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: epoch})
-		require.NoError(t, err)
-		_, err = hear(stream)
-		require.NoError(t, err)
-	}
+	// A higher epoch is remembered and told, a lower one is refused.
+	stream, err = n.Seed(t.Context(), &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 9})
+	require.NoError(t, err)
+	_, err = hear(stream)
+	require.NoError(t, err)
+	stream, err = n.Seed(t.Context(), &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 8})
+	require.NoError(t, err)
+	_, err = hear(stream)
+	requireReason(t, err, rpcerr.StaleEpoch)
 	eventually(t, func() bool { return lines(n.records.of(id)) == "RUNNING SUCCESS SUCCESS" })
 	require.EqualValues(t, 9, n.records.of(id)[2].GetEpoch())
 

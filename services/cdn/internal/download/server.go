@@ -49,6 +49,7 @@ type Server struct {
 	tasks   Tasks
 	drain   time.Duration
 	metrics metrics
+	visits  visits
 }
 
 // New makes a Server; at its end, transfers may go on for drain.
@@ -59,8 +60,9 @@ func New(log *zap.Logger, tasks Tasks, drain time.Duration) *Server {
 // Collectors are the metrics, to be registered.
 func (s *Server) Collectors() []prometheus.Collector { return s.metrics.collectors() }
 
-// Serve serves the listener until ctx ends, then finishes what it is sending,
-// and closes the listener.
+// Serve serves the listener until ctx ends, then goes on for as long as peers
+// that do not know yet still ask, but not beyond the time it has for the drain,
+// finishes what it is sending, and closes the listener.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	peers, err := zap.NewStdLogAt(s.log, zap.DebugLevel) // those that vanish are no news
 	if err != nil {
@@ -82,6 +84,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drain)
 	defer cancel()
+	s.visits.linger(drain)
 	if err := server.Shutdown(drain); err != nil {
 		s.log.Warn("cutting off downloads that did not end in time", zap.Error(err))
 		_ = server.Close() // closed they are
@@ -94,6 +97,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.visits.note()
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		refuse(w, r, http.StatusMethodNotAllowed)
@@ -115,7 +119,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	// The file is opened before it is looked up what of it is here: it cannot
 	// then be a newer one that has holes where the old one had pieces.
-	file, err := t.Open()
+	reader, err := t.Open()
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			s.tasks.Lost(t)
@@ -125,8 +129,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusNotFound)
 		return
 	}
-	defer func() { _ = file.Close() }() // only read from
-	s.serve(w, r, t, file)
+	defer func() { _ = reader.Close() }() // only read from
+	s.serve(w, r, t, reader.File)
 }
 
 // serve sends the part of the file that was asked for.

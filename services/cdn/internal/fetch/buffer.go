@@ -1,19 +1,24 @@
 package fetch
 
 import (
+	"crypto/md5"
+	"encoding/hex"
 	"sync"
 	"sync/atomic"
 
 	"github.com/supernode-ha/supernode/pkg/piece"
+	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// buffer is one piece on its way from the source to the disk.
+// buffer is one piece on its way to the disk.
 type buffer struct {
 	num  int32
 	size int32  // of a full piece, wrapped
 	data []byte // the room for the piece, then the piece, wrapped
 	// users counts those who still read it.
 	users atomic.Int32
+	// lost is memory that a disk that hangs may still read or write.
+	lost atomic.Bool
 }
 
 // content is the room for content.
@@ -25,6 +30,12 @@ func (b *buffer) seal(num int32, length int) {
 	b.data = b.data[:length+piece.WrapLength]
 	piece.PutHead(b.data, length, b.size)
 	b.data[len(b.data)-1] = piece.Tail
+}
+
+// piece is what there is to tell of it.
+func (b *buffer) piece() task.Piece {
+	sum := md5.Sum(b.data)
+	return task.Piece{Num: b.num, MD5: hex.EncodeToString(sum[:]), Length: int32(len(b.data))}
 }
 
 // buffers keeps the memory of pieces for the next ones.
@@ -45,7 +56,7 @@ func (b *buffers) get(size int32, room int64) *buffer {
 }
 
 func (b *buffers) put(used *buffer) {
-	if cap(used.data) >= piece.DefaultSize {
+	if cap(used.data) >= piece.DefaultSize && !used.lost.Load() {
 		b.pool.Put(used)
 	}
 }

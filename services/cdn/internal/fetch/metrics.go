@@ -5,6 +5,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	fetches *prometheus.CounterVec
 	bytes   prometheus.Counter
+	copied  prometheus.Counter
 }
 
 func newMetrics() metrics {
@@ -17,9 +18,13 @@ func newMetrics() metrics {
 			Name: "supernode_cdn_fetched_bytes_total",
 			Help: "Bytes of content read from sources.",
 		}),
+		copied: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "supernode_cdn_copied_bytes_total",
+			Help: "Bytes of wrapped pieces taken from other CDNs.",
+		}),
 	}
 }
 
 func (m metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.fetches, m.bytes}
+	return []prometheus.Collector{m.fetches, m.bytes, m.copied}
 }

@@ -1,6 +1,8 @@
 package rpc
 
 import (
+	"google.golang.org/grpc"
+
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
@@ -13,16 +15,49 @@ func result(r task.Result) *cdnv1.SeedResult {
 	return &cdnv1.SeedResult{Md5: r.MD5, Length: r.Length, PieceCount: r.PieceCount}
 }
 
-func factsEvent(f task.Facts) *cdnv1.SeedResponse {
-	return &cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Facts{Facts: facts(f)}}
+func expected(f *cdnv1.SourceFacts) *task.Facts {
+	if f.GetPieceSize() == 0 {
+		return nil
+	}
+	return &task.Facts{
+		Length: f.GetLength(), PieceSize: f.GetPieceSize(), ETag: f.GetEtag(), LastModified: f.GetLastModified(),
+	}
 }
 
-func pieceEvent(p task.Piece) *cdnv1.SeedResponse {
-	return &cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Piece{
-		Piece: &cdnv1.Piece{Num: p.Num, Md5: p.MD5, Length: p.Length},
-	}}
+func pieceOf(p task.Piece) *cdnv1.Piece {
+	return &cdnv1.Piece{Num: p.Num, Md5: p.MD5, Length: p.Length}
 }
 
-func resultEvent(r task.Result) *cdnv1.SeedResponse {
-	return &cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Result{Result: result(r)}}
+// seeding tells events on a Seed stream.
+type seeding struct {
+	stream grpc.ServerStreamingServer[cdnv1.SeedResponse]
+}
+
+func (s seeding) facts(f task.Facts) error {
+	return s.stream.Send(&cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Facts{Facts: facts(f)}})
+}
+
+func (s seeding) piece(p task.Piece) error {
+	return s.stream.Send(&cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Piece{Piece: pieceOf(p)}})
+}
+
+func (s seeding) result(r task.Result) error {
+	return s.stream.Send(&cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Result{Result: result(r)}})
+}
+
+// following tells events on a Follow stream.
+type following struct {
+	stream grpc.ServerStreamingServer[cdnv1.FollowResponse]
+}
+
+func (s following) facts(f task.Facts) error {
+	return s.stream.Send(&cdnv1.FollowResponse{Event: &cdnv1.FollowResponse_Facts{Facts: facts(f)}})
+}
+
+func (s following) piece(p task.Piece) error {
+	return s.stream.Send(&cdnv1.FollowResponse{Event: &cdnv1.FollowResponse_Piece{Piece: pieceOf(p)}})
+}
+
+func (s following) result(r task.Result) error {
+	return s.stream.Send(&cdnv1.FollowResponse{Event: &cdnv1.FollowResponse_Result{Result: result(r)}})
 }

@@ -10,6 +10,7 @@ import (
 
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/cdn/internal/fetch"
 	"github.com/supernode-ha/supernode/services/cdn/internal/source"
 	"github.com/supernode-ha/supernode/services/cdn/internal/table"
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
@@ -33,46 +34,38 @@ func (s *Server) Seed(req *cdnv1.SeedRequest, stream grpc.ServerStreamingServer[
 }
 
 func (s *Server) seed(req *cdnv1.SeedRequest, stream grpc.ServerStreamingServer[cdnv1.SeedResponse]) error {
-	id, spec, err := parseSeed(req)
+	job, err := parseSeed(req)
 	if err != nil {
 		return err
 	}
-	t, err := s.tasks.Seed(stream.Context(), id, spec, req.GetEpoch())
+	t, term, err := s.tasks.Seed(stream.Context(), job)
 	if err != nil {
 		return err
 	}
-	return listen(stream, t)
+	return listener{task: t, to: seeding{stream}, term: &term, stay: req.GetStay()}.listen(stream.Context())
 }
 
-// listen tells everything that happens to the task, in its order, to its end.
-func listen(stream grpc.ServerStreamingServer[cdnv1.SeedResponse], t *table.Task) error {
-	told, seen := false, 0
-	for {
-		view := t.View(seen)
-		if view.Facts != nil && !told {
-			told = true
-			if err := stream.Send(factsEvent(*view.Facts)); err != nil {
-				return err
-			}
-		}
-		for _, p := range view.Pieces {
-			if err := stream.Send(pieceEvent(p)); err != nil {
-				return err
-			}
-		}
-		seen += len(view.Pieces)
-		switch {
-		case view.Err != nil:
-			return view.Err
-		case view.Result != nil:
-			return stream.Send(resultEvent(*view.Result))
-		}
-		select {
-		case <-view.Changed:
-		case <-stream.Context().Done():
-			return context.Cause(stream.Context())
-		}
+// Follow tells what is here of the task and what comes.
+func (s *Server) Follow(req *cdnv1.FollowRequest, stream grpc.ServerStreamingServer[cdnv1.FollowResponse]) error {
+	if err := s.follow(req, stream); err != nil {
+		return rpcerr.Status(err).Err()
 	}
+	return nil
+}
+
+func (s *Server) follow(req *cdnv1.FollowRequest, stream grpc.ServerStreamingServer[cdnv1.FollowResponse]) error {
+	id, err := parseID(req.GetTaskId())
+	if err != nil {
+		return err
+	}
+	t, err := s.tasks.Follow(stream.Context(), id)
+	if err != nil {
+		return err
+	}
+	if t == nil {
+		return notHere()
+	}
+	return listener{task: t, to: following{stream}, stay: req.GetStay()}.listen(stream.Context())
 }
 
 // Stat tells what of a task is here.
@@ -123,13 +116,13 @@ func parseID(s string) (task.ID, error) {
 	return id, nil
 }
 
-func parseSeed(req *cdnv1.SeedRequest) (task.ID, *source.Spec, error) {
+func parseSeed(req *cdnv1.SeedRequest) (fetch.Job, error) {
 	id, err := parseID(req.GetTaskId())
 	if err != nil {
-		return "", nil, err
+		return fetch.Job{}, err
 	}
 	if req.GetEpoch() < 0 {
-		return "", nil, rpcerr.Invalid("the epoch is negative")
+		return fetch.Job{}, rpcerr.Invalid("the epoch is negative")
 	}
 	from := req.GetSource()
 	spec, err := source.Parse(source.Raw{
@@ -137,7 +130,11 @@ func parseSeed(req *cdnv1.SeedRequest) (task.ID, *source.Spec, error) {
 		Insecure: from.GetInsecure(), RootCAs: from.GetRootCas(),
 	})
 	if err != nil {
-		return "", nil, rpcerr.Invalid("%v", err)
+		return fetch.Job{}, rpcerr.Invalid("%v", err)
 	}
-	return id, spec, nil
+	version := expected(req.GetExpected())
+	if version != nil && !version.Possible() {
+		return fetch.Job{}, rpcerr.Invalid("the expected version of %d bytes in pieces of %d is none", version.Length, version.PieceSize)
+	}
+	return fetch.Job{ID: id, Spec: spec, Epoch: req.GetEpoch(), Expected: version, Copies: req.GetCopies()}, nil
 }

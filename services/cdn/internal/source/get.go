@@ -69,14 +69,8 @@ func (s *Session) check(res *Response, conditional bool) error {
 		return nil
 	case status == http.StatusOK:
 		return Broken("the source does not give the range that was asked for")
-	case status >= 200 && status < 300:
-		return Broken("the source answered %d", status)
-	case status == http.StatusUnauthorized || status == http.StatusProxyAuthRequired:
-		return &statusError{status, rpcerr.New(codes.Unauthenticated, rpcerr.SourceAuthRequired, "the source answered %d", status)}
-	case status == http.StatusNotFound || status == http.StatusGone:
-		return &statusError{status, rpcerr.New(codes.NotFound, rpcerr.SourceNotFound, "the source answered %d", status)}
 	default:
-		return &statusError{status, rpcerr.New(codes.Unavailable, rpcerr.SourceUnreachable, "the source answered %d", status)}
+		return s.refusal(status)
 	}
 }
 

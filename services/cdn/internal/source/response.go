@@ -26,6 +26,8 @@ type Response struct {
 	LastModified string
 	// NotModified is the answer that what the asker has is still right.
 	NotModified bool
+	// Partial is the answer to Range that gives no more than what was asked for.
+	Partial bool
 
 	status   int
 	ranged   bool // the source has shown, or said, that it understands ranges
@@ -116,16 +118,11 @@ func (r *Response) Close() {
 
 // validator is what If-Range can name this version by, or empty.
 func (r *Response) validator() string {
-	if r.ETag != "" && !strings.HasPrefix(r.ETag, "W/") {
-		return r.ETag
-	}
-	// What changed within the second of its date may do so again unnoticed.
-	date, err := http.ParseTime(r.LastModified)
-	if err != nil || r.received.Sub(date) < time.Second {
-		return ""
-	}
-	return r.LastModified
+	return strongName(r.ETag, r.LastModified, r.received)
 }
+
+// Received is when the source gave its answer, by its own clock.
+func (r *Response) Received() time.Time { return r.received }
 
 // received is when the source gave its answer.
 func received(header http.Header) time.Time {

@@ -33,7 +33,7 @@ func (s *Saved) Facts() task.Facts {
 // Load looks for a whole copy of a task. ErrAbsent means that there is none,
 // any other error that there is one which must not be used.
 func (s *Store) Load(id task.ID) (*Saved, error) {
-	saved, err := s.load(id)
+	saved, err := run(s.disk, "loading a task", func() (*Saved, error) { return s.load(id) })
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrAbsent
 	}
@@ -47,7 +47,7 @@ func (s *Store) Load(id task.ID) (*Saved, error) {
 func (s *Store) Touch(id task.ID, meta Meta, now int64) error {
 	meta.Interval = max(0, now-meta.AccessTime)
 	meta.AccessTime = now
-	return writeMeta(s.path(id), meta)
+	return diskError("writing .meta", s.disk.do("writing .meta", func() error { return writeMeta(s.path(id), meta) }))
 }
 
 func (s *Store) load(id task.ID) (*Saved, error) {
@@ -77,7 +77,7 @@ func (s *Store) load(id task.ID) (*Saved, error) {
 	if err := checkLengths(meta, pieces); err != nil {
 		return nil, err
 	}
-	content, err := openSealed(path, meta, pieces)
+	content, err := s.openSealed(path, meta, pieces)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +117,7 @@ const mostProbed = 256
 // and head and tail of its pieces, or of some all over it if there are many.
 // What was never written, because the power went, mostly shows there; for what
 // does not, peers check the MD5 of every piece.
-func openSealed(path string, meta Meta, pieces []task.Piece) (*Content, error) {
+func (s *Store) openSealed(path string, meta Meta, pieces []task.Piece) (*Content, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -147,5 +147,10 @@ func openSealed(path string, meta Meta, pieces []task.Piece) (*Content, error) {
 			return nil, fmt.Errorf("%w: piece %d is not wrapped", errInconsistent, p.Num)
 		}
 	}
-	return &Content{path: path, info: info}, nil
+	return &Content{disk: s.disk, path: path, info: info, version: Version{
+		URL: meta.URL, Facts: task.Facts{
+			Length: meta.FileLength - int64(len(pieces))*piece.WrapLength, PieceSize: meta.PieceSize,
+			ETag: meta.ETag, LastModified: meta.LastModifiedHeader(),
+		},
+	}}, nil
 }

@@ -6,8 +6,10 @@
 // A task has three files in <home>/repo/download/<first 3 of id>/: <id> is the
 // wrapped pieces, piece n at n times the piece size; <id>.md5 is a digest for
 // every piece, the MD5 of the content and a checksum over both; <id>.meta is
-// JSON. They are written in this order, and .meta says "finish" and "success":
-// without it the others are leftovers.
+// JSON. They are written in this order, and .meta says "finish" and "success".
+// While a task is not whole it has a journal beside its content, <id>.part: what
+// it is a part of, then a line for every piece. Without .meta and journal the
+// others are leftovers.
 package store
 
 import (
@@ -17,16 +19,15 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
-	"google.golang.org/grpc/codes"
-
-	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
 const (
 	metaSuffix = ".meta"
 	md5Suffix  = ".md5"
+	partSuffix = ".part"
 	// tempSuffix marks a file that has not got its name yet.
 	tempSuffix = ".tmp"
 
@@ -43,12 +44,14 @@ type Store struct {
 	root string
 	// lock is the open root, locked for as long as the Store is in use.
 	lock *os.File
+	disk *guard
 }
 
 // Open makes the cache directory under home, if it is not there, and makes
 // sure that it can be written and that no other process writes it: two of them
-// would take each other's half-made files for leftovers. The caller closes it.
-func Open(home string) (*Store, error) {
+// would take each other's half-made files for leftovers. A disk on which one
+// operation takes longer than patience counts as failed. The caller closes it.
+func Open(home string, patience time.Duration) (*Store, error) {
 	root := filepath.Join(home, "repo", "download")
 	if err := os.MkdirAll(root, dirMode); err != nil {
 		return nil, fmt.Errorf("making the cache directory: %w", err)
@@ -64,7 +67,7 @@ func Open(home string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{root: root, lock: held}
+	s := &Store{root: root, lock: held, disk: newGuard(patience)}
 	if err := s.sweep(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -73,7 +76,7 @@ func Open(home string) (*Store, error) {
 
 // Close lets another process use the directory.
 func (s *Store) Close() error {
-	if err := s.lock.Close(); err != nil {
+	if err := s.disk.release(s.lock); err != nil {
 		return fmt.Errorf("closing the cache directory: %w", err)
 	}
 	return nil
@@ -95,12 +98,18 @@ func lock(root string) (*os.File, error) {
 }
 
 // Remove deletes all files of a task. What is not there is no error; a reader
-// that has the content open keeps it.
+// that has the content open keeps it. Errors: DISK_FAILED.
 func (s *Store) Remove(id task.ID) error {
+	return diskError("removing a task", s.disk.do("removing a task", func() error { return s.remove(id) }))
+}
+
+func (s *Store) remove(id task.ID) error {
 	path := s.path(id)
 	var errs []error
-	// .meta goes first: without it the rest is no copy any more.
-	for _, suffix := range []string{metaSuffix, metaSuffix + tempSuffix, md5Suffix, md5Suffix + tempSuffix, ""} {
+	// .meta and journal go first: without them the rest is no copy any more.
+	for _, suffix := range []string{
+		metaSuffix, partSuffix, metaSuffix + tempSuffix, md5Suffix, md5Suffix + tempSuffix, "",
+	} {
 		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
@@ -124,14 +133,4 @@ func replace(path string, data []byte) error {
 		return err
 	}
 	return os.Rename(temp, path)
-}
-
-// diskError gives what went wrong on the disk its kind.
-func diskError(doing string, err error) error {
-	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
-		if errors.Is(err, full) {
-			return rpcerr.New(codes.ResourceExhausted, rpcerr.DiskFull, "%s: %v", doing, err)
-		}
-	}
-	return fmt.Errorf("%s: %w", doing, err)
 }

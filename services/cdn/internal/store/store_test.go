@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -27,22 +28,22 @@ func newID(t *testing.T) task.ID {
 func TestFullDiskHasItsReason(t *testing.T) {
 	file, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	require.NoError(t, err)
-	content := &Content{file: file}
-	require.Equal(t, rpcerr.DiskFull, rpcerr.ReasonOf(content.WriteAt([]byte("x"), 0)))
+	content := &Content{disk: newGuard(time.Minute), file: file}
+	require.Equal(t, rpcerr.DiskFull, rpcerr.ReasonOf(content.Write(task.Piece{}, []byte("x"))))
 	require.NoError(t, content.Close())
-	require.ErrorIs(t, content.WriteAt([]byte("x"), 0), os.ErrClosed)
+	require.ErrorIs(t, content.Write(task.Piece{}, []byte("x")), os.ErrClosed)
 }
 
 func TestContentNeverShowsAnotherVersion(t *testing.T) {
-	s, err := Open(t.TempDir())
+	s, err := Open(t.TempDir(), time.Minute)
 	require.NoError(t, err)
 	id := newID(t)
 	write := func(b byte) *Content {
-		c, err := s.Create(id)
+		c, err := s.Create(id, Version{Facts: task.Facts{Length: 1, PieceSize: piece.DefaultSize}})
 		require.NoError(t, err)
 		wrapped := make([]byte, piece.HeadLength, 6)
 		piece.PutHead(wrapped, 1, piece.DefaultSize)
-		require.NoError(t, c.WriteAt(append(wrapped, b, piece.Tail), 0))
+		require.NoError(t, c.Write(task.Piece{MD5: sum, Length: 6}, append(wrapped, b, piece.Tail)))
 		return c
 	}
 	seal := func(c *Content) {
@@ -65,7 +66,7 @@ func TestContentNeverShowsAnotherVersion(t *testing.T) {
 		require.ErrorIs(t, err, os.ErrNotExist)
 	}
 	var got [6]byte
-	_, err = reader.ReadAt(got[:], 0)
+	_, err = reader.File.ReadAt(got[:], 0)
 	require.NoError(t, err)
 	require.EqualValues(t, 'a', got[4], "who had it open goes on with it")
 	require.NoError(t, reader.Close())
@@ -79,7 +80,7 @@ func TestContentNeverShowsAnotherVersion(t *testing.T) {
 func TestHomeThatCannotBeWritten(t *testing.T) {
 	home := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(home, nil, 0o600))
-	_, err := Open(home)
+	_, err := Open(home, time.Minute)
 	require.Error(t, err)
 }
 

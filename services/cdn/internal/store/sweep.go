@@ -9,10 +9,36 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// sweep removes what a process left half-made when it was killed: the files of
-// tasks that have no .meta. Nobody may ever ask for such a task again, and then
-// nothing else would give its room back. Files of other names are not ours.
+// sweep removes what a process left that was killed and that nobody can go on
+// with: the files of tasks that have neither .meta nor a journal that can be
+// read. Nobody may ever ask for such a task again, and then nothing else would
+// give its room back. Files of other names are not ours.
 func (s *Store) sweep() error {
+	return s.each(func(id task.ID, files suffixes) error {
+		switch {
+		case files[metaSuffix]:
+			if !files[partSuffix] {
+				return nil
+			}
+			return os.Remove(s.path(id) + partSuffix) // sealed, and then killed
+		case files[partSuffix] && files[""]:
+			data, err := os.ReadFile(s.path(id) + partSuffix)
+			if err != nil {
+				return fmt.Errorf("reading a journal: %w", err)
+			}
+			if _, _, err := decodeJournal(data); err == nil {
+				return nil
+			}
+		}
+		return s.remove(id)
+	})
+}
+
+// suffixes are the files that there are of a task.
+type suffixes map[string]bool
+
+// each calls do for every task of which there are files.
+func (s *Store) each(do func(task.ID, suffixes) error) error {
 	dirs, err := os.ReadDir(s.root)
 	if err != nil {
 		return fmt.Errorf("reading the cache directory: %w", err)
@@ -21,12 +47,12 @@ func (s *Store) sweep() error {
 		if !dir.IsDir() {
 			continue
 		}
-		files, err := os.ReadDir(filepath.Join(s.root, dir.Name()))
+		found, err := s.tasksIn(dir.Name())
 		if err != nil {
-			return fmt.Errorf("reading a directory of the cache: %w", err)
+			return err
 		}
-		for id := range halfMade(dir.Name(), files) {
-			if err := s.Remove(id); err != nil {
+		for id, files := range found {
+			if err := do(id, files); err != nil {
 				return err
 			}
 		}
@@ -34,24 +60,27 @@ func (s *Store) sweep() error {
 	return nil
 }
 
-// halfMade gives the tasks in a directory of the cache that have no .meta.
-func halfMade(dir string, files []os.DirEntry) map[task.ID]bool {
-	found, whole := make(map[task.ID]bool), make(map[task.ID]bool)
+// tasksIn gives what is in one directory of the cache.
+func (s *Store) tasksIn(dir string) (map[task.ID]suffixes, error) {
+	files, err := os.ReadDir(filepath.Join(s.root, dir))
+	if err != nil {
+		return nil, fmt.Errorf("reading a directory of the cache: %w", err)
+	}
+	found := make(map[task.ID]suffixes)
 	for _, file := range files {
-		name, suffix, _ := strings.Cut(file.Name(), ".")
-		id, err := task.ParseID(name)
-		if err != nil || name[:3] != dir || !file.Type().IsRegular() {
+		name := file.Name()
+		base, _, _ := strings.Cut(name, ".")
+		id, err := task.ParseID(base)
+		if err != nil || base[:3] != dir || !file.Type().IsRegular() {
 			continue
 		}
-		switch "." + suffix {
-		case metaSuffix:
-			whole[id] = true
-		case ".", md5Suffix, md5Suffix + tempSuffix, metaSuffix + tempSuffix:
-			found[id] = true
+		switch suffix := name[len(base):]; suffix {
+		case "", metaSuffix, partSuffix, md5Suffix, md5Suffix + tempSuffix, metaSuffix + tempSuffix:
+			if found[id] == nil {
+				found[id] = make(suffixes)
+			}
+			found[id][suffix] = true
 		}
 	}
-	for id := range whole {
-		delete(found, id)
-	}
-	return found
+	return found, nil
 }

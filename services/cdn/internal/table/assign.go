@@ -3,33 +3,99 @@ package table
 import (
 	"context"
 
+	"go.uber.org/zap"
+
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// Losses is told of copies that cannot be kept here, and must not wait.
-type Losses interface {
-	// Lost is told that the disk does not take the task.
-	Lost(id task.ID, err error)
+// Assign tells what the record of a task says of it. It does not wait. The
+// newest epoch wins: an older one is ignored. An owner fetches nothing before a
+// Seed brings the source; a replica copies until it is whole.
+func (tb *Table) Assign(id task.ID, s task.Standing) {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	if tb.stopped {
+		return
+	}
+	if old, known := tb.standings[id]; known && old.Epoch > s.Epoch {
+		return
+	}
+	if e := tb.entries[id]; e != nil {
+		if epoch, _, _, _ := e.task.stands(); epoch > s.Epoch {
+			return
+		}
+	}
+	tb.standings[id] = s
+	tb.assign(id, s)
 }
 
-// Assign tells what the record of a task says of it. It does not wait. The
-// newest epoch wins: an older one is ignored.
-func (tb *Table) Assign(id task.ID, s task.Standing) {
-	_, _ = id, s
+// assign does what a standing asks for. The caller holds mu.
+func (tb *Table) assign(id task.ID, s task.Standing) {
+	if tb.base == nil || tb.stopped {
+		return // Run does it, or it is too late
+	}
+	e := tb.entries[id]
+	if e != nil && (e.doomed || e.leaving) {
+		e.again = !s.Mine && !e.doomed
+		return
+	}
+	if s.Mine {
+		if e != nil && e.want.kind == copying {
+			tb.set(e, want{})
+		}
+		return
+	}
+	if e == nil {
+		e = tb.add(id)
+	}
+	_, owner, whole, _ := e.task.stands()
+	switch {
+	case owner:
+		tb.Logger.Info("another owns the task now", zap.String("task_id", string(id)),
+			zap.String("owner", s.Owner), zap.Int64("epoch", s.Epoch))
+		e.task.standDown(s.Epoch)
+		if !whole {
+			tb.set(e, want{kind: copying, from: s.Owner})
+		}
+	case whole:
+	case !e.busy || e.want.kind != copying || e.want.from != s.Owner:
+		tb.set(e, want{kind: copying, from: s.Owner})
+	}
 }
 
 // Release tells that no record names this instance for the task any more: a
 // copy under way stops, a whole one stays on disk and is served.
 func (tb *Table) Release(id task.ID) {
-	_ = id
-}
-
-// Discard removes what there is of a task, unless it is being fetched as owner.
-func (tb *Table) Discard(ctx context.Context, id task.ID) error {
-	return tb.Delete(ctx, id)
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	delete(tb.standings, id)
+	e := tb.entries[id]
+	if e == nil {
+		return
+	}
+	e.again = false
+	if e.want.kind == copying && !e.doomed && !e.leaving {
+		tb.set(e, want{})
+	}
 }
 
 // Inventory is all that is on disk, whole or not.
-func (tb *Table) Inventory(context.Context) ([]task.Inventory, error) {
-	return nil, nil
+func (tb *Table) Inventory(ctx context.Context) ([]task.Inventory, error) {
+	all, err := tb.Files.Inventory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	for i := range all {
+		item := &all[i]
+		if s, known := tb.standings[item.ID]; known {
+			item.Epoch = max(item.Epoch, s.Epoch)
+		}
+		if e := tb.entries[item.ID]; e != nil {
+			epoch, _, _, _ := e.task.stands()
+			item.Epoch = max(item.Epoch, epoch)
+		}
+	}
+	return all, nil
 }

@@ -1,11 +1,15 @@
 // Package table is the tasks that the CDN has in memory. It makes sure that a
-// task is fetched once however many ask, that a fetch ends when the task is
-// deleted or the service stops, and that a task that failed is forgotten. How
-// a task is fetched, and how listeners are told, is not known here.
+// task is worked on once however many ask, that the work is what the newest
+// epoch says, that it ends when the task is deleted or the service stops, and
+// that a task that failed is forgotten. How a task is fetched or copied, and
+// how listeners are told, is not known here.
 //
-// A task in the table is running until its fetch ends, then whole. It leaves
-// the table when the fetch fails or it is deleted: it is leaving while its
-// files are removed, and whoever asks for it in that time waits and begins anew.
+// A task in the table is being fetched as its owner, being copied as a replica,
+// being read from disk, or idle: whole, or a part that nobody makes more of.
+// A Seed or a newer epoch turns one into another; what is here already stays.
+// It leaves the table when the work fails or it is deleted: it is leaving while
+// its files are removed, and whoever asks for it in that time waits and begins
+// anew.
 package table
 
 import (
@@ -20,21 +24,31 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/cdn/internal/fetch"
 	"github.com/supernode-ha/supernode/services/cdn/internal/report"
-	"github.com/supernode-ha/supernode/services/cdn/internal/source"
 	"github.com/supernode-ha/supernode/services/cdn/internal/store"
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// Fetcher makes a task whole.
+// Fetcher makes tasks whole. Its methods block until that is so, or until it
+// failed, and tell sink on the way.
 type Fetcher interface {
-	// Fetch blocks until it is, or until it failed, and tells sink on the way.
-	Fetch(ctx context.Context, id task.ID, spec *source.Spec, sink fetch.Sink) error
+	// Fetch makes a task whole as its owner.
+	Fetch(ctx context.Context, job fetch.Job, sink fetch.Sink) error
+	// Copy makes a task whole from other CDNs.
+	Copy(ctx context.Context, job fetch.CopyJob, sink fetch.Sink) error
+	// Revive tells what is on disk of a task that is not whole.
+	Revive(ctx context.Context, id task.ID, sink fetch.Sink) error
 }
 
 // Reporter is told every change of a task's state and must not wait.
 type Reporter interface {
 	// Report takes note of a state.
 	Report(u report.Update)
+}
+
+// Losses is told of copies that cannot be kept here, and must not wait.
+type Losses interface {
+	// Lost is told that the disk does not take the task.
+	Lost(id task.ID, err error)
 }
 
 // Deps is what a table works with.
@@ -51,30 +65,19 @@ type Deps struct {
 	Losses Losses
 }
 
-// Table is the tasks in memory. Run must be running for tasks to be fetched.
+// Table is the tasks in memory. Run must be running for tasks to be worked on.
 type Table struct {
-	log      *zap.Logger
-	files    *store.Store
-	fetcher  Fetcher
-	reporter Reporter
-	losses   Losses
-	resting  *resting
-	gauge    prometheus.Gauge
-	started  chan struct{} // closed when Run has begun
+	Deps
+	resting *resting
+	gauge   prometheus.Gauge
+	started chan struct{} // closed when Run has begun
 
-	mu      sync.Mutex
-	entries map[task.ID]*entry // guarded by mu
-	base    context.Context    // of all fetches, set by Run; guarded by mu
-	stopped bool               // guarded by mu
-	fetches sync.WaitGroup     // added to under mu, unless stopped
-}
-
-// entry is a task's place in the table; guarded by Table.mu.
-type entry struct {
-	task    *Task
-	running bool // its fetch has not ended
-	doomed  bool // it is to leave when its fetch ends
-	leaving bool // its files are being removed
+	mu        sync.Mutex
+	entries   map[task.ID]*entry        // guarded by mu
+	standings map[task.ID]task.Standing // of the records that name this instance; guarded by mu
+	base      context.Context           // of all work, set by Run; guarded by mu
+	stopped   bool                      // guarded by mu
+	workers   sync.WaitGroup            // added to under mu, unless stopped
 }
 
 // New makes an empty table.
@@ -84,181 +87,55 @@ func New(deps Deps) (*Table, error) {
 		return nil, err
 	}
 	return &Table{
-		log: deps.Logger, files: deps.Files, fetcher: deps.Fetcher, reporter: deps.Reporter,
-		losses: deps.Losses, resting: resting,
+		Deps: deps, resting: resting,
 		gauge: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "supernode_cdn_tasks", Help: "Tasks in memory.",
 		}),
-		started: make(chan struct{}),
-		entries: make(map[task.ID]*entry),
+		started:   make(chan struct{}),
+		entries:   make(map[task.ID]*entry),
+		standings: make(map[task.ID]task.Standing),
 	}, nil
 }
 
 // Collectors are the metrics, to be registered.
 func (tb *Table) Collectors() []prometheus.Collector { return []prometheus.Collector{tb.gauge} }
 
-// Run lets tasks be fetched until ctx ends, then ends all fetches and waits
-// for them. It is called once.
+// Run lets tasks be worked on until ctx ends, then ends all work and everybody's
+// listening and waits for the work to end. What is here can be found on. It is
+// called once.
 func (tb *Table) Run(ctx context.Context) {
 	base, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	tb.mu.Lock()
 	tb.base = base
+	for id, s := range tb.standings { // told before the begin
+		tb.assign(id, s)
+	}
 	tb.mu.Unlock()
 	close(tb.started)
 	<-ctx.Done()
 	tb.mu.Lock()
 	tb.stopped = true
+	for _, e := range tb.entries {
+		if !e.busy && !e.leaving {
+			e.task.fail(errStopping(), false)
+		}
+	}
 	tb.mu.Unlock()
 	cancel(errStopping())
-	tb.fetches.Wait()
+	tb.workers.Wait()
 }
 
-// Seed gives the task, and begins to fetch it if it is not in memory. It
-// waits only for Run to begin, and for an earlier task of this id to be gone.
-func (tb *Table) Seed(ctx context.Context, id task.ID, spec *source.Spec, epoch int64) (*Task, error) {
-	select {
-	case <-tb.started:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	for {
-		t, leaving, err := tb.seed(id, spec, epoch)
-		if err != nil || !leaving {
-			return t, err
-		}
-		select {
-		case <-t.gone:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-}
-
-func (tb *Table) seed(id task.ID, spec *source.Spec, epoch int64) (t *Task, leaving bool, err error) {
+// Close lets the files go, after Run.
+func (tb *Table) Close() {
 	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	if tb.stopped {
-		return nil, false, errStopping()
+	var all []*Task
+	for _, e := range tb.entries {
+		all = append(all, e.task)
 	}
-	if e := tb.entries[id]; e != nil {
-		if e.doomed || e.leaving {
-			return e.task, true, nil
-		}
-		e.task.raise(epoch)
-		return e.task, false, nil
-	}
-	t = newTask(id, epoch, tb.reporter)
-	ctx, cancel := context.WithCancelCause(tb.base)
-	t.cancel = cancel
-	e := &entry{task: t, running: true}
-	tb.entries[id] = e
-	tb.gauge.Inc()
-	tb.fetches.Go(func() { tb.fetch(ctx, e, spec) })
-	return t, false, nil
-}
-
-// fetch runs the fetch of e to its end.
-func (tb *Table) fetch(ctx context.Context, e *entry, spec *source.Spec) {
-	t := e.task
-	err := tb.fetcher.Fetch(ctx, t.id, spec, t)
-	aborted := context.Cause(ctx)
-	t.cancel(nil)
-
-	tb.mu.Lock()
-	e.running = false
-	if err == nil && !e.doomed {
-		tb.mu.Unlock()
-		return
-	}
-	e.leaving = true
-	doomed := e.doomed
 	tb.mu.Unlock()
-	tb.resting.forget(t.id) // the fetch may have removed the copy on disk
-	switch {
-	case doomed:
-		if err := tb.remove(e); err != nil {
-			tb.log.Warn("removing the files of a deleted task", zap.String("task_id", string(t.id)), zap.Error(err))
-		}
-	case aborted != nil:
-		tb.leave(e, aborted, false) // whoever fetches it next reports how it went
-	default:
-		tb.logFailure(t, err)
-		tb.leave(e, err, true)
+	for _, t := range all {
+		tb.shut(t)
 	}
-}
-
-func (tb *Table) logFailure(t *Task, err error) {
-	log := tb.log.With(zap.String("task_id", string(t.id)), zap.Error(err))
-	switch rpcerr.ReasonOf(err) {
-	case rpcerr.SourceNotFound, rpcerr.SourceAuthRequired:
-		log.Info("the task cannot be fetched")
-	case rpcerr.SourceUnreachable, rpcerr.SourceBroken:
-		log.Warn("the task cannot be fetched")
-	default:
-		log.Error("the task cannot be fetched")
-	}
-}
-
-// leave takes a task whose fetch has ended out of the table and tells its
-// listeners why, in this order: who asks again finds nothing of it.
-func (tb *Table) leave(e *entry, why error, tellRegistry bool) {
-	tb.mu.Lock()
-	delete(tb.entries, e.task.id)
-	tb.gauge.Dec()
-	tb.mu.Unlock()
-	e.task.fail(why, tellRegistry)
-	close(e.task.gone)
-}
-
-// Delete ends the task's fetch, tells its listeners TASK_DELETED and removes
-// its files. An unknown task is no error.
-func (tb *Table) Delete(ctx context.Context, id task.ID) error {
-	for {
-		e, mine := tb.doom(id)
-		if mine {
-			return tb.remove(e)
-		}
-		select {
-		case <-e.task.gone:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		if e.doomed { // written before gone was closed
-			return nil
-		}
-		// It left because it failed, and may have left an older copy on disk.
-	}
-}
-
-// doom makes a task leave: at the end of its fetch if it has one, else it is
-// the caller's to remove. A task that is not in memory gets an entry, so that
-// nobody begins to fetch it before its files are gone.
-func (tb *Table) doom(id task.ID) (e *entry, mine bool) {
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	e = tb.entries[id]
-	switch {
-	case e == nil:
-		e = &entry{task: newTask(id, 0, tb.reporter)}
-		tb.entries[id] = e
-		tb.gauge.Inc()
-	case e.leaving:
-		return e, false
-	case e.running:
-		e.doomed = true
-		e.task.cancel(errDeleted())
-		return e, false
-	}
-	e.leaving = true
-	return e, true
-}
-
-// remove removes the files of a task that is leaving.
-func (tb *Table) remove(e *entry) error {
-	tb.resting.forget(e.task.id)
-	err := tb.files.Remove(e.task.id)
-	tb.leave(e, errDeleted(), false)
-	return err
 }
 
 // Find gives what can be served of a task: what has landed of one in memory,
@@ -304,15 +181,15 @@ func (tb *Table) Lost(t *Task) {
 	tb.resting.forget(t.id)
 	tb.mu.Lock()
 	e := tb.entries[t.id]
-	if e == nil || e.task != t || e.running || e.leaving {
+	if e == nil || e.task != t || e.busy || e.leaving {
 		tb.mu.Unlock()
 		return
 	}
 	e.leaving = true
 	tb.mu.Unlock()
-	tb.log.Error("the files of a task are gone", zap.String("task_id", string(t.id)))
+	tb.Logger.Error("the files of a task are gone", zap.String("task_id", string(t.id)))
 	if err := tb.remove(e); err != nil {
-		tb.log.Warn("removing what is left of a task", zap.String("task_id", string(t.id)), zap.Error(err))
+		tb.Logger.Warn("removing what is left of a task", zap.String("task_id", string(t.id)), zap.Error(err))
 	}
 }
 
@@ -320,5 +197,17 @@ func errDeleted() error {
 	return rpcerr.New(codes.Aborted, rpcerr.TaskDeleted, "the task was deleted")
 }
 
+func errReplaced() error {
+	return rpcerr.New(codes.Aborted, rpcerr.TaskDeleted, "another version of the task takes its place")
+}
+
+// ErrStale is the answer to whoever takes this instance for the owner.
+func ErrStale() error {
+	return rpcerr.New(codes.Aborted, rpcerr.StaleEpoch, "another CDN owns the task, or in another epoch")
+}
+
 // errStopping has no reason: it says nothing about the task or its source.
 func errStopping() error { return status.Error(codes.Unavailable, "the service stops") }
+
+// errAgain is for listeners of a task that has just changed its place.
+func errAgain() error { return status.Error(codes.Unavailable, "ask again") }

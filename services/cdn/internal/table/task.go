@@ -1,37 +1,42 @@
 package table
 
 import (
-	"context"
+	"errors"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/supernode-ha/supernode/pkg/piece"
+	"github.com/supernode-ha/supernode/services/cdn/internal/fetch"
 	"github.com/supernode-ha/supernode/services/cdn/internal/report"
 	"github.com/supernode-ha/supernode/services/cdn/internal/store"
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
 // Task is one task from its first Seed to its end: waiting for the source,
-// running, then whole or failed. What happened to it is a list that only
+// running, then whole or failed, be it as owner or as replica. What happened to it is a list that only
 // grows, so a listener needs no more than its place in the list, and nobody
 // who is slow holds up anybody else.
 type Task struct {
 	id       task.ID
 	reporter Reporter
-	cancel   context.CancelCauseFunc // ends the fetch; nil for one from disk
 	// gone is closed when the task has left the table with all its files.
 	gone chan struct{}
 
 	mu      sync.Mutex
-	epoch   int64          // fences what is told the registry; guarded by mu
-	facts   *task.Facts    // replaced, never changed; guarded by mu
-	settled bool           // facts are the source's, not provisional; guarded by mu
-	pieces  []task.Piece   // in landing order, only appended to; guarded by mu
-	lengths []int32        // wrapped length by number, 0 for what is not here; guarded by mu
-	result  *task.Result   // guarded by mu
-	err     error          // guarded by mu
-	content *store.Content // guarded by mu
-	changed chan struct{}  // closed and replaced whenever any of the above changes; guarded by mu
+	epoch   int64            // fences what is told the registry; guarded by mu
+	facts   *task.Facts      // replaced, never changed; guarded by mu
+	settled bool             // facts are the source's, not provisional; guarded by mu
+	pieces  []task.Piece     // in landing order, only appended to; guarded by mu
+	lengths []int32          // wrapped length by number, 0 for what is not here; guarded by mu
+	result  *task.Result     // guarded by mu
+	err     error            // guarded by mu
+	content *store.Content   // guarded by mu
+	owner   bool             // it is fetched, or was, as its owner: the registry is told; guarded by mu
+	term    int              // grows whenever it ceases to be owned here; guarded by mu
+	dropped []*store.Content // to be closed by whoever ends the work on it; guarded by mu
+	active  bool             // something is under way for it; guarded by mu
+	changed chan struct{}    // closed and replaced whenever any of the above changes; guarded by mu
 }
 
 func newTask(id task.ID, epoch int64, reporter Reporter) *Task {
@@ -41,16 +46,25 @@ func newTask(id task.ID, epoch int64, reporter Reporter) *Task {
 	}
 }
 
+// ID names it.
+func (t *Task) ID() task.ID { return t.id }
+
 // View is a task at one moment.
 type View struct {
 	// Facts are nil while nothing is known of the source.
 	Facts *task.Facts
+	// Settled tells that the facts are the source's and will not change.
+	Settled bool
 	// Pieces are those that landed since the listener's place in the list.
 	Pieces []task.Piece
 	// Result is set when the task is whole.
 	Result *task.Result
 	// Err is why the task failed.
 	Err error
+	// Term is how often the task has ceased to be owned here.
+	Term int
+	// Active tells that something is under way that makes more of it.
+	Active bool
 	// Changed is closed when there is more to see.
 	Changed <-chan struct{}
 }
@@ -60,7 +74,10 @@ func (t *Task) View(seen int) View {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	// The slice may be shared, because what is in it never changes.
-	return View{Facts: t.facts, Pieces: t.pieces[seen:len(t.pieces):len(t.pieces)], Result: t.result, Err: t.err, Changed: t.changed}
+	return View{
+		Facts: t.facts, Settled: t.settled, Pieces: t.pieces[seen:len(t.pieces):len(t.pieces)], Result: t.result,
+		Err: t.err, Term: t.term, Active: t.active, Changed: t.changed,
+	}
 }
 
 // Provisional implements fetch.Sink.
@@ -90,6 +107,17 @@ func (t *Task) Begin(content *store.Content) {
 	t.change(func() { t.content = content })
 }
 
+// Drop implements fetch.Sink.
+func (t *Task) Drop() {
+	t.change(func() {
+		content := t.content
+		t.content = nil
+		if content != nil {
+			t.dropped = append(t.dropped, content)
+		}
+	})
+}
+
 // Land implements fetch.Sink.
 func (t *Task) Land(pieces ...task.Piece) {
 	t.change(func() {
@@ -114,21 +142,37 @@ func (t *Task) Finish(result task.Result) {
 // fail tells everybody that the task is over.
 func (t *Task) fail(err error, tellRegistry bool) {
 	t.change(func() {
-		t.err, t.content = err, nil
+		t.err = err
 		if tellRegistry {
 			t.report(report.Failed)
 		}
 	})
 }
 
-// raise remembers a higher epoch, and tells the registry under it what is
-// known, because its record may be a new one.
-func (t *Task) raise(epoch int64) {
+// shut lets the files go that it may hold open.
+func (t *Task) shut() error {
+	t.mu.Lock()
+	open := t.dropped
+	if t.content != nil {
+		open = append(open, t.content)
+	}
+	t.content, t.dropped = nil, nil
+	t.mu.Unlock()
+	var errs []error
+	for _, c := range open {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// own makes this instance the owner in an epoch, and tells the registry under a
+// higher one what is known, because its record may be a new one.
+func (t *Task) own(epoch int64) {
 	t.change(func() {
-		if epoch <= t.epoch {
+		if t.owner && epoch <= t.epoch {
 			return
 		}
-		t.epoch = epoch
+		t.owner, t.epoch = true, max(epoch, t.epoch)
 		switch {
 		case t.result != nil:
 			t.report(report.Success)
@@ -136,6 +180,55 @@ func (t *Task) raise(epoch int64) {
 			t.report(report.Running)
 		}
 	})
+}
+
+// standDown makes another the owner in an epoch: whoever listened to this one
+// as to the owner hears of it.
+func (t *Task) standDown(epoch int64) {
+	t.change(func() {
+		if t.owner {
+			t.owner = false
+			t.term++
+		}
+		t.epoch = max(epoch, t.epoch)
+	})
+}
+
+// activate notes whether something is under way.
+func (t *Task) activate(active bool) { t.change(func() { t.active = active }) }
+
+// stands gives what decides about its place in the table.
+func (t *Task) stands() (epoch int64, owner, whole bool, version *task.Facts) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.settled {
+		version = t.facts
+	}
+	return t.epoch, t.owner, t.result != nil, version
+}
+
+// termNow tells how often it has ceased to be owned here.
+func (t *Task) termNow() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.term
+}
+
+// held gives what has been told of a task that is not whole, nil for nothing.
+func (t *Task) held() *fetch.Held {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.content == nil {
+		return nil
+	}
+	return &fetch.Held{Content: t.content, Pieces: slices.Clone(t.pieces)}
+}
+
+// spent tells that what was told of it is not there any more.
+func (t *Task) spent() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.content == nil && t.settled
 }
 
 func (t *Task) change(what func()) {
@@ -148,6 +241,9 @@ func (t *Task) change(what func()) {
 
 // report is called under mu, so that the states are told in their order.
 func (t *Task) report(status report.Status) {
+	if !t.owner {
+		return
+	}
 	t.reporter.Report(report.Update{ID: t.id, Epoch: t.epoch, Status: status, Facts: t.facts})
 }
 
@@ -202,7 +298,7 @@ func (t *Task) total() int64 {
 
 // Open gives the wrapped file; the caller closes it. os.ErrNotExist means that
 // there is none any more.
-func (t *Task) Open() (*os.File, error) {
+func (t *Task) Open() (*store.Reader, error) {
 	t.mu.Lock()
 	content := t.content
 	t.mu.Unlock()

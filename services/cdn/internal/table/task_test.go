@@ -65,7 +65,7 @@ func TestExtentHasNoHoles(t *testing.T) {
 		}
 	}
 	failed := landed(12, 10, 10, 7)
-	failed.fail(errDeleted(), false)
+	failed.Drop()
 	_, ok := failed.Extent(0, 9)
 	require.False(t, ok)
 }
@@ -79,6 +79,7 @@ func (s *statuses) Report(u report.Update) { *s = append(*s, u.Status) }
 func TestNothingIsToldAfterTheEnd(t *testing.T) {
 	var told statuses
 	late := newTask("", 0, &told)
+	late.own(1)
 	late.fail(errStopping(), true)
 	late.Provisional(task.Facts{Length: -1, PieceSize: 10})
 	require.Equal(t, statuses{report.Failed}, told)

@@ -3,7 +3,12 @@
 // serves a task is decided elsewhere.
 package task
 
-import "github.com/supernode-ha/supernode/pkg/taskid"
+import (
+	"net/http"
+
+	"github.com/supernode-ha/supernode/pkg/piece"
+	"github.com/supernode-ha/supernode/pkg/taskid"
+)
 
 // ID names a task. It is only made by ParseID, so that it is safe as a file
 // name wherever it turns up.
@@ -47,4 +52,52 @@ type Result struct {
 	Length int64
 	// PieceCount is the number of pieces, at least 1.
 	PieceCount int32
+}
+
+// PieceLength is the wrapped length in bytes of a piece, 0 for one that there
+// is not; all but the last are as long when the length is not known.
+func (f Facts) PieceLength(num int32) int32 {
+	if num < 0 || f.PieceSize <= piece.WrapLength {
+		return 0
+	}
+	if f.Length < 0 {
+		return f.PieceSize
+	}
+	left := f.Length - int64(num)*int64(f.PieceSize-piece.WrapLength)
+	if left < 0 || left == 0 && num > 0 {
+		return 0
+	}
+	return int32(min(left+piece.WrapLength, int64(f.PieceSize)))
+}
+
+// Possible tells whether there can be such a version.
+func (f Facts) Possible() bool {
+	return f.PieceSize > piece.WrapLength && f.PieceSize <= piece.MaxSize &&
+		(f.Length == -1 || piece.Count(f.Length, f.PieceSize) > 0)
+}
+
+// Settled tells whether a version can be known by the facts: they tell its
+// length, and not just what was announced before the source answered.
+func (f Facts) Settled() bool { return f.Length >= 0 && f.PieceSize > piece.WrapLength }
+
+// Named tells whether the source gave the version a name.
+func (f Facts) Named() bool { return f.ETag != "" || f.LastModified != "" }
+
+// Same tells whether other is the same version, cut into the same pieces. What
+// was announced before the source answered only tells the piece size.
+func (f Facts) Same(other Facts) bool {
+	if f.PieceSize != other.PieceSize {
+		return false
+	}
+	if !f.Settled() && !f.Named() || !other.Settled() && !other.Named() {
+		return true
+	}
+	return f.Length == other.Length && f.ETag == other.ETag && sameDate(f.LastModified, other.LastModified)
+}
+
+// sameDate knows that what is no date is not kept on disk.
+func sameDate(a, b string) bool {
+	first, err1 := http.ParseTime(a)
+	second, err2 := http.ParseTime(b)
+	return a == b || err1 != nil && err2 != nil || err1 == nil && err2 == nil && first.Equal(second)
 }

@@ -1,0 +1,253 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/supernode-ha/supernode/pkg/piece"
+	"github.com/supernode-ha/supernode/services/cdn/internal/copies"
+	"github.com/supernode-ha/supernode/services/cdn/internal/store"
+	"github.com/supernode-ha/supernode/services/cdn/internal/task"
+)
+
+// The pause between two rounds of asking all copies doubles up to a bound.
+const (
+	firstPause = 100 * time.Millisecond
+	mostPause  = 5 * time.Second
+)
+
+// ErrOtherVersion is a copy that has to be begun anew, because the owner has
+// another version than the one that has been told of here.
+var ErrOtherVersion = errors.New("the owner has another version")
+
+// CopyJob is a task that is to be copied from other CDNs.
+type CopyJob struct {
+	// ID names it.
+	ID task.ID
+	// Standing is what the record says just now.
+	Standing func() task.Standing
+	// Held is what is here already, nil for what may be found on disk.
+	Held *Held
+}
+
+// copying is one copy under way.
+type copying struct {
+	*Fetcher
+	log    *zap.Logger
+	job    CopyJob
+	sink   Sink
+	parts  *assembly     // nil until a version is known
+	hashed chan error    // what the hashing of parts came to
+	pause  time.Duration // before the next round
+}
+
+// Copy makes the task whole from other CDNs, and goes on trying until it is.
+// Errors are ErrOtherVersion, those of the own disk, or the cause that ctx
+// ended with; in the last case alone what is here stays.
+func (f *Fetcher) Copy(ctx context.Context, job CopyJob, sink Sink) error {
+	select {
+	case f.copying <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-f.copying }()
+	log := f.log.With(zap.String("task_id", string(job.ID)))
+	c := &copying{Fetcher: f, log: log, job: job, sink: sink}
+	hashing, stop := context.WithCancel(ctx)
+	defer func() {
+		stop()
+		if c.parts != nil {
+			<-c.hashed
+		}
+	}()
+	if job.Held != nil {
+		c.begin(hashing, job.Held.Content)
+		c.parts.note(job.Held.Pieces...)
+	}
+	return f.keepOrDrop(ctx, log, job.ID, sink, c.rounds(ctx, hashing))
+}
+
+// begin makes the place for what is copied.
+func (c *copying) begin(ctx context.Context, content *store.Content) {
+	c.parts = c.assemble(c.log, c.job.ID, content, content.Version().Facts, c.sink)
+	c.hashed = make(chan error, 1)
+	go func() {
+		defer close(c.hashed)
+		c.hashed <- c.parts.whole.run(ctx, c.parts)
+	}()
+}
+
+// rounds asks the owner and then the others, again and again.
+func (c *copying) rounds(ctx, hashing context.Context) error {
+	c.pause = firstPause
+	for {
+		standing := c.job.Standing()
+		for _, cdn := range standing.Others {
+			before := c.landed()
+			err := c.from(ctx, hashing, standing, cdn)
+			switch {
+			case err == nil:
+				return nil
+			case ctx.Err() != nil:
+				return context.Cause(ctx)
+			case ofDisk(err), errors.Is(err, ErrOtherVersion):
+				return err
+			}
+			c.log.Warn("copying from another CDN", zap.String("from", cdn), zap.Int("pieces", c.landed()), zap.Error(err))
+			if c.landed() > before {
+				c.pause = firstPause
+			}
+		}
+		// Half of the pause is left to chance: many copies may have lost one owner.
+		if err := wait(ctx, c.pause/2+rand.N(c.pause/2+1)); err != nil {
+			return err
+		}
+		c.pause = min(2*c.pause, mostPause)
+	}
+}
+
+func (c *copying) landed() int {
+	if c.parts == nil {
+		return 0
+	}
+	return len(c.parts.held())
+}
+
+// from copies from one CDN for as long as it has more.
+func (c *copying) from(ctx, hashing context.Context, standing task.Standing, cdn string) error {
+	work, ctx := errgroup.WithContext(ctx)
+	work.SetLimit(mostTransfers)
+	var result *task.Result
+	err := c.copies.Follow(ctx, cdn, c.job.ID, func(e copies.Event) error {
+		switch {
+		case e.Facts != nil:
+			return c.accept(ctx, hashing, standing, *e.Facts)
+		case e.Piece != nil:
+			return c.piece(ctx, work, cdn, *e.Piece)
+		case e.Result != nil:
+			result = e.Result
+		}
+		return nil
+	})
+	if working := work.Wait(); working != nil {
+		return working // it ended the following, so it came first
+	}
+	switch {
+	case err != nil:
+		return err
+	case result == nil || c.parts == nil:
+		return fmt.Errorf("cdn %s ended without a result", cdn)
+	}
+	return c.finish(ctx, cdn, standing, *result)
+}
+
+// accept takes the version of another CDN, unless it is not the one of the
+// record or not the one that is here.
+func (c *copying) accept(ctx, hashing context.Context, standing task.Standing, facts task.Facts) error {
+	if !facts.Possible() {
+		return fmt.Errorf("it tells of pieces of %d bytes of %d", facts.PieceSize, facts.Length)
+	}
+	if standing.Facts.PieceSize > 0 && !standing.Facts.Same(facts) {
+		return fmt.Errorf("it has another version (%d bytes, %s %s) than the record (%d bytes, %s %s)",
+			facts.Length, facts.ETag, facts.LastModified,
+			standing.Facts.Length, standing.Facts.ETag, standing.Facts.LastModified)
+	}
+	if c.parts != nil {
+		if !c.parts.facts.Same(facts) {
+			return ErrOtherVersion
+		}
+		return nil
+	}
+	part, err := c.store.OpenPart(c.job.ID)
+	switch {
+	case store.Hangs(err):
+		return err
+	case err == nil && part.Facts.Same(facts):
+	default:
+		if err == nil {
+			_ = part.Close() // it is going to be removed
+		}
+		content, err := c.store.Create(c.job.ID, store.Version{
+			URL: standing.URL, Facts: facts, Epoch: standing.Epoch, Known: time.Now().Add(-ageOfFacts).UnixMilli(),
+		})
+		if err != nil {
+			return err
+		}
+		part = &store.Part{Content: content}
+	}
+	c.begin(hashing, part.Content)
+	c.sink.Settle(part.Content.Version().Facts)
+	c.sink.Begin(part.Content)
+	c.log.Info("copying", zap.Int64("length", facts.Length), zap.Int("on_disk", len(part.Pieces)))
+	return c.parts.verify(ctx, part.Pieces, true)
+}
+
+// piece has a piece fetched that another CDN told of.
+func (c *copying) piece(ctx context.Context, work *errgroup.Group, cdn string, p task.Piece) error {
+	if c.parts == nil || !c.parts.possible(p) {
+		return fmt.Errorf("cdn %s tells of an impossible piece %d of %d bytes", cdn, p.Num, p.Length)
+	}
+	if here, ok := c.parts.has(p.Num); ok {
+		if here != p {
+			return ErrOtherVersion
+		}
+		return nil
+	}
+	work.Go(func() error { return c.parts.transfer(ctx, cdn, p) })
+	return ctx.Err()
+}
+
+// finish makes the copy whole, if it comes to what the other CDN says.
+func (c *copying) finish(ctx context.Context, cdn string, standing task.Standing, result task.Result) error {
+	var length int64
+	pieces := c.parts.held()
+	for _, p := range pieces {
+		length += int64(p.Length) - piece.WrapLength
+	}
+	if len(pieces) != int(result.PieceCount) || length != result.Length {
+		return fmt.Errorf("cdn %s told %d pieces with %d bytes, not the %d with %d of its result",
+			cdn, len(pieces), length, result.PieceCount, result.Length)
+	}
+	c.parts.whole.finish(result.PieceCount)
+	select {
+	case err, first := <-c.hashed:
+		if first && err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if got := c.parts.whole.md5(); got != result.MD5 {
+		c.log.Error("the pieces do not make the content that was told", zap.String("from", cdn),
+			zap.String("md5", got), zap.String("told", result.MD5))
+		if err := wait(ctx, mostPause); err != nil {
+			return err
+		}
+		return ErrOtherVersion
+	}
+	if _, err := c.parts.seal(standing.URL, ""); err != nil {
+		return err
+	}
+	c.log.Info("copied", zap.String("from", cdn), zap.Int64("length", length), zap.Int("pieces", len(pieces)))
+	return nil
+}
+
+// Revive tells what is on disk of a task that is not whole, for others to take.
+// ErrAbsent means that there is nothing.
+func (f *Fetcher) Revive(ctx context.Context, id task.ID, sink Sink) error {
+	part, err := f.store.OpenPart(id)
+	if err != nil {
+		return err
+	}
+	facts := part.Content.Version().Facts
+	sink.Settle(facts)
+	sink.Begin(part.Content)
+	a := f.assemble(f.log.With(zap.String("task_id", string(id))), id, part.Content, facts, sink)
+	return a.verify(ctx, part.Pieces, true)
+}

@@ -1,0 +1,203 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/supernode-ha/supernode/pkg/piece"
+	"github.com/supernode-ha/supernode/services/cdn/internal/source"
+	"github.com/supernode-ha/supernode/services/cdn/internal/store"
+	"github.com/supernode-ha/supernode/services/cdn/internal/task"
+)
+
+// ageOfFacts is how much older than now a date must be to name a version whose
+// source's clock nobody has looked at.
+const ageOfFacts = time.Minute
+
+// anew begins with what there is on disk and at other CDNs, and else with the
+// source alone.
+func (f *Fetcher) anew(ctx context.Context, log *zap.Logger, job Job, session *source.Session, sink Sink) error {
+	part, err := f.part(log, job)
+	if err != nil {
+		return err
+	}
+	agreed := job.Expected != nil && job.Expected.Settled()
+	switch {
+	case part != nil && agreed:
+		return f.goOn(ctx, log, job, session, part, nil, sink)
+	case part != nil:
+		return f.askWithPart(ctx, log, job, session, part, sink)
+	case agreed && len(job.Copies) > 0:
+		content, err := f.store.Create(job.ID, store.Version{
+			URL: job.Spec.Address(), Facts: *job.Expected, Epoch: job.Epoch,
+			Known: time.Now().Add(-ageOfFacts).UnixMilli(),
+		})
+		if err != nil {
+			return err
+		}
+		return f.goOn(ctx, log, job, session, &store.Part{Version: content.Version(), Content: content}, nil, sink)
+	}
+	provisional := task.Facts{Length: -1, PieceSize: piece.DefaultSize}
+	if job.Expected != nil {
+		provisional = *job.Expected
+	}
+	res, err := f.open(ctx, session, provisional, source.Validators{}, sink)
+	if err != nil {
+		return err
+	}
+	return f.take(ctx, log, job, session, res, sink)
+}
+
+// part gives what is on disk of the version that peers have, or of any; nil if
+// there is nothing that can be used.
+func (f *Fetcher) part(log *zap.Logger, job Job) (*store.Part, error) {
+	part, err := f.store.OpenPart(job.ID)
+	switch {
+	case errors.Is(err, store.ErrAbsent):
+		return nil, nil //nolint:nilnil // nothing is a good answer
+	case err != nil:
+		return nil, err
+	case job.Expected != nil && !job.Expected.Same(part.Facts):
+		log.Info("the part on disk is of another version than peers have")
+	case len(part.Pieces) == 0:
+	default:
+		return part, nil
+	}
+	_ = part.Close() // it is going to be removed
+	return nil, nil  //nolint:nilnil // nothing is a good answer
+}
+
+// askWithPart asks the source whether it still has the version of the part
+// before anybody is told of it. If not, or if nobody can know, the part is of
+// no use.
+func (f *Fetcher) askWithPart(
+	ctx context.Context, log *zap.Logger, job Job, session *source.Session, part *store.Part, sink Sink,
+) error {
+	late := time.AfterFunc(f.options.FactsTimeout, func() {
+		sink.Provisional(task.Facts{Length: -1, PieceSize: part.Facts.PieceSize})
+	})
+	defer late.Stop()
+	taken := false
+	defer func() {
+		if !taken {
+			_ = part.Close() // its place is taken by another version, or it is left for later
+		}
+	}()
+	a := f.assemble(log, job.ID, part.Content, part.Facts, sink)
+	version := known(part.Version)
+	if !session.Rangeable(version) {
+		res, err := session.Get(ctx, source.Validators{})
+		if err != nil {
+			return err
+		}
+		return f.take(ctx, log, job, session, res, sink)
+	}
+	if err := a.verify(ctx, part.Pieces, false); err != nil {
+		return err
+	}
+	part.Pieces = a.held()
+	res, err := a.askFirst(ctx, session, version)
+	if err != nil {
+		return err
+	}
+	if !res.Partial && !res.NotModified {
+		log.Info("the part on disk cannot be gone on with")
+		return f.take(ctx, log, job, session, res, sink)
+	}
+	taken = true
+	return f.goOn(ctx, log, job, session, part, res, sink)
+}
+
+// askFirst asks for the first run that is missing, or just whether the version
+// is still there if nothing is.
+func (a *assembly) askFirst(ctx context.Context, session *source.Session, version source.Known) (*source.Response, error) {
+	runs := a.missing()
+	if len(runs) == 0 {
+		return session.Get(ctx, version.Validators)
+	}
+	content := int64(a.facts.PieceSize) - piece.WrapLength
+	return session.Range(ctx, version, int64(runs[0][0])*content, min(int64(runs[0][1])*content, a.facts.Length)-1)
+}
+
+// goOn makes a part whole of which the version is known: the job's, or the one
+// that was found on disk. first is the source's answer for the first run that
+// is missing, if it was asked already.
+func (f *Fetcher) goOn(
+	ctx context.Context, log *zap.Logger, job Job, session *source.Session,
+	part *store.Part, first *source.Response, sink Sink,
+) error {
+	var content *store.Content
+	if job.Held != nil {
+		content = job.Held.Content
+	} else {
+		content = part.Content
+	}
+	version := content.Version()
+	if first != nil {
+		defer first.Close()
+	}
+	a := f.assemble(log, job.ID, content, version.Facts, sink)
+	switch {
+	case job.Held != nil:
+		a.note(job.Held.Pieces...)
+	default:
+		sink.Settle(version.Facts)
+		sink.Begin(content)
+		if first != nil {
+			a.note(part.Pieces...)
+			sink.Land(part.Pieces...)
+		} else if err := a.verify(ctx, part.Pieces, true); err != nil {
+			return err
+		}
+	}
+	if first == nil {
+		if err := a.gather(ctx, job.Copies); err != nil {
+			return err
+		}
+	}
+	log.Info("going on with a part", zap.Int("pieces", len(a.held())), zap.Int32("of", a.count()), zap.Int64("length", a.facts.Length))
+	return a.complete(ctx, job, session, version, first)
+}
+
+// complete gets from the source what is missing.
+func (a *assembly) complete(
+	ctx context.Context, job Job, session *source.Session, version store.Version, first *source.Response,
+) error {
+	if a.facts.Length >= 0 && len(a.missing()) == 0 {
+		return a.finish(ctx, job, func(context.Context, *reading) (int32, error) { return a.count(), nil })
+	}
+	asked := known(version)
+	if first == nil && session.Rangeable(asked) && len(a.held()) > 0 {
+		res, err := a.askFirst(ctx, session, asked)
+		if err != nil {
+			return err
+		}
+		first = res
+	}
+	if first != nil && first.Partial {
+		return a.finish(ctx, job, func(ctx context.Context, r *reading) (int32, error) {
+			stop := context.AfterFunc(ctx, func() { first.Cancel(context.Cause(ctx)) })
+			defer stop()
+			return r.runs(ctx, session, asked, first)
+		})
+	}
+	if first == nil {
+		res, err := session.Get(ctx, source.Validators{})
+		if err != nil {
+			return err
+		}
+		first = res
+	}
+	defer first.Close()
+	got := task.Facts{Length: first.Length, PieceSize: a.facts.PieceSize, ETag: first.ETag, LastModified: first.LastModified}
+	if err := fits(a.facts, got); err != nil {
+		return err
+	}
+	a.log.Info("fetching from the start, to compare with what is here", zap.Int("pieces", len(a.held())))
+	return a.finish(ctx, job, func(ctx context.Context, r *reading) (int32, error) {
+		return r.fromStart(ctx, session, first)
+	})
+}

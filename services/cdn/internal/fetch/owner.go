@@ -1,0 +1,210 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/supernode-ha/supernode/pkg/piece"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/cdn/internal/source"
+	"github.com/supernode-ha/supernode/services/cdn/internal/store"
+	"github.com/supernode-ha/supernode/services/cdn/internal/task"
+)
+
+// How a fetch that succeeded came by the content.
+const (
+	fromSource = "success"
+	fromDisk   = "cached"
+)
+
+// Fetch makes the task whole, from what is here, from other copies and from its
+// source, in this order, and tells sink. Errors are of the kinds that source
+// and store give, STALE_EPOCH when another owns the task, or the cause that ctx
+// ended with. In the last two cases what is here stays, for whoever goes on
+// with it; in all others it goes.
+func (f *Fetcher) Fetch(ctx context.Context, job Job, sink Sink) error {
+	log := f.log.With(zap.String("task_id", string(job.ID)), zap.String("source_host", job.Spec.Host()))
+	how, err := f.fetch(ctx, log, job, sink)
+	if err != nil {
+		how = strings.ToLower(string(rpcerr.ReasonOf(err)))
+		if how == "" {
+			how = "other"
+		}
+	}
+	f.metrics.fetches.WithLabelValues(how).Inc()
+	return err
+}
+
+func (f *Fetcher) fetch(ctx context.Context, log *zap.Logger, job Job, sink Sink) (how string, err error) {
+	session := f.client.Session(job.Spec)
+	defer session.Close()
+	if job.Held != nil {
+		return fromSource, f.keepOrDrop(ctx, log, job.ID, sink, f.goOn(ctx, log, job, session, nil, nil, sink))
+	}
+	saved := f.saved(log, job)
+	if saved != nil {
+		return f.fromSaved(ctx, log, job, session, saved, sink)
+	}
+	return fromSource, f.keepOrDrop(ctx, log, job.ID, sink, f.anew(ctx, log, job, session, sink))
+}
+
+// fromSaved serves the copy on disk, once its source or its version has said
+// that it is right.
+func (f *Fetcher) fromSaved(
+	ctx context.Context, log *zap.Logger, job Job, session *source.Session, saved *store.Saved, sink Sink,
+) (how string, err error) {
+	// Named by its content, or by what peers have: nothing to ask.
+	agreed := job.Expected != nil && job.Expected.Settled() && job.Expected.Named()
+	if job.Spec.MD5 != "" || agreed {
+		f.reuse(log, job.ID, saved, sink)
+		return fromDisk, nil
+	}
+	// Whatever the source will answer, the saved copy's size is right.
+	provisional := task.Facts{Length: -1, PieceSize: saved.Meta.PieceSize}
+	res, err := f.open(ctx, session, provisional, source.Validators{
+		ETag: saved.Meta.ETag, LastModified: saved.Meta.LastModifiedHeader(),
+	}, sink)
+	if err != nil {
+		return fromDisk, f.withoutSource(ctx, log, job.ID, saved, sink, err)
+	}
+	if res.NotModified {
+		res.Close()
+		f.reuse(log, job.ID, saved, sink)
+		return fromDisk, nil
+	}
+	return fromSource, f.keepOrDrop(ctx, log, job.ID, sink, f.take(ctx, log, job, session, res, sink))
+}
+
+// keepOrDrop removes what is here after an error that is not just the end of
+// the work on it.
+func (f *Fetcher) keepOrDrop(ctx context.Context, log *zap.Logger, id task.ID, sink Sink, err error) error {
+	if err == nil || ctx.Err() != nil || rpcerr.ReasonOf(err) == rpcerr.StaleEpoch {
+		return err
+	}
+	sink.Drop()
+	if removing := f.store.Remove(id); removing != nil {
+		log.Warn("removing what is left of a task", zap.Error(removing))
+	}
+	return err
+}
+
+// saved gives the whole copy on disk that may be the task's, or nil.
+func (f *Fetcher) saved(log *zap.Logger, job Job) *store.Saved {
+	saved, err := f.store.Load(job.ID)
+	switch {
+	case errors.Is(err, store.ErrAbsent):
+		return nil
+	case err != nil:
+		log.Warn("ignoring the copy on disk", zap.Error(err))
+		return nil
+	case job.Spec.MD5 != "" && saved.Result.MD5 != job.Spec.MD5:
+		log.Info("the copy on disk has another MD5 than was asked for")
+		return nil
+	case job.Expected != nil && !job.Expected.Same(saved.Facts()):
+		log.Info("the copy on disk is of another version than peers have")
+		return nil
+	}
+	return saved
+}
+
+// open asks the source, with provisional facts if it takes its time.
+func (f *Fetcher) open(
+	ctx context.Context, session *source.Session, provisional task.Facts, have source.Validators, sink Sink,
+) (*source.Response, error) {
+	late := time.AfterFunc(f.options.FactsTimeout, func() { sink.Provisional(provisional) })
+	defer late.Stop()
+	return session.Get(ctx, have)
+}
+
+// withoutSource serves the copy on disk if the source cannot be asked just
+// now, and gives err back otherwise.
+func (f *Fetcher) withoutSource(
+	ctx context.Context, log *zap.Logger, id task.ID, saved *store.Saved, sink Sink, err error,
+) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	if source.Transient(err) {
+		log.Warn("serving the copy on disk unchecked", zap.Error(err))
+		f.reuse(log, id, saved, sink)
+		return nil
+	}
+	if rpcerr.ReasonOf(err) == rpcerr.SourceNotFound {
+		return f.keepOrDrop(ctx, log, id, sink, err)
+	}
+	return err // such as wrong credentials: no reason to lose what others may use
+}
+
+// reuse serves the copy on disk.
+func (f *Fetcher) reuse(log *zap.Logger, id task.ID, saved *store.Saved, sink Sink) {
+	if err := f.store.Touch(id, saved.Meta, time.Now().UnixMilli()); err != nil {
+		log.Warn("noting the access", zap.Error(err))
+	}
+	sink.Settle(saved.Facts())
+	sink.Begin(saved.Content)
+	sink.Land(saved.Pieces...)
+	sink.Finish(saved.Result)
+	log.Info("serving the copy on disk", zap.Int64("length", saved.Result.Length))
+}
+
+// take turns the source's answer from the content's start into the task.
+func (f *Fetcher) take(
+	ctx context.Context, log *zap.Logger, job Job, session *source.Session, res *source.Response, sink Sink,
+) error {
+	defer res.Close()
+	facts := task.Facts{
+		Length: res.Length, PieceSize: piece.SizeFor(res.Length), ETag: res.ETag, LastModified: res.LastModified,
+	}
+	if job.Expected != nil {
+		facts.PieceSize = job.Expected.PieceSize
+		if err := fits(*job.Expected, facts); err != nil {
+			return err
+		}
+	}
+	facts = sink.Settle(facts)
+	content, err := f.store.Create(job.ID, store.Version{
+		URL: job.Spec.Address(), Facts: facts, Epoch: job.Epoch, Known: res.Received().UnixMilli(),
+	})
+	if err != nil {
+		return err
+	}
+	sink.Begin(content)
+	log.Info("fetching from the source", zap.Int64("length", facts.Length), zap.Int32("piece_size", facts.PieceSize))
+	a := f.assemble(log, job.ID, content, facts, sink)
+	return a.finish(ctx, job, func(ctx context.Context, r *reading) (int32, error) {
+		return r.fromStart(ctx, session, res)
+	})
+}
+
+// finish reads what is missing, checks the whole and seals it.
+func (a *assembly) finish(ctx context.Context, job Job, do func(context.Context, *reading) (int32, error)) error {
+	began := time.Now()
+	if err := a.read(ctx, job, do); err != nil {
+		return err
+	}
+	if got := a.whole.md5(); job.Spec.MD5 != "" && job.Spec.MD5 != got {
+		return source.Broken("the source's content has the MD5 %s, not %s", got, job.Spec.MD5)
+	}
+	result, err := a.seal(job.Spec.Address(), job.Spec.MD5)
+	if err != nil {
+		return err
+	}
+	a.log.Info("fetched", zap.Int64("length", result.Length), zap.Duration("took", time.Since(began)))
+	return nil
+}
+
+// fits makes sure that the source gives the version that peers have pieces of.
+func fits(expected, got task.Facts) error {
+	if piece.Count(max(got.Length, 0), expected.PieceSize) == 0 {
+		return source.Broken("the source announces %d bytes, more than can be cut into pieces", got.Length)
+	}
+	if !expected.Same(got) {
+		return source.Broken("the source has another version (%d bytes, %s %s) than peers (%d bytes, %s %s)",
+			got.Length, got.ETag, got.LastModified, expected.Length, expected.ETag, expected.LastModified)
+	}
+	return nil
+}
