@@ -70,13 +70,18 @@ func (t *turn) giveTo(owner string, old stay) {
 	}
 	switch {
 	case promoted && t.next.Status != record.StatusFailed:
-	case len(t.next.Replicas) == 0 && !promoted:
+	case !promoted && !t.hasCopies():
 		t.next.Status, t.next.Source, t.next.PieceSize = record.StatusWaiting, nil, 0
 	case t.next.PieceSize == 0 || t.next.Status == record.StatusFailed:
 		t.next.Status = record.StatusWaiting
 	default:
 		t.next.Status = record.StatusRunning
 	}
+}
+
+// hasCopies tells whether the owner can take from others.
+func (t *turn) hasCopies() bool {
+	return slices.ContainsFunc(t.next.Replicas, func(id string) bool { return t.restoring || t.isMember(cdnKey(id)) })
 }
 
 // mendReplicas drops replicas that are no members and places missing ones.

@@ -94,6 +94,9 @@ func (w Return) turn(t *turn) (Kind, error) {
 	if !t.isMember(cdnKey(w.CDN)) {
 		return "", noCDN(fmt.Sprintf("CDN %s is no member of the cluster", w.CDN))
 	}
+	if !t.cur.Names(w.CDN) && (w.Copy.Source == nil || w.Copy.PieceSize == 0) {
+		return Announce, nil // nobody can tell what it is of
+	}
 	// Whose its epoch was it does not say; one that the record has had is nobody else's.
 	if t.cur.Owner == "" || w.Copy.Epoch > t.cur.Epoch {
 		t.memories = append(t.memories, memory{epoch: w.Copy.Epoch})
@@ -101,8 +104,6 @@ func (w Return) turn(t *turn) (Kind, error) {
 	switch {
 	case t.cur.Names(w.CDN):
 		return Announce, nil
-	case w.Copy.Source == nil || w.Copy.PieceSize == 0:
-		return Announce, nil // nobody can tell what it is of
 	case t.cur.Owner == "":
 		t.next.Owner, t.next.URL = w.CDN, w.Copy.URL
 		t.next.Source, t.next.PieceSize = w.Copy.Source, w.Copy.PieceSize
