@@ -6,12 +6,18 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
+
+// logsIn is the variable that names a directory for the whole logs of the
+// processes of tests that fail.
+const logsIn = "SUPERNODE_TEST_LOGS"
 
 // stopLimit is how long a process may take to stop that was told to.
 const stopLimit = 30 * time.Second
@@ -83,8 +89,15 @@ func (p *Process) finish(t testing.TB) {
 	if bad := p.unexpected(); len(bad) > 0 && !p.foreign {
 		t.Errorf("%s logged:\n%s", p.Name, bytes.Join(bad, []byte("\n")))
 	}
-	if t.Failed() {
-		t.Logf("the end of the log of %s:\n%s", p.Name, tail(p.Log(), 8000))
+	if !t.Failed() {
+		return
+	}
+	t.Logf("the end of the log of %s:\n%s", p.Name, tail(p.Log(), 8000))
+	if dir := os.Getenv(logsIn); dir != "" {
+		name := fmt.Sprintf("%s-%s-%d.log", strings.ReplaceAll(t.Name(), "/", "-"), strings.ReplaceAll(p.Name, " ", "-"), p.cmd.Process.Pid)
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(p.Log()), 0o600); err != nil {
+			t.Logf("keeping the log: %v", err)
+		}
 	}
 }
 

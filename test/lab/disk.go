@@ -48,10 +48,7 @@ func NewDisk(t testing.TB) *Disk {
 	t.Helper()
 	d := &Disk{Dir: t.TempDir(), Backing: t.TempDir(), changed: make(chan struct{})}
 	data := &fs.LoopbackRoot{Path: d.Backing}
-	data.NewNode = func(data *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &node{LoopbackNode: fs.LoopbackNode{RootData: data}, disk: d}
-	}
-	root := &node{LoopbackNode: fs.LoopbackNode{RootData: data}, disk: d}
+	root := &node{LoopbackNode: &fs.LoopbackNode{RootData: data}, disk: d}
 	data.RootNode = root
 	server, err := fs.Mount(d.Dir, root, &fs.Options{MountOptions: fuse.MountOptions{
 		DirectMountStrict: true, MaxWrite: 1 << 20, FsName: "lab", Name: "lab", DisableXAttrs: true,
@@ -128,18 +125,27 @@ func (d *Disk) pass() syscall.Errno {
 
 // node is a file or directory of a disk.
 type node struct {
-	fs.LoopbackNode
+	*fs.LoopbackNode
 	disk *Disk
 }
 
+// WrapChild is part of fs.NodeWrapChilder.
+func (n *node) WrapChild(_ context.Context, child fs.InodeEmbedder) fs.InodeEmbedder {
+	if loopback, ok := child.(*fs.LoopbackNode); ok {
+		return &node{LoopbackNode: loopback, disk: n.disk}
+	}
+	return child
+}
+
 var (
-	_ fs.NodeWriter    = (*node)(nil)
-	_ fs.NodeWritever  = (*node)(nil)
-	_ fs.NodeFsyncer   = (*node)(nil)
-	_ fs.NodeCreater   = (*node)(nil)
-	_ fs.NodeMkdirer   = (*node)(nil)
-	_ fs.NodeRenamer   = (*node)(nil)
-	_ fs.NodeSetattrer = (*node)(nil)
+	_ fs.NodeWrapChilder = (*node)(nil)
+	_ fs.NodeWriter      = (*node)(nil)
+	_ fs.NodeWritever    = (*node)(nil)
+	_ fs.NodeFsyncer     = (*node)(nil)
+	_ fs.NodeCreater     = (*node)(nil)
+	_ fs.NodeMkdirer     = (*node)(nil)
+	_ fs.NodeRenamer     = (*node)(nil)
+	_ fs.NodeSetattrer   = (*node)(nil)
 )
 
 // Write is part of fs.NodeWriter.
