@@ -21,8 +21,13 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
 )
 
-// resolveTimeout bounds one question to the registry.
-const resolveTimeout = 2 * time.Second
+const (
+	// resolveTimeout bounds one question to the registry.
+	resolveTimeout = 2 * time.Second
+	// atOnce is how many questions are under way at the same time: when an
+	// instance dies all its tasks ask.
+	atOnce = 64
+)
 
 // Deps are what a resolver needs.
 type Deps struct {
@@ -42,14 +47,15 @@ type Deps struct {
 // concurrent use.
 type Resolver struct {
 	Deps
-	desk desk
-	news news
+	turns chan struct{}
+	desk  desk
+	news  news
 }
 
 // New makes a resolver.
 func New(deps Deps) *Resolver {
 	return &Resolver{
-		Deps: deps,
+		Deps: deps, turns: make(chan struct{}, atOnce),
 		desk: desk{asked: make(map[string]*question)},
 		news: news{of: make(map[string]*Subscription)},
 	}
@@ -75,6 +81,13 @@ func (c Claim) Known() bool { return c.record != nil }
 func (c Claim) Same(other Claim) bool {
 	return c.Epoch == other.Epoch && c.record.GetRevision() == other.record.GetRevision() &&
 		c.record.GetOwner() == other.record.GetOwner()
+}
+
+// Version is the one that is being fetched, if any is: somebody may have
+// pieces of it though nobody here does.
+func (c Claim) Version() (source *registryv1.SourceIdentity, pieceSize int32, running bool) {
+	running = c.record.GetStatus() == registryv1.TaskStatus_TASK_STATUS_RUNNING && c.record.GetPieceSize() > 0
+	return c.record.GetSource(), c.record.GetPieceSize(), running
 }
 
 // Others are the ids of the CDNs that the record names beside the owner.
@@ -107,17 +120,29 @@ func (r *Resolver) Resolve(ctx context.Context, taskID, taskURL string, last Cla
 		return Claim{}, err
 	}
 	if other := resp.GetRecord().GetScheduler(); other != r.SelfID && other != "" {
-		endpoint, dead := r.dead(ctx, other)
-		switch {
-		case !dead || last.Known() && !resp.GetUnclaimed():
-			return Claim{}, NotOwner(other, endpoint)
-		case !resp.GetUnclaimed():
-			if resp, err = r.takeOver(ctx, req, resp.GetRecord()); err != nil {
-				return Claim{}, err
-			}
+		if resp, err = r.others(ctx, req, resp); err != nil {
+			return Claim{}, err
 		}
 	}
 	return r.taken(resp, taskID, taskURL, lost)
+}
+
+// others takes an answer that names another scheduler.
+func (r *Resolver) others(
+	ctx context.Context, req *registryv1.ResolveTaskRequest, resp *registryv1.ResolveTaskResponse,
+) (*registryv1.ResolveTaskResponse, error) {
+	other := resp.GetRecord().GetScheduler()
+	if req.GetLast() != nil && !resp.GetUnclaimed() {
+		return nil, NotOwner(other, resp.GetScheduler().GetEndpoint())
+	}
+	endpoint, dead := r.dead(ctx, other)
+	switch {
+	case !dead:
+		return nil, NotOwner(other, endpoint)
+	case resp.GetUnclaimed():
+		return resp, nil
+	}
+	return r.takeOver(ctx, req, resp.GetRecord())
 }
 
 // taken makes a claim of an answer.
@@ -190,6 +215,12 @@ func public(raw string) string {
 }
 
 func (r *Resolver) ask(ctx context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+	select {
+	case r.turns <- struct{}{}:
+		defer func() { <-r.turns }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
 	resp, err := r.Registry.ResolveTask(ctx, req)

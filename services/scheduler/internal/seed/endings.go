@@ -18,6 +18,7 @@ func (w *following) ended(ctx context.Context, e ending, now time.Time) error {
 	l := e.link
 	l.open, l.kept = false, e.kept && !l.cut
 	l.cancel()
+	w.told = w.told || e.told
 	if e.told && !e.kept {
 		l.pause = 0
 	}
@@ -125,8 +126,8 @@ func (w *following) answered(a answer, now time.Time) error {
 	case stays && !a.claim.Unclaimed:
 		w.claim = a.claim
 		return w.keepOwner(now)
-	case stays && a.lost.repairable() && !w.Health.Suspect(a.lost.owner):
-		w.lost = loss{} // it is back before anybody could be asked
+	case stays:
+		w.reconsider(a.lost)
 	}
 	w.pause = 0
 	w.adopt(a.claim)
@@ -134,6 +135,13 @@ func (w *following) answered(a answer, now time.Time) error {
 		w.resolveBy(now.Add(unclaimedPause))
 	}
 	return nil
+}
+
+// reconsider forgets a loss if the owner is back before anybody could be asked.
+func (w *following) reconsider(lost loss) {
+	if lost.owner != "" && lost.repairable() && !w.Health.Suspect(lost.owner) {
+		w.lost = loss{}
+	}
 }
 
 // repairable tells whether the same owner may be tried again.
@@ -165,6 +173,7 @@ func (w *following) refused(err error, now time.Time) error {
 		}
 	default:
 		w.log.Warn("cannot find out who has the task; trying on", zap.Error(err))
+		w.reconsider(w.lost)
 	}
 	w.later(now)
 	return nil

@@ -42,6 +42,7 @@ type following struct {
 	claim     claim.Claim
 	links     map[string]*link // by instance
 	failed    map[string]bool  // CDNs that tried this task and cannot have it
+	told      bool             // a copy has told anything
 	second    bool             // another's opinion of the source was asked for
 	doubted   bool             // clients cannot fetch from the owner
 	lost      loss
@@ -147,7 +148,10 @@ func (w *following) suspect(ctx context.Context, l *link, now time.Time) error {
 	if l.open {
 		l.cancel()
 	}
-	l.cut, l.kept, l.attached = true, false, l.open && l.attached
+	l.cut, l.kept = true, false
+	if !l.open {
+		l.attached = false
+	}
 	if w.owns(l) {
 		w.lose(l, causeSuspect, nil, now)
 	}
@@ -233,27 +237,45 @@ func (w *following) listenTo(ctx context.Context, l *link, m cluster.Member, own
 	l.expected, l.copies = nil, nil
 	if owner {
 		w.doubted = false
-		facts, held, err := w.sink.Expected(ctx)
-		if err != nil {
+		var err error
+		if l.expected, err = w.expected(ctx); err != nil {
 			return err
-		}
-		if held {
-			l.expected = &cdnv1.SourceFacts{
-				Length: facts.Length, PieceSize: facts.PieceSize, Etag: facts.ETag, LastModified: facts.LastModified,
-			}
 		}
 		l.copies = w.others(m.ID)
 	}
 	inner, cancel := context.WithCancel(ctx)
 	l.open, l.opened, l.cancel, l.cut, l.kept = true, now, cancel, false, false
 	w.work.Go(func() {
-		e := w.listen(inner, l)
+		e := w.listen(inner, l, suspect)
 		select {
 		case w.ends <- e:
 		case <-ctx.Done():
 		}
 	})
 	return nil
+}
+
+// expected is the version that peers have pieces of: those that are here or,
+// as long as nothing was heard of any, those that a scheduler had before.
+func (w *following) expected(ctx context.Context) (*cdnv1.SourceFacts, error) {
+	facts, held, err := w.sink.Expected(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case held:
+		return &cdnv1.SourceFacts{
+			Length: facts.Length, PieceSize: facts.PieceSize, Etag: facts.ETag, LastModified: facts.LastModified,
+		}, nil
+	case w.told:
+		return nil, nil
+	}
+	source, size, running := w.claim.Version()
+	if !running {
+		return nil, nil
+	}
+	return &cdnv1.SourceFacts{
+		Length: source.GetLength(), PieceSize: size, Etag: source.GetEtag(), LastModified: source.GetLastModified(),
+	}, nil
 }
 
 // others are the CDNs that may have some of the task beside the owner.
@@ -298,7 +320,7 @@ func (w *following) idle(now time.Time) time.Duration {
 		switch {
 		case !l.open && l.retryAt.After(now):
 			sooner(l.retryAt)
-		case l.open && w.doubted && l.owner:
+		case l.open && w.doubted && l.owner && l.opened.Add(doubt).After(now):
 			sooner(l.opened.Add(doubt))
 		}
 	}

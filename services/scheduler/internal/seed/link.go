@@ -26,20 +26,18 @@ type link struct {
 	epoch    int64
 	expected *cdnv1.SourceFacts
 	copies   []string
-	// doubtful says that the instance did not answer when the stream was opened.
-	doubtful bool
-
 	// attached says that the sink has the copy.
 	attached bool
 
-	open    bool
-	opened  time.Time
-	cancel  context.CancelFunc
-	cut     bool // the instance is suspect: nothing that it told counts
-	kept    bool // the stream has ended, and what it told still holds
-	banned  bool // it cannot have the task, or has another version of it
-	retryAt time.Time
-	pause   time.Duration
+	open     bool
+	doubtful bool // the instance did not answer when the stream was opened
+	opened   time.Time
+	cancel   context.CancelFunc
+	cut      bool // the instance is suspect: nothing that it told counts
+	kept     bool // the stream has ended, and what it told still holds
+	banned   bool // it cannot have the task, or has another version of it
+	retryAt  time.Time
+	pause    time.Duration
 }
 
 // ending is how a link's stream ended.
@@ -60,9 +58,10 @@ type event interface {
 }
 
 // listen reads a link's stream to its end and finds out what that means.
-func (w *following) listen(ctx context.Context, l *link) ending {
+// A doubtful instance is asked first whether it is there.
+func (w *following) listen(ctx context.Context, l *link, doubtful bool) ending {
 	e := ending{link: l}
-	if l.doubtful {
+	if doubtful {
 		if e.err = w.Health.Check(ctx, l.cdn.ID, l.cdn.Endpoint); e.err != nil {
 			e.dead = true
 			return e

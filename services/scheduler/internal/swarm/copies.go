@@ -114,15 +114,19 @@ const maxAhead = 4096
 // beginAnew forgets the version that was known, and every copy of it but c,
 // whose pieces are of another one.
 func (s *Swarm) beginAnew(c *cdnCopy) {
-	s.chunks, s.result = nil, nil
+	s.chunks, s.result, s.given = nil, nil, false
 	c.pieces = &bitset.BitSet{}
 	s.copies = []*cdnCopy{c}
 }
 
-// Held tells whether any peer has a piece, or may have one by now.
+// Held tells whether any peer has a piece, or may have one by now: what was
+// once offered may have arrived whatever was heard of it.
 func (s *Swarm) Held() bool {
+	if s.given && len(s.peers) > 0 {
+		return true
+	}
 	for _, p := range s.peers {
-		if p.have.Any() || len(p.running) > 0 {
+		if p.have.Any() {
 			return true
 		}
 	}

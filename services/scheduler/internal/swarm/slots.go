@@ -28,6 +28,7 @@ func lease(length int32) time.Duration {
 }
 
 func (s *Swarm) start(t *transfer, now time.Time) {
+	s.given = true
 	t.started, t.until = now, now.Add(lease(t.length))
 	t.to.running[t.num] = t
 	s.chunks[t.num].flights[t] = struct{}{}

@@ -99,6 +99,7 @@ type Swarm struct {
 
 	facts  Facts
 	known  bool // facts are there
+	given  bool // a piece of this version was offered
 	result *Result
 	chunks []*chunk
 	copies []*cdnCopy // few: the owner's and its replicas'

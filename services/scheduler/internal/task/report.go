@@ -97,3 +97,13 @@ func (t *Task) Fail(ctx context.Context, cause error) {
 		return nil
 	})
 }
+
+// Copies are the CDN copies that serve.
+func (t *Task) Copies(ctx context.Context) ([]swarm.Copy, error) {
+	var list []swarm.Copy
+	err := t.do(ctx, func() error {
+		list = t.swarm.Copies()
+		return nil
+	})
+	return list, err
+}

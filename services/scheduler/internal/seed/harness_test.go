@@ -1,0 +1,391 @@
+package seed
+
+import (
+	"context"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/pkg/rpcclient"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	size     = 4 << 20
+	pieces   = 4
+	patience = 20 * time.Second
+)
+
+var taskID = strings.Repeat("0a", 32)
+
+// serve runs a gRPC server until the test ends, or stop is called.
+func serve(t *testing.T, register func(*grpc.Server)) (endpoint string, stop func()) {
+	t.Helper()
+	server := grpc.NewServer(
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			resp, err := next(ctx, req)
+			return resp, rpcerr.Status(err).Err()
+		}),
+		grpc.StreamInterceptor(func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			return rpcerr.Status(next(srv, s)).Err()
+		}))
+	register(server)
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(l) // ends when it is stopped
+	}()
+	stop = sync.OnceFunc(func() {
+		server.Stop()
+		<-served
+	})
+	t.Cleanup(stop)
+	return l.Addr().String(), stop
+}
+
+// copyAt is a CDN instance that behaves as a test wants it to.
+type copyAt struct {
+	cdnv1.UnimplementedCdnServiceServer
+	healthv1.UnimplementedHealthServer
+	member *registryv1.Member
+	kill   func()
+
+	// seeds and follows are told of every stream that was opened.
+	seeds   chan *cdnv1.SeedRequest
+	follows chan struct{}
+
+	mu     sync.Mutex
+	hung   chan struct{} // open while it answers nothing
+	seed   func(*cdnv1.SeedRequest, func(*cdnv1.SeedResponse)) error
+	follow func(send func(*cdnv1.FollowResponse)) error
+}
+
+// hang makes it answer nothing until the returned function is called, as
+// SIGSTOP does.
+func (c *copyAt) hang() (wake func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	hung := make(chan struct{})
+	c.hung = hung
+	return sync.OnceFunc(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.hung = nil
+		close(hung)
+	})
+}
+
+func (c *copyAt) asleep(ctx context.Context) {
+	c.mu.Lock()
+	hung := c.hung
+	c.mu.Unlock()
+	if hung == nil {
+		return
+	}
+	select {
+	case <-hung:
+	case <-ctx.Done():
+	}
+}
+
+func (c *copyAt) Check(ctx context.Context, _ *healthv1.HealthCheckRequest) (*healthv1.HealthCheckResponse, error) {
+	c.asleep(ctx)
+	return &healthv1.HealthCheckResponse{Status: healthv1.HealthCheckResponse_SERVING}, ctx.Err()
+}
+
+// script changes how it behaves from now on.
+func (c *copyAt) script(
+	seed func(*cdnv1.SeedRequest, func(*cdnv1.SeedResponse)) error, follow func(func(*cdnv1.FollowResponse)) error,
+) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if seed != nil {
+		c.seed = seed
+	}
+	if follow != nil {
+		c.follow = follow
+	}
+}
+
+func (c *copyAt) Seed(req *cdnv1.SeedRequest, s cdnv1.CdnService_SeedServer) error {
+	c.asleep(s.Context())
+	c.mu.Lock()
+	seed := c.seed
+	c.mu.Unlock()
+	select {
+	case c.seeds <- req:
+	default:
+	}
+	if err := seed(req, func(r *cdnv1.SeedResponse) { _ = s.Send(r) }); err != nil {
+		return err
+	}
+	<-s.Context().Done()
+	return nil
+}
+
+func (c *copyAt) Follow(_ *cdnv1.FollowRequest, s cdnv1.CdnService_FollowServer) error {
+	c.asleep(s.Context())
+	c.mu.Lock()
+	follow := c.follow
+	c.mu.Unlock()
+	select {
+	case c.follows <- struct{}{}:
+	default:
+	}
+	if err := follow(func(r *cdnv1.FollowResponse) { _ = s.Send(r) }); err != nil {
+		return err
+	}
+	<-s.Context().Done()
+	return nil
+}
+
+func facts() *cdnv1.SourceFacts {
+	return &cdnv1.SourceFacts{Length: pieces * (size - 5), PieceSize: size, Etag: `"1"`}
+}
+
+func md5Of(num int32) string { return strings.Repeat("0", 31) + string('a'+rune(num)) }
+
+// tells makes a Seed script that tells the facts and some pieces.
+func tells(nums ...int32) func(*cdnv1.SeedRequest, func(*cdnv1.SeedResponse)) error {
+	return func(_ *cdnv1.SeedRequest, send func(*cdnv1.SeedResponse)) error {
+		send(&cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Facts{Facts: facts()}})
+		for _, num := range nums {
+			send(&cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Piece{Piece: &cdnv1.Piece{Num: num, Md5: md5Of(num), Length: size}}})
+		}
+		return nil
+	}
+}
+
+// has makes a Follow script of the same.
+func has(nums ...int32) func(func(*cdnv1.FollowResponse)) error {
+	return func(send func(*cdnv1.FollowResponse)) error {
+		send(&cdnv1.FollowResponse{Event: &cdnv1.FollowResponse_Facts{Facts: facts()}})
+		for _, num := range nums {
+			send(&cdnv1.FollowResponse{Event: &cdnv1.FollowResponse_Piece{Piece: &cdnv1.Piece{Num: num, Md5: md5Of(num), Length: size}}})
+		}
+		return nil
+	}
+}
+
+// world is a task that is followed among CDNs and a registry that do as told.
+type world struct {
+	registryv1.UnimplementedRegistryServiceServer
+	t        *testing.T
+	task     *task.Task
+	monitor  *health.Monitor
+	stats    *Stats
+	cdns     map[string]*copyAt
+	asked    chan *registryv1.ResolveTaskRequest // every question, while there is room
+	silence  func()                              // ends the registry
+	watching chan *registryv1.WatchTasksResponse
+	ended    chan error // of the following
+
+	mu      sync.Mutex
+	resolve func(*registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error)
+}
+
+func (w *world) ResolveTask(_ context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+	w.mu.Lock()
+	resolve := w.resolve
+	w.mu.Unlock()
+	resp, err := resolve(req)
+	select {
+	case w.asked <- req:
+	default:
+	}
+	return resp, err
+}
+
+func (w *world) WatchTasks(_ *registryv1.WatchTasksRequest, s registryv1.RegistryService_WatchTasksServer) error {
+	for {
+		select {
+		case r := <-w.watching:
+			if err := s.Send(r); err != nil {
+				return err
+			}
+		case <-s.Context().Done():
+			return nil
+		}
+	}
+}
+
+// answers changes what the registry answers from now on.
+func (w *world) answers(f func(*registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.resolve = f
+}
+
+// record makes an answer that names an owner and replicas.
+func (w *world) record(epoch int64, owner string, replicas ...string) *registryv1.ResolveTaskResponse {
+	resp := &registryv1.ResolveTaskResponse{
+		Record: &registryv1.TaskRecord{
+			TaskId: taskID, Owner: owner, Replicas: replicas, Scheduler: "me", Epoch: epoch, Revision: 10*epoch + int64(len(replicas)),
+		},
+		Owner: w.cdns[owner].member,
+	}
+	for _, id := range replicas {
+		resp.Replicas = append(resp.Replicas, w.cdns[id].member)
+	}
+	return resp
+}
+
+// takeovers answers takeovers: of those in order, the first that is not
+// excluded is owner. Each change raises the epoch.
+func (w *world) takeovers(ids ...string) {
+	epoch, order := int64(1), slices.Clone(ids)
+	w.answers(func(req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+		if req.GetLostOwner() == order[0] && req.GetLast().GetEpoch() == epoch {
+			i := slices.IndexFunc(order, func(id string) bool { return !slices.Contains(req.GetExcluded(), id) && id != req.GetLostOwner() })
+			if i < 0 {
+				return nil, rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, "none is left")
+			}
+			next := order[i]
+			order = append(append([]string{next}, slices.DeleteFunc(order[1:], func(id string) bool { return id == next })...), order[0])
+			epoch++
+		}
+		return w.record(epoch, order[0], order[1:]...), nil
+	})
+}
+
+// newWorld makes the CDNs of those names; owner first, the others replicas.
+func newWorld(t *testing.T, ids ...string) *world {
+	t.Helper()
+	w := &world{
+		t: t, cdns: make(map[string]*copyAt), asked: make(chan *registryv1.ResolveTaskRequest, 100),
+		watching: make(chan *registryv1.WatchTasksResponse), ended: make(chan error, 1),
+	}
+	for i, id := range ids {
+		c := &copyAt{seeds: make(chan *cdnv1.SeedRequest, 100), follows: make(chan struct{}, 100), seed: tells(), follow: has()}
+		endpoint, kill := serve(t, func(s *grpc.Server) {
+			cdnv1.RegisterCdnServiceServer(s, c)
+			healthv1.RegisterHealthServer(s, c)
+		})
+		c.kill = kill
+		c.member = &registryv1.Member{
+			Id: id, Role: cluster.CDN, Endpoint: endpoint, DownloadIp: "127.0.0." + string('1'+rune(i)), DownloadPort: 8001,
+			State: registryv1.MemberState_MEMBER_STATE_READY,
+		}
+		w.cdns[id] = c
+	}
+	w.takeovers(ids...)
+	return w
+}
+
+// follow begins to follow the task.
+func (w *world) follow() {
+	t := w.t
+	t.Helper()
+	endpoint, silence := serve(t, func(s *grpc.Server) { registryv1.RegisterRegistryServiceServer(s, w) })
+	w.silence = silence
+	pool := rpcclient.NewPool("", nil)
+	conn, err := pool.Dial(endpoint)
+	require.NoError(t, err)
+	w.monitor = health.New(health.Config{Interval: 20 * time.Millisecond, Timeout: 500 * time.Millisecond}, pool.Dial, zap.NewNop())
+	reg := prometheus.NewRegistry()
+	w.stats, err = NewStats(reg, w.monitor)
+	require.NoError(t, err)
+	claims := claim.New(claim.Deps{
+		SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Health: w.monitor, Log: zap.NewNop(),
+		CDNs: func() (list []cluster.Member) {
+			for _, c := range w.cdns {
+				list = append(list, cluster.FromProto(c.member))
+			}
+			return list
+		},
+		FindScheduler: func(string) (cluster.Member, bool) { return cluster.Member{}, false },
+		TookOver:      func() {},
+	})
+	stats, err := task.NewStats(reg)
+	require.NoError(t, err)
+	w.task = task.New(taskID, "http://source/file", task.Deps{
+		Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Budget: budget.New(1 << 40), Stats: stats,
+	})
+	follower := &Follower{Claims: claims, Health: w.monitor, Dial: pool.Dial, Stats: w.stats, Log: zap.NewNop()}
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	work.Go(func() { w.task.Run(ctx) })
+	work.Go(func() { claims.Watch(ctx) })
+	work.Go(func() {
+		w.ended <- follower.Follow(ctx, taskID, "http://source/file", Source{URL: "http://source/file"}, w.task)
+	})
+	t.Cleanup(func() {
+		cancel()
+		work.Wait()
+		w.monitor.Close()
+		require.NoError(t, pool.Close())
+	})
+}
+
+// wait waits for an element of a channel that f accepts.
+func wait[T any](t *testing.T, c <-chan T, f func(T) bool) T {
+	t.Helper()
+	late := time.After(patience)
+	for {
+		select {
+		case e := <-c:
+			if f(e) {
+				return e
+			}
+		case <-late:
+			require.FailNow(t, "nothing like that happened")
+		}
+	}
+}
+
+func anything[T any](T) bool { return true }
+
+// peer registers a peer.
+func (w *world) peer(id string) {
+	w.t.Helper()
+	_, err := w.task.Register(w.t.Context(), swarm.PeerInfo{ID: id, IP: "127.0.1.1", Port: 20001})
+	require.NoError(w.t, err)
+}
+
+// offered pulls anew until a piece is offered from an instance.
+func (w *world) offered(peer, cdn string) swarm.Offer {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	pull := task.Pull{PeerID: peer, Stage: task.Started, MaxWait: time.Second}
+	for {
+		answer, err := w.task.Pull(ctx, pull)
+		require.NoError(w.t, err)
+		for _, o := range answer.Offers {
+			if o.IP == w.cdns[cdn].member.GetDownloadIp() {
+				return o
+			}
+		}
+	}
+}
+
+// copies are the CDN copies that peers are sent to.
+func (w *world) copies() []swarm.Copy {
+	w.t.Helper()
+	list, err := w.task.Copies(w.t.Context())
+	require.NoError(w.t, err)
+	return list
+}
