@@ -1,0 +1,190 @@
+package cdn_test
+
+import (
+	"context"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap/zaptest"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/pkg/rpcclient"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/cdn"
+)
+
+// hall is a registry whose records are what the test writes, and nothing else.
+type hall struct {
+	*records
+	conn *grpc.ClientConn
+
+	state   sync.Mutex
+	members map[string]*registryv1.Member     // guarded by state
+	tasks   map[string]*registryv1.TaskRecord // guarded by state
+	changed chan struct{}                     // closed and replaced; guarded by state
+	muted   bool                              // records are not told of; guarded by state
+}
+
+func newHall(t testing.TB) *hall {
+	t.Helper()
+	h := &hall{
+		records: new(records), members: make(map[string]*registryv1.Member),
+		tasks: make(map[string]*registryv1.TaskRecord), changed: make(chan struct{}),
+	}
+	conn, stop := serve(t, func(s grpc.ServiceRegistrar) { registryv1.RegisterRegistryServiceServer(s, h) })
+	h.conn = conn
+	t.Cleanup(stop)
+	return h
+}
+
+func (h *hall) change(what func()) {
+	h.state.Lock()
+	defer h.state.Unlock()
+	what()
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+// write makes the record of a task, one epoch after the other.
+func (h *hall) write(id string, o *origin, epoch int64, owner string, replicas ...string) {
+	h.change(func() {
+		rev := int64(1)
+		if old := h.tasks[id]; old != nil {
+			rev = old.GetRevision() + 1
+		}
+		h.tasks[id] = &registryv1.TaskRecord{
+			TaskId: id, Url: o.URL + "/file", Owner: owner, Replicas: replicas, Epoch: epoch, Revision: rev,
+			Status: registryv1.TaskStatus_TASK_STATUS_RUNNING,
+		}
+	})
+}
+
+func (h *hall) mute(muted bool) { h.change(func() { h.muted = muted }) }
+
+func (h *hall) WatchMembers(_ *registryv1.WatchMembersRequest, s registryv1.RegistryService_WatchMembersServer) error {
+	for {
+		h.state.Lock()
+		list := slices.Collect(maps.Values(h.members))
+		changed := h.changed
+		h.state.Unlock()
+		if err := s.Send(&registryv1.WatchMembersResponse{Members: list}); err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-s.Context().Done():
+			return s.Context().Err()
+		}
+	}
+}
+
+func (h *hall) WatchTasks(req *registryv1.WatchTasksRequest, s registryv1.RegistryService_WatchTasksServer) error {
+	told := make(map[string]int64)
+	for first := true; ; first = false {
+		h.state.Lock()
+		message := &registryv1.WatchTasksResponse{Complete: first, Replicas: 1}
+		for id, r := range h.tasks {
+			if h.muted || told[id] == r.GetRevision() {
+				continue
+			}
+			named := r.GetOwner() == req.GetMemberId() || slices.Contains(r.GetReplicas(), req.GetMemberId())
+			switch {
+			case named:
+				message.Records = append(message.Records, proto.CloneOf(r))
+			case told[id] != 0:
+				message.Gone = append(message.Gone, id)
+			}
+			told[id] = r.GetRevision()
+		}
+		changed := h.changed
+		h.state.Unlock()
+		if err := s.Send(message); err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-s.Context().Done():
+			return s.Context().Err()
+		}
+	}
+}
+
+func (h *hall) GetTask(_ context.Context, req *registryv1.GetTaskRequest) (*registryv1.GetTaskResponse, error) {
+	h.state.Lock()
+	defer h.state.Unlock()
+	r := h.tasks[req.GetTaskId()]
+	if r == nil {
+		return nil, rpcerr.Status(rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "no such task")).Err()
+	}
+	return &registryv1.GetTaskResponse{Record: proto.CloneOf(r)}, nil
+}
+
+func (h *hall) AnnounceCopies(context.Context, *registryv1.AnnounceCopiesRequest) (*registryv1.AnnounceCopiesResponse, error) {
+	return &registryv1.AnnounceCopiesResponse{}, nil
+}
+
+// join runs an instance that is a member of the hall.
+func (h *hall) join(t testing.TB, id string, cfg cdn.Config) *node {
+	t.Helper()
+	return h.joinAt(t, id, cfg, listen(t))
+}
+
+func (h *hall) joinAt(t testing.TB, id string, cfg cdn.Config, listener net.Listener) *node {
+	t.Helper()
+	if cfg.HomeDir == "" {
+		cfg.HomeDir = t.TempDir()
+	}
+	cfg.ID = id
+	cfg.RetryDelay = time.Millisecond
+	if cfg.DrainTimeout == 0 {
+		cfg.DrainTimeout = 50 * time.Millisecond
+	}
+	log := zaptest.NewLogger(t, zaptest.Level(levelOf(t)))
+	n := &node{home: cfg.HomeDir, metrics: prometheus.NewRegistry(), records: h.records, download: listener.Addr().String()}
+	registry := registryv1.NewRegistryServiceClient(h.conn)
+	view := cluster.NewView(registry, log)
+	pool := rpcclient.NewPool("", nil)
+	service, err := cdn.New(cfg, cdn.Deps{
+		Logger: log, Metrics: n.metrics, Registry: registry, Download: listener, Members: view, Dial: pool.Dial,
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = view.Run(ctx) }) // has no errors
+	ended := make(chan error, 1)
+	go func() { ended <- service.Run(ctx) }()
+	conn, stopServer := serve(t, service.Register)
+	n.CdnServiceClient = cdnv1.NewCdnServiceClient(conn)
+	host, port, err := net.SplitHostPort(n.download)
+	require.NoError(t, err)
+	number, err := strconv.Atoi(port)
+	require.NoError(t, err)
+	h.enter(&registryv1.Member{
+		Id: id, Role: cluster.CDN, Endpoint: conn.Target(), DownloadIp: host, DownloadPort: int32(number),
+		State: registryv1.MemberState_MEMBER_STATE_READY,
+	})
+	n.stop = sync.OnceFunc(func() {
+		h.change(func() { delete(h.members, id) })
+		cancel()
+		require.NoError(t, <-ended)
+		stopServer()
+		running.Wait()
+		require.NoError(t, pool.Close())
+	})
+	t.Cleanup(n.stop)
+	return n
+}
+
+func (h *hall) enter(m *registryv1.Member) { h.change(func() { h.members[m.GetId()] = m }) }

@@ -1,0 +1,280 @@
+package cdn_test
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	"github.com/supernode-ha/supernode/pkg/piece"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/cdn"
+)
+
+// seeding begins a Seed as a scheduler does it.
+func (n *node) seeding(t testing.TB, req *cdnv1.SeedRequest) grpc.ServerStreamingClient[cdnv1.SeedResponse] {
+	t.Helper()
+	ctx, cancel := contextOf(t)
+	t.Cleanup(cancel)
+	stream, err := n.Seed(ctx, req)
+	require.NoError(t, err)
+	return stream
+}
+
+// followed is a Follow stream as if it were a Seed stream.
+type followed struct {
+	grpc.ServerStreamingClient[cdnv1.FollowResponse]
+}
+
+func (f followed) Recv() (*cdnv1.SeedResponse, error) {
+	event, err := f.ServerStreamingClient.Recv()
+	if err != nil {
+		return nil, err
+	}
+	switch e := event.GetEvent().(type) {
+	case *cdnv1.FollowResponse_Facts:
+		return &cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Facts{Facts: e.Facts}}, nil
+	case *cdnv1.FollowResponse_Piece:
+		return &cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Piece{Piece: e.Piece}}, nil
+	case *cdnv1.FollowResponse_Result:
+		return &cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Result{Result: e.Result}}, nil
+	}
+	return nil, errors.New("an event of no kind")
+}
+
+func (n *node) follow(t testing.TB, id string, stay bool) grpc.ServerStreamingClient[cdnv1.SeedResponse] {
+	t.Helper()
+	ctx, cancel := contextOf(t)
+	t.Cleanup(cancel)
+	stream, err := n.Follow(ctx, &cdnv1.FollowRequest{TaskId: id, Stay: stay})
+	require.NoError(t, err)
+	return followed{stream}
+}
+
+// awaitPieces waits until so many pieces are told of by Stat.
+func (n *node) awaitPieces(t testing.TB, id string, count int) {
+	t.Helper()
+	eventually(t, func() bool {
+		s, err := n.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id})
+		return err == nil && int(s.GetPieceCount()) >= count
+	})
+}
+
+// awaitWhole waits until the whole task is there, and checks it.
+func (n *node) awaitWhole(t testing.TB, id string, content []byte) {
+	t.Helper()
+	eventually(t, func() bool {
+		s, err := n.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id})
+		return err == nil && s.GetResult() != nil
+	})
+	got, err := hear(n.follow(t, id, false))
+	require.NoError(t, err)
+	n.check(t, id, got, content)
+}
+
+// sameFiles makes sure that two instances have the same files of a task.
+func sameFiles(t testing.TB, id string, a, b *node) {
+	t.Helper()
+	for _, suffix := range []string{"", ".md5"} {
+		one, err := os.ReadFile(filepath.Join(a.home, "repo", "download", id[:3], id+suffix))
+		require.NoError(t, err)
+		other, err := os.ReadFile(filepath.Join(b.home, "repo", "download", id[:3], id+suffix))
+		require.NoError(t, err)
+		require.Equal(t, sum(one), sum(other), suffix)
+	}
+	require.NoFileExists(t, filepath.Join(b.home, "repo", "download", id[:3], id+".part"))
+}
+
+func TestReplicaCopiesWhileTheOwnerFetches(t *testing.T) {
+	h := newHall(t)
+	a, b := h.join(t, "a", cdn.Config{}), h.join(t, "b", cdn.Config{})
+	content := noise(17 << 20)
+	g := newGate(t, content, 9<<20)
+	o := serveOrigin(t, named(g))
+	id := idOf("live")
+	h.write(id, o, 7, "a", "b")
+	stream := a.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7})
+	b.awaitPieces(t, id, 2)
+	status, wrapped := b.get(t, path(id), "bytes="+piece.Range(1, piece.DefaultSize))
+	require.Equal(t, http.StatusPartialContent, status, "what has been copied is served at once")
+	require.Len(t, wrapped, piece.DefaultSize)
+	listening := b.follow(t, id, false)
+	g.open()
+	_, err := hear(stream)
+	require.NoError(t, err)
+	got, err := hear(listening)
+	require.NoError(t, err)
+	b.check(t, id, got, content)
+	sameFiles(t, id, a, b)
+	require.Len(t, o.seen(), 1)
+	require.EqualValues(t, len(content), a.counter(t, "supernode_cdn_fetched_bytes_total"))
+	require.Zero(t, b.counter(t, "supernode_cdn_fetched_bytes_total"))
+	for _, u := range h.of(id) {
+		require.Equal(t, "a", u.GetOwner(), "a replica tells the registry nothing")
+	}
+
+	// Promoted, it serves what it has.
+	a.stop()
+	h.write(id, o, 8, "b")
+	got, err = hear(b.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 8, Expected: got.facts}))
+	require.NoError(t, err)
+	b.check(t, id, got, content)
+	require.Len(t, o.seen(), 1)
+}
+
+// promotion makes a replica the owner in mid-fetch, with two pieces of three.
+func promotion(t *testing.T, first http.HandlerFunc) (b *node, o *origin, stream grpc.ServerStreamingClient[cdnv1.SeedResponse]) {
+	t.Helper()
+	h := newHall(t)
+	a, b := h.join(t, "a", cdn.Config{}), h.join(t, "b", cdn.Config{})
+	o = serveOrigin(t, first)
+	id := idOf("promoted")
+	h.write(id, o, 7, "a", "b")
+	old := a.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7})
+	b.awaitPieces(t, id, 2)
+	event, err := old.Recv()
+	require.NoError(t, err)
+	a.stop()
+	h.write(id, o, 8, "b")
+	return b, o, b.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 8, Expected: event.GetFacts()})
+}
+
+func TestPromotedInMidFetchGoesOn(t *testing.T) {
+	content := noise(10 << 20)
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Range") != "" {
+			file(content, `"v1"`)(w, r)
+			return
+		}
+		named(&gate{content: content, first: 9 << 20, opened: make(chan struct{})})(w, r)
+	}
+	b, o, stream := promotion(t, handler)
+	got, err := hear(stream)
+	require.NoError(t, err)
+	b.check(t, idOf("promoted"), got, content)
+	require.Len(t, o.seen(), 2)
+	require.Equal(t, "bytes=8388598-10485759", o.seen()[1].Header.Get("Range"))
+	require.EqualValues(t, len(content)-8388598, b.counter(t, "supernode_cdn_fetched_bytes_total"))
+}
+
+// once answers the first request with one handler and all others with another.
+func once(first, then http.HandlerFunc) http.HandlerFunc {
+	var asked atomic.Bool
+	return func(w http.ResponseWriter, r *http.Request) {
+		if asked.Swap(true) {
+			then(w, r)
+			return
+		}
+		first(w, r)
+	}
+}
+
+func TestPromotedWithASourceThatCannotGoOn(t *testing.T) {
+	content, changed := noise(10<<20), noise(10<<20)
+	changed[5<<20]++ // in a piece that is here
+	for name, c := range map[string]struct {
+		first, then http.HandlerFunc
+		reason      rpcerr.Reason
+	}{
+		"no names, same":         {newGate(t, content, 9<<20).ServeHTTP, bare(content), ""},
+		"no names, changed":      {newGate(t, content, 9<<20).ServeHTTP, bare(changed), rpcerr.SourceBroken},
+		"no names, other length": {newGate(t, content, 9<<20).ServeHTTP, bare(content[:9<<20]), rpcerr.SourceBroken},
+		"no ranges, same":        {named(newGate(t, content, 9<<20)), named(bare(content)), ""},
+		"no ranges, lies":        {named(newGate(t, content, 9<<20)), named(bare(changed)), rpcerr.SourceBroken},
+		"changed":                {named(newGate(t, content, 9<<20)), file(changed, `"v2"`), rpcerr.SourceBroken},
+		"gone":                   {named(newGate(t, content, 9<<20)), answer(404), rpcerr.SourceNotFound},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, o, stream := promotion(t, once(c.first, c.then))
+			got, err := hear(stream)
+			require.Len(t, o.seen(), 2)
+			if c.reason != "" {
+				requireReason(t, err, c.reason)
+				requireNoFiles(t, b, idOf("promoted"))
+				return
+			}
+			require.NoError(t, err)
+			b.check(t, idOf("promoted"), got, content)
+		})
+	}
+}
+
+func TestSeedWithAnotherExpectedVersion(t *testing.T) {
+	n := start(t, cdn.Config{})
+	content := noise(5 << 20)
+	o := serveOrigin(t, file(content, `"v1"`))
+	id := idOf("expected")
+	date := modified.Format(http.TimeFormat)
+	want := &cdnv1.SourceFacts{Length: int64(len(content)), PieceSize: piece.DefaultSize, Etag: `"v0"`, LastModified: date}
+	_, err := hear(n.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7, Expected: want}))
+	requireReason(t, err, rpcerr.SourceBroken)
+	requireNoFiles(t, n, id)
+	want.Etag = `"v1"`
+	got, err := hear(n.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7, Expected: want}))
+	require.NoError(t, err)
+	n.check(t, id, got, content)
+	want = &cdnv1.SourceFacts{Length: int64(len(content)), PieceSize: 5 << 20, Etag: `"v1"`, LastModified: date}
+	got, err = hear(n.seeding(t, &cdnv1.SeedRequest{TaskId: idOf("size"), Source: o.source(), Epoch: 7, Expected: want}))
+	require.NoError(t, err)
+	require.EqualValues(t, 5<<20, got.facts.GetPieceSize())
+	n.check(t, idOf("size"), got, content)
+}
+
+func TestStayEndsWithTheCopy(t *testing.T) {
+	n := start(t, cdn.Config{})
+	content := noise(1000)
+	o := serveOrigin(t, file(content, `"v1"`))
+	id := idOf("stay")
+	seed := n.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7, Stay: true})
+	await := func(stream grpc.ServerStreamingClient[cdnv1.SeedResponse]) {
+		for result := (*cdnv1.SeedResult)(nil); result == nil; {
+			event, err := stream.Recv()
+			require.NoError(t, err)
+			result = event.GetResult()
+		}
+	}
+	await(seed)
+	follow := n.follow(t, id, true)
+	await(follow)
+	_, err := n.Delete(t.Context(), &cdnv1.DeleteRequest{TaskId: id})
+	require.NoError(t, err)
+	for _, stream := range []grpc.ServerStreamingClient[cdnv1.SeedResponse]{seed, follow} {
+		_, err = stream.Recv()
+		require.False(t, errors.Is(err, io.EOF))
+		requireReason(t, err, rpcerr.TaskDeleted)
+	}
+	_, err = n.follow(t, id, true).Recv()
+	requireReason(t, err, rpcerr.TaskNotFound)
+}
+
+// What is on disk after a restart is told before anybody seeds it.
+func TestFollowAfterARestart(t *testing.T) {
+	n := start(t, cdn.Config{})
+	content := noise(10 << 20)
+	o := serveOrigin(t, named(newGate(t, content, 9<<20)))
+	id, whole := idOf("part"), idOf("whole")
+	n.begin(t, id, o.source())
+	n.awaitPieces(t, id, 2)
+	o.set(file(content, `"v1"`))
+	n.mustSeed(t, whole, o.source(), content)
+	n.stop()
+	again := start(t, cdn.Config{HomeDir: n.home})
+	got, err := hear(again.follow(t, id, false))
+	requireReason(t, err, rpcerr.CopyPartial)
+	require.Len(t, got.pieces, 2)
+	require.EqualValues(t, len(content), got.facts.GetLength())
+	status, wrapped := again.get(t, path(id), "bytes="+piece.Range(1, piece.DefaultSize))
+	require.Equal(t, http.StatusPartialContent, status)
+	require.Len(t, wrapped, piece.DefaultSize)
+	got, err = hear(again.follow(t, whole, false))
+	require.NoError(t, err)
+	again.check(t, whole, got, content)
+	require.Len(t, o.seen(), 2)
+}
