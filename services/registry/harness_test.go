@@ -158,18 +158,23 @@ func startNodeUnready(t *testing.T, cfg registry.Config) *node {
 // eachStore runs a test against both kinds of etcd. nodes gives n registries
 // over one store; an embedded one has a single registry, given n times.
 func eachStore(t *testing.T, test func(t *testing.T, nodes func(n int) []*node)) {
+	eachStoreFor(t, 0, test)
+}
+
+// eachStoreFor is eachStore with leases of another length.
+func eachStoreFor(t *testing.T, ttl time.Duration, test func(t *testing.T, nodes func(n int) []*node)) {
 	t.Run("external", func(t *testing.T) {
 		e := startExternal(t)
 		test(t, func(n int) []*node {
 			all := make([]*node, n)
 			for i := range all {
-				all[i] = startNode(t, registry.Config{Endpoints: []string{e.client.Host}})
+				all[i] = startNode(t, registry.Config{Endpoints: []string{e.client.Host}, LeaseTTL: ttl})
 			}
 			return all
 		})
 	})
 	t.Run("embedded", func(t *testing.T) {
-		one := startNode(t, registry.Config{EmbeddedDir: t.TempDir()})
+		one := startNode(t, registry.Config{EmbeddedDir: t.TempDir(), LeaseTTL: ttl})
 		test(t, func(n int) []*node {
 			all := make([]*node, n)
 			for i := range all {

@@ -1,0 +1,85 @@
+package registry_test
+
+import (
+	"context"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+
+	"github.com/supernode-ha/supernode/services/registry"
+)
+
+// frozen is a way to etcd on which nothing gets through any more, and which
+// does not break either.
+func frozen(t *testing.T, to string) (address string, freeze func()) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	var mu sync.Mutex // guards conns
+	var conns []net.Conn
+	pump := func(dst, src net.Conn) {
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := src.Read(buf)
+			if err != nil {
+				_ = dst.Close()
+				return
+			}
+			select {
+			case <-stop:
+			default:
+				_, _ = dst.Write(buf[:n])
+			}
+		}
+	}
+	all.Go(func() {
+		for {
+			in, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				_ = in.Close()
+				continue
+			}
+			mu.Lock()
+			conns = append(conns, in, out)
+			mu.Unlock()
+			all.Go(func() { pump(in, out) })
+			all.Go(func() { pump(out, in) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		mu.Lock()
+		for _, c := range conns {
+			_ = c.Close()
+		}
+		mu.Unlock()
+		all.Wait()
+	})
+	return listener.Addr().String(), sync.OnceFunc(func() { close(stop) })
+}
+
+// A client of ours gives five seconds for everything.
+func TestHungStoreIsGivenUpInTime(t *testing.T) {
+	e := startExternal(t)
+	address, freeze := frozen(t, e.client.Host)
+	n := startNode(t, registry.Config{Endpoints: []string{address}})
+	beat(t, n, cdn("c0"), cdn("c1"), scheduler("s"))
+	rec := resolve(t, n, 1, "s").GetRecord()
+	freeze()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	got, err := n.ResolveTask(ctx, &registryv1.ResolveTaskRequest{TaskId: taskID(1), SchedulerId: "s", Last: rec, LostOwner: rec.GetOwner()})
+	require.NoError(t, err)
+	require.True(t, got.GetUnclaimed())
+	require.Equal(t, []any{rec.GetReplicas()[0], []string{rec.GetOwner()}, "s", int64(2)}, handsOf(got.GetRecord()))
+	require.Equal(t, got.GetRecord().GetOwner(), got.GetOwner().GetId())
+}

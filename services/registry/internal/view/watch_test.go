@@ -1,0 +1,148 @@
+package view_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/supernode-ha/supernode/services/registry/internal/record"
+	"github.com/supernode-ha/supernode/services/registry/internal/view"
+)
+
+var cdnC = record.MemberKey{Role: record.RoleCDN, ID: "c"}
+
+func owned(id, owner string, rev int64, replicas ...string) *record.Task {
+	return &record.Task{ID: id, Owner: owner, Replicas: replicas, Scheduler: "s", Revision: rev}
+}
+
+func apply(v *view.View, t *record.Task) {
+	v.Apply([]view.Change{{Revision: t.Revision, Task: t}})
+}
+
+func taskIDs(tasks []record.Task) []string {
+	ids := []string{}
+	for _, t := range tasks {
+		ids = append(ids, t.ID)
+	}
+	return ids
+}
+
+func TestSlowWatchLosesNothing(t *testing.T) {
+	v := view.New()
+	v.Replace(view.Snapshot{Era: "e", Revision: 10, Tasks: []record.Task{*owned("t1", "c", 1), *owned("t2", "d", 2, "c"), *owned("t3", "d", 3)}})
+	w := v.Watch(cdnC)
+	defer w.Close()
+	<-w.News()
+	first := w.Take(1)
+	require.False(t, first.Complete)
+	<-w.News()
+	second := w.Take(1)
+	require.True(t, second.Complete)
+	require.ElementsMatch(t, []string{"t1", "t2"}, taskIDs(append(first.Records, second.Records...)))
+
+	// Much happens to few tasks: only how it ended is told.
+	for rev := int64(11); rev < 200; rev++ {
+		apply(v, owned("t1", "c", rev))
+	}
+	apply(v, owned("t2", "d", 200))
+	apply(v, owned("t4", "c", 201))
+	apply(v, owned("t4", "d", 202))
+	<-w.News()
+	b := w.Take(10)
+	require.Equal(t, []string{"t1"}, taskIDs(b.Records))
+	require.EqualValues(t, 199, b.Records[0].Revision)
+	require.Equal(t, []string{"t2"}, b.Gone, "t4 was never told of")
+	require.False(t, b.Complete)
+
+	// What was fed and then told by the watch is one change, and old news are none.
+	v.Feed("e", view.Change{Revision: 203, Task: owned("t1", "d", 203, "c")})
+	<-w.News()
+	require.Len(t, w.Take(10).Records, 1)
+	apply(v, owned("t1", "d", 203, "c"))
+	select {
+	case <-w.News():
+		require.Fail(t, "nothing has changed")
+	default:
+	}
+}
+
+func TestWatchTakesNoMoreThanItMay(t *testing.T) {
+	v := view.New()
+	v.Replace(view.Snapshot{Era: "e", Revision: 1})
+	w := v.Watch(cdnC)
+	defer w.Close()
+	require.True(t, w.Take(5).Complete)
+	for i := range 12 {
+		apply(v, owned(fmt.Sprint("t", i), "c", int64(2+i)))
+	}
+	told := 0
+	for told < 12 {
+		<-w.News()
+		b := w.Take(5)
+		require.LessOrEqual(t, len(b.Records), 5)
+		told += len(b.Records)
+	}
+	require.Equal(t, 12, told)
+}
+
+func TestListEndsWatches(t *testing.T) {
+	v := view.New()
+	v.Replace(view.Snapshot{Era: "e", Revision: 1})
+	w := v.Watch(cdnC)
+	v.Replace(view.Snapshot{Era: "e", Revision: 2})
+	<-w.Ended()
+	again := v.Watch(cdnC)
+	require.True(t, again.Take(5).Complete)
+	<-again.News()
+	w.Close()
+	apply(v, owned("t", "c", 3))
+	<-again.News()
+	require.Len(t, again.Take(5).Records, 1)
+	again.Close()
+}
+
+func TestLoadsFollowRecords(t *testing.T) {
+	v := view.New()
+	v.Replace(view.Snapshot{Era: "e", Revision: 3, Tasks: []record.Task{*owned("t1", "c", 1, "d"), *owned("t2", "d", 2, "c")}})
+	require.Equal(t, view.Load{Owned: 1, Replicated: 1}, v.Load("c"))
+	apply(v, owned("t1", "d", 4, "e", "e", "d"))
+	require.Equal(t, map[string]view.Load{"c": {Replicated: 1}, "d": {Owned: 2}, "e": {Replicated: 1}}, v.Loads(), "each counts once, whatever a hand has written")
+	id := "t1"
+	v.Apply([]view.Change{{Revision: 5, TaskGone: &id}})
+	require.Equal(t, map[string]view.Load{"c": {Replicated: 1}, "d": {Owned: 1}}, v.Loads())
+	page, more := v.Tasks("c", "", 1)
+	require.Equal(t, []string{"t2"}, taskIDs(page))
+	require.False(t, more)
+	page, _ = v.Tasks("", "t2", 10)
+	require.Empty(t, page)
+}
+
+func TestMarkedMemberDrains(t *testing.T) {
+	v := view.New()
+	m := view.Lease{Member: record.Member{Role: record.RoleCDN, ID: "c", State: record.StateReady}, Revision: 1}
+	v.Replace(view.Snapshot{Era: "e", Revision: 1, Members: []view.Lease{m}})
+	_, changed := v.Members()
+	v.Feed("e", view.Change{Revision: 2, Mark: &cdnC})
+	<-changed
+	got, _ := v.Member(cdnC)
+	require.Equal(t, record.StateDraining, got.State)
+	stored, _ := v.Lease(cdnC)
+	require.Equal(t, record.StateReady, stored.Member.State, "what a heartbeat is compared with")
+	require.True(t, v.Marked(cdnC))
+	v.Apply([]view.Change{{Revision: 2, Mark: &cdnC}, {Revision: 3, MarkGone: &cdnC}})
+	got, _ = v.Member(cdnC)
+	require.Equal(t, record.StateReady, got.State)
+}
+
+func TestErasDoNotMix(t *testing.T) {
+	v := view.New()
+	v.Replace(view.Snapshot{Era: "e", Revision: 5, Tasks: []record.Task{*owned("t", "c", 5)}})
+	v.Feed("e", view.Change{Revision: 9, Task: owned("u", "c", 9)})
+	v.Feed("f", view.Change{Revision: 10, Task: owned("t", "x", 10)})
+	got, era, _ := v.Task("t")
+	require.Equal(t, []string{"c", "e"}, []string{got.Owner, era}, "a write in an era that was not listed")
+	v.Replace(view.Snapshot{Era: "f", Revision: 7})
+	_, _, ok := v.Task("u")
+	require.False(t, ok, "nothing of another era counts, however new")
+}
