@@ -99,7 +99,7 @@ type node struct {
 	stop    func() error
 }
 
-func startNode(t *testing.T, cfg registry.Config) *node {
+func startNode(t testing.TB, cfg registry.Config) *node {
 	t.Helper()
 	n := startNodeUnready(t, cfg)
 	select {
@@ -112,7 +112,7 @@ func startNode(t *testing.T, cfg registry.Config) *node {
 	return n
 }
 
-func startNodeUnready(t *testing.T, cfg registry.Config) *node {
+func startNodeUnready(t testing.TB, cfg registry.Config) *node {
 	t.Helper()
 	if cfg.LeaseTTL == 0 {
 		cfg.LeaseTTL = 2 * time.Second
@@ -185,7 +185,7 @@ func eachStoreFor(t *testing.T, ttl time.Duration, test func(t *testing.T, nodes
 	})
 }
 
-func bounded(t *testing.T) context.Context {
+func bounded(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
@@ -205,7 +205,7 @@ func scheduler(id string) *registryv1.Member {
 	}
 }
 
-func beat(t *testing.T, n *node, members ...*registryv1.Member) {
+func beat(t testing.TB, n *node, members ...*registryv1.Member) {
 	t.Helper()
 	for _, m := range members {
 		_, err := n.Heartbeat(bounded(t), &registryv1.HeartbeatRequest{Member: m})
@@ -241,7 +241,7 @@ func keepAlive(t *testing.T, n *node, members ...*registryv1.Member) (stop func(
 
 func taskID(n int) string { return fmt.Sprintf("%064x", n) }
 
-func resolve(t *testing.T, n *node, task int, scheduler string) *registryv1.ResolveTaskResponse {
+func resolve(t testing.TB, n *node, task int, scheduler string) *registryv1.ResolveTaskResponse {
 	t.Helper()
 	resp, err := n.ResolveTask(bounded(t), &registryv1.ResolveTaskRequest{
 		TaskId: taskID(task), Url: "http://127.0.0.1/file", SchedulerId: scheduler,
@@ -285,7 +285,7 @@ func idsOf(resp *registryv1.WatchMembersResponse) []string {
 
 // metric gives the sum of a metric's values whose labels have the value label,
 // or of all when label is empty.
-func metric(t *testing.T, n *node, name, label string) (sum float64) {
+func metric(t testing.TB, n *node, name, label string) (sum float64) {
 	t.Helper()
 	families, err := n.metrics.Gather()
 	require.NoError(t, err)
