@@ -20,7 +20,7 @@ func TestOwnerCutOff(t *testing.T) {
 	}
 	s := newSite(t, cluster.RunBundles(t, binaries, cluster.RunEtcd(t, binaries, lab.HubIP), specs), lab.HubIP)
 	carryOut(t, s, plan{
-		name: "owner cut off", at: 50, failures: -1, spare: inFlight(), epochs: 2,
+		name: "owner cut off", at: usual, failures: -1, spare: inFlight(), epochs: 2,
 		fault: func(tr *trial) {
 			owner := tr.owner()
 			at[owner.IP].Cut(tr.t)

@@ -15,7 +15,7 @@ import (
 func TestOneProcess(t *testing.T) {
 	t.Parallel()
 	s := services(t, 3)
-	plans := []plan{{name: "nothing", at: 50, own: true}}
+	plans := []plan{{name: "nothing", at: usual, own: true}}
 	for _, at := range killedAt() {
 		plans = append(plans, plan{
 			name: "owner killed", at: at, own: true, failures: -1, spare: inFlight(), epochs: 1,
@@ -24,34 +24,34 @@ func TestOneProcess(t *testing.T) {
 		})
 	}
 	plans = append(plans, plan{
-		name: "replica killed", at: 50, own: true, failures: -1,
+		name: "replica killed", at: usual, own: true, failures: -1,
 		fault: func(tr *trial) { tr.replica().Kill() },
 		after: back,
 	}, plan{
-		name: "owner and replica killed", at: 50, own: true, failures: -1, spare: sizeOfFile/2 + inFlight(), epochs: 1,
+		name: "owner and replica killed", at: usual, own: true, failures: -1, spare: sizeOfFile*usual/100 + inFlight(), epochs: 2,
 		fault: func(tr *trial) {
 			tr.owner().Kill()
 			tr.replica().Kill()
 		},
 		after: back,
 	}, plan{
-		name: "owner told to stop", at: 50, own: true, failures: 3, spare: inFlight(), epochs: 1,
+		name: "owner told to stop", at: usual, own: true, failures: 3, spare: inFlight(), epochs: 1,
 		fault: func(tr *trial) { require.NoError(tr.t, tr.owner().Stop()) },
 		after: back,
 	}, plan{
-		name: "registry killed", at: 50, own: true,
+		name: "registry killed", at: usual, own: true,
 		fault: func(tr *trial) { tr.All(cluster.Registry)[0].Kill() },
 		after: back,
 	}, plan{
-		name: "scheduler killed", at: 50, own: true, failures: -1, epochs: 1,
+		name: "scheduler killed", at: usual, own: true, failures: -1, epochs: 1,
 		fault: func(tr *trial) { tr.scheduler().Kill() },
 		after: back,
 	}, plan{
-		name: "gateway killed", at: 50, failures: -1,
+		name: "gateway killed", at: usual, failures: -1,
 		fault: func(tr *trial) { tr.All(cluster.Gateway)[0].Kill() },
 		after: back,
 	}, plan{
-		name: "source cut off during a takeover", at: 50, own: true, failures: -1, spare: inFlight(), epochs: 1,
+		name: "source cut off during a takeover", at: usual, own: true, failures: -1, spare: inFlight(), epochs: 1,
 		fault: func(tr *trial) {
 			cut := tr.file.File
 			cut.CutAfter, cut.CutRequests = cut.Size/10, 2
@@ -71,7 +71,7 @@ func back(tr *trial) { tr.comeBack(tr.t) }
 func TestOwnerHeld(t *testing.T) {
 	t.Parallel()
 	carryOut(t, services(t, 3), plan{
-		name: "owner held, let go after the end", at: 50, own: true, failures: -1, spare: inFlight(), epochs: 1,
+		name: "owner held, let go after the end", at: usual, own: true, failures: -1, spare: inFlight(), epochs: 1,
 		fault: func(tr *trial) { hold(tr, tr.owner()) },
 		after: letGo,
 	}, plan{

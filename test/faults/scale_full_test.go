@@ -12,7 +12,13 @@ const (
 	// The same of those that are many.
 	sizeOfSmall = 30_000_000
 	rateOfSmall = 400_000
-	trialLimit  = 6 * time.Minute
+	// usual is the percentage of the file at which things happen.
+	usual      = 50
+	trialLimit = 6 * time.Minute
+
+	// piecesInFlight are those that a lost owner may take with it: as many as
+	// are cut, checked and written at a time.
+	piecesInFlight = 10
 
 	// storeAway and frozenFor are how long an etcd is away and a process is held
 	// at least; downloads and newTasks are what happens meanwhile.

@@ -7,12 +7,19 @@ import "time"
 // How large the trials are.
 const (
 	peersOfTrial = 12
-	sizeOfFile   = 40_000_000
-	rateOfSource = 12_000_000
+	sizeOfFile   = 28_000_000
+	rateOfSource = 8_000_000
 	// The same of those that are many.
 	sizeOfSmall = 12_000_000
 	rateOfSmall = 3_000_000
-	trialLimit  = 2 * time.Minute
+	// usual is the percentage of the file at which things happen: late enough
+	// that a second fetch would be out of bounds.
+	usual      = 60
+	trialLimit = 2 * time.Minute
+
+	// piecesInFlight are those that a lost owner may take with it. The source is
+	// slower here than what comes after it, so they are few.
+	piecesInFlight = 2
 
 	// storeAway and frozenFor are how long an etcd is away and a process is held
 	// at least; downloads and newTasks are what happens meanwhile.
@@ -23,4 +30,4 @@ const (
 )
 
 // killedAt are the percentages of the file at which somebody is killed.
-func killedAt() []int { return []int{50} }
+func killedAt() []int { return []int{usual} }

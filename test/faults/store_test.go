@@ -61,7 +61,7 @@ func TestEtcdAway(t *testing.T) {
 func TestEtcdEmptied(t *testing.T) {
 	t.Parallel()
 	carryOut(t, bundles(t, 3, nil), plan{
-		name: "etcd emptied", at: 50, own: true, epochs: 1,
+		name: "etcd emptied", at: usual, own: true, epochs: 1,
 		fault: func(tr *trial) {
 			tr.Etcd.Kill()
 			require.NoError(tr.t, os.RemoveAll(tr.Etcd.Dir))

@@ -17,14 +17,14 @@ func TestOneSupernodeKilled(t *testing.T) {
 	t.Parallel()
 	s := bundles(t, 3, nil)
 	carryOut(t, s, plan{
-		name: "supernode of owner and scheduler killed", at: 50, failures: -1, spare: inFlight(), epochs: 2,
+		name: "supernode of owner and scheduler killed", at: usual, failures: -1, spare: inFlight(), epochs: 2,
 		fault: func(tr *trial) {
 			require.Equal(tr.t, tr.owner(), tr.scheduler())
 			tr.owner().Kill()
 		},
 		after: back,
 	}, plan{
-		name: "supernode of the owner killed", at: 60, slower: 3, failures: -1, spare: inFlight(), epochs: 1,
+		name: "supernode of the owner killed", at: usual, slower: 3, failures: -1, spare: inFlight(), epochs: 1,
 		before: apart, claimed: together,
 		fault: func(tr *trial) {
 			require.NotEqual(tr.t, tr.owner(), tr.scheduler())
@@ -32,7 +32,7 @@ func TestOneSupernodeKilled(t *testing.T) {
 		},
 		after: back,
 	}, plan{
-		name: "supernode of the scheduler killed", at: 60, slower: 3, failures: -1, epochs: 1,
+		name: "supernode of the scheduler killed", at: usual, slower: 3, failures: -1, epochs: 1,
 		before: apart, claimed: together,
 		fault: func(tr *trial) {
 			require.NotContains(tr.t, append(tr.rec.GetReplicas(), tr.rec.GetOwner()), tr.scheduler().ID)
@@ -40,11 +40,11 @@ func TestOneSupernodeKilled(t *testing.T) {
 		},
 		after: back,
 	}, plan{
-		name: "supernode of the replica killed", at: 50, failures: -1,
+		name: "supernode of the replica killed", at: usual, failures: -1,
 		fault: func(tr *trial) { tr.replica().Kill() },
 		after: back,
 	}, plan{
-		name: "supernode of neither killed", at: 50, failures: -1,
+		name: "supernode of neither killed", at: usual, failures: -1,
 		fault: func(tr *trial) {
 			i := slices.IndexFunc(tr.Nodes, func(n *cluster.Node) bool {
 				return n != tr.owner() && n != tr.scheduler() && n != tr.replica()
@@ -53,7 +53,7 @@ func TestOneSupernodeKilled(t *testing.T) {
 		},
 		after: back,
 	}, plan{
-		name: "supernode of owner and scheduler held", at: 50, failures: -1, spare: inFlight(), epochs: 2,
+		name: "supernode of owner and scheduler held", at: usual, failures: -1, spare: inFlight(), epochs: 2,
 		fault: func(tr *trial) { hold(tr, tr.owner()) },
 		after: letGo,
 	})

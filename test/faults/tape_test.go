@@ -1,17 +1,20 @@
 package faults
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/supernode-ha/supernode/test/peer"
 )
 
-// tape is when right pieces came to which peer.
+// tape is when right pieces came to which peer, and what went wrong with others.
 type tape struct {
-	mu       sync.Mutex // guards arrivals
+	mu       sync.Mutex // guards what follows
 	arrivals [][]time.Time
+	failures []string
 }
 
 func newTape(peers int) *tape { return &tape{arrivals: make([][]time.Time, peers)} }
@@ -19,13 +22,24 @@ func newTape(peers int) *tape { return &tape{arrivals: make([][]time.Time, peers
 // of gives the observer of a peer.
 func (r *tape) of(p int) func(peer.Event) {
 	return func(e peer.Event) {
-		if e.Kind != peer.Arrived {
-			return
-		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.arrivals[p] = append(r.arrivals[p], e.Time)
+		switch e.Kind {
+		case peer.Arrived:
+			r.arrivals[p] = append(r.arrivals[p], e.Time)
+		case peer.Failed:
+			r.failures = append(r.failures, fmt.Sprintf("%s peer %d, piece %d from %s: %v", e.Time.Format("05.000"), p, e.Piece, e.From, e.Err))
+		default:
+		}
 	}
+}
+
+// failed tells of the pieces that did not arrive right.
+func (r *tape) failed() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	const most = 12
+	return strings.Join(r.failures[:min(len(r.failures), most)], "\n")
 }
 
 // stall is how long what was under way stood still after a moment.

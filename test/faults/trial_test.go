@@ -42,8 +42,8 @@ type plan struct {
 // cut, checked and written or that the replica had not copied yet, and what the
 // sockets between it and the source hold.
 func inFlight() int64 {
-	const pieces, sockets = 4, 4 << 20
-	return pieces*int64(piece.SizeFor(sizeOfFile)) + sockets
+	const sockets = 4 << 20
+	return piecesInFlight*int64(piece.SizeFor(sizeOfFile)) + sockets
 }
 
 // trial is a plan that is carried out.
@@ -95,6 +95,7 @@ func (tr *trial) run() {
 	tr.do(tr.fault)
 	tally := <-done // they end with their context
 	tr.note(tally, tape.after(tr.faulted))
+	tr.t.Logf("the fault came at %s; pieces that failed:\n%s", tr.faulted.Format("05.000"), tape.failed())
 	requireRight(tr.t, tr.file, tally)
 	if tr.own {
 		require.Zero(tr.t, tally.Migrations)
