@@ -1,0 +1,294 @@
+package claim
+
+import (
+	"context"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpchealth "google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/pkg/ring"
+	"github.com/supernode-ha/supernode/pkg/rpcclient"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 20 * time.Second
+
+var taskID = strings.Repeat("0a", 32)
+
+// world is a registry that does as told, and another scheduler.
+type world struct {
+	registryv1.UnimplementedRegistryServiceServer
+	*Resolver
+	get     func() (*registryv1.GetTaskResponse, error)
+	resolve func(*registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error)
+	asked   atomic.Int64
+	taken   atomic.Int64
+	members []cluster.Member
+	// other is a scheduler that answers pings until it is killed; it is a
+	// member unless left says otherwise.
+	other cluster.Member
+	kill  func()
+	left  atomic.Bool
+}
+
+func (w *world) GetTask(context.Context, *registryv1.GetTaskRequest) (*registryv1.GetTaskResponse, error) {
+	w.asked.Add(1)
+	resp, err := w.get()
+	return resp, rpcerr.Status(err).Err()
+}
+
+func (w *world) ResolveTask(_ context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+	resp, err := w.resolve(req)
+	return resp, rpcerr.Status(err).Err()
+}
+
+func serve(t *testing.T, register func(*grpc.Server)) (endpoint string, stop func()) {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	g := grpc.NewServer()
+	register(g)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = g.Serve(l) // ends when it is stopped
+	}()
+	stop = sync.OnceFunc(func() {
+		g.Stop()
+		<-served
+	})
+	t.Cleanup(stop)
+	return l.Addr().String(), stop
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{members: []cluster.Member{{ID: "a", Endpoint: "127.0.0.1:1"}, {ID: "b", Endpoint: "127.0.0.1:2"}}}
+	registry, _ := serve(t, func(g *grpc.Server) { registryv1.RegisterRegistryServiceServer(g, w) })
+	w.other.ID = "other"
+	w.other.Endpoint, w.kill = serve(t, func(g *grpc.Server) { healthv1.RegisterHealthServer(g, grpchealth.NewServer()) })
+	pool := rpcclient.NewPool("", nil)
+	conn, err := pool.Dial(registry)
+	require.NoError(t, err)
+	monitor := health.New(health.Default(), pool.Dial, zap.NewNop())
+	w.Resolver = New(Deps{
+		SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Health: monitor, Log: zap.NewNop(),
+		CDNs:          func() []cluster.Member { return w.members },
+		FindScheduler: func(string) (cluster.Member, bool) { return w.other, !w.left.Load() },
+		TookOver:      func() { w.taken.Add(1) },
+	})
+	t.Cleanup(func() {
+		monitor.Close()
+		require.NoError(t, pool.Close())
+	})
+	return w
+}
+
+// otherHas makes the registry tell of a record of the other scheduler, which
+// it gives to who says that that one is lost.
+func (w *world) otherHas(epoch int64) {
+	record := &registryv1.TaskRecord{TaskId: taskID, Owner: "a", Scheduler: "other", Epoch: epoch}
+	w.get = func() (*registryv1.GetTaskResponse, error) { return &registryv1.GetTaskResponse{Record: record}, nil }
+	w.resolve = func(req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+		resp := &registryv1.ResolveTaskResponse{
+			Record: record, Owner: &registryv1.Member{Id: "a"}, Scheduler: &registryv1.Member{Id: "other", Endpoint: w.other.Endpoint},
+		}
+		if req.GetLostScheduler() == "other" && req.GetLast().GetEpoch() == epoch {
+			resp.Record = &registryv1.TaskRecord{TaskId: taskID, Owner: "a", Scheduler: "me", Epoch: epoch + 1}
+			resp.Scheduler = &registryv1.Member{Id: "me"}
+		}
+		return resp, nil
+	}
+}
+
+func (w *world) first(t *testing.T) (Claim, error) {
+	t.Helper()
+	return w.Resolve(t.Context(), taskID, "http://source/file", Claim{}, Lost{})
+}
+
+func notOwner(t *testing.T, w *world, err error) {
+	t.Helper()
+	e := rpcerr.From(err)
+	require.Equal(t, rpcerr.NotOwner, e.Reason, "%v", err)
+	require.Equal(t, "other", e.Metadata["scheduler_id"])
+	require.Equal(t, w.other.Endpoint, e.Metadata["endpoint"])
+}
+
+func TestTaskOfASchedulerThatAnswersIsItsOwn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.otherHas(3)
+	notOwner(t, w, w.Whose(t.Context(), taskID))
+	_, err := w.first(t)
+	notOwner(t, w, err)
+	require.Zero(t, w.taken.Load())
+}
+
+func TestTaskOfADeadSchedulerIsTakenOver(t *testing.T) {
+	t.Parallel()
+	for name, die := range map[string]func(*world){
+		"does not answer": func(w *world) { w.kill() },
+		"has left":        func(w *world) { w.left.Store(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.otherHas(3)
+			die(w)
+			c, err := w.first(t)
+			require.NoError(t, err)
+			require.EqualValues(t, 4, c.Epoch)
+			require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(w.Whose(t.Context(), taskID)), "the peers have to register again")
+			require.EqualValues(t, 2, w.taken.Load())
+		})
+	}
+}
+
+func TestWhoLosesTheRaceForADeadSchedulersTaskSaysWhoWon(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.otherHas(3)
+	inner := w.resolve
+	w.resolve = func(req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+		resp, err := inner(req)
+		if req.GetLostScheduler() != "" {
+			resp.Record.Scheduler, resp.Scheduler = "third", &registryv1.Member{Id: "third", Endpoint: "127.0.0.3:1"}
+		}
+		return resp, err
+	}
+	w.kill()
+	_, err := w.first(t)
+	for _, err := range []error{err, w.Whose(t.Context(), taskID)} {
+		require.Equal(t, rpcerr.NotOwner, rpcerr.ReasonOf(err))
+		require.Equal(t, "127.0.0.3:1", rpcerr.From(err).Metadata["endpoint"])
+	}
+	require.Zero(t, w.taken.Load())
+}
+
+func TestStoreThatIsAwayDoesNotSaveADeadScheduler(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.otherHas(3)
+	inner := w.resolve
+	w.resolve = func(req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+		req.LostScheduler = "" // nothing can be claimed
+		resp, err := inner(req)
+		resp.Unclaimed = true
+		return resp, err
+	}
+	_, err := w.first(t)
+	notOwner(t, w, err)
+	w.kill()
+	c, err := w.first(t)
+	require.NoError(t, err)
+	require.True(t, c.Unclaimed)
+	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(w.Whose(t.Context(), taskID)))
+}
+
+func TestWhoHadATaskDoesNotTakeItBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.otherHas(3)
+	w.kill() // as seen from here
+	mine := Claim{Epoch: 2, record: &registryv1.TaskRecord{TaskId: taskID, Owner: "a", Scheduler: "me", Epoch: 2}}
+	_, err := w.Resolve(t.Context(), taskID, "", mine, Lost{})
+	notOwner(t, w, err)
+}
+
+func TestWhoseIsNobodysSecret(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for want, get := range map[rpcerr.Reason]func() (*registryv1.GetTaskResponse, error){
+		rpcerr.TaskNotFound:     func() (*registryv1.GetTaskResponse, error) { return nil, rpcerr.New(codes.NotFound, "", "") },
+		rpcerr.StoreUnavailable: func() (*registryv1.GetTaskResponse, error) { return nil, rpcerr.New(codes.Internal, "", "") },
+	} {
+		w.get = get
+		require.Equal(t, want, rpcerr.ReasonOf(w.Whose(t.Context(), taskID)))
+	}
+	w.get = func() (*registryv1.GetTaskResponse, error) {
+		return &registryv1.GetTaskResponse{Record: &registryv1.TaskRecord{Scheduler: "me"}}, nil
+	}
+	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(w.Whose(t.Context(), taskID)))
+	require.Empty(t, w.desk.asked)
+}
+
+func TestCrowdOfADeadSchedulerAsksOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.otherHas(3)
+	w.kill()
+	held := make(chan struct{})
+	inner := w.get
+	w.get = func() (*registryv1.GetTaskResponse, error) { <-held; return inner() }
+	answers := make(chan error, 50)
+	var work sync.WaitGroup
+	ask := func() { work.Go(func() { answers <- w.Whose(t.Context(), taskID) }) }
+	ask()
+	require.Eventually(t, func() bool { return w.asked.Load() == 1 }, patience, time.Millisecond)
+	for range cap(answers) - 1 {
+		ask()
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	require.ErrorIs(t, w.Whose(gone, taskID), context.Canceled)
+	close(held)
+	work.Wait()
+	close(answers)
+	for err := range answers {
+		require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err))
+	}
+	require.Less(t, w.asked.Load(), int64(cap(answers)))
+}
+
+func TestWithoutARegistryTheLastClaimGoesOn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.resolve = func(*registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+		return nil, rpcerr.New(codes.Unavailable, "", "nobody is there")
+	}
+	last := Claim{Epoch: 2, Owner: w.members[0], record: &registryv1.TaskRecord{Owner: "a", Epoch: 2}}
+	c, err := w.Resolve(t.Context(), taskID, "", last, Lost{Owner: "a"})
+	require.NoError(t, err)
+	require.True(t, c.Unclaimed)
+	require.Equal(t, "a", c.Owner.ID, "only the registry gives what is claimed to another")
+}
+
+func TestWithoutARegistryAllTakeTheSameCDN(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.resolve = func(*registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+		return nil, rpcerr.New(codes.Unavailable, "", "nobody is there")
+	}
+	want, _ := ring.First(taskID, []ring.Node{{ID: "a"}, {ID: "b"}})
+	c, err := w.Resolve(t.Context(), taskID, "http://me:secret@source/file#part", Claim{}, Lost{})
+	require.NoError(t, err)
+	require.Equal(t, want, c.Owner.ID)
+	require.Zero(t, c.Epoch)
+	require.Equal(t, "http://source/file", c.record.GetUrl())
+	other, err := w.Resolve(t.Context(), taskID, "", c, Lost{Owner: want})
+	require.NoError(t, err)
+	require.NotEqual(t, want, other.Owner.ID)
+	_, err = w.Resolve(t.Context(), taskID, "", other, Lost{Owner: "a", Excluded: []string{"b"}})
+	require.Error(t, err)
+	for i := range w.members {
+		w.members[i].Draining = true
+	}
+	_, err = w.first(t)
+	require.Equal(t, rpcerr.NoCDN, rpcerr.ReasonOf(err))
+}

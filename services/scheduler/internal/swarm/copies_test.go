@@ -1,0 +1,224 @@
+package swarm
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+)
+
+// addCopy attaches a replica that has some pieces.
+func addCopy(t *testing.T, s *Swarm, instance, ip string, pieces ...int) {
+	t.Helper()
+	s.SetCopy(Copy{Instance: instance, ID: "cdnnode:" + ip + "~x", IP: ip, Port: 8001, Path: "/download/x"})
+	for _, i := range pieces {
+		require.NoError(t, s.Landed(instance, int32(i), md5Of(i), size))
+	}
+}
+
+func sources(offers []Offer) map[string]int {
+	from := make(map[string]int)
+	for _, o := range offers {
+		from[o.IP]++
+	}
+	return from
+}
+
+func TestCopiesShareTheWorkByWhatTheyHaveLeft(t *testing.T) {
+	s := newSwarm(t, 4, "a")
+	addCopy(t, s, "r", "127.0.0.2", 0, 1, 2, 3)
+	require.Equal(t, map[string]int{"127.0.0.1": 2, "127.0.0.2": 2}, sources(s.Offer("a", start)))
+}
+
+func TestInstanceThatIsBusyWithOtherTasksIsSpared(t *testing.T) {
+	s := newSwarm(t, 4, "a")
+	addCopy(t, s, "r", "127.0.0.2", 0, 1, 2, 3)
+	require.True(t, s.budget.Take("cdn", 100*size, false), "others' pieces")
+	require.Equal(t, map[string]int{"127.0.0.2": 4}, sources(s.Offer("a", start)))
+}
+
+func TestEachCopyGivesOnlyWhatItHas(t *testing.T) {
+	s := newSwarm(t, 4, "a")
+	s.DropCopy("cdn")
+	addCopy(t, s, "r1", "127.0.0.2", 0)
+	addCopy(t, s, "r2", "127.0.0.3", 3)
+	for _, o := range s.Offer("a", start) {
+		require.Equal(t, map[int32]string{0: "127.0.0.2", 3: "127.0.0.3"}[o.Num], o.IP)
+		require.Equal(t, "cdnnode:"+o.IP+"~x", o.SourceID)
+	}
+	require.Len(t, s.peers["a"].running, 2)
+}
+
+func TestLostCopyFreesWhatItWasSending(t *testing.T) {
+	s := newSwarm(t, 4, "a", "b")
+	addCopy(t, s, "r", "127.0.0.2", 0, 1, 2, 3)
+	require.Len(t, s.Offer("a", start), 4)
+	s.DropCopy("cdn")
+	require.Len(t, s.peers["a"].running, 2, "what the other one sends goes on")
+	require.Zero(t, s.budget.Used("cdn"))
+	again := s.Offer("a", start)
+	require.Equal(t, map[string]int{"127.0.0.2": 2}, sources(again))
+	require.NoError(t, s.Failed("a", again[0].Num, size, "cdnnode:127.0.0.1~x", start), "the old transfer times out at last")
+	require.NoError(t, s.Got("b", 0, size, start), "a piece from a copy that is no more is a piece")
+	checkBooks(t, s)
+	s.DropCopy("cdn")
+	s.DropCopy("r")
+	require.Empty(t, s.copies)
+	checkBooks(t, s)
+}
+
+func TestCopyThatFailedAPeerComesBehindTheOthersForThatPeer(t *testing.T) {
+	s := newSwarm(t, 1, "a", "b")
+	addCopy(t, s, "r", "127.0.0.2", 0)
+	first := s.Offer("a", start)[0]
+	require.NoError(t, s.Failed("a", 0, size, first.SourceID, start))
+	for range 3 {
+		second := s.Offer("a", start.Add(cdnPauseMax))
+		require.NotEqual(t, first.IP, second[0].IP, "not even when its pause is over")
+		require.NoError(t, s.Restarted("a"))
+	}
+	require.Equal(t, first.IP, s.Offer("b", start)[0].IP, "others take from it")
+	require.NoError(t, s.Restarted("b"))
+	require.True(t, s.budget.Take("r", size, false))
+	s.DropCopy("r")
+	require.Equal(t, first.IP, s.Offer("a", start.Add(cdnPause))[0].IP, "it is better than none")
+	require.NoError(t, s.Restarted("a"))
+	addCopy(t, s, "r", "127.0.0.2", 0)
+	later := start.Add(cdnPauseMax + avoidFor + time.Second)
+	s.Tick(later)
+	require.Equal(t, first.IP, s.Offer("a", later)[0].IP, "it is forgiven after a while")
+}
+
+func TestInstancesOnOneAddressAreToldApartByWhatTheyWereSending(t *testing.T) {
+	s := newSwarm(t, 1, "a")
+	addCopy(t, s, "r", "127.0.0.1", 0)
+	s.copies[1].Port = 8002
+	first := s.Offer("a", start)[0]
+	require.NoError(t, s.Failed("a", 0, size, first.SourceID, start))
+	second := s.Offer("a", start)[0]
+	require.Equal(t, first.SourceID, second.SourceID)
+	require.NotEqual(t, first.Port, second.Port)
+}
+
+func TestNobodyWaitsForATradeWhileAnyCopyHasBandwidthToSpare(t *testing.T) {
+	s := newSwarm(t, 1, "a", "b", "c", "d")
+	s.budget = budget.New(5 * size)
+	for _, id := range []string{"a", "b", "c"} {
+		require.Len(t, s.Offer(id, start), 1)
+	}
+	require.Empty(t, s.Offer("d", start), "the only copy is busy, and three have it in a moment")
+	addCopy(t, s, "r", "127.0.0.2", 0)
+	require.Equal(t, map[string]int{"127.0.0.2": 1}, sources(s.Offer("d", start)))
+}
+
+func TestCopiesMustAgree(t *testing.T) {
+	s := newSwarm(t, 2, "a")
+	addCopy(t, s, "r", "127.0.0.2", 0)
+	require.ErrorIs(t, s.Landed("r", 1, md5Of(7), size), ErrConflict)
+	require.ErrorIs(t, s.SetFacts("r", Facts{Length: 5, PieceSize: size}), ErrConflict)
+	require.ErrorIs(t, s.SetResult("r", Result{MD5: "other", Length: 1, PieceCount: 2}), ErrConflict)
+	require.NoError(t, s.Landed("r", 1, md5Of(1), size))
+	require.ErrorIs(t, s.Landed("nobody", 1, md5Of(1), size), ErrNoCopy)
+	require.ErrorIs(t, s.SetFacts("nobody", Facts{}), ErrNoCopy)
+	require.ErrorIs(t, s.SetResult("nobody", Result{}), ErrNoCopy)
+}
+
+func TestOwnersVersionCountsAsLongAsNobodyHasAnother(t *testing.T) {
+	other := Facts{Length: size - 5, PieceSize: size, ETag: "2"}
+	for name, c := range map[string]struct {
+		before func(s *Swarm)
+		fails  bool
+	}{
+		"nobody has anything": {before: func(*Swarm) {}},
+		"somebody has a piece": {
+			before: func(s *Swarm) { _ = s.Got("a", 0, size, start) }, fails: true,
+		},
+		"somebody may have one": {
+			before: func(s *Swarm) { s.Offer("a", start); _ = s.Restarted("a") }, fails: true,
+		},
+		"who had one is forgotten": {
+			before: func(s *Swarm) {
+				_ = s.Got("a", 0, size, start)
+				s.Forget(start, start.Add(time.Second))
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSwarm(t, 2, "a")
+			addCopy(t, s, "r", "127.0.0.2", 0, 1)
+			c.before(s)
+			err := s.SetFacts("cdn", other)
+			if c.fails {
+				require.ErrorIs(t, err, ErrConflict)
+				require.ErrorIs(t, s.Landed("cdn", 0, md5Of(9), size), ErrConflict)
+				return
+			}
+			require.NoError(t, err)
+			require.NoError(t, s.Landed("cdn", 0, md5Of(9), size))
+			require.NoError(t, s.SetResult("cdn", Result{MD5: "new", Length: size - 5, PieceCount: 1}))
+			require.ErrorIs(t, s.Landed("r", 0, md5Of(0), size), ErrNoCopy, "the replica is of the old one")
+			s.AddPeer(peerInfo("late", 1), start)
+			offers := s.Offer("late", start)
+			require.Len(t, offers, 1)
+			require.Equal(t, md5Of(9), offers[0].MD5)
+			facts, _ := s.Facts()
+			require.Equal(t, other, facts)
+		})
+	}
+}
+
+// TestEverybodyFinishesWhateverHappensToTheCopies has copies come, go and fail
+// at random while peers download, and checks the books all the time.
+func TestEverybodyFinishesWhateverHappensToTheCopies(t *testing.T) {
+	for seed := range uint64(10) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		pieces := 1 + rng.IntN(12)
+		all := make([]int, pieces)
+		for i := range all {
+			all[i] = i
+		}
+		s := newSwarm(t, pieces)
+		b := budget.New(16 * size)
+		s.budget = b
+		now := start
+		for i := range 3 + rng.IntN(10) {
+			s.AddPeer(peerInfo(fmt.Sprintf("p%d", i), i), now)
+		}
+		for step := 0; s.Unfinished() > 0; step++ {
+			require.Less(t, step, 20000, "seed %d: they never finish", seed)
+			now = now.Add(time.Duration(rng.IntN(400)) * time.Millisecond)
+			instance := fmt.Sprintf("r%d", rng.IntN(3))
+			switch rng.IntN(10) {
+			case 0:
+				s.DropCopy(instance)
+			case 1:
+				addCopy(t, s, instance, "127.0.0.9", all[:rng.IntN(pieces+1)]...)
+			case 2:
+				s.DropCopy("cdn")
+			case 3:
+				addCopy(t, s, "cdn", "127.0.0.1", all...)
+			}
+			for _, id := range s.PeerIDs() {
+				for _, o := range append(s.Offer(id, now), s.Again(id, now)...) {
+					switch rng.IntN(10) {
+					case 0:
+						require.NoError(t, s.Failed(id, o.Num, size, o.SourceID, now))
+					case 1: // it hangs
+					default:
+						require.NoError(t, s.Got(id, o.Num, size, now))
+					}
+				}
+			}
+			s.Tick(now)
+			checkBooks(t, s)
+		}
+		s.Close()
+		for _, instance := range []string{"cdn", "r0", "r1", "r2"} {
+			require.Zero(t, b.Used(instance), "seed %d: bytes are still booked", seed)
+		}
+	}
+}
