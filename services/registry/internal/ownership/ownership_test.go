@@ -191,7 +191,7 @@ func TestEpochsThatAreRememberedDoNotComeBack(t *testing.T) {
 	last := held("b", "a")
 	step := next(t, held("a", "b"), w, ownership.Resolve{Scheduler: "s", Last: &last})
 	require.Equal(t, []any{"a", []string{"b"}, "s", int64(5)}, hands(step.Next), "the same epoch had other hands")
-	last.Epoch = 9
+	last.Epoch, last.Source = 9, &record.Source{Length: 9, ETag: "w"}
 	require.EqualValues(t, 10, next(t, held("a", "b"), w, ownership.Resolve{Scheduler: "s", Last: &last}).Next.Epoch)
 	last = held("a", "b")
 	last.Epoch = 9
@@ -202,6 +202,29 @@ func TestEpochsThatAreRememberedDoNotComeBack(t *testing.T) {
 	require.EqualValues(t, 8, next(t, held("a", "b"), w, ownership.Return{CDN: "a", Copy: c}).Next.Epoch)
 	c.Epoch = 4
 	require.False(t, next(t, held("a", "b"), w, ownership.Return{CDN: "a", Copy: c}).Changed)
+}
+
+// What was proposed while the store was away holds when it is back, though the
+// record is still the one from before.
+func TestNewerOwnerThatIsRememberedGoesOn(t *testing.T) {
+	last, w := held("b", "a"), cluster(2, "a", "b", "c", "s:s")
+	last.Epoch = 5
+	by := ownership.Resolve{Scheduler: "s", Last: &last}
+	require.Equal(t, []any{"b", []string{"a"}, "s", int64(5)}, hands(next(t, held("a", "b"), w, by).Next))
+	require.Equal(t, []any{"b", []string{}, "s", int64(5)}, hands(next(t, held("a", "b"), cluster(2, "b", "s:s"), by).Next))
+	last.Epoch = 9
+	fresh := held("c", "a")
+	fresh.Source, fresh.PieceSize, fresh.Status, fresh.Epoch = nil, 0, record.StatusWaiting, 1
+	step := next(t, fresh, w, by)
+	require.Equal(t, []any{"b", []string{"a", "c"}, "s", int64(9)}, hands(step.Next))
+	require.Equal(t, last.Source, step.Next.Source)
+
+	other := held("c", "a")
+	other.Source = &record.Source{Length: 9, ETag: "w"}
+	require.Equal(t, []any{"c", []string{"a"}, "s", int64(10)}, hands(next(t, other, w, by).Next), "two versions are not mixed")
+	by.LostOwner = "b"
+	require.Equal(t, []any{"a", []string{"b"}, "s", int64(10)}, hands(next(t, held("a", "b"), w, by).Next))
+	require.Equal(t, []any{"a", []string{"b"}, "s", int64(10)}, hands(next(t, held("a", "b"), cluster(2, "a", "b-", "s:s"), ownership.Resolve{Scheduler: "s", Last: &last}).Next))
 }
 
 func TestTaskOfAnOutageIsClaimedWhereItBegan(t *testing.T) {

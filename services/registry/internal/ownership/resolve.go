@@ -1,6 +1,8 @@
 package ownership
 
 import (
+	"slices"
+
 	"google.golang.org/grpc/codes"
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
@@ -91,9 +93,25 @@ func (w Resolve) remember(t *turn) {
 	case t.cur.Owner == "" && t.isReady(last.Owner):
 		// It was told to begin while nothing could be claimed.
 		t.next.Owner, t.next.Status = last.Owner, record.StatusWaiting
+	case w.newer(t):
+		// It was proposed while the store was away, or the store went back to
+		// what was before: who has the task by now is to keep it.
+		t.giveTo(last.Owner, staysIfMember)
+		if last.PieceSize > 0 {
+			t.next.Source, t.next.PieceSize, t.next.Status = last.Source, last.PieceSize, last.Status
+		}
 	case t.cur.Owner == last.Owner && t.cur.Epoch < last.Epoch && t.next.PieceSize == 0 && last.PieceSize > 0:
 		t.next.Source, t.next.PieceSize, t.next.Status = last.Source, last.PieceSize, last.Status
 	}
+}
+
+// newer tells whether the owner that the caller remembers came after the
+// record's, and can go on: with the version that the record tells of, if any.
+func (w Resolve) newer(t *turn) bool {
+	last := w.Last
+	return t.cur.Owner != "" && last.Epoch > t.cur.Epoch && last.Owner != t.cur.Owner &&
+		last.Owner != w.LostOwner && t.isReady(last.Owner) && !slices.Contains(w.Excluded, last.Owner) &&
+		(t.cur.PieceSize == 0 || t.cur.PieceSize == last.PieceSize && record.SameSource(t.cur.Source, last.Source))
 }
 
 // lostOwner tells whether the owner is no member, or the caller lost it in the

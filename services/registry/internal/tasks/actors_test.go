@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/supernode-ha/supernode/services/registry/internal/metrics"
+	"github.com/supernode-ha/supernode/services/registry/internal/ownership"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 	"github.com/supernode-ha/supernode/services/registry/internal/tasks"
 	"github.com/supernode-ha/supernode/services/registry/internal/view"
@@ -25,6 +26,7 @@ type op struct {
 	epoch          int64  // in which an owner writes
 	resigns        string
 	looked         record.Task // what it saw last
+	wish           ownership.Resolve
 }
 
 type opKey struct{}

@@ -25,7 +25,7 @@ func (h *history) resolve(s *simScheduler, id string, calm bool) {
 	if !calm && h.IntN(6) == 0 {
 		wish.Excluded = append(wish.Excluded, pick(h, h.cdns).ID)
 	}
-	h.start(&op{scheduler: s.ID}, func(ctx context.Context, n *simNode) {
+	h.start(&op{scheduler: s.ID, wish: wish}, func(ctx context.Context, n *simNode) {
 		got, err := n.tasks.Resolve(ctx, id, wish)
 		if err != nil {
 			return

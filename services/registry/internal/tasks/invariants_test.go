@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdstore"
+	"github.com/supernode-ha/supernode/services/registry/internal/ownership"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
@@ -14,6 +15,9 @@ func cdnKey(id string) record.MemberKey { return record.MemberKey{Role: record.R
 func (s *simStore) check(cur, next record.Task, w etcdstore.Swap, by *op) {
 	s.checkEpoch(cur, next, w.Kind)
 	s.checkCopies(cur, next, by)
+	if by.scheduler != "" {
+		s.checkWord(cur, next, by.wish)
+	}
 	if w.Kind == "facts" && (cur.Owner != by.cdn || cur.Epoch != by.epoch) {
 		s.violated("%s: %s of epoch %d writes facts over owner %s, epoch %d", next.ID, by.cdn, by.epoch, cur.Owner, cur.Epoch)
 	}
@@ -62,6 +66,26 @@ func (s *simStore) checkCopies(cur, next record.Task, by *op) {
 	copies := slices.Sorted(slices.Values(next.Copies()))
 	if len(slices.Compact(copies)) != 1+len(next.Replicas) {
 		s.violated("%s: copies named twice: %s, %v", next.ID, next.Owner, next.Replicas)
+	}
+}
+
+// checkWord: a member loses a task on somebody's word only in the epoch that
+// he saw, or to one who had it later; and what the store lost comes back whole.
+func (s *simStore) checkWord(cur, next record.Task, wish ownership.Resolve) {
+	last := wish.Last
+	if s.isMember(cdnKey(cur.Owner)) && next.Owner != cur.Owner {
+		lost := last != nil && wish.LostOwner == cur.Owner && last.Epoch == cur.Epoch
+		if later := last != nil && last.Owner == next.Owner && last.Epoch > cur.Epoch; !lost && !later {
+			s.violated("%s: %s is a member and lost the task of epoch %d to %s: %+v", next.ID, cur.Owner, cur.Epoch, next.Owner, wish)
+		}
+	}
+	if cur.Owner != "" || last == nil || last.Epoch == 0 {
+		return
+	}
+	for _, id := range last.Copies() {
+		if !next.Names(id) {
+			s.violated("%s: restored without the copy of %s: %v of %v", next.ID, id, next.Copies(), last.Copies())
+		}
 	}
 }
 

@@ -121,7 +121,7 @@ func (v *View) Loads() map[string]Load {
 	return loads
 }
 
-// Tasks gives at most limit records behind a task id, in the order of their
+// Tasks gives at most limit records, and not too many bytes, behind a task id, in the order of their
 // ids, and whether there are more; only those that name a member, as a CDN or
 // a scheduler, unless member is empty.
 func (v *View) Tasks(member, after string, limit int) (page []record.Task, more bool) {
@@ -145,11 +145,13 @@ func (v *View) Tasks(member, after string, limit int) (page []record.Task, more 
 		}
 	}
 	ids := slices.Sorted(maps.Keys(found))
-	if more = len(ids) > limit; more {
-		ids = ids[:limit]
-	}
+	bytes := 0
 	for _, id := range ids {
+		if len(page) == limit || bytes >= maxBytes {
+			return page, true
+		}
 		page = append(page, v.tasks[id].value)
+		bytes += weight(v.tasks[id].value)
 	}
-	return page, more
+	return page, false
 }

@@ -67,26 +67,42 @@ func (w *Watch) News() <-chan struct{} { return w.news }
 // Ended is closed when the watch has no continuation: it is to begin anew.
 func (w *Watch) Ended() <-chan struct{} { return w.ended }
 
-// Take gives what there is, at most limit records and limit that are gone.
+// maxBytes keeps one answer well below what gRPC takes, however long the URLs.
+const maxBytes = 1 << 20
+
+// weight is about how many bytes a record has on the wire.
+func weight(t record.Task) int {
+	n := 300 + len(t.URL)
+	if t.Source != nil {
+		n += len(t.Source.ETag) + len(t.Source.LastModified)
+	}
+	for _, id := range t.Copies() {
+		n += len(id) + 2
+	}
+	return n
+}
+
+// Take gives what there is, at most limit records and those that are gone.
 func (w *Watch) Take(limit int) Batch {
 	w.view.mu.Lock()
 	defer w.view.mu.Unlock()
 	var b Batch
+	bytes := 0
+	full := func() bool { return len(b.Records)+len(b.Gone) == limit || bytes >= maxBytes }
 	if !w.whole {
-		n := min(limit, len(w.first))
-		for _, id := range w.first[:n] {
-			w.tell(&b, id)
+		for len(w.first) > 0 && !full() {
+			bytes += w.tell(&b, w.first[0])
+			w.first = w.first[1:]
 		}
-		w.first = w.first[n:]
 		w.whole = len(w.first) == 0
 		b.Complete = w.whole
 	} else {
 		for id := range w.dirty {
-			if len(b.Records)+len(b.Gone) == limit {
+			if full() {
 				break
 			}
 			delete(w.dirty, id)
-			w.tell(&b, id)
+			bytes += w.tell(&b, id)
 		}
 	}
 	if !w.whole || len(w.dirty) > 0 {
@@ -95,18 +111,21 @@ func (w *Watch) Take(limit int) Batch {
 	return b
 }
 
-// tell adds a task as it stands now. The caller holds the copy's lock.
-func (w *Watch) tell(b *Batch, id string) {
+// tell adds a task as it stands now, and says how much that is. The caller
+// holds the copy's lock.
+func (w *Watch) tell(b *Batch, id string) int {
 	task, ok := w.view.tasks.get(id)
 	_, told := w.told[id]
 	switch {
 	case ok && slices.Contains(names(task), w.key):
 		w.told[id] = struct{}{}
 		b.Records = append(b.Records, task)
+		return weight(task)
 	case told:
 		delete(w.told, id)
 		b.Gone = append(b.Gone, id)
 	}
+	return len(id)
 }
 
 func (w *Watch) poke() {

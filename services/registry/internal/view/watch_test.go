@@ -2,6 +2,7 @@ package view_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -84,6 +85,31 @@ func TestWatchTakesNoMoreThanItMay(t *testing.T) {
 		told += len(b.Records)
 	}
 	require.Equal(t, 12, told)
+}
+
+// A message has to pass gRPC's bound, however long the URLs are.
+func TestLongRecordsGoInSmallerParts(t *testing.T) {
+	v := view.New()
+	snapshot := view.Snapshot{Era: "e", Revision: 1}
+	for i := range 200 {
+		long := owned(fmt.Sprintf("t%03d", i), "c", 1)
+		long.URL = strings.Repeat("u", 32<<10)
+		snapshot.Tasks = append(snapshot.Tasks, *long)
+	}
+	v.Replace(snapshot)
+	w := v.Watch(cdnC)
+	defer w.Close()
+	told := 0
+	for complete := false; !complete; {
+		<-w.News()
+		b := w.Take(500)
+		require.LessOrEqual(t, len(b.Records), 40)
+		told, complete = told+len(b.Records), b.Complete
+	}
+	require.Equal(t, 200, told)
+	page, more := v.Tasks("c", "", 500)
+	require.True(t, more)
+	require.LessOrEqual(t, len(page), 40)
 }
 
 func TestListEndsWatches(t *testing.T) {
