@@ -30,6 +30,7 @@ type hall struct {
 	*records
 	conn *grpc.ClientConn
 
+	nodes   map[string]*node
 	state   sync.Mutex
 	members map[string]*registryv1.Member     // guarded by state
 	tasks   map[string]*registryv1.TaskRecord // guarded by state
@@ -41,7 +42,7 @@ func newHall(t testing.TB) *hall {
 	t.Helper()
 	h := &hall{
 		records: new(records), members: make(map[string]*registryv1.Member),
-		tasks: make(map[string]*registryv1.TaskRecord), changed: make(chan struct{}),
+		nodes: make(map[string]*node), tasks: make(map[string]*registryv1.TaskRecord), changed: make(chan struct{}),
 	}
 	conn, stop := serve(t, func(s grpc.ServiceRegistrar) { registryv1.RegisterRegistryServiceServer(s, h) })
 	h.conn = conn
@@ -184,6 +185,11 @@ func (h *hall) joinAt(t testing.TB, id string, cfg cdn.Config, listener net.List
 		require.NoError(t, pool.Close())
 	})
 	t.Cleanup(n.stop)
+	n.knows = func(id string) bool {
+		_, there := view.Find(cluster.CDN, id)
+		return there
+	}
+	h.nodes[id] = n
 	return n
 }
 

@@ -41,6 +41,7 @@ type node struct {
 	metrics  *prometheus.Registry
 	records  *records
 	stop     func()
+	knows    func(cdn string) bool // of one in a hall: whether another is a member for it
 }
 
 // records is a registry that notes what it is told.

@@ -1,0 +1,139 @@
+package cdn_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/cdn"
+)
+
+// An owner that hears of another stops reading, and goes on as its replica.
+func TestOwnerStandsDown(t *testing.T) {
+	h := newHall(t)
+	a, b := h.join(t, "a", cdn.Config{}), h.join(t, "b", cdn.Config{})
+	content := noise(10 << 20)
+	hangs := newGate(t, content, 5<<20)
+	o := serveOrigin(t, once(named(hangs), file(content, `"v1"`)))
+	id := idOf("stand down")
+	h.write(id, o, 7, "a", "b")
+	stream := a.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7, Stay: true})
+	b.awaitPieces(t, id, 1)
+	follow := a.follow(t, id, false)
+	event, err := follow.Recv()
+	require.NoError(t, err)
+
+	h.write(id, o, 8, "b", "a")
+	_, err = hear(stream)
+	requireReason(t, err, rpcerr.StaleEpoch)
+	got, err := hear(b.seeding(t, &cdnv1.SeedRequest{
+		TaskId: id, Source: o.source(), Epoch: 8, Expected: event.GetFacts(), Copies: []string{"a"},
+	}))
+	require.NoError(t, err)
+	b.check(t, id, got, content)
+	a.awaitWhole(t, id, content)
+	sameFiles(t, id, b, a)
+	require.Len(t, o.seen(), 2)
+	require.Less(t, a.counter(t, "supernode_cdn_fetched_bytes_total"), float64(6<<20))
+	require.Equal(t, "bytes=4194299-10485759", o.seen()[1].Header.Get("Range"))
+	for { // who followed the old owner's copy has seen it become whole
+		event, err = follow.Recv()
+		require.NoError(t, err)
+		if event.GetResult() != nil {
+			break
+		}
+	}
+	_, err = hear(a.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7}))
+	requireReason(t, err, rpcerr.StaleEpoch)
+	_, err = hear(a.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 8}))
+	requireReason(t, err, rpcerr.StaleEpoch)
+}
+
+// A Seed in a newer epoch comes before the record's news: the replica is the
+// owner at once, and the news of the older epoch changes nothing.
+func TestSeedPromotesByItself(t *testing.T) {
+	h := newHall(t)
+	a, b := h.join(t, "a", cdn.Config{}), h.join(t, "b", cdn.Config{})
+	content := noise(10 << 20)
+	o := serveOrigin(t, once(named(newGate(t, content, 5<<20)), file(content, `"v1"`)))
+	id := idOf("promoted")
+	h.write(id, o, 7, "a", "b")
+	old := a.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7})
+	b.awaitPieces(t, id, 1)
+	s, err := b.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id})
+	require.NoError(t, err)
+	h.mute(true)
+	got, err := hear(b.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 8, Expected: s.GetFacts()}))
+	require.NoError(t, err)
+	b.check(t, id, got, content)
+	h.write(id, o, 7, "a", "b")
+	h.mute(false)
+	_, err = hear(b.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 8}))
+	require.NoError(t, err)
+	h.write(id, o, 8, "b", "a")
+	_, err = hear(old)
+	requireReason(t, err, rpcerr.StaleEpoch)
+	a.awaitWhole(t, id, content)
+	require.Len(t, o.seen(), 2)
+}
+
+// After a pause the owner asks whether it still is, and if not reads no more.
+func TestOwnerAsksAfterAPause(t *testing.T) {
+	const pause = 50 * time.Millisecond
+	content := noise(30 << 20) // more than the sockets hold
+	for name, taken := range map[string]bool{"still ours": false, "taken": true} {
+		t.Run(name, func(t *testing.T) {
+			h := newHall(t)
+			h.mute(true) // only who asks learns of it
+			a := h.join(t, "a", cdn.Config{PauseLimit: pause})
+			g := newGate(t, content, 5<<20)
+			o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { named(g)(w, r) })
+			id := idOf("paused")
+			h.write(id, o, 7, "a")
+			stream := a.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7})
+			a.awaitPieces(t, id, 1)
+			if taken {
+				h.write(id, o, 8, "b", "a")
+			}
+			stalled := time.NewTimer(2 * pause) // the pause is what is tested
+			<-stalled.C
+			g.open()
+			got, err := hear(stream)
+			if !taken {
+				require.NoError(t, err)
+				a.check(t, id, got, content)
+				return
+			}
+			requireReason(t, err, rpcerr.StaleEpoch)
+			require.Less(t, a.counter(t, "supernode_cdn_fetched_bytes_total"), float64(20<<20))
+			s, err := a.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id})
+			require.NoError(t, err)
+			require.EqualValues(t, 1, s.GetPieceCount(), "what is here is kept")
+		})
+	}
+}
+
+// A record that makes the replica the owner ends its copying and nothing else.
+func TestAssignedOwnerWaitsForASeed(t *testing.T) {
+	h := newHall(t)
+	a, b := h.join(t, "a", cdn.Config{}), h.join(t, "b", cdn.Config{})
+	content := noise(10 << 20)
+	o := serveOrigin(t, once(named(newGate(t, content, 5<<20)), file(content, `"v1"`)))
+	id := idOf("waits")
+	h.write(id, o, 7, "a", "b")
+	a.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7})
+	b.awaitPieces(t, id, 1)
+	follow := b.follow(t, id, true)
+	h.write(id, o, 8, "b", "a")
+	got, err := hear(follow)
+	requireReason(t, err, rpcerr.CopyPartial)
+	require.Len(t, got.pieces, 1)
+	require.Len(t, o.seen(), 1)
+	all, err := hear(b.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 8, Expected: got.facts}))
+	require.NoError(t, err)
+	b.check(t, id, all, content)
+}
