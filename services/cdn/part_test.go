@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 	"github.com/supernode-ha/supernode/pkg/piece"
@@ -21,9 +22,8 @@ import (
 func halfDone(t *testing.T, id string, o *origin, content []byte, pieces int) (home, base string) {
 	t.Helper()
 	n := start(t, cdn.Config{})
-	sent := pieces*(piece.DefaultSize-piece.WrapLength) + 1000
-	o.set(named(newGate(t, content, sent)))
-	n.begin(t, id, o.source())
+	o.set(named(newGate(t, content, pieces*full+1000)))
+	n.small(t, id, o.source())
 	n.awaitPieces(t, id, pieces)
 	n.stop()
 	return n.home, filepath.Join(n.home, "repo", "download", id[:3], id)
@@ -38,7 +38,19 @@ func (o *origin) ranges(from int) []string {
 	return found
 }
 
-const full = piece.DefaultSize - piece.WrapLength
+// size of pieces that do not take a test long, and full is what is in them.
+const (
+	size = 64 << 10
+	full = size - piece.WrapLength
+)
+
+// small begins a Seed with small pieces.
+func (n *node) small(t testing.TB, id string, src *cdnv1.Source) grpc.ServerStreamingClient[cdnv1.SeedResponse] {
+	t.Helper()
+	return n.seeding(t, &cdnv1.SeedRequest{
+		TaskId: id, Source: src, Epoch: 7, Expected: &cdnv1.SourceFacts{Length: -1, PieceSize: size},
+	})
+}
 
 // run is the Range header for the pieces from first to before last.
 func run(first, last, length int) string {
@@ -73,7 +85,7 @@ func TestRestartGoesOnWithThePart(t *testing.T) {
 		}, []string{run(4, 6, length)}},
 		"a line of a piece that is not there": {func(base string) {
 			editJournal(base, func(lines []string) []string {
-				return append(lines, "4 d41d8cd98f00b204e9800998ecf8427e:4194304\n")
+				return append(lines, "4 d41d8cd98f00b204e9800998ecf8427e:65536\n")
 			})
 		}, []string{run(4, 6, length)}},
 		"holes": {func(base string) {
@@ -84,12 +96,12 @@ func TestRestartGoesOnWithThePart(t *testing.T) {
 		"bytes that the disk lost": {func(base string) {
 			f, err := os.OpenFile(base, os.O_WRONLY, 0)
 			require.NoError(t, err)
-			_, err = f.WriteAt(make([]byte, 10), piece.DefaultSize+1000)
+			_, err = f.WriteAt(make([]byte, 10), size+1000)
 			require.NoError(t, err)
 			require.NoError(t, f.Close())
 		}, []string{run(1, 2, length), run(4, 6, length)}},
 		"cut content": {func(base string) {
-			require.NoError(t, os.Truncate(base, 3*piece.DefaultSize+5))
+			require.NoError(t, os.Truncate(base, 3*size+5))
 		}, []string{run(3, 6, length)}},
 		"unreadable journal": {func(base string) {
 			require.NoError(t, os.WriteFile(base+".part", []byte("{"), 0o600))
@@ -160,7 +172,7 @@ func TestPartOfARange(t *testing.T) {
 	})
 	src := o.source()
 	src.Headers = []string{fmt.Sprintf("Range: bytes=100-%d", 3*full-1)}
-	n.begin(t, id, src)
+	n.small(t, id, src)
 	n.awaitPieces(t, id, 2)
 	n.stop()
 	o.set(file(content, `"v1"`))
@@ -185,7 +197,7 @@ func TestOtherCopiesFillHoles(t *testing.T) {
 	a := h.join(t, "a", cdn.Config{HomeDir: other})
 	o.set(file(content, `"v1"`))
 	facts := &cdnv1.SourceFacts{
-		Length: int64(len(content)), PieceSize: piece.DefaultSize, Etag: `"v1"`, LastModified: modified.Format(http.TimeFormat),
+		Length: int64(len(content)), PieceSize: size, Etag: `"v1"`, LastModified: modified.Format(http.TimeFormat),
 	}
 	_, err = hear(h.nodes["b"].follow(t, id, false)) // it reads what it has
 	require.Error(t, err)

@@ -137,31 +137,31 @@ func promotion(t *testing.T, first http.HandlerFunc) (b *node, o *origin, stream
 	o = serveOrigin(t, first)
 	id := idOf("promoted")
 	h.write(id, o, 7, "a", "b")
-	old := a.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7})
+	a.small(t, id, o.source())
 	b.awaitPieces(t, id, 2)
-	event, err := old.Recv()
+	s, err := b.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id})
 	require.NoError(t, err)
 	a.stop()
 	h.write(id, o, 8, "b")
-	return b, o, b.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 8, Expected: event.GetFacts()})
+	return b, o, b.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 8, Expected: s.GetFacts()})
 }
 
 func TestPromotedInMidFetchGoesOn(t *testing.T) {
-	content := noise(10 << 20)
+	content := noise(2*full + 5000)
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Range") != "" {
 			file(content, `"v1"`)(w, r)
 			return
 		}
-		named(&gate{content: content, first: 9 << 20, opened: make(chan struct{})})(w, r)
+		named(&gate{content: content, first: 2*full + 1000, opened: make(chan struct{})})(w, r)
 	}
 	b, o, stream := promotion(t, handler)
 	got, err := hear(stream)
 	require.NoError(t, err)
 	b.check(t, idOf("promoted"), got, content)
 	require.Len(t, o.seen(), 2)
-	require.Equal(t, "bytes=8388598-10485759", o.seen()[1].Header.Get("Range"))
-	require.EqualValues(t, len(content)-8388598, b.counter(t, "supernode_cdn_fetched_bytes_total"))
+	require.Equal(t, run(2, 3, len(content)), o.seen()[1].Header.Get("Range"))
+	require.EqualValues(t, 5000, b.counter(t, "supernode_cdn_fetched_bytes_total"))
 }
 
 // once answers the first request with one handler and all others with another.
@@ -177,19 +177,19 @@ func once(first, then http.HandlerFunc) http.HandlerFunc {
 }
 
 func TestPromotedWithASourceThatCannotGoOn(t *testing.T) {
-	content, changed := noise(10<<20), noise(10<<20)
-	changed[5<<20]++ // in a piece that is here
+	content, changed := noise(2*full+5000), noise(2*full+5000)
+	changed[full]++ // in a piece that is here
 	for name, c := range map[string]struct {
 		first, then http.HandlerFunc
 		reason      rpcerr.Reason
 	}{
-		"no names, same":         {newGate(t, content, 9<<20).ServeHTTP, bare(content), ""},
-		"no names, changed":      {newGate(t, content, 9<<20).ServeHTTP, bare(changed), rpcerr.SourceBroken},
-		"no names, other length": {newGate(t, content, 9<<20).ServeHTTP, bare(content[:9<<20]), rpcerr.SourceBroken},
-		"no ranges, same":        {named(newGate(t, content, 9<<20)), named(bare(content)), ""},
-		"no ranges, lies":        {named(newGate(t, content, 9<<20)), named(bare(changed)), rpcerr.SourceBroken},
-		"changed":                {named(newGate(t, content, 9<<20)), file(changed, `"v2"`), rpcerr.SourceBroken},
-		"gone":                   {named(newGate(t, content, 9<<20)), answer(404), rpcerr.SourceNotFound},
+		"no names, same":         {newGate(t, content, 2*full+1000).ServeHTTP, bare(content), ""},
+		"no names, changed":      {newGate(t, content, 2*full+1000).ServeHTTP, bare(changed), rpcerr.SourceBroken},
+		"no names, other length": {newGate(t, content, 2*full+1000).ServeHTTP, bare(content[:2*full+10]), rpcerr.SourceBroken},
+		"no ranges, same":        {named(newGate(t, content, 2*full+1000)), named(bare(content)), ""},
+		"no ranges, lies":        {named(newGate(t, content, 2*full+1000)), named(bare(changed)), rpcerr.SourceBroken},
+		"changed":                {named(newGate(t, content, 2*full+1000)), file(changed, `"v2"`), rpcerr.SourceBroken},
+		"gone":                   {named(newGate(t, content, 2*full+1000)), answer(404), rpcerr.SourceNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, o, stream := promotion(t, once(c.first, c.then))
