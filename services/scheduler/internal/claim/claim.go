@@ -83,10 +83,11 @@ func (c Claim) Same(other Claim) bool {
 		c.record.GetOwner() == other.record.GetOwner()
 }
 
-// Version is the one that is being fetched, if any is: somebody may have
-// pieces of it though nobody here does.
+// Version is the one that is being fetched, if any is and it is known which:
+// somebody may have pieces of it though nobody here does.
 func (c Claim) Version() (source *registryv1.SourceIdentity, pieceSize int32, running bool) {
-	running = c.record.GetStatus() == registryv1.TaskStatus_TASK_STATUS_RUNNING && c.record.GetPieceSize() > 0
+	running = c.record.GetStatus() == registryv1.TaskStatus_TASK_STATUS_RUNNING &&
+		c.record.GetPieceSize() > 0 && c.record.GetSource().GetLength() >= 0
 	return c.record.GetSource(), c.record.GetPieceSize(), running
 }
 

@@ -31,7 +31,7 @@ func (w *following) ended(ctx context.Context, e ending, now time.Time) error {
 	case rpcerr.From(e.err).Code == codes.Canceled && !e.dead && !e.kept && l.owner && !w.owns(l):
 		return nil // it is opened anew
 	case w.owns(l):
-		return w.ownerEnded(e, now)
+		return w.ownerEnded(ctx, e, now)
 	case !l.owner:
 		w.replicaEnded(e, now)
 	}
@@ -39,7 +39,7 @@ func (w *following) ended(ctx context.Context, e ending, now time.Time) error {
 }
 
 // ownerEnded decides what the end of the owner's stream means for the task.
-func (w *following) ownerEnded(e ending, now time.Time) error {
+func (w *following) ownerEnded(ctx context.Context, e ending, now time.Time) error {
 	l := e.link
 	if e.kept {
 		// It has told everything; its health is watched.
@@ -54,6 +54,12 @@ func (w *following) ownerEnded(e ending, now time.Time) error {
 	case reason == rpcerr.DiskFull || reason == rpcerr.DiskFailed:
 		w.failed[l.cdn.ID] = true
 		w.lose(l, causeDisk, e.err, now)
+	case reason == rpcerr.TaskDeleted:
+		// The copy is gone that had been whole: whoever still needs it may have it again.
+		if need, err := w.sink.Need(ctx); err != nil || !need.Whole || need.Unfinished == 0 {
+			return e.err
+		}
+		w.retry(l, now, lastPause)
 	case final(e.err):
 		return e.err
 	case e.dead && l.doubtful:

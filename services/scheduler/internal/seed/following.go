@@ -205,6 +205,9 @@ func (w *following) resolve(ctx context.Context) {
 func (w *following) tend(ctx context.Context, m cluster.Member, owner bool, now time.Time) error {
 	l := w.links[m.ID]
 	if l == nil {
+		if stop := w.pointless(ctx, owner); stop != nil {
+			return stop
+		}
 		l = &link{cdn: m, release: w.Health.Watch(m.ID, m.Endpoint)}
 		w.links[m.ID] = l
 	}
@@ -229,6 +232,19 @@ func (w *following) tend(ctx context.Context, m cluster.Member, owner bool, now 
 		return nil
 	}
 	return w.listenTo(ctx, l, m, owner, suspect, now)
+}
+
+// pointless tells whether a CDN that was not known to have a copy would have
+// to fetch again what nobody lacks.
+func (w *following) pointless(ctx context.Context, owner bool) error {
+	if !owner || len(w.links) == 0 {
+		return nil
+	}
+	need, err := w.sink.Need(ctx)
+	if err == nil && need.Whole && need.Unfinished == 0 && need.Copies == 0 {
+		err = errUnwanted
+	}
+	return err
 }
 
 // listenTo opens a link's stream.

@@ -76,6 +76,7 @@ type copyAt struct {
 	// seeds and follows are told of every stream that was opened.
 	seeds   chan *cdnv1.SeedRequest
 	follows chan struct{}
+	left    chan struct{} // and of every Follow that the listener ended
 
 	mu     sync.Mutex
 	hung   chan struct{} // open while it answers nothing
@@ -159,6 +160,10 @@ func (c *copyAt) Follow(_ *cdnv1.FollowRequest, s cdnv1.CdnService_FollowServer)
 		return err
 	}
 	<-s.Context().Done()
+	select {
+	case c.left <- struct{}{}:
+	default:
+	}
 	return nil
 }
 
@@ -279,7 +284,7 @@ func newWorld(t *testing.T, ids ...string) *world {
 		watching: make(chan *registryv1.WatchTasksResponse), ended: make(chan error, 1),
 	}
 	for i, id := range ids {
-		c := &copyAt{seeds: make(chan *cdnv1.SeedRequest, 100), follows: make(chan struct{}, 100), seed: tells(), follow: has()}
+		c := &copyAt{seeds: make(chan *cdnv1.SeedRequest, 100), follows: make(chan struct{}, 100), left: make(chan struct{}, 1), seed: tells(), follow: has()}
 		endpoint, kill := serve(t, func(s *grpc.Server) {
 			cdnv1.RegisterCdnServiceServer(s, c)
 			healthv1.RegisterHealthServer(s, c)

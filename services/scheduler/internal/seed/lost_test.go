@@ -230,6 +230,7 @@ func TestReplicaThatLiesIsDoneWithout(t *testing.T) {
 	w.peer("p")
 	w.offered("p", "a")
 	told <- struct{}{}
+	wait(t, w.cdns["b"].left, anything)
 	await(t, func() bool { return len(w.copies()) == 1 })
 	w.offered("p", "a")
 	require.Empty(t, w.ended)
@@ -240,4 +241,93 @@ func TestReplicaThatLiesIsDoneWithout(t *testing.T) {
 func await(t *testing.T, f func() bool) {
 	t.Helper()
 	require.Eventually(t, f, patience, 5*time.Millisecond)
+}
+
+// whole makes a Seed script that tells everything.
+func whole(req *cdnv1.SeedRequest, send func(*cdnv1.SeedResponse)) error {
+	_ = tells(0, 1, 2, 3)(req, send)
+	send(&cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Result{
+		Result: &cdnv1.SeedResult{Md5: "m", Length: facts().GetLength(), PieceCount: pieces},
+	}})
+	return nil
+}
+
+// finish has a peer report everything.
+func (w *world) finish(id string) {
+	w.t.Helper()
+	await(w.t, func() bool {
+		need, err := w.task.Need(w.t.Context())
+		return err == nil && need.Whole
+	})
+	for num := range int32(pieces) {
+		require.NoError(w.t, w.task.Written(w.t.Context(), id, num, size))
+	}
+}
+
+func TestVersionThatIsBeingFetchedIsKeptByWhoComesAnew(t *testing.T) {
+	t.Parallel()
+	for name, length := range map[string]int64{"known": facts().GetLength(), "not known yet": -1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, "a")
+			record := w.record(5, "a")
+			record.Record.Status, record.Record.PieceSize = registryv1.TaskStatus_TASK_STATUS_RUNNING, size
+			record.Record.Source = &registryv1.SourceIdentity{Length: length, Etag: "e"}
+			w.answers(func(*registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) { return record, nil })
+			w.follow()
+			seeded := wait(t, w.cdns["a"].seeds, anything)
+			require.Equal(t, length >= 0, seeded.GetExpected() != nil)
+			require.Equal(t, length >= 0, seeded.GetExpected().GetEtag() == "e")
+		})
+	}
+}
+
+func TestNobodyFetchesAgainWhatNobodyLacks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "a", "b")
+	w.cdns["a"].script(whole, nil)
+	order := w.record(2, "b")
+	w.answers(func(r *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+		if r.GetLostOwner() == "" {
+			return w.record(1, "a"), nil
+		}
+		return order, nil
+	})
+	w.follow()
+	w.peer("p")
+	w.finish("p")
+	w.cdns["a"].kill()
+	require.ErrorIs(t, wait(t, w.ended, anything), errUnwanted)
+	require.Empty(t, w.cdns["b"].seeds)
+}
+
+func TestCopyThatIsDeletedIsMadeAgainForThoseWhoLackIt(t *testing.T) {
+	t.Parallel()
+	for name, unfinished := range map[string]bool{"somebody": true, "nobody": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, "a")
+			gone := make(chan struct{})
+			w.cdns["a"].script(func(req *cdnv1.SeedRequest, send func(*cdnv1.SeedResponse)) error {
+				_ = whole(req, send)
+				<-gone
+				return rpcerr.New(codes.Aborted, rpcerr.TaskDeleted, "its files are gone")
+			}, nil)
+			w.follow()
+			w.peer("p")
+			w.finish("p")
+			if unfinished {
+				w.peer("late")
+			}
+			w.cdns["a"].script(whole, nil)
+			close(gone)
+			if unfinished {
+				wait(t, w.cdns["a"].seeds, anything)
+				wait(t, w.cdns["a"].seeds, anything)
+				await(t, func() bool { return len(w.copies()) == 1 })
+				return
+			}
+			require.Equal(t, rpcerr.TaskDeleted, rpcerr.ReasonOf(wait(t, w.ended, anything)))
+		})
+	}
 }

@@ -42,6 +42,8 @@ type Sink interface {
 	Whole(ctx context.Context, instance string, r swarm.Result) error
 	// Expected gives the version that peers have pieces of, if any has.
 	Expected(context.Context) (f swarm.Facts, held bool, err error)
+	// Need tells what copies are needed for.
+	Need(context.Context) (swarm.Need, error)
 	// Doubted says that a client could not fetch from a copy.
 	Doubted() <-chan struct{}
 }
@@ -69,6 +71,9 @@ func (f *Follower) Follow(ctx context.Context, taskID, taskURL string, source So
 	defer cancel()
 	return w.run(ctx)
 }
+
+// errUnwanted ends the following of a task that would have to be fetched again.
+var errUnwanted = rpcerr.New(codes.Unavailable, "", "all copies are lost, and nobody lacks anything of the task")
 
 // final tells the errors of an owner that another would only give again.
 func final(err error) bool {

@@ -72,6 +72,21 @@ func (s *Swarm) Copies() []Copy {
 	return list
 }
 
+// Need is what copies are needed for.
+type Need struct {
+	// Whole says that the result is known.
+	Whole bool
+	// Unfinished is the number of peers that are alive and lack pieces.
+	Unfinished int
+	// Copies is how many copies serve.
+	Copies int
+}
+
+// Need tells what copies are needed for.
+func (s *Swarm) Need() Need {
+	return Need{Whole: s.result != nil, Unfinished: s.Unfinished(), Copies: len(s.copies)}
+}
+
 func (s *Swarm) copyOf(instance string) *cdnCopy {
 	i := slices.IndexFunc(s.copies, func(c *cdnCopy) bool { return c.Instance == instance })
 	if i < 0 {

@@ -79,6 +79,15 @@ func (t *Task) Expected(ctx context.Context) (f swarm.Facts, held bool, err erro
 	return f, held, err
 }
 
+// Need tells what CDN copies are needed for.
+func (t *Task) Need(ctx context.Context) (n swarm.Need, err error) {
+	err = t.do(ctx, func() error {
+		n = t.swarm.Need()
+		return nil
+	})
+	return n, err
+}
+
 // Landed says that a piece is on a CDN copy.
 func (t *Task) Landed(ctx context.Context, instance string, num int32, md5 string, length int32) error {
 	return t.do(ctx, func() error { return t.swarm.Landed(instance, num, md5, length) })
