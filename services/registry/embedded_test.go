@@ -65,6 +65,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"two stores":  {Endpoints: []string{"127.0.0.1:1"}, EmbeddedDir: "x"},
 		"short lease": {EmbeddedDir: "x", LeaseTTL: time.Millisecond},
 		"dial":        {EmbeddedDir: "x", DialTimeout: -1},
+		"replicas":    {EmbeddedDir: "x", Replicas: 11},
 	} {
 		_, err := registry.New(cfg, deps)
 		require.Error(t, err, name)

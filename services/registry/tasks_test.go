@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"testing"
 	"time"
@@ -211,5 +212,89 @@ func TestBadTaskRequestsAreRefused(t *testing.T) {
 		require.Equal(t, codes.InvalidArgument, status.Code(err))
 	}
 	_, err = n.UpdateTask(ctx, &registryv1.UpdateTaskRequest{TaskId: taskID(1), Owner: "c", Epoch: 1})
+	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err))
+}
+
+func TestBadWordsAboutHandsAreRefused(t *testing.T) {
+	n := startNode(t, registry.Config{EmbeddedDir: t.TempDir()})
+	ctx, id := bounded(t), taskID(1)
+	record := func(spoil func(*registryv1.TaskRecord)) *registryv1.TaskRecord {
+		r := &registryv1.TaskRecord{TaskId: id, Url: "http://127.0.0.1/", Owner: "c", Replicas: []string{"d"}, Scheduler: "s", Epoch: 1}
+		spoil(r)
+		return r
+	}
+	bad := map[string]func() error{
+		"lost owner": func() error {
+			_, err := n.ResolveTask(ctx, &registryv1.ResolveTaskRequest{TaskId: id, SchedulerId: "s", LostOwner: "a/b"})
+			return err
+		},
+		"excluded": func() error {
+			_, err := n.ResolveTask(ctx, &registryv1.ResolveTaskRequest{TaskId: id, SchedulerId: "s", Excluded: []string{"a/b"}})
+			return err
+		},
+		"repair": func() error {
+			_, err := n.RepairTask(ctx, &registryv1.RepairTaskRequest{TaskId: id})
+			return err
+		},
+		"move": func() error {
+			_, err := n.MoveTask(ctx, &registryv1.MoveTaskRequest{TaskId: id, To: "a/b"})
+			return err
+		},
+		"epoch": func() error {
+			_, err := n.MoveTask(ctx, &registryv1.MoveTaskRequest{TaskId: id, Epoch: -1})
+			return err
+		},
+		"resign": func() error {
+			_, err := n.ResignTask(ctx, &registryv1.ResignTaskRequest{TaskId: "x", CdnId: "c"})
+			return err
+		},
+		"announcer": func() error {
+			_, err := n.AnnounceCopies(ctx, &registryv1.AnnounceCopiesRequest{})
+			return err
+		},
+		"too many copies": func() error {
+			_, err := n.AnnounceCopies(ctx, announcement("c", 0, 501))
+			return err
+		},
+		"copy": func() error {
+			_, err := n.AnnounceCopies(ctx, &registryv1.AnnounceCopiesRequest{CdnId: "c", Copies: []*registryv1.Copy{{TaskId: id}}})
+			return err
+		},
+		"drain": func() error {
+			_, err := n.DrainMember(ctx, &registryv1.DrainMemberRequest{Id: "c", Drain: true})
+			return err
+		},
+		"forget": func() error {
+			_, err := n.ForgetMember(ctx, &registryv1.ForgetMemberRequest{Role: registryv1.Role_ROLE_CDN})
+			return err
+		},
+		"roles": func() error {
+			_, err := n.ListMembers(ctx, &registryv1.ListMembersRequest{Roles: []registryv1.Role{99}})
+			return err
+		},
+	}
+	for name, spoil := range map[string]func(*registryv1.TaskRecord){
+		"of another task": func(r *registryv1.TaskRecord) { r.TaskId = taskID(2) },
+		"without owner":   func(r *registryv1.TaskRecord) { r.Owner = "" },
+		"twice":           func(r *registryv1.TaskRecord) { r.Replicas = []string{"c"} },
+		"epoch":           func(r *registryv1.TaskRecord) { r.Epoch = math.MaxInt64 },
+		"below 0":         func(r *registryv1.TaskRecord) { r.Epoch = -1 },
+		"url":             func(r *registryv1.TaskRecord) { r.Url = "/f" },
+		"scheduler":       func(r *registryv1.TaskRecord) { r.Scheduler = "a/b" },
+		"source":          func(r *registryv1.TaskRecord) { r.Source = &registryv1.SourceIdentity{Length: -2} },
+	} {
+		last := record(spoil)
+		bad["last "+name] = func() error {
+			_, err := n.ResolveTask(ctx, &registryv1.ResolveTaskRequest{TaskId: id, SchedulerId: "s", Last: last})
+			return err
+		}
+	}
+	for name, call := range bad {
+		err := call()
+		require.Equal(t, codes.InvalidArgument, status.Code(err), "%s: %v", name, err)
+	}
+	_, err := n.AnnounceCopies(ctx, announcement("c", 0, 1))
+	require.Equal(t, rpcerr.NoCDN, rpcerr.ReasonOf(err))
+	_, err = n.RepairTask(ctx, &registryv1.RepairTaskRequest{TaskId: id, CdnId: "c"})
 	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err))
 }

@@ -1,6 +1,7 @@
 package ownership_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -29,6 +30,14 @@ func TestRepair(t *testing.T) {
 			require.Equal(t, c.want, hands(step.Next))
 			require.Equal(t, c.kind, step.Kind)
 			require.True(t, step.Changed)
+			for _, id := range c.cur.Copies() {
+				require.Equal(t, !step.Next.Names(id), slices.Contains(step.Gone, cdns(id)[0]), "%s is dropped for being gone", id)
+			}
+			for _, id := range step.Next.Copies() {
+				if !c.cur.Names(id) {
+					require.Contains(t, step.There, cdns(id)[0])
+				}
+			}
 		})
 	}
 	require.False(t, next(t, held("a", "b"), cluster(2, "a", "b", "c"), ownership.Mend{CDN: "b"}).Changed)
@@ -83,6 +92,9 @@ func TestAnnouncedCopies(t *testing.T) {
 	require.Equal(t, []any{"a", []string{"c"}, "s", int64(4)}, announce(held("a"), "c", part))
 	require.Equal(t, []any{"a", []string(nil), "s", int64(4)}, announce(held("a"), "d", part), "one that drains gets nothing new")
 	require.Equal(t, []any{"a", []string(nil), "s", int64(4)}, announce(held("a"), "c", other))
+	for _, cur := range []record.Task{{ID: "t"}, held("a", "b")} {
+		require.Equal(t, cdns("c"), next(t, cur, w, ownership.Return{CDN: "c", Copy: whole}).There)
+	}
 	unknown := held("a")
 	unknown.Source, unknown.PieceSize = nil, 0
 	require.Equal(t, []any{"a", []string{"c"}, "s", int64(4)}, announce(unknown, "c", other))

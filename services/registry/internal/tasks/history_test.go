@@ -72,6 +72,11 @@ func (h *history) fate(n int, c *simCDN, s *simScheduler, id string) {
 	case n < 77: // killed: the lease goes on for a while
 		c.alive = false
 	case n < 81: // a lease ends, of one that is dead or only was stopped
+		if len(h.running) > 0 && h.IntN(2) == 0 {
+			if caller := pick(h, h.running).cdn; caller != "" {
+				key.ID = caller
+			}
+		}
 		h.expire(key)
 	case n < 85: // it comes back, or goes on, and tells what it has
 		h.join(c)

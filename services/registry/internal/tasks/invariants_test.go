@@ -79,6 +79,12 @@ func (s *simStore) checkWord(cur, next record.Task, wish ownership.Resolve) {
 			s.violated("%s: %s is a member and lost the task of epoch %d to %s: %+v", next.ID, cur.Owner, cur.Epoch, next.Owner, wish)
 		}
 	}
+	scheduler := record.MemberKey{Role: record.RoleScheduler, ID: cur.Scheduler}
+	if s.isMember(scheduler) && next.Scheduler != cur.Scheduler {
+		if last == nil || wish.LostScheduler != cur.Scheduler || last.Epoch != cur.Epoch {
+			s.violated("%s: %s is a member and lost the task of epoch %d to %s: %+v", next.ID, cur.Scheduler, cur.Epoch, next.Scheduler, wish)
+		}
+	}
 	if cur.Owner != "" || last == nil || last.Epoch == 0 {
 		return
 	}

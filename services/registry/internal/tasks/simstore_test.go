@@ -69,7 +69,7 @@ func (s *simStore) empty() {
 func (s *simStore) restore(backup state) {
 	s.state = backup.clone()
 	s.events, s.owners = nil, make(map[string]record.Task)
-	s.state.era = ""
+	s.era = ""
 	s.beginEra()
 	for _, t := range s.tasks {
 		s.owners[fmt.Sprint(t.ID, t.Epoch)] = t
