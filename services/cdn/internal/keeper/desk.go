@@ -136,11 +136,14 @@ func (d *desk) check(id task.ID, now time.Time) {
 // rest keeps the memory of calls for a while, so that what is repaired over
 // and over again is so ever more slowly.
 func (d *desk) rest(id task.ID, j *job, now time.Time) {
-	if until := j.last.Add(calmAfter); j.queued || j.tries > 0 && until.After(now) {
+	until := j.last.Add(calmAfter)
+	switch {
+	case j.queued: // its turn will come, and it is looked at then
+	case j.tries > 0 && until.After(now):
 		d.lookAt(until, id, j)
-		return
+	default:
+		delete(d.jobs, id)
 	}
-	delete(d.jobs, id)
 }
 
 func (d *desk) lookAt(at time.Time, id task.ID, j *job) {

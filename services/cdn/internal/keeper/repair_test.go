@@ -133,6 +133,32 @@ func TestRepairsAreBoundedAndRepeatedUntilTheyAreTaken(t *testing.T) {
 	require.Equal(t, 8, b.busiest)
 }
 
+func TestWhatNeedsNoRepairAnyMoreIsNotAskedFor(t *testing.T) {
+	t.Parallel()
+	b := start(t, never)
+	b.setMembers(self, "x")
+	const tasks = 20
+	var all []*record
+	for i := range tasks {
+		name := fmt.Sprint("t", i)
+		all = append(all, rec(name, 1, "x", self))
+		b.answer("repair "+name, gives(rec(name, 1, "x", self)))
+	}
+	hold := make(chan struct{})
+	b.script.mu.Lock()
+	b.hold = hold
+	b.script.mu.Unlock()
+	b.tell(t, complete(all...))
+	b.until(func() bool { return strings.Count(b.has(), "@1") == tasks })
+	b.setMembers(self)
+	b.until(func() bool { return len(b.allCalls()) == 8 })
+	b.setMembers(self, "x") // it was away for a moment
+	close(hold)
+	b.keeper.Stale(task.ID(idOf("then")))
+	b.until(func() bool { return b.count("get then") > 0 })
+	require.Len(t, b.allCalls(), 9)
+}
+
 func TestHandoverMovesWhatIsOwnedAndWaitsForCopies(t *testing.T) {
 	t.Parallel()
 	b := start(t, never, copyOf("a"), copyOf("b"), copyOf("kept"), copyOf("replica"))
