@@ -1,0 +1,278 @@
+package table
+
+import (
+	"context"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpchealth "google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/pkg/rpcclient"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	size     = 4 << 20
+	patience = 20 * time.Second
+)
+
+var taskID = strings.Repeat("0a", 32)
+
+// world is a table, and a registry whose record of one task names another
+// scheduler, which has begun it at a CDN.
+type world struct {
+	registryv1.UnimplementedRegistryServiceServer
+	cdnv1.UnimplementedCdnServiceServer
+	t        *testing.T
+	table    *Table
+	metrics  *prometheus.Registry
+	watching chan *registryv1.WatchTasksResponse
+	other    cluster.Member // the other scheduler, a member that answers until it is killed
+	kill     func()
+	cdn      string
+
+	mu     sync.Mutex
+	record *registryv1.TaskRecord
+	away   atomic.Bool // the store can not be reached
+}
+
+func (w *world) GetTask(context.Context, *registryv1.GetTaskRequest) (*registryv1.GetTaskResponse, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return &registryv1.GetTaskResponse{Record: w.record}, nil
+}
+
+func (w *world) ResolveTask(_ context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if req.GetLostScheduler() == w.record.GetScheduler() && req.GetLast().GetEpoch() == w.record.GetEpoch() && !w.away.Load() {
+		w.record = &registryv1.TaskRecord{TaskId: taskID, Owner: "cdn", Scheduler: req.GetSchedulerId(), Epoch: w.record.GetEpoch() + 1}
+	}
+	return &registryv1.ResolveTaskResponse{
+		Record: w.record, Unclaimed: w.away.Load(),
+		Owner:     &registryv1.Member{Id: "cdn", Endpoint: w.cdn, DownloadIp: "127.0.0.1", DownloadPort: 8001},
+		Scheduler: &registryv1.Member{Id: w.record.GetScheduler(), Endpoint: w.other.Endpoint},
+	}, nil
+}
+
+func (w *world) WatchTasks(_ *registryv1.WatchTasksRequest, s registryv1.RegistryService_WatchTasksServer) error {
+	for {
+		select {
+		case r := <-w.watching:
+			if err := s.Send(r); err != nil {
+				return err
+			}
+		case <-s.Context().Done():
+			return nil
+		}
+	}
+}
+
+func (*world) Seed(_ *cdnv1.SeedRequest, s cdnv1.CdnService_SeedServer) error {
+	for _, r := range []*cdnv1.SeedResponse{
+		{Event: &cdnv1.SeedResponse_Facts{Facts: &cdnv1.SourceFacts{Length: 2 * (size - 5), PieceSize: size}}},
+		{Event: &cdnv1.SeedResponse_Piece{Piece: &cdnv1.Piece{Num: 0, Md5: strings.Repeat("a", 32), Length: size}}},
+		{Event: &cdnv1.SeedResponse_Piece{Piece: &cdnv1.Piece{Num: 1, Md5: strings.Repeat("b", 32), Length: size}}},
+	} {
+		if err := s.Send(r); err != nil {
+			return err
+		}
+	}
+	<-s.Context().Done()
+	return nil
+}
+
+func serve(t *testing.T, register func(*grpc.Server)) (endpoint string, stop func()) {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	g := grpc.NewServer()
+	healthv1.RegisterHealthServer(g, grpchealth.NewServer())
+	register(g)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = g.Serve(l) // ends when it is stopped
+	}()
+	stop = sync.OnceFunc(func() {
+		g.Stop()
+		<-served
+	})
+	t.Cleanup(stop)
+	return l.Addr().String(), stop
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{
+		t: t, metrics: prometheus.NewRegistry(), watching: make(chan *registryv1.WatchTasksResponse),
+		record: &registryv1.TaskRecord{TaskId: taskID, Owner: "cdn", Scheduler: "other", Epoch: 3},
+	}
+	registry, _ := serve(t, func(g *grpc.Server) { registryv1.RegisterRegistryServiceServer(g, w) })
+	w.cdn, _ = serve(t, func(g *grpc.Server) { cdnv1.RegisterCdnServiceServer(g, w) })
+	w.other.ID = "other"
+	w.other.Endpoint, w.kill = serve(t, func(*grpc.Server) {})
+	pool := rpcclient.NewPool("", nil)
+	conn, err := pool.Dial(registry)
+	require.NoError(t, err)
+	monitor := health.New(health.Default(), pool.Dial, zap.NewNop())
+	stats, err := seed.NewStats(w.metrics, monitor)
+	require.NoError(t, err)
+	taskStats, err := task.NewStats(w.metrics)
+	require.NoError(t, err)
+	w.table = New(context.Background(), Config{GCInitialDelay: time.Hour, GCInterval: time.Hour, TaskExpireTime: time.Hour}, Deps{
+		Log: zap.NewNop(),
+		Follower: &seed.Follower{
+			Claims: claim.New(claim.Deps{
+				SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Health: monitor, Log: zap.NewNop(),
+				CDNs:          func() []cluster.Member { return nil },
+				FindScheduler: func(id string) (cluster.Member, bool) { return w.other, id == "other" },
+				TookOver:      func() { stats.TakeOver(seed.CauseScheduler) },
+			}),
+			Health: monitor, Dial: pool.Dial, Stats: stats, Log: zap.NewNop(),
+		},
+		Task: task.Deps{Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Budget: budget.New(1 << 40), Stats: taskStats},
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.table.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+		require.NoError(t, pool.Close())
+	})
+	return w
+}
+
+func (w *world) register(peer string) (swarm.Facts, error) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	return w.table.Register(ctx, taskID, "http://source/file", seed.Source{URL: "http://source/file"},
+		swarm.PeerInfo{ID: peer, IP: "127.0.1.1", Port: 20001})
+}
+
+// pull asks on behalf of a peer that says that it has a piece from a CDN that
+// nobody here knows.
+func (w *world) pull(peer string, num int32) (task.Answer, error) {
+	w.t.Helper()
+	t, err := w.table.Get(w.t.Context(), taskID)
+	if err != nil {
+		return task.Answer{}, err
+	}
+	return t.Pull(w.t.Context(), task.Pull{
+		PeerID: peer, Stage: task.Started, Outcome: task.Written, Num: num, Size: size, From: "cdnnode:127.0.0.99~" + taskID, MaxWait: patience,
+	})
+}
+
+func TestTaskOfASchedulerThatAnswersStaysThere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, err := w.register("p")
+	require.Equal(t, rpcerr.NotOwner, rpcerr.ReasonOf(err))
+	require.Equal(t, w.other.Endpoint, rpcerr.From(err).Metadata["endpoint"])
+	_, err = w.pull("p", 0)
+	require.Equal(t, rpcerr.NotOwner, rpcerr.ReasonOf(err))
+}
+
+func TestPeersOfADeadSchedulerGoOnHere(t *testing.T) {
+	t.Parallel()
+	for name, away := range map[string]bool{"claimed": false, "while the store is away": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.away.Store(away)
+			w.kill()
+			_, err := w.pull("p", 0)
+			require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err), "it has to register again")
+			facts, err := w.register("p")
+			require.NoError(t, err)
+			require.EqualValues(t, size, facts.PieceSize)
+
+			// What it has it says with its next pulls, or when it is offered again.
+			require.Eventually(t, func() bool {
+				answer, err := w.pull("p", 0)
+				require.NoError(t, err)
+				return len(answer.Offers) == 1 && answer.Offers[0].Num == 1
+			}, patience, time.Millisecond)
+			_, err = w.register("late")
+			require.NoError(t, err)
+			_, err = w.pull("stranger", 0)
+			require.Equal(t, rpcerr.PeerNotFound, rpcerr.ReasonOf(err))
+			require.NoError(t, testutil.GatherAndCompare(w.metrics, strings.NewReader(`
+# HELP supernode_scheduler_takeovers_total Takeovers of tasks that were asked for, by what was found out.
+# TYPE supernode_scheduler_takeovers_total counter
+supernode_scheduler_takeovers_total{cause="scheduler"} 1
+`), "supernode_scheduler_takeovers_total"))
+		})
+	}
+}
+
+func TestWhoRegistersWithADeadSchedulersTaskNeedsNoPullBefore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.kill()
+	_, err := w.register("p")
+	require.NoError(t, err)
+	answer, err := w.pull("p", 1)
+	require.NoError(t, err)
+	require.NotEmpty(t, answer.Offers)
+}
+
+func TestWhoLosesATaskToAnotherSchedulerSaysSo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.kill()
+	_, err := w.register("p")
+	require.NoError(t, err)
+	held := make(chan error, 1)
+	e, err := w.table.Get(t.Context(), taskID)
+	require.NoError(t, err)
+	require.NoError(t, e.Written(t.Context(), "p", 0, size))
+	require.NoError(t, e.Written(t.Context(), "p", 1, size))
+	go func() {
+		_, err := e.Pull(t.Context(), task.Pull{PeerID: "p", MaxWait: patience})
+		held <- err
+	}()
+	w.mu.Lock()
+	w.record = &registryv1.TaskRecord{TaskId: taskID, Owner: "cdn", Scheduler: "third", Epoch: 9}
+	w.mu.Unlock()
+	select {
+	case w.watching <- &registryv1.WatchTasksResponse{Gone: []string{taskID}}:
+	case <-time.After(patience):
+		require.FailNow(t, "nobody listens")
+	}
+	require.Equal(t, rpcerr.NotOwner, rpcerr.ReasonOf(<-held))
+	require.Eventually(t, func() bool { return w.table.Count() == 0 }, patience, time.Millisecond)
+}
+
+func TestStoppedTableTakesNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.table.end()
+	_, err := w.register("p")
+	require.Equal(t, codes.Unavailable, rpcerr.From(err).Code)
+}
