@@ -1,0 +1,206 @@
+package cdn_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/stretchr/testify/require"
+
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	"github.com/supernode-ha/supernode/pkg/piece"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/cdn"
+)
+
+// frail is a file system that hangs when it is told to: then nothing that
+// reads, writes, flushes, creates or removes comes back.
+type frail struct {
+	mu      sync.Mutex
+	gate    chan struct{} // nil while it does not hang; guarded by mu
+	waiting atomic.Int32
+}
+
+func (f *frail) hang() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gate = make(chan struct{})
+}
+
+func (f *frail) recover() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.gate != nil {
+		close(f.gate)
+		f.gate = nil
+	}
+}
+
+func (f *frail) pass() {
+	f.mu.Lock()
+	gate := f.gate
+	f.mu.Unlock()
+	if gate != nil {
+		f.waiting.Add(1)
+		<-gate
+	}
+}
+
+type frailNode struct {
+	fs.LoopbackNode
+	frail *frail
+}
+
+// frailFile hides from the kernel that it could go past us.
+type frailFile struct{ file fs.FileHandle }
+
+func (f *frailFile) Release(ctx context.Context) syscall.Errno {
+	return f.file.(fs.FileReleaser).Release(ctx) //nolint:forcetypeassert // those of a loopback are
+}
+
+func (n *frailNode) Create(
+	ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut,
+) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
+	inode, file, fuseFlags, errno := n.LoopbackNode.Create(ctx, name, flags, mode, out)
+	return inode, &frailFile{file}, fuseFlags, errno
+}
+
+func (n *frailNode) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
+	file, fuseFlags, errno := n.LoopbackNode.Open(ctx, flags)
+	return &frailFile{file}, fuseFlags, errno
+}
+
+func (n *frailNode) Write(ctx context.Context, f fs.FileHandle, data []byte, off int64) (uint32, syscall.Errno) {
+	n.frail.pass()
+	return f.(*frailFile).file.(fs.FileWriter).Write(ctx, data, off) //nolint:forcetypeassert // those of a loopback are
+}
+
+func (n *frailNode) Read(ctx context.Context, f fs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	n.frail.pass()
+	return f.(*frailFile).file.(fs.FileReader).Read(ctx, dest, off) //nolint:forcetypeassert // those of a loopback are
+}
+
+func (n *frailNode) Flush(ctx context.Context, f fs.FileHandle) syscall.Errno {
+	n.frail.pass()
+	return f.(*frailFile).file.(fs.FileFlusher).Flush(ctx) //nolint:forcetypeassert // those of a loopback are
+}
+
+func (n *frailNode) Unlink(ctx context.Context, name string) syscall.Errno {
+	n.frail.pass()
+	return n.LoopbackNode.Unlink(ctx, name)
+}
+
+// mountFrail gives a directory on a frail file system.
+func mountFrail(t *testing.T) (string, *frail) {
+	t.Helper()
+	back, dir := t.TempDir(), t.TempDir()
+	f := new(frail)
+	var stat syscall.Stat_t
+	require.NoError(t, syscall.Stat(back, &stat))
+	root := &fs.LoopbackRoot{Path: back, Dev: stat.Dev}
+	root.NewNode = func(data *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
+		return &frailNode{LoopbackNode: fs.LoopbackNode{RootData: data}, frail: f}
+	}
+	root.RootNode = root.NewNode(root, nil, "", &stat)
+	server, err := fs.Mount(dir, root.RootNode, &fs.Options{MountOptions: fuse.MountOptions{DirectMount: true}})
+	if err != nil {
+		t.Skipf("there is no FUSE here: %v", err)
+	}
+	t.Cleanup(func() {
+		f.recover()
+		eventually(t, func() bool { return server.Unmount() == nil }) // what hung lets go first
+	})
+	return dir, f
+}
+
+// What hangs is one system call, and nothing but it.
+func TestDiskThatHangsHoldsUpNobody(t *testing.T) {
+	home, disk := mountFrail(t)
+	n := start(t, cdn.Config{HomeDir: home, DiskTimeout: 2 * time.Second})
+	content := noise(2*full + 1000)
+	g := newGate(t, content, full+1000)
+	o := serveOrigin(t, named(bare(content)))
+	whole, hung, later := idOf("whole"), idOf("hung"), idOf("later")
+	n.mustSeed(t, whole, o.source(), content)
+	stay := n.follow(t, whole, true)
+	o.set(named(g))
+	stream := n.small(t, hung, o.source())
+	n.awaitPieces(t, hung, 1)
+
+	disk.hang()
+	g.open()
+	_, err := hear(stream)
+	requireReason(t, err, rpcerr.DiskFailed)
+
+	// From here on nothing may wait, not even for the disk's patience.
+	began := time.Now()
+	_, err = n.Stat(t.Context(), &cdnv1.StatRequest{TaskId: hung})
+	requireReason(t, err, rpcerr.TaskNotFound)
+	_, err = hear(n.small(t, later, o.source()))
+	requireReason(t, err, rpcerr.DiskFailed)
+	_, err = n.follow(t, hung, false).Recv()
+	requireReason(t, err, rpcerr.TaskNotFound)
+	_, err = n.Delete(t.Context(), &cdnv1.DeleteRequest{TaskId: whole})
+	requireReason(t, err, rpcerr.DiskFailed)
+	for range 2 {
+		status, _ := n.get(t, path(hung), "bytes="+piece.Range(0, size))
+		require.Equal(t, http.StatusNotFound, status)
+	}
+	_, err = hear(stay)
+	requireReason(t, err, rpcerr.TaskDeleted)
+	n.stop()
+	require.Less(t, time.Since(began), patience, "it did not wait for what hangs")
+
+	disk.recover()
+	again := start(t, cdn.Config{HomeDir: freed(t, home)})
+	o.set(file(content, `"v1"`))
+	again.mustSeed(t, hung, o.source(), content)
+	again.stop()
+}
+
+// A peer's piece that the disk does not give is that peer's trouble alone.
+func TestReadThatHangsHoldsUpNobody(t *testing.T) {
+	home, disk := mountFrail(t)
+	n := start(t, cdn.Config{HomeDir: home})
+	content := noise(full)
+	o := serveOrigin(t, bare(content))
+	id := idOf("read")
+	_, err := n.seed(t, id, o.source())
+	require.NoError(t, err)
+	disk.hang()
+	got := make(chan error, 1)
+	go func() {
+		res, err := http.Get("http://" + n.download + path(id))
+		if err == nil {
+			_, err = io.Copy(io.Discard, res.Body)
+			_ = res.Body.Close()
+		}
+		got <- err
+	}()
+	eventually(t, func() bool { return disk.waiting.Load() > 0 })
+	n.stop()
+	require.Error(t, <-got)
+	http.DefaultClient.CloseIdleConnections()
+}
+
+// freed waits until what hung has let the directory go.
+func freed(t *testing.T, home string) string {
+	t.Helper()
+	eventually(t, func() bool {
+		dir, err := os.Open(home + "/repo/download")
+		if err != nil {
+			return false
+		}
+		defer func() { _ = dir.Close() }()
+		return syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
+	})
+	return home
+}
