@@ -7,9 +7,12 @@
 //   - All state is in etcd; any instance answers for any other.
 //   - Reads come from a watched copy. While etcd is away the copy stays as it
 //     was last seen: nobody is declared gone because etcd is silent.
-//   - A record changes only by compare-and-swap on its revision; its epoch
-//     grows with every change of owner or scheduler, and both are taken from a
-//     member only in a transaction that proves the member's key gone.
+//   - A record changes only by compare-and-swap on its revision, in the era of
+//     the store in which it was read; its epoch grows with every change of owner
+//     or scheduler. Who loses something for being no member is proven to have no
+//     key in the same transaction; who loses it on somebody's word loses it in
+//     one epoch only.
+//   - What follows a record is said by one pure function (internal/ownership).
 //   - Renewing a lease is no write, and neither peers nor pieces cause any.
 package registry
 
