@@ -14,7 +14,7 @@ func TestOwnersDiskFull(t *testing.T) {
 	s := bundles(t, 3, func(_ int, spec *cluster.Spec) { spec.Home = lab.Tmpfs(t, 3*sizeOfFile) })
 	allowErrors(s)
 	carryOut(t, s, plan{
-		name: "owner's disk full", at: usual, own: true, failures: -1, spare: inFlight(), epochs: 1,
+		name: "owner's disk full", at: usual, own: true, failures: -1, spare: inMemory(), epochs: 1,
 		fault: func(tr *trial) {
 			free := lab.Fill(tr.t, tr.owner().Home)
 			tr.t.Cleanup(free)
@@ -48,10 +48,10 @@ func TestOwnersDiskFailing(t *testing.T) {
 		name: "owner's disk slow", at: usual, own: true,
 		fault: spoil(func(d *lab.Disk) { d.Slow(100 * time.Millisecond) }),
 	}, plan{
-		name: "owner's disk fails", at: usual, own: true, failures: -1, spare: inFlight(), epochs: 1,
+		name: "owner's disk fails", at: usual, own: true, failures: -1, spare: inMemory(), epochs: 1,
 		fault: spoil((*lab.Disk).Fail),
 	}, plan{
-		name: "owner's disk hangs", at: usual, own: true, failures: -1, spare: inFlight(), epochs: 1,
+		name: "owner's disk hangs", at: usual, own: true, failures: -1, spare: inMemory(), epochs: 1,
 		fault: spoil((*lab.Disk).Hang),
 	})
 }

@@ -19,17 +19,29 @@ func TestOwnerCutOff(t *testing.T) {
 		at[h.IP] = h
 	}
 	s := newSite(t, cluster.RunBundles(t, binaries, cluster.RunEtcd(t, binaries, lab.HubIP), specs), lab.HubIP)
-	carryOut(t, s, plan{
-		name: "owner cut off", at: usual, failures: -1, spare: inFlight(), epochs: 2,
+	cut := func(tr *trial) {
+		owner := tr.owner()
+		at[owner.IP].Cut(tr.t)
+		tr.t.Cleanup(func() { at[owner.IP].Heal(tr.t) })
+		tr.away[owner] = true
+	}
+	heal := func(tr *trial) {
+		at[tr.owner().IP].Heal(tr.t)
+		tr.comeBack(tr.t)
+	}
+	plans := []plan{{
+		name: "owner cut off, back when it is replaced", at: 30, slower: 2, failures: -1, spare: inFlight(), epochs: 2,
 		fault: func(tr *trial) {
-			owner := tr.owner()
-			at[owner.IP].Cut(tr.t)
-			tr.t.Cleanup(func() { at[owner.IP].Heal(tr.t) })
-			tr.away[owner] = true
+			cut(tr)
+			tr.awaitReplaced()
+			heal(tr)
 		},
-		after: func(tr *trial) {
-			at[tr.owner().IP].Heal(tr.t)
-			tr.comeBack(tr.t)
-		},
-	})
+	}}
+	if frozenFor > 0 { // clients that read from it are stuck for a minute
+		plans = append(plans, plan{
+			name: "owner cut off, back after the end", at: usual, failures: -1, spare: inFlight(), epochs: 2,
+			fault: cut, after: heal,
+		})
+	}
+	carryOut(t, s, plans...)
 }

