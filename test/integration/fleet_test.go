@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
@@ -213,7 +214,7 @@ func (f *fleet) claim(path string) *registryv1.TaskRecord {
 func (f *fleet) seed(path string) *registryv1.TaskRecord {
 	f.Helper()
 	rec := f.claim(path)
-	require.NoError(f.TB, f.fetch(rec))
+	assert.NoError(f.TB, f.fetch(rec), path)
 	return rec
 }
 

@@ -2,10 +2,10 @@ package integration
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sync/errgroup"
 
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	"github.com/supernode-ha/supernode/test/origin"
@@ -24,14 +24,11 @@ func BenchmarkReplicate(b *testing.B) {
 			f.launch(fmt.Sprint("cdn-", i), b.TempDir(), quick())
 		}
 		paths := make([]string, tasks)
-		var seeds errgroup.Group
-		seeds.SetLimit(16)
 		for i := range paths {
 			paths[i] = fmt.Sprint("/", i)
 			f.origin.Put(paths[i], origin.File{Content: origin.Content(size, uint64(i)), ETag: `"1"`})
-			seeds.Go(func() error { return f.fetch(f.claim(paths[i])) })
 		}
-		require.NoError(b, seeds.Wait())
+		f.seedAll(paths)
 		f.untilWhole(paths)
 		sent, copied := f.origin.Total().BytesSent, f.copied()
 
@@ -55,6 +52,26 @@ func BenchmarkReplicate(b *testing.B) {
 		f.stopRegistry()
 		b.StartTimer()
 	}
+}
+
+// seedAll seeds tasks, some at a time.
+func (f *fleet) seedAll(paths []string) {
+	f.Helper()
+	f.claim(paths[0]) // then the desk is a member
+	next := make(chan string)
+	var seeds sync.WaitGroup
+	for range 16 {
+		seeds.Go(func() {
+			for path := range next {
+				f.seed(path)
+			}
+		})
+	}
+	for _, path := range paths {
+		next <- path
+	}
+	close(next)
+	seeds.Wait()
 }
 
 // untilWhole waits until all tasks have two whole copies; a task that has is
