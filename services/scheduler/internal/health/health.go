@@ -34,8 +34,13 @@ type Config struct {
 // Default is what a cluster is watched with.
 func Default() Config { return Config{Interval: time.Second, Timeout: 1500 * time.Millisecond} }
 
-// misses in a row make a suspect.
-const misses = 2
+const (
+	// misses in a row make a suspect.
+	misses = 2
+	// breath is how long it takes at least until an instance is poked again:
+	// all who cannot fetch from it say so.
+	breath = 100 * time.Millisecond
+)
 
 // Dial connects to an endpoint; it keeps the connections.
 type Dial func(endpoint string) (grpc.ClientConnInterface, error)
@@ -63,6 +68,7 @@ type instance struct {
 	missed   int
 	suspect  bool
 	asking   *question // under way
+	pinged   time.Time // when the last answer, or none, was there
 }
 
 // question is a ping that several may wait for.
@@ -172,11 +178,12 @@ func (m *Monitor) Check(ctx context.Context, id, endpoint string) error {
 	return m.ask(ctx, in)
 }
 
-// Poke pings a watched instance now, and does not wait for the answer.
+// Poke pings a watched instance now, if it was not just asked, and does not
+// wait for the answer.
 func (m *Monitor) Poke(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if in := m.instances[id]; in != nil {
+	if in := m.instances[id]; in != nil && time.Since(in.pinged) >= breath {
 		m.begin(in)
 	}
 }
@@ -218,7 +225,7 @@ func (m *Monitor) begin(in *instance) *question {
 func (m *Monitor) note(in *instance, refused bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	in.asking = nil
+	in.asking, in.pinged = nil, time.Now()
 	was := in.suspect
 	switch {
 	case m.root.Err() != nil:

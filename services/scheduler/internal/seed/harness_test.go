@@ -171,7 +171,7 @@ func facts() *cdnv1.SourceFacts {
 	return &cdnv1.SourceFacts{Length: pieces * (size - 5), PieceSize: size, Etag: `"1"`}
 }
 
-func md5Of(num int32) string { return strings.Repeat("0", 31) + string('a'+rune(num)) }
+func md5Of(num int32) string { return strings.Repeat("0", 31) + string('a'+num) }
 
 // tells makes a Seed script that tells the facts and some pieces.
 func tells(nums ...int32) func(*cdnv1.SeedRequest, func(*cdnv1.SeedResponse)) error {
