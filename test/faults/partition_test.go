@@ -37,7 +37,7 @@ func TestOwnerCutOff(t *testing.T) {
 			heal(tr)
 		},
 	}}
-	if frozenFor > 0 { // clients that read from it are stuck for a minute
+	if large { // clients that read from it are stuck for a minute
 		plans = append(plans, plan{
 			name: "owner cut off, back after the end", at: usual, failures: -1, spare: inFlight(), epochs: 2,
 			fault: cut, after: heal,

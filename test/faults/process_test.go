@@ -15,7 +15,6 @@ import (
 // of its own. Clients know one gateway each, and never have to leave it.
 func TestOneProcess(t *testing.T) {
 	t.Parallel()
-	s := services(t, 3)
 	plans := []plan{{name: "nothing", at: usual, own: true}}
 	for _, at := range killedAt() {
 		plans = append(plans, plan{
@@ -48,10 +47,6 @@ func TestOneProcess(t *testing.T) {
 		fault: func(tr *trial) { tr.scheduler().Kill() },
 		after: back,
 	}, plan{
-		name: "gateway killed", at: usual, failures: -1,
-		fault: func(tr *trial) { tr.All(cluster.Gateway)[0].Kill() },
-		after: back,
-	}, plan{
 		name: "source cut off during a takeover", at: usual, own: true, failures: -1, spare: inFlight(), epochs: 1,
 		fault: func(tr *trial) {
 			cut := tr.file.File
@@ -61,7 +56,14 @@ func TestOneProcess(t *testing.T) {
 		},
 		after: back,
 	})
-	carryOut(t, s, plans...)
+	if large {
+		plans = append(plans, plan{
+			name: "gateway killed", at: usual, failures: -1,
+			fault: func(tr *trial) { tr.All(cluster.Gateway)[0].Kill() },
+			after: back,
+		})
+	}
+	carryOut(t, services(t, 3), append(plans, held()...)...)
 }
 
 // back starts what has ended again.
@@ -71,27 +73,26 @@ func back(tr *trial) { tr.comeBack(tr.t) }
 // answer. When it goes on it must find out that it has been replaced. Clients
 // that are reading from it are stuck for as long as it is held, or for the time
 // that they give a piece.
-func TestOwnerHeld(t *testing.T) {
-	t.Parallel()
+func held() []plan {
 	plans := []plan{{
 		name: "owner held, let go when it is replaced", at: 30, slower: 2, own: true, failures: -1, spare: inFlight(), epochs: 1,
 		fault: func(tr *trial) {
-			held := tr.owner()
-			hold(tr, held)
+			owner := tr.owner()
+			hold(tr, owner)
 			tr.awaitReplaced()
-			require.NoError(tr.t, held.Signal(syscall.SIGCONT))
-			delete(tr.away, held)
+			require.NoError(tr.t, owner.Signal(syscall.SIGCONT))
+			delete(tr.away, owner)
 		},
 		after: letGo,
 	}}
-	if frozenFor > 0 {
+	if large {
 		plans = append(plans, plan{
 			name: "owner held, let go after the end", at: usual, own: true, failures: -1, spare: inFlight(), epochs: 1,
 			fault: func(tr *trial) { hold(tr, tr.owner()) },
 			after: letGo,
 		})
 	}
-	carryOut(t, services(t, 3), plans...)
+	return plans
 }
 
 // awaitReplaced waits until the record names another owner than at the fault.

@@ -20,6 +20,10 @@ const (
 	// are cut, checked and written at a time.
 	piecesInFlight = 10
 
+	// large trials have more variants of the same fault, and such as take clients
+	// a minute to get over.
+	large = true
+
 	// storeAway and frozenFor are how long an etcd is away and a process is held
 	// at least; downloads and newTasks are what happens meanwhile.
 	storeAway = time.Minute

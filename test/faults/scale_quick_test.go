@@ -7,8 +7,8 @@ import "time"
 // How large the trials are.
 const (
 	peersOfTrial = 12
-	sizeOfFile   = 28_000_000
-	rateOfSource = 8_000_000
+	sizeOfFile   = 24_000_000
+	rateOfSource = 7_000_000
 	// The same of those that are many.
 	sizeOfSmall = 12_000_000
 	rateOfSmall = 3_000_000
@@ -20,6 +20,10 @@ const (
 	// piecesInFlight are those that a lost owner may take with it. The source is
 	// slower here than what comes after it, so they are few.
 	piecesInFlight = 2
+
+	// large trials have more variants of the same fault, and such as take clients
+	// a minute to get over.
+	large = false
 
 	// storeAway and frozenFor are how long an etcd is away and a process is held
 	// at least; downloads and newTasks are what happens meanwhile.

@@ -13,11 +13,26 @@ import (
 	"github.com/supernode-ha/supernode/test/swarm"
 )
 
-// etcd is killed in the midst of downloads, and new tasks begin meanwhile.
-// Nobody may notice, and when it is back every record is right.
-func TestEtcdAway(t *testing.T) {
+// What happens to etcd costs nobody a download.
+func TestEtcd(t *testing.T) {
 	t.Parallel()
 	s := bundles(t, 3, nil)
+	t.Run("away", func(t *testing.T) { etcdAway(t, s) })
+	// It comes back without its data: the cluster knows what was in it.
+	carryOut(t, s, plan{
+		name: "etcd emptied", at: usual, own: true, epochs: 1,
+		fault: func(tr *trial) {
+			tr.Etcd.Kill()
+			require.NoError(tr.t, os.RemoveAll(tr.Etcd.Dir))
+			tr.Etcd.Launch(tr.site.t)
+		},
+	})
+}
+
+// etcdAway kills etcd in the midst of downloads, and new tasks begin meanwhile.
+// Nobody may notice, and when it is back every record is right.
+func etcdAway(t *testing.T, s *site) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), trialLimit)
 	defer cancel()
 	const third = 3
@@ -41,7 +56,7 @@ func TestEtcdAway(t *testing.T) {
 	}
 	t.Logf("%d new tasks took %s without a store", newTasks, time.Since(killed))
 	atLeast(storeAway - time.Since(killed))
-	s.Etcd.Launch(t)
+	s.Etcd.Launch(s.t)
 	back := time.Now()
 	for i, f := range known {
 		requireRight(t, f, <-knownDone[i])
@@ -59,17 +74,4 @@ func TestEtcdAway(t *testing.T) {
 		Fault: "etcd away, known and new tasks", At: 20, Peers: downloads + newTasks, Right: downloads + newTasks,
 		MB: float64(sizeOfSmall) / 1e6, Source: 1, Bound: 1, Copies: 2, Settled: seconds(settled),
 	}.log(t)
-}
-
-// etcd comes back without its data: the cluster knows what was in it.
-func TestEtcdEmptied(t *testing.T) {
-	t.Parallel()
-	carryOut(t, bundles(t, 3, nil), plan{
-		name: "etcd emptied", at: usual, own: true, epochs: 1,
-		fault: func(tr *trial) {
-			tr.Etcd.Kill()
-			require.NoError(tr.t, os.RemoveAll(tr.Etcd.Dir))
-			tr.Etcd.Launch(tr.site.t)
-		},
-	})
 }

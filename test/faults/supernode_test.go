@@ -51,7 +51,7 @@ func TestOneSupernodeKilled(t *testing.T) {
 		},
 		after: back,
 	}}
-	if frozenFor > 0 { // clients are stuck for a minute
+	if large { // clients are stuck for a minute
 		plans = append(plans, plan{
 			name: "supernode of owner and scheduler held", at: usual, failures: -1, spare: inFlight(), epochs: 2,
 			fault: func(tr *trial) { hold(tr, tr.owner()) },
