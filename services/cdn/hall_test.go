@@ -35,6 +35,7 @@ type hall struct {
 	members map[string]*registryv1.Member     // guarded by state
 	tasks   map[string]*registryv1.TaskRecord // guarded by state
 	changed chan struct{}                     // closed and replaced; guarded by state
+	gone    []*registryv1.ResignTaskRequest   // guarded by state
 	muted   bool                              // records are not told of; guarded by state
 }
 
@@ -70,6 +71,44 @@ func (h *hall) write(id string, o *origin, epoch int64, owner string, replicas .
 			Status: registryv1.TaskStatus_TASK_STATUS_RUNNING,
 		}
 	})
+}
+
+// writeFacts is write with what is known of the source.
+func (h *hall) writeFacts(id string, o *origin, epoch int64, facts *cdnv1.SourceFacts, owner string, replicas ...string) {
+	h.write(id, o, epoch, owner, replicas...)
+	h.change(func() {
+		r := h.tasks[id]
+		r.Revision++
+		r.PieceSize = facts.GetPieceSize()
+		r.Source = &registryv1.SourceIdentity{
+			Length: facts.GetLength(), Etag: facts.GetEtag(), LastModified: facts.GetLastModified(),
+		}
+	})
+}
+
+func (h *hall) ResignTask(_ context.Context, req *registryv1.ResignTaskRequest) (*registryv1.ResignTaskResponse, error) {
+	var record *registryv1.TaskRecord
+	h.change(func() {
+		h.gone = append(h.gone, req)
+		record = h.tasks[req.GetTaskId()]
+		if record != nil {
+			record.Revision++
+			record.Replicas = slices.DeleteFunc(record.Replicas, func(cdn string) bool { return cdn == req.GetCdnId() })
+			record = proto.CloneOf(record)
+		}
+	})
+	return &registryv1.ResignTaskResponse{Record: record}, nil
+}
+
+func (h *hall) resigned(id string) (cdns []string) {
+	h.state.Lock()
+	defer h.state.Unlock()
+	for _, req := range h.gone {
+		if req.GetTaskId() == id {
+			cdns = append(cdns, req.GetCdnId())
+		}
+	}
+	return cdns
 }
 
 func (h *hall) mute(muted bool) { h.change(func() { h.muted = muted }) }

@@ -26,6 +26,9 @@ const (
 // another version than the one that has been told of here.
 var ErrOtherVersion = errors.New("the owner has another version")
 
+// errTold ends the following of a copy that has told all.
+var errTold = errors.New("all is told")
+
 // CopyJob is a task that is to be copied from other CDNs.
 type CopyJob struct {
 	// ID names it.
@@ -121,25 +124,26 @@ func (c *copying) landed() int {
 
 // from copies from one CDN for as long as it has more.
 func (c *copying) from(ctx, hashing context.Context, standing task.Standing, cdn string) error {
-	work, ctx := errgroup.WithContext(ctx)
+	work, working := errgroup.WithContext(ctx)
 	work.SetLimit(mostTransfers)
 	var result *task.Result
-	err := c.copies.Follow(ctx, cdn, c.job.ID, func(e copies.Event) error {
+	err := c.copies.Follow(working, cdn, c.job.ID, func(e copies.Event) error {
 		switch {
 		case e.Facts != nil:
-			return c.accept(ctx, hashing, standing, *e.Facts)
+			return c.accept(working, hashing, standing, *e.Facts)
 		case e.Piece != nil:
-			return c.piece(ctx, work, cdn, *e.Piece)
+			return c.piece(working, work, cdn, *e.Piece)
 		case e.Result != nil:
 			result = e.Result
+			return errTold
 		}
 		return nil
 	})
-	if working := work.Wait(); working != nil {
-		return working // it ended the following, so it came first
+	if failed := work.Wait(); failed != nil {
+		return failed // it ended the following, so it came first
 	}
 	switch {
-	case err != nil:
+	case err != nil && !errors.Is(err, errTold):
 		return err
 	case result == nil || c.parts == nil:
 		return fmt.Errorf("cdn %s ended without a result", cdn)
