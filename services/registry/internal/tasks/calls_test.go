@@ -124,12 +124,15 @@ func (h *history) move(id string) {
 }
 
 func (h *history) resign(c *simCDN, id string) {
+	keeps := h.IntN(2) == 0 // and may tell of it again
 	h.start(&op{cdn: c.ID, resigns: c.ID}, func(ctx context.Context, n *simNode) {
 		if task, ok, err := n.tasks.Resign(ctx, id, c.ID); err == nil {
 			if ok && task.Names(c.ID) {
 				h.store.violated("%s: %s resigned and is still named", id, c.ID)
 			}
-			delete(c.disk, id)
+			if !keeps {
+				delete(c.disk, id)
+			}
 		}
 	})
 }

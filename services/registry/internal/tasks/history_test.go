@@ -55,6 +55,12 @@ func (h *history) step() {
 	case n < 54:
 		h.resign(c, id)
 	case n < 61:
+		for range 4 { // mostly what no record names it for
+			if d := c.disk[id]; c.alive && d.pieces > 0 && !h.store.tasks[id].Names(c.ID) {
+				break
+			}
+			id, c = pick(h, h.tasks), pick(h, h.cdns)
+		}
 		h.announce(c, id)
 	case n < 74:
 		pick(h, h.nodes).follow(1 + h.IntN(6))
