@@ -189,12 +189,15 @@ func TestPromotedWithASourceThatCannotGoOn(t *testing.T) {
 		"no ranges, same":        {named(newGate(t, content, 2*full+1000)), named(bare(content)), ""},
 		"no ranges, lies":        {named(newGate(t, content, 2*full+1000)), named(bare(changed)), rpcerr.SourceBroken},
 		"changed":                {named(newGate(t, content, 2*full+1000)), file(changed, `"v2"`), rpcerr.SourceBroken},
+		"bad time":               {named(newGate(t, content, 2*full+1000)), once(answer(503), file(content, `"v1"`)), ""},
 		"gone":                   {named(newGate(t, content, 2*full+1000)), answer(404), rpcerr.SourceNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, o, stream := promotion(t, once(c.first, c.then))
 			got, err := hear(stream)
-			require.Len(t, o.seen(), 2)
+			if name != "bad time" {
+				require.Len(t, o.seen(), 2)
+			}
 			if c.reason != "" {
 				requireReason(t, err, c.reason)
 				requireNoFiles(t, b, idOf("promoted"))
@@ -204,6 +207,68 @@ func TestPromotedWithASourceThatCannotGoOn(t *testing.T) {
 			b.check(t, idOf("promoted"), got, content)
 		})
 	}
+}
+
+// A source that is away for long fails the fetch, and the part is there when it
+// is back.
+func TestPromotedWithASourceThatIsAway(t *testing.T) {
+	content := noise(2*full + 5000)
+	b, o, stream := promotion(t, once(named(newGate(t, content, 2*full+1000)), answer(503)))
+	_, err := hear(stream)
+	requireReason(t, err, rpcerr.SourceUnreachable)
+	o.set(file(content, `"v1"`))
+	seen := len(o.seen())
+	got, err := hear(b.seeding(t, &cdnv1.SeedRequest{TaskId: idOf("promoted"), Source: o.source(), Epoch: 8}))
+	require.NoError(t, err)
+	b.check(t, idOf("promoted"), got, content)
+	require.Equal(t, []string{run(2, 3, len(content))}, o.ranges(seen))
+}
+
+func TestReplicasOfAllShapes(t *testing.T) {
+	h := newHall(t)
+	a, b := h.join(t, "a", cdn.Config{}), h.join(t, "b", cdn.Config{})
+	for name, length := range map[string]int{"empty": 0, "one byte": 1, "a piece": full, "two pieces": 2 * full, "more": 3*full + 1} {
+		content := noise(length)
+		for kind, handler := range map[string]http.HandlerFunc{
+			"": bare(content), " of unknown length": func(w http.ResponseWriter, _ *http.Request) {
+				_ = http.NewResponseController(w).Flush()
+				_, _ = w.Write(content)
+			},
+		} {
+			id := idOf(name + kind)
+			o := serveOrigin(t, handler)
+			h.write(id, o, 7, "a", "b")
+			got, err := hear(a.small(t, id, o.source()))
+			require.NoError(t, err, name)
+			a.check(t, id, got, content)
+			b.awaitWhole(t, id, content)
+			sameFiles(t, id, a, b)
+			require.Len(t, o.seen(), 1)
+		}
+	}
+}
+
+// An instance that owns nothing of a task any more has it no more when told.
+func TestReplicaThatIsNotNamedAnyMore(t *testing.T) {
+	h := newHall(t)
+	a, b := h.join(t, "a", cdn.Config{}), h.join(t, "b", cdn.Config{})
+	content := noise(3 * full)
+	g := newGate(t, content, full+1000)
+	o := serveOrigin(t, named(g))
+	id := idOf("released")
+	h.write(id, o, 7, "a", "b")
+	stream := a.small(t, id, o.source())
+	b.awaitPieces(t, id, 1)
+	follow := b.follow(t, id, true)
+	h.write(id, o, 7, "a")
+	got, err := hear(follow)
+	require.Error(t, err)
+	require.Len(t, got.pieces, 1)
+	g.open()
+	_, err = hear(stream)
+	require.NoError(t, err)
+	s, err := b.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id})
+	require.True(t, err != nil || s.GetResult() == nil, "it has ceased to copy")
 }
 
 func TestSeedWithAnotherExpectedVersion(t *testing.T) {

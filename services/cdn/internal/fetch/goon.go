@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	"go.uber.org/zap"
@@ -171,7 +172,7 @@ func (a *assembly) complete(
 	}
 	asked := known(version)
 	if first == nil && session.Rangeable(asked) && len(a.held()) > 0 {
-		res, err := a.askFirst(ctx, session, asked)
+		res, err := a.patiently(ctx, func() (*source.Response, error) { return a.askFirst(ctx, session, asked) })
 		if err != nil {
 			return err
 		}
@@ -185,7 +186,7 @@ func (a *assembly) complete(
 		})
 	}
 	if first == nil {
-		res, err := session.Get(ctx, source.Validators{})
+		res, err := a.patiently(ctx, func() (*source.Response, error) { return session.Get(ctx, source.Validators{}) })
 		if err != nil {
 			return err
 		}
@@ -200,4 +201,21 @@ func (a *assembly) complete(
 	return a.finish(ctx, job, func(ctx context.Context, r *reading) (int32, error) {
 		return r.fromStart(ctx, session, first)
 	})
+}
+
+// patiently asks a source again that may just have a bad time: what is here is
+// worth more than a fetch that has only begun.
+func (a *assembly) patiently(ctx context.Context, ask func() (*source.Response, error)) (*source.Response, error) {
+	for attempt := range mostAttempts {
+		res, err := ask()
+		if err == nil || ctx.Err() != nil || !source.Transient(err) {
+			return res, err
+		}
+		a.log.Warn("the source does not answer, asking again", zap.Error(err), zap.Int("attempt", attempt+1))
+		delay := a.options.RetryDelay << attempt
+		if err := wait(ctx, delay/2+rand.N(delay/2+1)); err != nil {
+			return nil, err
+		}
+	}
+	return ask()
 }
