@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -134,4 +135,30 @@ func TestStopFinishesTransfers(t *testing.T) {
 	require.Greater(t, len(got), len(content))
 	<-stopped
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// A server that is told to stop goes on for those who do not know yet.
+func TestStopLingers(t *testing.T) {
+	n := start(t, cdn.Config{DrainTimeout: patience})
+	content := noise(1000)
+	o := serveOrigin(t, bare(content))
+	id := idOf("lingers")
+	n.mustSeed(t, id, o.source(), content)
+	stopped := make(chan struct{})
+	began := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		close(began)
+		n.stop()
+	}()
+	<-began
+	for range 20 { // each puts the end off
+		status, _ := n.get(t, path(id), "bytes=0-99")
+		require.Equal(t, http.StatusPartialContent, status)
+		pause := time.NewTimer(20 * time.Millisecond)
+		<-pause.C
+	}
+	<-stopped
+	_, err := net.Dial("tcp", n.download)
+	require.Error(t, err)
 }

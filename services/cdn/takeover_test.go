@@ -137,3 +137,71 @@ func TestAssignedOwnerWaitsForASeed(t *testing.T) {
 	require.NoError(t, err)
 	b.check(t, id, all, content)
 }
+
+// However often a task changes hands, nothing is fetched twice that somebody
+// has, but what is under way, and all copies end up the same.
+func TestManyChangesOfHands(t *testing.T) {
+	h := newHall(t)
+	names := []string{"a", "b", "c"}
+	for _, name := range names {
+		h.join(t, name, cdn.Config{})
+	}
+	for _, name := range names {
+		eventually(t, func() bool { return h.nodes[name].knows("a") && h.nodes[name].knows("b") && h.nodes[name].knows("c") })
+	}
+	content := noise(40*full + 17)
+	slow := func(w http.ResponseWriter, r *http.Request) { file(content, `"v1"`)(&slowly{ResponseWriter: w}, r) }
+	o := serveOrigin(t, slow)
+	id := idOf("hands")
+	facts := &cdnv1.SourceFacts{Length: int64(len(content)), PieceSize: size, Etag: `"v1"`, LastModified: modified.Format(http.TimeFormat)}
+	const changes = 9
+	for epoch := int64(1); epoch <= changes; epoch++ {
+		owner := names[epoch%3]
+		others := []string{names[(epoch+1)%3], names[(epoch+2)%3]}
+		stream := h.nodes[owner].seeding(t, &cdnv1.SeedRequest{
+			TaskId: id, Source: o.source(), Epoch: epoch, Expected: facts, Copies: others,
+		})
+		h.write(id, o, epoch, owner, others...)
+		if epoch == changes {
+			got, err := hear(stream)
+			require.NoError(t, err)
+			h.nodes[owner].check(t, id, got, content)
+			break
+		}
+		for pieces := 0; pieces < 3; { // a few steps ahead, then another is the owner
+			event, err := stream.Recv()
+			require.NoError(t, err)
+			if event.GetPiece() != nil {
+				pieces++
+			}
+			if event.GetResult() != nil {
+				break
+			}
+		}
+	}
+	var fetched float64
+	for _, name := range names {
+		h.nodes[name].awaitWhole(t, id, content)
+		sameFiles(t, id, h.nodes[names[0]], h.nodes[name])
+		fetched += h.nodes[name].counter(t, "supernode_cdn_fetched_bytes_total")
+	}
+	t.Logf("%.2f times the content was fetched in %d requests", fetched/float64(len(content)), len(o.seen()))
+	require.Less(t, fetched, 3*float64(len(content)))
+}
+
+// slowly sends in small parts.
+type slowly struct{ http.ResponseWriter }
+
+func (s *slowly) Write(b []byte) (int, error) {
+	n := 0
+	for n < len(b) {
+		m, err := s.ResponseWriter.Write(b[n:min(len(b), n+16<<10)])
+		if n += m; err != nil {
+			return n, err
+		}
+		_ = http.NewResponseController(s.ResponseWriter).Flush() // best effort
+		pace := time.NewTimer(time.Millisecond)
+		<-pace.C
+	}
+	return n, nil
+}
