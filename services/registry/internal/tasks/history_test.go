@@ -87,21 +87,21 @@ func (h *history) fate(n int, c *simCDN, s *simScheduler, id string) {
 	case n < 85: // it comes back, or goes on, and tells what it has
 		h.join(c)
 		h.announce(c, id)
-	case n < 87:
+	case n < 88:
 		if h.IntN(2) == 0 {
 			h.expire(s.Key())
 		} else {
 			h.beat(s.Member)
 		}
-	case n < 90: // whoever lives sends its heartbeat
+	case n < 92: // whoever lives sends its heartbeat
 		h.allBeat()
-	case n < 92:
+	case n < 94:
 		if _, marked := h.store.marks[key]; marked {
 			h.store.put(view.Change{MarkGone: &key})
 		} else {
 			h.store.put(view.Change{Mark: &key})
 		}
-	case n < 94:
+	case n < 96:
 		node := pick(h, h.nodes)
 		node.handle.away = !node.handle.away
 	default:
