@@ -103,9 +103,9 @@ type Lost struct {
 }
 
 // Resolve asks who has a task and claims what is lost of it. Last is the claim
-// that the caller saw last. Who has none takes the task over from a scheduler
-// that is dead; who had the task does not: another one that answers for it
-// then took it. NOT_OWNER says that one does.
+// that the caller saw last. Who has none, or one that nobody agreed on, takes
+// the task over from a scheduler that is dead; who had the task does not:
+// another one that answers for it then took it. NOT_OWNER says that one does.
 //
 // While no registry answers the last claim goes on, or the CDN is taken that a
 // registry would name.
@@ -121,27 +121,25 @@ func (r *Resolver) Resolve(ctx context.Context, taskID, taskURL string, last Cla
 		return Claim{}, err
 	}
 	if other := resp.GetRecord().GetScheduler(); other != r.SelfID && other != "" {
-		if resp, err = r.others(ctx, req, resp); err != nil {
+		if resp, err = r.others(ctx, req, resp, !last.Known() || last.Unclaimed); err != nil {
 			return Claim{}, err
 		}
 	}
 	return r.taken(resp, taskID, taskURL, lost)
 }
 
-// others takes an answer that names another scheduler.
+// others takes an answer that names another scheduler. Who may take the task
+// does when that one is dead.
 func (r *Resolver) others(
-	ctx context.Context, req *registryv1.ResolveTaskRequest, resp *registryv1.ResolveTaskResponse,
+	ctx context.Context, req *registryv1.ResolveTaskRequest, resp *registryv1.ResolveTaskResponse, mayTake bool,
 ) (*registryv1.ResolveTaskResponse, error) {
 	other := resp.GetRecord().GetScheduler()
-	if req.GetLast() != nil && !resp.GetUnclaimed() {
+	if !mayTake && !resp.GetUnclaimed() {
 		return nil, NotOwner(other, resp.GetScheduler().GetEndpoint())
 	}
 	endpoint, dead := r.dead(ctx, other)
-	switch {
-	case !dead:
+	if !dead {
 		return nil, NotOwner(other, endpoint)
-	case resp.GetUnclaimed():
-		return resp, nil
 	}
 	return r.takeOver(ctx, req, resp.GetRecord())
 }

@@ -198,6 +198,10 @@ func TestStoreThatIsAwayDoesNotSaveADeadScheduler(t *testing.T) {
 	c, err := w.first(t)
 	require.NoError(t, err)
 	require.True(t, c.Unclaimed)
+	w.resolve = inner // it is back, and the other is a member still
+	again, err := w.Resolve(t.Context(), taskID, "", c, Lost{})
+	require.NoError(t, err)
+	require.EqualValues(t, 4, again.Epoch)
 	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(w.Whose(t.Context(), taskID)))
 }
 

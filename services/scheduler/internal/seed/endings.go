@@ -19,8 +19,8 @@ func (w *following) ended(ctx context.Context, e ending, now time.Time) error {
 	l.open, l.kept = false, e.kept && !l.cut
 	l.cancel()
 	w.told = w.told || e.told
-	if e.told && !e.kept {
-		l.pause = 0
+	if e.told && now.Sub(l.opened) > lastPause {
+		l.pause = 0 // it was no try in vain
 	}
 	switch {
 	case l.cut:
