@@ -2,7 +2,10 @@ package health
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -26,11 +29,26 @@ func (m *Monitor) ping(ctx context.Context, endpoint string) (refused bool, err 
 	if status.Code(err) != codes.Unavailable {
 		return false, silence(endpoint, err)
 	}
+	if nobodyListens(ctx, endpoint) {
+		return true, silence(endpoint, err)
+	}
 	if c, ok := conn.(interface{ ResetConnectBackoff() }); ok {
 		c.ResetConnectBackoff()
 	}
 	err = check(ctx, conn, min(reconnect, m.cfg.Timeout), grpc.WaitForReady(true))
 	return err != nil, silence(endpoint, err)
+}
+
+// nobodyListens tells whether a connection is refused. A gRPC connection would
+// not say so but try on.
+func nobodyListens(ctx context.Context, endpoint string) bool {
+	dialer := net.Dialer{Timeout: reconnect}
+	conn, err := dialer.DialContext(ctx, "tcp", endpoint)
+	if err != nil {
+		return errors.Is(err, syscall.ECONNREFUSED)
+	}
+	_ = conn.Close() // was only a question
+	return false
 }
 
 func check(ctx context.Context, conn grpc.ClientConnInterface, timeout time.Duration, opts ...grpc.CallOption) error {
