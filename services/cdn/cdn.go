@@ -71,7 +71,7 @@ func build(log *zap.Logger, cfg Config, deps Deps, files *store.Store) (*Service
 	if members == nil {
 		members = cluster.NewView(deps.Registry, log) // stays empty
 	}
-	records := keeper.New(cfg.ID, keeper.Options{ReplaceDelay: cfg.ReplaceDelay, RetryDelay: cfg.RetryDelay},
+	records := keeper.New(cfg.ID, keeper.Options{ReplaceDelay: cfg.ReplaceDelay},
 		keeper.Deps{Logger: log, Registry: deps.Registry, Members: members, Dial: deps.Dial})
 	client := source.NewClient(source.Timeouts{Connect: cfg.ConnectTimeout, Idle: cfg.IdleTimeout})
 	others := copies.New(copies.Deps{

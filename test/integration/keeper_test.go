@@ -1,12 +1,14 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	"github.com/supernode-ha/supernode/services/cdn"
 	"github.com/supernode-ha/supernode/test/origin"
@@ -119,11 +121,18 @@ func TestDrainMovesEverything(t *testing.T) {
 	}
 	sent := f.origin.Total().BytesSent
 	a := f.ships["a"]
-	require.NoError(t, a.announcer.Drain(f.context()))
-	require.NoError(t, a.service.Handover(f.context()))
+	told, tell := context.WithCancel(t.Context())
+	tell()
+	require.NoError(t, a.service.Leaving(patience, a.announcer)(told))
 	for i := range tasks {
 		rec := f.record(fmt.Sprint("/", i))
 		require.NotEqual(t, "a", rec.GetOwner())
+		// It serves what it has for as long as it is there.
+		stat, err := a.Stat(f.context(), &cdnv1.StatRequest{TaskId: rec.GetTaskId()})
+		if slices.Contains(copiesOf(rec), "a") {
+			require.NoError(t, err)
+			require.NotNil(t, stat.GetResult())
+		}
 	}
 	f.sink("a")
 	for i := range tasks {

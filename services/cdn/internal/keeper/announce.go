@@ -142,7 +142,9 @@ func (k *Keeper) discard(ctx context.Context, engine Engine, copies []task.Inven
 			}
 		}
 		if err := engine.Discard(ctx, c.ID); err != nil {
-			log.Warn("removing a copy that nobody needs", zap.Error(err))
+			if rpcerr.ReasonOf(err) != rpcerr.StaleEpoch { // it is being fetched
+				log.Warn("removing a copy that nobody needs", zap.Error(err))
+			}
 			continue
 		}
 		log.Info("removed a copy that nobody needs", zap.Bool("whole", c.Whole))

@@ -129,6 +129,9 @@ func (d *desk) given() []task.Inventory {
 			given = append(given, own)
 		}
 	}
+	if len(d.handover.moved) == 0 {
+		return nil
+	}
 	d.k.log.Info("others own all tasks that they take", zap.Int("tasks", len(d.handover.moved)), zap.Int("copies", len(given)))
 	return given
 }
