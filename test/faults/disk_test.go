@@ -11,10 +11,10 @@ import (
 // The owner's disk is filled by somebody else.
 func TestOwnersDiskFull(t *testing.T) {
 	t.Parallel()
-	s := bundles(t, 3, func(_ int, spec *cluster.Spec) { spec.Home = lab.Tmpfs(t, 3*sizeOfFile) })
+	s := bundles(t, 3, func(_ int, spec *cluster.Spec) { spec.Home = lab.Tmpfs(t, 2*sizeOfFile) })
 	allowErrors(s)
 	carryOut(t, s, plan{
-		name: "owner's disk full", at: usual, own: true, failures: -1, spare: inMemory(), epochs: 1,
+		name: "owner's disk full", at: usual, slower: 2, own: true, failures: -1, spare: inMemory(), epochs: 1,
 		fault: func(tr *trial) {
 			free := lab.Fill(tr.t, tr.owner().Home)
 			tr.t.Cleanup(free)

@@ -20,7 +20,7 @@ func TestEtcd(t *testing.T) {
 	t.Run("away", func(t *testing.T) { etcdAway(t, s) })
 	// It comes back without its data: the cluster knows what was in it.
 	carryOut(t, s, plan{
-		name: "etcd emptied", at: usual, own: true, epochs: 1,
+		name: "etcd emptied", at: usual, own: true,
 		fault: func(tr *trial) {
 			tr.Etcd.Kill()
 			require.NoError(tr.t, os.RemoveAll(tr.Etcd.Dir))
