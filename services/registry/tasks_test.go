@@ -166,6 +166,13 @@ func TestDeadSchedulerAloneKeepsTheOwner(t *testing.T) {
 	require.Equal(t, []any{"c", "s1", int64(2)}, []any{rec.GetOwner(), rec.GetScheduler(), rec.GetEpoch()})
 	require.Equal(t, registryv1.TaskStatus_TASK_STATUS_SUCCESS, rec.GetStatus())
 	require.EqualValues(t, 9, rec.GetSource().GetLength())
+
+	failed, err := n.UpdateTask(bounded(t), &registryv1.UpdateTaskRequest{
+		TaskId: taskID(1), Owner: "c", Epoch: 2, PieceSize: 4, Status: registryv1.TaskStatus_TASK_STATUS_FAILED,
+	})
+	require.NoError(t, err)
+	require.Nil(t, failed.GetRecord().GetSource(), "the next fetch may be of another version")
+	require.Zero(t, failed.GetRecord().GetPieceSize())
 }
 
 func TestNoCDN(t *testing.T) {
