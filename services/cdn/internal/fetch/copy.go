@@ -35,6 +35,8 @@ type CopyJob struct {
 	ID task.ID
 	// Standing is what the record says just now.
 	Standing func() task.Standing
+	// News says that it says something else than before.
+	News <-chan struct{}
 	// Held is what is here already, nil for what may be found on disk.
 	Held *Held
 }
@@ -107,12 +109,26 @@ func (c *copying) rounds(ctx, hashing context.Context) error {
 				c.pause = firstPause
 			}
 		}
-		// Half of the pause is left to chance: many copies may have lost one owner.
-		if err := wait(ctx, c.pause/2+rand.N(c.pause/2+1)); err != nil {
+		if err := c.rest(ctx); err != nil {
 			return err
 		}
-		c.pause = min(2*c.pause, mostPause)
 	}
+}
+
+// rest waits before the next round, unless there is news.
+func (c *copying) rest(ctx context.Context) error {
+	// Half of the pause is left to chance: many copies may have lost one owner.
+	timer := time.NewTimer(c.pause/2 + rand.N(c.pause/2+1))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		c.pause = min(2*c.pause, mostPause)
+	case <-c.job.News:
+		c.pause = firstPause
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 func (c *copying) landed() int {

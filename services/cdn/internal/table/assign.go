@@ -60,6 +60,11 @@ func (tb *Table) assign(id task.ID, s task.Standing) {
 	case whole:
 	case !e.busy || e.want.kind != copying || e.want.from != s.Owner:
 		tb.set(e, want{kind: copying, from: s.Owner})
+	default:
+		select {
+		case e.news <- struct{}{}:
+		default: // it is going to look
+		}
 	}
 }
 

@@ -130,7 +130,7 @@ func (tb *Table) Close() {
 	tb.mu.Lock()
 	var all []*Task
 	for _, e := range tb.entries {
-		all = append(all, e.task)
+		all = append(append(all, e.task), e.old...)
 	}
 	tb.mu.Unlock()
 	for _, t := range all {

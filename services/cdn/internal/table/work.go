@@ -39,6 +39,7 @@ type entry struct {
 	checked bool                    // a whole one: its source or its owner said that it is right
 	doomed  bool                    // it is to leave when the work ends
 	leaving bool                    // its files are being removed
+	news    chan struct{}           // that the standing is another one, for a copy under way
 	again   bool                    // it is to be copied once it has left
 	old     []*Task                 // whose place it has taken, to be let go by the worker
 }
@@ -48,7 +49,7 @@ var errChanged = errors.New("something else is to be done")
 
 // add makes an entry. The caller holds mu.
 func (tb *Table) add(id task.ID) *entry {
-	e := &entry{task: newTask(id, 0, tb.Reporter)}
+	e := &entry{task: newTask(id, 0, tb.Reporter), news: make(chan struct{}, 1)}
 	tb.entries[id] = e
 	tb.gauge.Inc()
 	return e
@@ -101,7 +102,7 @@ func (tb *Table) work(e *entry) {
 		for _, o := range old {
 			tb.shut(o)
 		}
-		err := tb.do(ctx, t, w)
+		err := tb.do(ctx, t, w, e.news)
 		cause := context.Cause(ctx)
 		cancel(nil)
 		if !tb.settle(e, t, w, turn, err, cause) {
@@ -111,7 +112,7 @@ func (tb *Table) work(e *entry) {
 }
 
 // do does one thing to its end.
-func (tb *Table) do(ctx context.Context, t *Task, w want) error {
+func (tb *Table) do(ctx context.Context, t *Task, w want, news <-chan struct{}) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -129,7 +130,7 @@ func (tb *Table) do(ctx context.Context, t *Task, w want) error {
 			return errRests
 		}
 		return tb.Fetcher.Copy(ctx, fetch.CopyJob{
-			ID: t.id, Held: held, Standing: func() task.Standing { return tb.standing(t.id) },
+			ID: t.id, Held: held, News: news, Standing: func() task.Standing { return tb.standing(t.id) },
 		}, t)
 	case reading:
 		if t.held() != nil {
