@@ -56,12 +56,6 @@ type copying struct {
 // Errors are ErrOtherVersion, those of the own disk, or the cause that ctx
 // ended with; in the last case alone what is here stays.
 func (f *Fetcher) Copy(ctx context.Context, job CopyJob, sink Sink) error {
-	select {
-	case f.copying <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	defer func() { <-f.copying }()
 	log := f.log.With(zap.String("task_id", string(job.ID)))
 	c := &copying{Fetcher: f, log: log, job: job, sink: sink}
 	hashing, stop := context.WithCancel(ctx)
@@ -95,7 +89,7 @@ func (c *copying) rounds(ctx, hashing context.Context) error {
 		standing := c.job.Standing()
 		for _, cdn := range standing.Others {
 			before := c.landed()
-			err := c.from(ctx, hashing, standing, cdn)
+			err := c.inTurn(ctx, func() error { return c.from(ctx, hashing, standing, cdn) })
 			switch {
 			case err == nil:
 				return nil
@@ -113,6 +107,18 @@ func (c *copying) rounds(ctx, hashing context.Context) error {
 			return err
 		}
 	}
+}
+
+// inTurn bounds how many are copied at a time. Those that wait for a CDN that
+// has nothing do not count.
+func (c *copying) inTurn(ctx context.Context, do func() error) error {
+	select {
+	case c.Fetcher.copying <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-c.Fetcher.copying }()
+	return do()
 }
 
 // rest waits before the next round, unless there is news.

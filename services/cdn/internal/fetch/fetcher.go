@@ -68,13 +68,13 @@ type Fetcher struct {
 	slots  chan struct{}
 	copies Copies
 	// transfers bounds the pieces that are fetched from other CDNs, copying the
-	// tasks that are copied.
+	// CDNs that are followed for that.
 	transfers, copying chan struct{}
 	metrics            metrics
 }
 
-// mostCopying is how many tasks are copied from other CDNs at a time.
-const mostCopying = 256
+// mostCopying is how many tasks are followed at other CDNs at a time.
+const mostCopying = 1024
 
 // NewFetcher makes a Fetcher.
 func NewFetcher(log *zap.Logger, files *store.Store, client *source.Client, others Copies, options Options) *Fetcher {
