@@ -310,3 +310,10 @@ func contextOf(t testing.TB) (context.Context, context.CancelFunc) {
 	t.Cleanup(cancel)
 	return ctx, cancel
 }
+
+// awaitFetch waits until one fetch is counted, which is done when its listeners
+// know already.
+func (n *node) awaitFetch(t testing.TB, result string) {
+	t.Helper()
+	eventually(t, func() bool { return n.counter(t, "supernode_cdn_fetches_total", result) == 1 })
+}

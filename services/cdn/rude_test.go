@@ -175,5 +175,5 @@ func TestLeftoversOfAKilledProcess(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{filepath.Join(dir, "other.txt")}, found, "only what is ours goes")
 	n.mustSeed(t, whole, o.source(), content)
-	require.EqualValues(t, 1, n.counter(t, "supernode_cdn_fetches_total", "cached"))
+	n.awaitFetch(t, "cached")
 }
