@@ -55,7 +55,7 @@ func (f *frail) pass() {
 }
 
 type frailNode struct {
-	fs.LoopbackNode
+	*fs.LoopbackNode
 	frail *frail
 }
 
@@ -64,6 +64,14 @@ type frailFile struct{ file fs.FileHandle }
 
 func (f *frailFile) Release(ctx context.Context) syscall.Errno {
 	return f.file.(fs.FileReleaser).Release(ctx) //nolint:forcetypeassert // those of a loopback are
+}
+
+// WrapChild is part of fs.NodeWrapChilder.
+func (n *frailNode) WrapChild(_ context.Context, child fs.InodeEmbedder) fs.InodeEmbedder {
+	if loopback, ok := child.(*fs.LoopbackNode); ok {
+		return &frailNode{LoopbackNode: loopback, frail: n.frail}
+	}
+	return child
 }
 
 func (n *frailNode) Create(
@@ -105,15 +113,11 @@ func mountFrail(t *testing.T) (string, *frail) {
 	f := new(frail)
 	var stat syscall.Stat_t
 	require.NoError(t, syscall.Stat(back, &stat))
-	root := &fs.LoopbackRoot{Path: back, Dev: stat.Dev}
-	root.NewNode = func(data *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &frailNode{LoopbackNode: fs.LoopbackNode{RootData: data}, frail: f}
-	}
-	root.RootNode = root.NewNode(root, nil, "", &stat)
-	server, err := fs.Mount(dir, root.RootNode, &fs.Options{MountOptions: fuse.MountOptions{DirectMount: true}})
-	if err != nil {
-		t.Skipf("there is no FUSE here: %v", err)
-	}
+	data := &fs.LoopbackRoot{Path: back, Dev: stat.Dev}
+	root := &frailNode{LoopbackNode: &fs.LoopbackNode{RootData: data}, frail: f}
+	data.RootNode = root
+	server, err := fs.Mount(dir, root, &fs.Options{MountOptions: fuse.MountOptions{DirectMount: true}})
+	require.NoError(t, err, "mounting a FUSE file system, which takes /dev/fuse and CAP_SYS_ADMIN")
 	t.Cleanup(func() {
 		f.recover()
 		eventually(t, func() bool { return server.Unmount() == nil }) // what hung lets go first

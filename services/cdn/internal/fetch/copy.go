@@ -62,7 +62,7 @@ func (f *Fetcher) Copy(ctx context.Context, job CopyJob, sink Sink) error {
 	defer func() {
 		stop()
 		if c.parts != nil {
-			<-c.hashed
+			<-c.hashed //nolint:errcheck // what it came to does not matter any more
 		}
 	}()
 	if job.Held != nil {
@@ -113,11 +113,11 @@ func (c *copying) rounds(ctx, hashing context.Context) error {
 // has nothing do not count.
 func (c *copying) inTurn(ctx context.Context, do func() error) error {
 	select {
-	case c.Fetcher.copying <- struct{}{}:
+	case c.copying <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	defer func() { <-c.Fetcher.copying }()
+	defer func() { <-c.copying }()
 	return do()
 }
 
