@@ -15,6 +15,7 @@ import (
 func TestOneSupernodeKilled(t *testing.T) {
 	t.Parallel()
 	plans := []plan{{
+		// The first task of a cluster: nothing but rendezvous decides where it is.
 		name: "supernode of owner and scheduler killed", at: usual, failures: -1, spare: inFlight(), epochs: 2,
 		fault: func(tr *trial) {
 			require.Equal(tr.t, tr.owner(), tr.scheduler())
@@ -38,16 +39,20 @@ func TestOneSupernodeKilled(t *testing.T) {
 		},
 		after: back,
 	}, {
-		name: "supernode of the replica killed", at: usual, failures: -1,
-		fault: func(tr *trial) { tr.replica().Kill() },
+		name: "supernode of the replica killed", at: usual, slower: 3, failures: -1,
+		before: apart, claimed: together,
+		fault: func(tr *trial) {
+			require.NotEqual(tr.t, tr.replica(), tr.scheduler())
+			tr.replica().Kill()
+		},
 		after: back,
 	}, {
-		name: "supernode of neither killed", at: usual, failures: -1,
+		name: "supernode of neither killed", at: usual, slower: 3, failures: -1,
+		before:  func(tr *trial) { keepFrom(tr, bystander(tr)) },
+		claimed: func(tr *trial) { tr.mark(tr.t, bystander(tr), false) },
 		fault: func(tr *trial) {
-			i := slices.IndexFunc(tr.Nodes, func(n *cluster.Node) bool {
-				return n != tr.owner() && n != tr.scheduler() && n != tr.replica()
-			})
-			tr.Nodes[i].Kill()
+			require.NotContains(tr.t, []*cluster.Node{tr.owner(), tr.replica(), tr.scheduler()}, bystander(tr))
+			bystander(tr).Kill()
 		},
 		after: back,
 	}}
@@ -72,12 +77,18 @@ func schedulerToBe(tr *trial) *cluster.Node {
 	return tr.Member(cluster.Scheduler, id)
 }
 
-// apart keeps the files from where the scheduler is, together allows them
-// there again.
-func apart(tr *trial) {
-	n := schedulerToBe(tr)
+// bystander is another one, the same every time.
+func bystander(tr *trial) *cluster.Node {
+	nodes, scheduler := tr.All(cluster.CDN), schedulerToBe(tr)
+	return nodes[slices.IndexFunc(nodes, func(n *cluster.Node) bool { return n != scheduler })]
+}
+
+// apart keeps the file from where the scheduler is, together allows it there
+// again, when it lies elsewhere.
+func apart(tr *trial)    { keepFrom(tr, schedulerToBe(tr)) }
+func together(tr *trial) { tr.mark(tr.t, schedulerToBe(tr), false) }
+
+func keepFrom(tr *trial, n *cluster.Node) {
 	tr.t.Cleanup(func() { _ = tr.setMark(n, false) }) // the next trial begins without
 	tr.mark(tr.t, n, true)
 }
-
-func together(tr *trial) { tr.mark(tr.t, schedulerToBe(tr), false) }
