@@ -113,6 +113,12 @@ func RunEtcd(t testing.TB, b *Binaries, ip string) *Etcd {
 		Endpoint: net.JoinHostPort(ip, "2379"), peer: net.JoinHostPort(ip, "2380"),
 		Dir: filepath.Join(t.TempDir(), "etcd"), binary: b.Path("etcd"),
 	}
+	// However often it is started, it ends after those that need it.
+	t.Cleanup(func() {
+		if e.Process != nil {
+			e.finish(t)
+		}
+	})
 	e.Launch(t)
 	return e
 }
@@ -120,7 +126,7 @@ func RunEtcd(t testing.TB, b *Binaries, ip string) *Etcd {
 // Launch starts it again and waits until it answers.
 func (e *Etcd) Launch(t testing.TB) {
 	t.Helper()
-	e.Process = Start(t, "etcd", e.binary, "--dir", e.Dir, "--client", e.Endpoint, "--peer", e.peer)
+	e.Process = start(t, "etcd", e.binary, "--dir", e.Dir, "--client", e.Endpoint, "--peer", e.peer)
 	e.foreign = true
 	awaitOK(t, e.Process, "http://"+e.Endpoint+"/health")
 }

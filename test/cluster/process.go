@@ -60,6 +60,14 @@ func (b *buffer) String() string {
 // fails if it did not stop well or has logged an error.
 func Start(t testing.TB, name, path string, args ...string) *Process {
 	t.Helper()
+	p := start(t, name, path, args...)
+	t.Cleanup(func() { p.finish(t) })
+	return p
+}
+
+// start runs a command. Its finish must follow.
+func start(t testing.TB, name, path string, args ...string) *Process {
+	t.Helper()
 	// Without a context: the test decides how and when it ends.
 	cmd := exec.Command(path, args...) //nolint:noctx // see above
 	p := &Process{Name: name, cmd: cmd, log: &buffer{}, done: make(chan struct{})}
@@ -75,7 +83,6 @@ func Start(t testing.TB, name, path string, args ...string) *Process {
 		p.err = p.cmd.Wait()
 		close(p.done)
 	}()
-	t.Cleanup(func() { p.finish(t) })
 	return p
 }
 
