@@ -26,10 +26,8 @@ type plan struct {
 	slower int64
 	// spare is what may be fetched twice; see inFlight.
 	spare int64
-	// epochs is by how much the epoch may grow; unless it happens by chance it
-	// must grow if it may.
-	epochs   int64
-	byChance bool
+	// epochs is by how much the epoch may grow; it must grow if it may.
+	epochs int64
 	// own tells every peer of one gateway only, so that none can migrate.
 	own bool
 	// failures is how many pieces may fail for another reason than that a sender
@@ -192,10 +190,6 @@ func (tr *trial) conclude() {
 	o.Source, o.Epochs, o.Copies = ratio(stats.BytesSent, tr.file.Size), rec.GetEpoch()-tr.rec.GetEpoch(), 1+len(rec.GetReplicas())
 	require.LessOrEqual(tr.t, stats.BytesSent, tr.file.Size+tr.spare, "the source sent more than the file and what was in flight")
 	require.LessOrEqual(tr.t, o.Epochs, tr.epochs, "the task changed hands more often than it had to")
-	least := min(tr.epochs, 1)
-	if tr.byChance {
-		least = 0
-	}
-	require.GreaterOrEqual(tr.t, o.Epochs, least, "the task did not change hands: nothing was tested, or an epoch has shrunk")
+	require.GreaterOrEqual(tr.t, o.Epochs, min(tr.epochs, 1), "the task did not change hands: nothing was tested, or an epoch has shrunk")
 	require.Zero(tr.t, stats.Active, "nobody goes on fetching")
 }
