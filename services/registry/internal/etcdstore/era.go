@@ -3,6 +3,7 @@ package etcdstore
 import (
 	"context"
 	"crypto/rand"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -14,6 +15,12 @@ import (
 // The era of a store is a random value that its first writer puts there. A
 // store that was emptied or restored counts its revisions anew, and what was
 // read before may by chance be of a revision that another write has now.
+//
+// Where a registry remembers another store, members remember it too, and have
+// not announced themselves to this one yet. Such a store is young for the time
+// that a lease lives: a key under one says so. While it is, being no member
+// means nothing, and whoever takes something from one who is no member proves
+// that the key is gone.
 
 // eraOf reads the answer for the era; empty for none.
 func eraOf(resp *pb.ResponseOp) string {
@@ -23,6 +30,9 @@ func eraOf(resp *pb.ResponseOp) string {
 	return ""
 }
 
+// grown is the condition that the store is not young any more.
+func grown() clientv3.Cmp { return clientv3.Compare(clientv3.CreateRevision(youngKey), "=", 0) }
+
 // sameEra is the condition that the store is still the one that was read.
 func sameEra(era string) clientv3.Cmp { return clientv3.Compare(clientv3.Value(eraKey), "=", era) }
 
@@ -30,18 +40,30 @@ func sameEra(era string) clientv3.Cmp { return clientv3.Compare(clientv3.Value(e
 // was restored from a backup with the era that it had then.
 func (s *Store) beginEra(ctx context.Context, old string) error {
 	return s.conn.Do(ctx, "begin era of the store", func(ctx context.Context, c *clientv3.Client) error {
+		begin := []clientv3.Op{clientv3.OpPut(eraKey, rand.Text())}
+		var young clientv3.LeaseID
+		if known, _ := s.view.Seen(); known != "" {
+			grant, err := c.Grant(ctx, int64(s.ttl/time.Second))
+			if err != nil {
+				return err
+			}
+			s.wrote(metrics.WriteLease)
+			young = grant.ID
+			begin = append(begin, clientv3.OpPut(youngKey, "", clientv3.WithLease(young)))
+		}
 		unchanged := clientv3.Compare(clientv3.CreateRevision(eraKey), "=", 0)
 		if old != "" {
 			unchanged = sameEra(old)
 		}
-		resp, err := c.Txn(ctx).If(unchanged).Then(clientv3.OpPut(eraKey, rand.Text())).Commit()
-		if err != nil {
+		resp, err := c.Txn(ctx).If(unchanged).Then(begin...).Commit()
+		if err != nil || !resp.Succeeded {
+			if young != 0 {
+				s.revokeOrphan(ctx, c, young)
+			}
 			return err
 		}
-		if resp.Succeeded {
-			s.wrote(metrics.WriteEra)
-			s.log.Info("a new era of the store begins", zap.Int64("revision", resp.Header.Revision))
-		}
+		s.wrote(metrics.WriteEra)
+		s.log.Info("a new era of the store begins", zap.Int64("revision", resp.Header.Revision))
 		return nil
 	})
 }

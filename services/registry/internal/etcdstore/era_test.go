@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -79,6 +80,39 @@ func TestStoreThatWentBackBeginsAnotherEra(t *testing.T) {
 	same, err := s.listEra(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, again.Era, same.Era, "once")
+}
+
+// A store that takes another's place is young: whoever is no member of it may
+// be one in a moment. One that nobody remembers another for is not.
+func TestStoreInAnothersPlaceIsYoung(t *testing.T) {
+	s, client, _ := openStore(t)
+	s.ttl = time.Second
+	scene, err := s.Look(t.Context(), someTask)
+	require.NoError(t, err)
+	require.False(t, scene.Young, "the first store that there is")
+	first, err := s.listEra(t.Context())
+	require.NoError(t, err)
+	s.view.Replace(first)
+	_, err = client.Delete(t.Context(), root, clientv3.WithPrefix())
+	require.NoError(t, err)
+
+	scene, err = s.Look(t.Context(), someTask)
+	require.NoError(t, err)
+	require.True(t, scene.Young)
+	swap := Swap{
+		Task: record.Task{ID: someTask, Owner: "c", Epoch: 1}, Era: scene.Era,
+		Gone: []record.MemberKey{{Role: record.RoleCDN, ID: "gone"}}, Kind: "claim",
+	}
+	_, won, err := s.Swap(t.Context(), swap)
+	require.NoError(t, err)
+	require.False(t, won, "nobody is gone yet")
+	require.Eventually(t, func() bool {
+		scene, err = s.Look(t.Context(), someTask)
+		return err == nil && !scene.Young
+	}, 30*time.Second, 50*time.Millisecond)
+	_, won, err = s.Swap(t.Context(), swap)
+	require.NoError(t, err)
+	require.True(t, won)
 }
 
 func TestSyncNoticesAnotherEra(t *testing.T) {

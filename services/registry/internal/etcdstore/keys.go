@@ -18,6 +18,7 @@ const (
 	memberRoot = root + "members/"
 	drainRoot  = root + "drains/"
 	eraKey     = root + "era"
+	youngKey   = root + "young"
 	taskRoot   = root + "tasks/"
 )
 

@@ -35,6 +35,9 @@ func (s *Store) Swap(ctx context.Context, w Swap) (written record.Task, won bool
 	}
 	key := taskKey(w.Task.ID)
 	conditions := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", w.Task.Revision), sameEra(w.Era)}
+	if len(w.Gone) > 0 {
+		conditions = append(conditions, grown())
+	}
 	for _, k := range w.Gone {
 		conditions = append(conditions, clientv3.Compare(clientv3.CreateRevision(memberKey(k)), "=", 0))
 	}
@@ -63,6 +66,8 @@ func (s *Store) Swap(ctx context.Context, w Swap) (written record.Task, won bool
 // Scene is what a decision about records needs, at one revision of the store.
 type Scene struct {
 	Era string
+	// Young says that not every member can have announced itself yet.
+	Young bool
 	// Tasks are the records that were asked for; Revision 0 for one that is not there.
 	Tasks map[string]record.Task
 	// Members are all CDNs and schedulers as they count: marked ones are DRAINING.
@@ -88,6 +93,7 @@ func (s *Store) Look(ctx context.Context, ids ...string) (Scene, error) {
 func (s *Store) look(ctx context.Context, ids []string) (Scene, error) {
 	ops := []clientv3.Op{
 		clientv3.OpGet(eraKey),
+		clientv3.OpGet(youngKey),
 		clientv3.OpGet(roleRoot(record.RoleCDN), clientv3.WithPrefix()),
 		clientv3.OpGet(roleRoot(record.RoleScheduler), clientv3.WithPrefix()),
 		clientv3.OpGet(drainRoot, clientv3.WithPrefix()),
@@ -104,7 +110,10 @@ func (s *Store) look(ctx context.Context, ids []string) (Scene, error) {
 	if err != nil {
 		return Scene{}, err
 	}
-	scene := Scene{Era: eraOf(resp.Responses[0]), Tasks: make(map[string]record.Task, len(ids)), Members: s.members(resp.Responses[1:before])}
+	scene := Scene{
+		Era: eraOf(resp.Responses[0]), Young: len(resp.Responses[1].GetResponseRange().GetKvs()) > 0,
+		Tasks: make(map[string]record.Task, len(ids)), Members: s.members(resp.Responses[2:before]),
+	}
 	for i, id := range ids {
 		scene.Tasks[id] = s.found(id, resp.Responses[before+i])
 	}

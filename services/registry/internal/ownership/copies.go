@@ -57,15 +57,15 @@ func (t *turn) giveTo(owner string, old stay) {
 	t.next.Owner = owner
 	t.proveThere(cdnKey(owner))
 	if was != "" {
-		switch member := t.isMember(cdnKey(was)); {
+		switch member, gone := t.isMember(cdnKey(was)), t.isGone(cdnKey(was)); {
 		case member && old == staysIfMember:
 			t.proveThere(cdnKey(was))
 			t.next.Replicas = append(t.next.Replicas, was)
-		case !member:
+		case gone && t.restoring, !gone && !member && old == staysIfMember:
+			t.next.Replicas = append(t.next.Replicas, was)
+		}
+		if t.isGone(cdnKey(was)) {
 			t.proveGone(cdnKey(was))
-			if t.restoring {
-				t.next.Replicas = append(t.next.Replicas, was)
-			}
 		}
 	}
 	switch {
@@ -81,7 +81,7 @@ func (t *turn) giveTo(owner string, old stay) {
 
 // hasCopies tells whether the owner can take from others.
 func (t *turn) hasCopies() bool {
-	return slices.ContainsFunc(t.next.Replicas, func(id string) bool { return t.restoring || t.isMember(cdnKey(id)) })
+	return slices.ContainsFunc(t.next.Replicas, func(id string) bool { return t.restoring || !t.isGone(cdnKey(id)) })
 }
 
 // mendReplicas drops replicas that are no members and places missing ones.
@@ -90,11 +90,11 @@ func (t *turn) mendReplicas() {
 		return
 	}
 	t.next.Replicas = slices.DeleteFunc(t.next.Replicas, func(id string) bool {
-		member := t.isMember(cdnKey(id))
-		if !member {
+		gone := t.isGone(cdnKey(id))
+		if gone {
 			t.proveGone(cdnKey(id))
 		}
-		return !member
+		return gone
 	})
 	zone := ""
 	if owner, ok := t.world.Member(cdnKey(t.next.Owner)); ok {
@@ -111,11 +111,12 @@ func (t *turn) mendReplicas() {
 }
 
 // missing tells whether there are fewer copies than are to be kept. One on an
-// instance that drains is as good as gone.
+// instance that drains is as good as gone; one on an instance that may still
+// announce itself is there.
 func (t *turn) missing() bool {
 	copies := 0
 	for _, id := range t.next.Copies() {
-		if t.isReady(id) {
+		if t.isReady(id) || !t.isMember(cdnKey(id)) && !t.isGone(cdnKey(id)) {
 			copies++
 		}
 	}

@@ -24,7 +24,7 @@ func (w Mend) turn(t *turn) (Kind, error) {
 		return "", Stale(t.cur)
 	}
 	kind := Replicas
-	if !t.isMember(cdnKey(t.cur.Owner)) {
+	if t.isGone(cdnKey(t.cur.Owner)) {
 		kind = Repair
 		if err := t.replaceOwner(staysIfMember, true); err != nil {
 			return "", err

@@ -35,6 +35,9 @@ type World struct {
 	Load func(cdn string) Load
 	// Copies is how many copies of a task are kept, the owner's included.
 	Copies int
+	// Young says that the store is so new that not every member can have
+	// announced itself: who is none may be alive.
+	Young bool
 }
 
 // Kind is what a step is.
@@ -128,6 +131,9 @@ func (t *turn) isMember(key record.MemberKey) bool {
 	_, ok := t.world.Member(key)
 	return ok
 }
+
+// isGone tells who is no member, and had the time to become one.
+func (t *turn) isGone(key record.MemberKey) bool { return !t.world.Young && !t.isMember(key) }
 
 func (t *turn) isReady(cdn string) bool {
 	m, ok := t.world.Member(cdnKey(cdn))

@@ -40,7 +40,7 @@ func (w Resolve) turn(t *turn) (Kind, error) {
 		t.mendReplicas()
 	}
 	if w.lostScheduler(t) {
-		if lost := schedulerKey(t.next.Scheduler); lost.ID != "" && !t.isMember(lost) {
+		if lost := schedulerKey(t.next.Scheduler); lost.ID != "" && t.isGone(lost) {
 			t.proveGone(lost)
 		}
 		t.next.Scheduler = w.Scheduler
@@ -118,7 +118,7 @@ func (w Resolve) newer(t *turn) bool {
 // epoch that the record is still of.
 func (w Resolve) lostOwner(t *turn) bool {
 	owner := t.next.Owner
-	return owner == "" || !t.isMember(cdnKey(owner)) ||
+	return owner == "" || t.isGone(cdnKey(owner)) ||
 		owner == w.LostOwner && w.Last != nil && w.Last.Epoch == t.next.Epoch
 }
 
@@ -129,7 +129,7 @@ func (w Resolve) lostScheduler(t *turn) bool {
 	if scheduler == w.Scheduler {
 		return false
 	}
-	return scheduler == "" || !t.isMember(schedulerKey(scheduler)) ||
+	return scheduler == "" || t.isGone(schedulerKey(scheduler)) ||
 		scheduler == w.LostScheduler && w.Last != nil && w.Last.Epoch == t.next.Epoch
 }
 

@@ -95,6 +95,7 @@ func (h *history) fate(n int, c *simCDN, s *simScheduler, id string) {
 		}
 	case n < 92: // whoever lives sends its heartbeat
 		h.allBeat()
+		h.store.young = false
 	case n < 94:
 		if _, marked := h.store.marks[key]; marked {
 			h.store.put(view.Change{MarkGone: &key})
@@ -115,7 +116,9 @@ func (h *history) disaster() {
 	case h.IntN(2) == 0:
 		h.store.empty()
 		h.backup = nil
-		h.allBeat()
+		if h.IntN(2) == 0 {
+			h.allBeat()
+		}
 	case h.backup == nil:
 		backup := h.store.clone()
 		h.backup = &backup
@@ -166,6 +169,7 @@ func (h *history) settle() {
 		}
 	}
 	h.allBeat()
+	h.store.young = false
 	for _, id := range h.tasks {
 		for _, s := range h.schedulers {
 			h.calmly(func() { h.resolve(s, id, true) })

@@ -32,6 +32,7 @@ const (
 type state struct {
 	era     string
 	rev     int64
+	young   bool // nobody who is no member is gone
 	members map[record.MemberKey]view.Lease
 	marks   map[record.MemberKey]int64
 	tasks   map[string]record.Task
@@ -61,6 +62,7 @@ func (s *simStore) empty() {
 	s.state = state{
 		members: make(map[record.MemberKey]view.Lease), marks: make(map[record.MemberKey]int64), tasks: make(map[string]record.Task),
 	}
+	s.young = s.eras > 0
 	s.events, s.owners = nil, make(map[string]record.Task)
 }
 
@@ -68,6 +70,7 @@ func (s *simStore) empty() {
 // is what the first registry that notices sees to.
 func (s *simStore) restore(backup state) {
 	s.state = backup.clone()
+	s.young = true
 	s.events, s.owners = nil, make(map[string]record.Task)
 	s.era = ""
 	s.beginEra()
@@ -150,7 +153,7 @@ func (h *handle) Look(ctx context.Context, ids ...string) (etcdstore.Scene, erro
 		return etcdstore.Scene{}, err
 	}
 	h.beginEra()
-	scene := etcdstore.Scene{Era: h.era, Tasks: make(map[string]record.Task), Members: make(map[record.MemberKey]record.Member)}
+	scene := etcdstore.Scene{Era: h.era, Young: h.young, Tasks: make(map[string]record.Task), Members: make(map[record.MemberKey]record.Member)}
 	for _, id := range ids {
 		scene.Tasks[id] = h.get(id)
 		o.looked = scene.Tasks[id]
@@ -209,6 +212,9 @@ func (h *handle) holds(w etcdstore.Swap, cur record.Task) bool {
 		return false
 	}
 	if w.Era != h.era && h.flaw != noEra {
+		return false
+	}
+	if h.young && len(w.Gone) > 0 {
 		return false
 	}
 	return (h.flaw == noGone || !slices.ContainsFunc(w.Gone, h.isMember)) &&

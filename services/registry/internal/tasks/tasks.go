@@ -139,7 +139,7 @@ func (t *Tasks) worldOf(scene etcdstore.Scene) ownership.World {
 			}
 			return cdns
 		},
-		Load: t.load, Copies: t.Copies,
+		Load: t.load, Copies: t.Copies, Young: scene.Young,
 	}
 }
 
