@@ -8,7 +8,7 @@ import "time"
 const (
 	peersOfTrial = 60
 	sizeOfFile   = 200_000_000
-	rateOfSource = 20_000_000
+	rateOfSource = 5_000_000
 	// The same of those that are many.
 	sizeOfSmall = 30_000_000
 	rateOfSmall = 400_000

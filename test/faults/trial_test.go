@@ -22,7 +22,8 @@ type plan struct {
 	name string
 	// at is that part, in percent.
 	at int
-	// slower makes the source slower by that factor.
+	// slower makes the source slower by that factor, where it is quick: there is
+	// more to be done while it sends.
 	slower int64
 	// spare is what may be fetched twice; see inFlight.
 	spare int64
@@ -83,7 +84,11 @@ func carryOut(t *testing.T, s *site, plans ...plan) {
 
 func (tr *trial) run() {
 	tr.comeBack(tr.t) // a trial before may have failed
-	tr.file = tr.newFile(sizeOfFile, rateOfSource/max(tr.slower, 1))
+	rate := int64(rateOfSource)
+	if !large {
+		rate /= max(tr.slower, 1)
+	}
+	tr.file = tr.newFile(sizeOfFile, rate)
 	tr.outcome = outcome{
 		Fault: tr.name, At: tr.at, Peers: peersOfTrial, MB: float64(tr.file.Size) / 1e6, Bound: ratio(tr.file.Size+tr.spare, tr.file.Size),
 	}
