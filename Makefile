@@ -37,7 +37,7 @@ test: ## Run all tests, with the race detector
 	go test -race -timeout 11m work
 
 faults: ## Kill, hold, cut off and fill up everything in a large cluster, with figures; takes most of an hour
-	go test -timeout 60m -tags faults -v ./test/faults
+	go test -timeout 60m -parallel 1 -tags faults -v ./test/faults
 
 bench: build ## Measure downloads of 300 KB, 9 MB and 200 MB on loopback
 	go test -run '^$$' -bench . -benchtime 5x -timeout 30m ./test/bench
