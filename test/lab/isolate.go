@@ -43,8 +43,8 @@ func Isolate(env ...string) (int, error) {
 	}
 }
 
-// Settle makes the namespaces of this process usable: mounts stay in it, and
-// loopback is up.
+// Settle makes the namespaces of this process usable: mounts stay in it,
+// loopback is up, and its sockets hold little.
 func Settle() error {
 	if !Inside() {
 		return errors.New("this process has no namespaces of its own: it was not started by Isolate")
@@ -54,6 +54,20 @@ func Settle() error {
 	}
 	if err := loopbackUp(); err != nil {
 		return fmt.Errorf("setting loopback up: %w", err)
+	}
+	return boundSockets()
+}
+
+// boundSockets bounds what connections of this network namespace hold. What is
+// sent to a process that is held stays in them, tens of megabytes by default,
+// and would pass for bytes that somebody asked for.
+func boundSockets() error {
+	for path, sizes := range map[string]string{
+		"/proc/sys/net/ipv4/tcp_rmem": "4096 131072 1048576", "/proc/sys/net/ipv4/tcp_wmem": "4096 65536 1048576",
+	} {
+		if err := os.WriteFile(path, []byte(sizes), 0o644); err != nil { //nolint:gosec // it exists, and has its own mode
+			return fmt.Errorf("bounding socket buffers: %w", err)
+		}
 	}
 	return nil
 }
