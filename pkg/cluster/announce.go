@@ -158,8 +158,3 @@ func (a *Announcer) leave(ctx context.Context) error {
 	a.log.Info("left the cluster")
 	return nil
 }
-
-// Announce runs an announcer for a member that never drains.
-func Announce(ctx context.Context, registry registryv1.RegistryServiceClient, m Member, log *zap.Logger) error {
-	return NewAnnouncer(registry, m, log).Run(ctx)
-}

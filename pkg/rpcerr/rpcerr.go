@@ -63,6 +63,19 @@ func Invalid(format string, args ...any) *Error {
 	return New(codes.InvalidArgument, InvalidArgument, format, args...)
 }
 
+// final is the metadata of errors that another instance would find again.
+const final = "final"
+
+// AsFinal marks an error that nobody else can mend either, and gives the same
+// error back.
+func (e *Error) AsFinal() *Error { return e.With(final, "true") }
+
+// IsFinal tells whether an error was marked so, here or beyond the wire.
+func IsFinal(err error) bool {
+	found := From(err)
+	return found != nil && found.Metadata[final] == "true"
+}
+
 // With adds one entry of metadata and gives the same error back.
 func (e *Error) With(key, value string) *Error {
 	if e.Metadata == nil {

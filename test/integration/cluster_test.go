@@ -83,7 +83,7 @@ func (n *node) join(registry registryv1.RegistryServiceClient, m cluster.Member)
 	view := cluster.NewView(registry, n.log)
 	m.Endpoint, m.Capacity = n.endpoint, 1
 	n.group.Add("members", view.Run)
-	n.group.Add("announce", func(ctx context.Context) error { return cluster.Announce(ctx, registry, m, n.log) })
+	n.group.Add("announce", func(ctx context.Context) error { return cluster.NewAnnouncer(registry, m, n.log).Run(ctx) })
 	return view
 }
 

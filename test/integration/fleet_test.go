@@ -66,7 +66,7 @@ func newFleet(t testing.TB, replicas int) *fleet {
 	f.registry = registryv1.NewRegistryServiceClient(conn)
 	f.stopDesk = f.run(func(ctx context.Context) error {
 		m := cluster.Member{ID: "desk", Role: cluster.Scheduler, Endpoint: "127.0.0.1:1"}
-		return cluster.Announce(ctx, f.registry, m, zap.NewNop())
+		return cluster.NewAnnouncer(f.registry, m, zap.NewNop()).Run(ctx)
 	})
 	return f
 }

@@ -46,8 +46,9 @@ type CdnServiceClient interface {
 	//
 	// Errors, each with a machine-readable reason: ABORTED (STALE_EPOCH), NOT_FOUND
 	// (SOURCE_NOT_FOUND), UNAUTHENTICATED (SOURCE_AUTH_REQUIRED), UNAVAILABLE
-	// (SOURCE_UNREACHABLE), DATA_LOSS (SOURCE_BROKEN: cut off, changed, or not
-	// of the MD5 that was asked for), RESOURCE_EXHAUSTED (DISK_FULL), UNAVAILABLE
+	// (SOURCE_UNREACHABLE), DATA_LOSS (SOURCE_BROKEN: cut off; or changed, or not
+	// of the MD5 that was asked for, then marked as final by the metadata
+	// final=true, because another instance would find the same), RESOURCE_EXHAUSTED (DISK_FULL), UNAVAILABLE
 	// (DISK_FAILED), ABORTED (TASK_DELETED), INVALID_ARGUMENT.
 	Seed(ctx context.Context, in *SeedRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SeedResponse], error)
 	// Follow tells what is here of a task, as Seed does, and makes nobody fetch
@@ -153,8 +154,9 @@ type CdnServiceServer interface {
 	//
 	// Errors, each with a machine-readable reason: ABORTED (STALE_EPOCH), NOT_FOUND
 	// (SOURCE_NOT_FOUND), UNAUTHENTICATED (SOURCE_AUTH_REQUIRED), UNAVAILABLE
-	// (SOURCE_UNREACHABLE), DATA_LOSS (SOURCE_BROKEN: cut off, changed, or not
-	// of the MD5 that was asked for), RESOURCE_EXHAUSTED (DISK_FULL), UNAVAILABLE
+	// (SOURCE_UNREACHABLE), DATA_LOSS (SOURCE_BROKEN: cut off; or changed, or not
+	// of the MD5 that was asked for, then marked as final by the metadata
+	// final=true, because another instance would find the same), RESOURCE_EXHAUSTED (DISK_FULL), UNAVAILABLE
 	// (DISK_FAILED), ABORTED (TASK_DELETED), INVALID_ARGUMENT.
 	Seed(*SeedRequest, grpc.ServerStreamingServer[SeedResponse]) error
 	// Follow tells what is here of a task, as Seed does, and makes nobody fetch

@@ -188,7 +188,7 @@ func (a *assembly) finish(ctx context.Context, job Job, do func(context.Context,
 		return err
 	}
 	if got := a.whole.md5(); job.Spec.MD5 != "" && job.Spec.MD5 != got {
-		return source.Broken("the source's content has the MD5 %s, not %s", got, job.Spec.MD5)
+		return source.Wrong("the source's content has the MD5 %s, not %s", got, job.Spec.MD5)
 	}
 	result, err := a.seal(job.Spec.Address(), job.Spec.MD5)
 	if err != nil {
@@ -201,10 +201,10 @@ func (a *assembly) finish(ctx context.Context, job Job, do func(context.Context,
 // fits makes sure that the source gives the version that peers have pieces of.
 func fits(expected, got task.Facts) error {
 	if piece.Count(max(got.Length, 0), expected.PieceSize) == 0 {
-		return source.Broken("the source announces %d bytes, more than can be cut into pieces", got.Length)
+		return source.Wrong("the source announces %d bytes, more than can be cut into pieces", got.Length)
 	}
 	if !expected.Same(got) {
-		return source.Broken("the source has another version (%d bytes, %s %s) than peers (%d bytes, %s %s)",
+		return source.Wrong("the source has another version (%d bytes, %s %s) than peers (%d bytes, %s %s)",
 			got.Length, got.ETag, got.LastModified, expected.Length, expected.ETag, expected.LastModified)
 	}
 	return nil

@@ -130,7 +130,7 @@ func (r *reading) runs(ctx context.Context, session *source.Session, version sou
 			res, err := session.Range(ctx, version, offset, end-1)
 			if err == nil && !res.Partial {
 				res.Close()
-				return nil, source.Broken("the source changed while it was fetched")
+				return nil, source.Wrong("the source changed while it was fetched")
 			}
 			return res, err
 		}
@@ -188,7 +188,7 @@ func (r *reading) hand(ctx context.Context, b *buffer) error {
 }
 
 func changed(num int32) error {
-	return source.Broken("the source changed: piece %d is another one than before", num)
+	return source.Wrong("the source changed: piece %d is another one than before", num)
 }
 
 // readAtMost is how much is read between two looks at the bandwidth limit.

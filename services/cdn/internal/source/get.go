@@ -156,7 +156,13 @@ func transientStatus(status int) bool {
 }
 
 // Broken is a source whose content cannot be used, a SOURCE_BROKEN.
-func Broken(format string, args ...any) error {
+func Broken(format string, args ...any) error { return broken(format, args...) }
+
+// Wrong is a source that sent all that it had, and it is not what was asked
+// for: a SOURCE_BROKEN that another instance would find again.
+func Wrong(format string, args ...any) error { return broken(format, args...).AsFinal() }
+
+func broken(format string, args ...any) *rpcerr.Error {
 	return rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "%s", readable(fmt.Sprintf(format, args...)))
 }
 

@@ -49,6 +49,8 @@ func (w *following) ownerEnded(ctx context.Context, e ending, now time.Time) err
 	switch reason := rpcerr.ReasonOf(e.err); {
 	case contradicts(e.err):
 		return contradiction(e.err)
+	case reason == rpcerr.SourceBroken && rpcerr.IsFinal(e.err):
+		return verdict(l, e.err)
 	case reason == rpcerr.SourceUnreachable || reason == rpcerr.SourceBroken:
 		return w.secondOpinion(e, now)
 	case reason == rpcerr.DiskFull || reason == rpcerr.DiskFailed:

@@ -199,6 +199,18 @@ func TestSecondOpinionMayBeBetter(t *testing.T) {
 	require.Equal(t, 1, w.takeoversFor(causeSecondOpinion))
 }
 
+// What another would find again is not fetched by another.
+func TestFinalVerdictNeedsNoSecondOpinion(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "a", "b")
+	w.cdns["a"].script(refuses(rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "not of that MD5").AsFinal()), nil)
+	w.cdns["b"].script(tells(0), nil)
+	w.follow()
+	err := wait(t, w.ended, anything)
+	require.Equal(t, rpcerr.SourceBroken, rpcerr.ReasonOf(err))
+	require.Zero(t, w.takeoversFor(causeSecondOpinion))
+}
+
 func TestSourceThatIsNotWhatPeersHaveEndsTheGeneration(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "a", "b", "c")
