@@ -46,12 +46,17 @@ func run[T any](g *guard, doing string, op func() (T, error)) (T, error) {
 	if g.stuck.Load() > 0 {
 		return none, hanging(doing)
 	}
-	timer := time.NewTimer(g.patience)
-	defer timer.Stop()
-	select {
-	case g.slots <- struct{}{}:
-	case <-timer.C:
-		return none, hanging(doing)
+	p := newPatience(g.patience)
+	defer p.timer.Stop()
+	for taken := false; !taken; {
+		select {
+		case g.slots <- struct{}{}:
+			taken = true
+		case <-p.timer.C:
+			if p.lost() {
+				return none, hanging(doing)
+			}
+		}
 	}
 	type outcome struct {
 		value T
@@ -70,10 +75,13 @@ func run[T any](g *guard, doing string, op func() (T, error)) (T, error) {
 			}
 		}
 	}()
-	select {
-	case o := <-done:
-		return o.value, o.err
-	case <-timer.C:
+	for lost := false; !lost; {
+		select {
+		case o := <-done:
+			return o.value, o.err
+		case <-p.timer.C:
+			lost = p.lost()
+		}
 	}
 	g.stuck.Add(1)
 	if over.Swap(true) { // it ended just now
@@ -82,6 +90,30 @@ func run[T any](g *guard, doing string, op func() (T, error)) (T, error) {
 		return o.value, o.err
 	}
 	return none, hanging(doing)
+}
+
+// patience is a time that is lost in small parts, one after the other: when
+// the process itself was stopped for a while, that has cost one of them.
+type patience struct {
+	timer *time.Timer
+	part  time.Duration
+	left  int
+}
+
+func newPatience(whole time.Duration) *patience {
+	const parts = 10
+	p := &patience{part: whole / parts, left: parts}
+	p.timer = time.NewTimer(p.part)
+	return p
+}
+
+// lost takes note that the timer has fired, and tells whether it was the last part.
+func (p *patience) lost() bool {
+	p.left--
+	if p.left > 0 {
+		p.timer.Reset(p.part)
+	}
+	return p.left <= 0
 }
 
 // release closes a file. On a disk that hangs it does so behind everybody's
