@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/cdn"
 )
@@ -136,6 +137,31 @@ func TestAssignedOwnerWaitsForASeed(t *testing.T) {
 	all, err := hear(b.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 8, Expected: got.facts}))
 	require.NoError(t, err)
 	b.check(t, id, all, content)
+}
+
+// A store that was emptied, or a record that was put back as somebody
+// remembered it, does not know that the task is whole.
+func TestRecordThatDoesNotKnowTheEndIsToldAgain(t *testing.T) {
+	h := newHall(t)
+	a := h.join(t, "a", cdn.Config{})
+	content := noise(1000)
+	o := serveOrigin(t, file(content, `"v1"`))
+	id := idOf("told again")
+	ends := func() (n int) {
+		for _, u := range h.of(id) {
+			if u.GetStatus() == registryv1.TaskStatus_TASK_STATUS_SUCCESS && u.GetEpoch() == 7 {
+				n++
+			}
+		}
+		return n
+	}
+	h.write(id, o, 7, "a")
+	_, err := hear(a.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7}))
+	require.NoError(t, err)
+	eventually(t, func() bool { return ends() >= 1 })
+	before := ends()
+	h.write(id, o, 7, "a")
+	eventually(t, func() bool { return ends() > before })
 }
 
 // However often a task changes hands, nothing is fetched twice that somebody

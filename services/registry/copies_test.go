@@ -3,6 +3,7 @@ package registry_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
@@ -213,11 +214,24 @@ func TestEmptiedStoreIsFilledAgain(t *testing.T) {
 	stream = watchTasks(t, n, registryv1.Role_ROLE_CDN, "c0")
 	require.Empty(t, stream.complete())
 
-	restored := resolveLast(t, n, before[0]).GetRecord()
+	var restored *registryv1.TaskRecord
+	require.Eventually(t, func() bool { // the scheduler has to be a member of this store, too
+		resp, err := n.ResolveTask(bounded(t), &registryv1.ResolveTaskRequest{
+			TaskId: before[0].GetTaskId(), SchedulerId: "s", Last: before[0],
+		})
+		restored = resp.GetRecord()
+		return err == nil
+	}, 30*time.Second, 50*time.Millisecond)
 	require.Equal(t, handsOf(before[0]), handsOf(restored))
 	require.True(t, proto.Equal(before[0].GetSource(), restored.GetSource()))
-	resp, err := n.AnnounceCopies(bounded(t), &registryv1.AnnounceCopiesRequest{CdnId: "c0", Copies: []*registryv1.Copy{copyOf(before[1]), copyOf(before[2])}})
-	require.NoError(t, err)
+	announce := &registryv1.AnnounceCopiesRequest{CdnId: "c0", Copies: []*registryv1.Copy{copyOf(before[1]), copyOf(before[2])}}
+	_, err = n.AnnounceCopies(bounded(t), announce)
+	require.Equal(t, codes.Unavailable, status.Code(err), "who works on a task comes first")
+	var resp *registryv1.AnnounceCopiesResponse
+	require.Eventually(t, func() bool {
+		resp, err = n.AnnounceCopies(bounded(t), announce)
+		return err == nil
+	}, 30*time.Second, 100*time.Millisecond)
 	require.Len(t, resp.GetRecords(), 2)
 	for _, r := range resp.GetRecords() {
 		require.Equal(t, []any{"c0", []string(nil), "", int64(2)}, handsOf(r))

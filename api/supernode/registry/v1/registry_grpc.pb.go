@@ -117,7 +117,9 @@ type RegistryServiceClient interface {
 	// there are; a part of it only where replicas are missing.
 	//
 	// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION with reason NO_CDN when the
-	// CDN is no member; UNAVAILABLE while etcd cannot be reached.
+	// CDN is no member; UNAVAILABLE while etcd cannot be reached, and while one
+	// that has lost its records may still get them from those who work on the
+	// tasks: the call is to be made again.
 	AnnounceCopies(ctx context.Context, in *AnnounceCopiesRequest, opts ...grpc.CallOption) (*AnnounceCopiesResponse, error)
 	// WatchTasks sends every record that names a member, then every change: the
 	// new record, or that a task does not name the member any more. Changes of
@@ -409,7 +411,9 @@ type RegistryServiceServer interface {
 	// there are; a part of it only where replicas are missing.
 	//
 	// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION with reason NO_CDN when the
-	// CDN is no member; UNAVAILABLE while etcd cannot be reached.
+	// CDN is no member; UNAVAILABLE while etcd cannot be reached, and while one
+	// that has lost its records may still get them from those who work on the
+	// tasks: the call is to be made again.
 	AnnounceCopies(context.Context, *AnnounceCopiesRequest) (*AnnounceCopiesResponse, error)
 	// WatchTasks sends every record that names a member, then every change: the
 	// new record, or that a task does not name the member any more. Changes of

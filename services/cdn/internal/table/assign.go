@@ -43,6 +43,9 @@ func (tb *Table) assign(id task.ID, s task.Standing) {
 		if e != nil && e.want.kind == copying {
 			tb.set(e, want{})
 		}
+		if e != nil {
+			e.task.correct(s)
+		}
 		return
 	}
 	if e == nil {

@@ -247,6 +247,16 @@ func (t *Task) report(status report.Status) {
 	t.reporter.Report(report.Update{ID: t.id, Epoch: t.epoch, Status: status, Facts: t.facts})
 }
 
+// correct reports how the task stands if its record says otherwise, which it
+// does when the store has lost what it was told.
+func (t *Task) correct(s task.Standing) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.result != nil && s.Epoch >= t.epoch && s.Status != task.Success {
+		t.reporter.Report(report.Update{ID: t.id, Epoch: s.Epoch, Status: report.Success, Facts: t.facts})
+	}
+}
+
 // Extent gives the last byte of the wrapped file, up to last, such that all
 // from first on is here; last is beyond the end for a last piece. It is false
 // if any of it is missing that the file has, or is going to have.

@@ -18,9 +18,9 @@ import (
 //
 // Where a registry remembers another store, members remember it too, and have
 // not announced themselves to this one yet. Such a store is young for the time
-// that a lease lives: a key under one says so. While it is, being no member
-// means nothing, and whoever takes something from one who is no member proves
-// that the key is gone.
+// that a lease lives: a key under one says so. While it is, the members of the
+// store before count as members, and whoever takes something from one who is
+// none proves that the key is gone.
 
 // eraOf reads the answer for the era; empty for none.
 func eraOf(resp *pb.ResponseOp) string {

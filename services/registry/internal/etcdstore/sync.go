@@ -195,6 +195,10 @@ func (s *Store) add(snapshot *view.Snapshot, kv *mvccpb.KeyValue) {
 		snapshot.Era = string(kv.Value)
 		return
 	}
+	if string(kv.Key) == youngKey {
+		snapshot.Young = true
+		return
+	}
 	if key, ok := parseDrain(string(kv.Key)); ok {
 		snapshot.Marks = append(snapshot.Marks, view.Mark{Key: key, Revision: kv.ModRevision})
 		return
@@ -223,6 +227,8 @@ func (s *Store) changes(events []*clientv3.Event) []view.Change {
 				task := s.loadTask(id, e.Kv)
 				change.Task = &task
 			}
+		} else if string(e.Kv.Key) == youngKey {
+			change.Grown = gone
 		} else if key, ok := parseDrain(string(e.Kv.Key)); ok {
 			if gone {
 				change.MarkGone = &key

@@ -5,6 +5,9 @@ import (
 	"slices"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
 
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdstore"
 	"github.com/supernode-ha/supernode/services/registry/internal/ownership"
@@ -15,9 +18,12 @@ import (
 const atOnce = 16
 
 // Announce tells of copies that a CDN has. It gives the records that name the
-// CDN afterwards, and the tasks that need no copy of it.
+// CDN afterwards, and the tasks that need no copy of it. A record that a young
+// store does not have may be put back by who answers for the task: until it is
+// grown nobody else makes one of a copy, which the error says.
 func (t *Tasks) Announce(ctx context.Context, cdn string, copies []record.Copy) (named []record.Task, unwanted []string, err error) {
 	after := make([]record.Task, 0, len(copies))
+	tooSoon := false
 	for part := range slices.Chunk(copies, etcdstore.MaxLook) {
 		ids := make([]string, len(part))
 		for i, c := range part {
@@ -31,6 +37,10 @@ func (t *Tasks) Announce(ctx context.Context, cdn string, copies []record.Copy) 
 		var writes errgroup.Group
 		writes.SetLimit(atOnce)
 		for i, c := range part {
+			if scene.Young && scene.Tasks[c.ID].Owner == "" {
+				tooSoon = true
+				continue
+			}
 			writes.Go(func() (err error) {
 				records[i], err = t.announce(ctx, scene, ownership.Return{CDN: cdn, Copy: c})
 				return err
@@ -40,6 +50,9 @@ func (t *Tasks) Announce(ctx context.Context, cdn string, copies []record.Copy) 
 			return nil, nil, err
 		}
 		after = append(after, records...)
+	}
+	if tooSoon {
+		return nil, nil, rpcerr.New(codes.Unavailable, rpcerr.StoreUnavailable, "records that are missing may still be put back")
 	}
 	for i, task := range after {
 		if task.Names(cdn) {

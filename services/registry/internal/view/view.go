@@ -28,16 +28,20 @@ type Mark struct {
 type Snapshot struct {
 	// Era tells the store from one that was emptied or restored: revisions of
 	// two eras must not be compared.
-	Era      string
+	Era string
+	// Young says that the store has just taken another's place: who was a
+	// member of that is expected to announce himself.
+	Young    bool
 	Revision int64
 	Members  []Lease
 	Marks    []Mark
 	Tasks    []record.Task
 }
 
-// Change is one event of the watch: exactly one of the pointers is set.
+// Change is one event of the watch: exactly one of the others is set.
 type Change struct {
 	Revision   int64
+	Grown      bool // the store is young no more
 	Member     *Lease
 	MemberGone *record.MemberKey
 	Mark       *record.MemberKey
@@ -54,13 +58,15 @@ type View struct {
 	mu      sync.RWMutex // guards everything below, and the watches
 	era     string
 	members table[record.MemberKey, Lease]
-	marks   table[record.MemberKey, Mark]
-	tasks   table[string, record.Task]
-	named   index
-	watches map[record.MemberKey]map[*Watch]struct{}
-	seen    int64           // revision up to which the watch has told everything
-	sorted  []record.Member // never changed in place, replaced with every change
-	changed chan struct{}   // closed and replaced whenever sorted is
+	// expected are members of the store before this one, while it is young.
+	expected map[record.MemberKey]record.Member
+	marks    table[record.MemberKey, Mark]
+	tasks    table[string, record.Task]
+	named    index
+	watches  map[record.MemberKey]map[*Watch]struct{}
+	seen     int64           // revision up to which the watch has told everything
+	sorted   []record.Member // never changed in place, replaced with every change
+	changed  chan struct{}   // closed and replaced whenever sorted is
 }
 
 // New makes an empty copy that is not synced.
@@ -99,6 +105,9 @@ func (v *View) Member(key record.MemberKey) (record.Member, bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	lease, ok := v.members.get(key)
+	if !ok {
+		lease.Member, ok = v.expected[key]
+	}
 	return v.effective(lease.Member), ok
 }
 
@@ -152,6 +161,7 @@ func (v *View) Replace(s Snapshot) {
 		marks = v.marks.replaced(marks, s.Revision)
 		tasks = v.tasks.replaced(tasks, s.Revision)
 	}
+	v.expect(s)
 	v.era, v.members, v.marks, v.tasks, v.seen = s.Era, members, marks, tasks, s.Revision
 	v.named = make(index)
 	for id, e := range tasks {
@@ -164,6 +174,21 @@ func (v *View) Replace(s Snapshot) {
 	v.syncOnce.Do(func() { close(v.synced) })
 }
 
+// expect keeps the members of a store whose place another has taken. The caller
+// holds mu.
+func (v *View) expect(s Snapshot) {
+	switch {
+	case !s.Young:
+		v.expected = nil
+	case s.Era != v.era:
+		expected := make(map[record.MemberKey]record.Member, len(v.sorted))
+		for _, m := range v.sorted {
+			expected[m.Key()] = m
+		}
+		v.expected = expected
+	}
+}
+
 // Apply takes events of the watch, in the store's order.
 func (v *View) Apply(changes []Change) {
 	v.mu.Lock()
@@ -174,6 +199,7 @@ func (v *View) Apply(changes []Change) {
 		case c.Member != nil:
 			v.members.watched(c.Member.Member.Key(), entry[Lease]{value: *c.Member, rev: c.Revision})
 		case c.MemberGone != nil:
+			delete(v.expected, *c.MemberGone)
 			v.members.watched(*c.MemberGone, entry[Lease]{rev: c.Revision, gone: true})
 		case c.Mark != nil:
 			v.marks.watched(*c.Mark, entry[Mark]{value: Mark{*c.Mark, c.Revision}, rev: c.Revision})
@@ -181,6 +207,8 @@ func (v *View) Apply(changes []Change) {
 			v.marks.watched(*c.MarkGone, entry[Mark]{rev: c.Revision, gone: true})
 		case c.Task != nil:
 			v.setTask(c.Task.ID, func() { v.tasks.watched(c.Task.ID, entry[record.Task]{value: *c.Task, rev: c.Revision}) })
+		case c.Grown:
+			v.expected = nil
 		case c.TaskGone != nil:
 			v.setTask(*c.TaskGone, func() { v.tasks.watched(*c.TaskGone, entry[record.Task]{rev: c.Revision, gone: true}) })
 		}
@@ -205,6 +233,7 @@ func (v *View) Feed(era string, c Change) {
 	case c.Member != nil:
 		news = v.members.fed(c.Member.Member.Key(), entry[Lease]{value: *c.Member, rev: c.Revision}, v.seen)
 	case c.MemberGone != nil:
+		delete(v.expected, *c.MemberGone)
 		news = v.members.fed(*c.MemberGone, entry[Lease]{rev: c.Revision, gone: true}, v.seen)
 	case c.Mark != nil:
 		news = v.marks.fed(*c.Mark, entry[Mark]{value: Mark{*c.Mark, c.Revision}, rev: c.Revision}, v.seen)
@@ -235,6 +264,11 @@ func (v *View) resort() {
 	for _, e := range v.members {
 		if !e.gone {
 			sorted = append(sorted, v.effective(e.value.Member))
+		}
+	}
+	for key, m := range v.expected {
+		if _, there := v.members.get(key); !there {
+			sorted = append(sorted, v.effective(m))
 		}
 	}
 	slices.SortFunc(sorted, record.Compare)

@@ -64,3 +64,31 @@ func TestOnlyNewsWake(t *testing.T) {
 	v.Apply([]view.Change{{Revision: 5, MemberGone: &gone}})
 	<-changed
 }
+
+// Members of a store are expected in the one that takes its place, until they
+// leave or it is young no more.
+func TestMembersAreExpectedInAYoungStore(t *testing.T) {
+	v := view.New()
+	lease := func(id string, rev int64) view.Lease {
+		return view.Lease{Member: record.Member{Role: record.RoleCDN, ID: id, State: record.StateReady}, ID: 1, Revision: rev}
+	}
+	names := func() (ids []string) {
+		members, _ := v.Members()
+		for _, m := range members {
+			_, there := v.Member(m.Key())
+			require.True(t, there)
+			ids = append(ids, m.ID)
+		}
+		return ids
+	}
+	v.Replace(view.Snapshot{Era: "a", Revision: 9, Members: []view.Lease{lease("x", 7), lease("y", 8), lease("z", 9)}})
+	v.Replace(view.Snapshot{Era: "b", Young: true, Revision: 3, Members: []view.Lease{lease("x", 2)}})
+	require.Equal(t, []string{"x", "y", "z"}, names())
+	_, leased := v.Lease(record.MemberKey{Role: record.RoleCDN, ID: "y"})
+	require.False(t, leased, "it has to join")
+	v.Apply([]view.Change{{Revision: 4, MemberGone: &record.MemberKey{Role: record.RoleCDN, ID: "z"}}})
+	v.Replace(view.Snapshot{Era: "b", Young: true, Revision: 5, Members: []view.Lease{lease("x", 2)}})
+	require.Equal(t, []string{"x", "y"}, names(), "listed again, and one has left")
+	v.Apply([]view.Change{{Revision: 6, Grown: true}})
+	require.Equal(t, []string{"x"}, names())
+}
