@@ -71,21 +71,20 @@ func (t *Task) Facts(ctx context.Context, instance string, f swarm.Facts) error 
 
 // Expected gives the version of the source that peers have pieces of.
 func (t *Task) Expected(ctx context.Context) (f swarm.Facts, held bool, err error) {
-	err = t.do(ctx, func() error {
-		f, held = t.swarm.Facts()
-		held = held && t.swarm.Held()
-		return nil
+	type version struct {
+		facts swarm.Facts
+		held  bool
+	}
+	v, err := ask(ctx, t, func() (version, error) {
+		facts, known := t.swarm.Facts()
+		return version{facts, known && t.swarm.Held()}, nil
 	})
-	return f, held, err
+	return v.facts, v.held, err
 }
 
 // Need tells what CDN copies are needed for.
-func (t *Task) Need(ctx context.Context) (n swarm.Need, err error) {
-	err = t.do(ctx, func() error {
-		n = t.swarm.Need()
-		return nil
-	})
-	return n, err
+func (t *Task) Need(ctx context.Context) (swarm.Need, error) {
+	return ask(ctx, t, func() (swarm.Need, error) { return t.swarm.Need(), nil })
 }
 
 // Landed says that a piece is on a CDN copy.
@@ -109,10 +108,5 @@ func (t *Task) Fail(ctx context.Context, cause error) {
 
 // Copies are the CDN copies that serve.
 func (t *Task) Copies(ctx context.Context) ([]swarm.Copy, error) {
-	var list []swarm.Copy
-	err := t.do(ctx, func() error {
-		list = t.swarm.Copies()
-		return nil
-	})
-	return list, err
+	return ask(ctx, t, func() ([]swarm.Copy, error) { return t.swarm.Copies(), nil })
 }

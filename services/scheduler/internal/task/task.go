@@ -146,23 +146,39 @@ func (t *Task) drain() {
 	}
 }
 
-// do runs f in the loop and waits for it.
+// do runs f in the loop and waits for it. Whoever gives up waiting must not look
+// at what f may still write: what it gives comes through ask.
 func (t *Task) do(ctx context.Context, f func() error) error {
-	result := make(chan error, 1)
-	select {
-	case t.calls <- func() { result <- f() }:
-	case <-t.ended:
-		return errEnded
-	case <-ctx.Done():
-		return ctx.Err()
+	_, err := ask(ctx, t, func() (struct{}, error) { return struct{}{}, f() })
+	return err
+}
+
+// ask runs f in the loop and waits for what it gives.
+func ask[T any](ctx context.Context, t *Task, f func() (T, error)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
+	var none T
+	result := make(chan outcome, 1)
+	call := func() {
+		value, err := f()
+		result <- outcome{value, err}
 	}
 	select {
-	case err := <-result:
-		return err
+	case t.calls <- call:
 	case <-t.ended:
-		return errEnded
+		return none, errEnded
 	case <-ctx.Done():
-		return ctx.Err()
+		return none, ctx.Err()
+	}
+	select {
+	case o := <-result:
+		return o.value, o.err
+	case <-t.ended:
+		return none, errEnded
+	case <-ctx.Done():
+		return none, ctx.Err()
 	}
 }
 
@@ -211,12 +227,10 @@ func (t *Task) Register(ctx context.Context, info swarm.PeerInfo) (swarm.Facts, 
 	case <-ctx.Done():
 		return swarm.Facts{}, fmt.Errorf("waiting for the source to answer: %w", ctx.Err())
 	}
-	var facts swarm.Facts
-	err = t.do(ctx, func() error {
-		facts, _ = t.swarm.Facts()
-		return t.err
+	return ask(ctx, t, func() (swarm.Facts, error) {
+		facts, _ := t.swarm.Facts()
+		return facts, t.err
 	})
-	return facts, err
 }
 
 func (t *Task) tellFacts() {
@@ -256,14 +270,11 @@ type State struct {
 
 // State looks at the task.
 func (t *Task) State(ctx context.Context) (State, error) {
-	var s State
-	err := t.do(ctx, func() error {
-		s = State{
+	return ask(ctx, t, func() (State, error) {
+		return State{
 			Err: t.err, FailedAt: t.failedAt, Used: t.used, Peers: t.swarm.Peers(), Unfinished: t.swarm.Unfinished(),
-		}
-		return nil
+		}, nil
 	})
-	return s, err
 }
 
 // Outdated are the peers that another version of the task has to keep out.
@@ -272,12 +283,10 @@ func (t *Task) Outdated(ctx context.Context) (map[string]struct{}, error) {
 	if peers == nil {
 		peers = make(map[string]struct{})
 	}
-	err := t.do(ctx, func() error {
-		for _, id := range t.swarm.PeerIDs() {
-			peers[id] = struct{}{}
-		}
-		return nil
-	})
+	ids, err := ask(ctx, t, func() ([]string, error) { return t.swarm.PeerIDs(), nil })
+	for _, id := range ids {
+		peers[id] = struct{}{}
+	}
 	return peers, err
 }
 
@@ -291,12 +300,13 @@ func (t *Task) Forget(ctx context.Context, leftBefore, silentBefore time.Time) e
 
 // Holdings lists the peers that serve, with the facts of the task.
 func (t *Task) Holdings(ctx context.Context) ([]swarm.Holding, swarm.Facts, error) {
-	var list []swarm.Holding
-	var facts swarm.Facts
-	err := t.do(ctx, func() error {
-		list = t.swarm.Holdings(time.Now())
-		facts, _ = t.swarm.Facts()
-		return nil
+	type holdings struct {
+		list  []swarm.Holding
+		facts swarm.Facts
+	}
+	h, err := ask(ctx, t, func() (holdings, error) {
+		facts, _ := t.swarm.Facts()
+		return holdings{t.swarm.Holdings(time.Now()), facts}, nil
 	})
-	return list, facts, err
+	return h.list, h.facts, err
 }
