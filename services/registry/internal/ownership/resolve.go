@@ -36,7 +36,11 @@ func (w Resolve) turn(t *turn) (Kind, error) {
 		}
 		t.mendReplicas()
 	} else if t.cur.Owner == "" {
-		t.proveThere(cdnKey(t.next.Owner))
+		// What is put back into a young store may name one who has not announced
+		// himself to it yet.
+		if owner := cdnKey(t.next.Owner); t.isMember(owner) {
+			t.proveThere(owner)
+		}
 		t.mendReplicas()
 	}
 	if w.lostScheduler(t) {

@@ -40,3 +40,15 @@ func TestYoungStoreBelievesWhoLostTheOwner(t *testing.T) {
 	require.Empty(t, step.Gone)
 	require.Equal(t, record.StatusSuccess, step.Next.Status)
 }
+
+// A record that is put back names an owner who has not announced himself yet:
+// waiting for him would leave the task without a record for as long.
+func TestYoungStoreTakesRecordsBack(t *testing.T) {
+	w := cluster(2, "b", "s:s")
+	w.Young = true
+	last := held("a", "b")
+	step := next(t, record.Task{ID: last.ID}, w, ownership.Resolve{Scheduler: "s", Last: &last})
+	require.Equal(t, []any{"a", []string{"b"}, "s", last.Epoch}, hands(step.Next))
+	require.NotContains(t, step.There, cdns("a")[0])
+	require.Empty(t, step.Gone)
+}

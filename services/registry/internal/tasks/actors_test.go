@@ -26,6 +26,7 @@ type op struct {
 	epoch          int64  // in which an owner writes
 	resigns        string
 	looked         record.Task // what it saw last
+	young          bool        // how it saw the store last
 	wish           ownership.Resolve
 }
 

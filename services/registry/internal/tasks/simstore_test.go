@@ -154,6 +154,7 @@ func (h *handle) Look(ctx context.Context, ids ...string) (etcdstore.Scene, erro
 	}
 	h.beginEra()
 	scene := etcdstore.Scene{Era: h.era, Young: h.young, Tasks: make(map[string]record.Task), Members: make(map[record.MemberKey]record.Member)}
+	o.young = h.young
 	for _, id := range ids {
 		scene.Tasks[id] = h.get(id)
 		o.looked = scene.Tasks[id]
