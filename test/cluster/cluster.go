@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -81,22 +80,11 @@ func StartSupernode(t testing.TB, b *Binaries, ip, home string, more ...string) 
 	return s
 }
 
-// StartEtcd runs an etcd and gives its host:port.
-func StartEtcd(t testing.TB, b *Binaries, ip string) (endpoint string, p *Process) {
-	t.Helper()
-	endpoint = net.JoinHostPort(ip, "2379")
-	p = Start(t, "etcd", b.Path("etcd"), "--dir", filepath.Join(t.TempDir(), "etcd"),
-		"--client", endpoint, "--peer", net.JoinHostPort(ip, "2380"))
-	p.foreign = true
-	awaitOK(t, p, "http://"+endpoint+"/health")
-	return endpoint, p
-}
-
 // StartSupernodes runs n bundles that share an etcd.
 func StartSupernodes(t testing.TB, b *Binaries, n int) []*Supernode {
 	t.Helper()
 	address := Net(t)
-	etcd, _ := StartEtcd(t, b, address(200))
+	etcd := endpointsOf(RunEtcds(t, b, address(200)))
 	var list []*Supernode
 	for i := range n {
 		list = append(list, StartSupernode(t, b, address(i+1), t.TempDir(), "-H", "--etcd-address", etcd))
@@ -119,7 +107,7 @@ type Services struct {
 func StartServices(t testing.TB, b *Binaries, n int) *Services {
 	t.Helper()
 	address := Net(t)
-	etcd, _ := StartEtcd(t, b, address(200))
+	etcd := endpointsOf(RunEtcds(t, b, address(200)))
 	s := &Services{}
 	start := func(service string, host int, more ...string) {
 		ip := address(host)

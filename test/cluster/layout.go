@@ -5,20 +5,20 @@ import "testing"
 // Layout is a running cluster whose nodes can be told apart, ended and started
 // again.
 type Layout struct {
-	Etcd  *Etcd
+	Etcds []*Etcd
 	Nodes []*Node
 }
 
 // RunBundles runs a bundle for every spec on one etcd, and waits until all of
 // them can serve.
-func RunBundles(t testing.TB, b *Binaries, etcd *Etcd, specs []Spec) *Layout {
+func RunBundles(t testing.TB, b *Binaries, etcds []*Etcd, specs []Spec) *Layout {
 	t.Helper()
-	l := &Layout{Etcd: etcd}
+	l := &Layout{Etcds: etcds}
 	for _, spec := range specs {
 		if spec.Home == "" {
 			spec.Home = t.TempDir()
 		}
-		l.Nodes = append(l.Nodes, newNode(t, b, spec, []Role{Registry, CDN, Scheduler, Gateway}, "-H", "--etcd-address", etcd.Endpoint))
+		l.Nodes = append(l.Nodes, newNode(t, b, spec, []Role{Registry, CDN, Scheduler, Gateway}, "-H", "--etcd-address", endpointsOf(etcds)))
 	}
 	l.run(t)
 	return l
@@ -27,12 +27,12 @@ func RunBundles(t testing.TB, b *Binaries, etcd *Etcd, specs []Spec) *Layout {
 // RunServices runs n of each service on one etcd, each a process of its own,
 // and waits until every gateway can serve. more is what is added to their
 // command lines.
-func RunServices(t testing.TB, b *Binaries, etcd *Etcd, address func(int) string, n int, more map[Role][]string) *Layout {
+func RunServices(t testing.TB, b *Binaries, etcds []*Etcd, address func(int) string, n int, more map[Role][]string) *Layout {
 	t.Helper()
-	l := &Layout{Etcd: etcd}
+	l := &Layout{Etcds: etcds}
 	registries := ""
 	for i := range n {
-		node := newNode(t, b, Spec{IP: address(100 + i), More: more[Registry]}, []Role{Registry}, "--etcd-address", etcd.Endpoint)
+		node := newNode(t, b, Spec{IP: address(100 + i), More: more[Registry]}, []Role{Registry}, "--etcd-address", endpointsOf(etcds))
 		l.Nodes = append(l.Nodes, node)
 		registries += "," + node.RPC
 	}

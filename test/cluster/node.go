@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"net"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
@@ -95,38 +94,4 @@ func newNode(t testing.TB, b *Binaries, spec Spec, roles []Role, args ...string)
 	}
 	n.command = slices.Concat(spec.Inside, []string{b.Path(string(n.name()))}, args, spec.More)
 	return n
-}
-
-// Etcd is an etcd that can be started again as it was.
-type Etcd struct {
-	*Process
-	// Endpoint is its host:port for clients, Dir its directory.
-	Endpoint, Dir string
-
-	binary, peer string
-}
-
-// RunEtcd runs an etcd and waits until it answers.
-func RunEtcd(t testing.TB, b *Binaries, ip string) *Etcd {
-	t.Helper()
-	e := &Etcd{
-		Endpoint: net.JoinHostPort(ip, "2379"), peer: net.JoinHostPort(ip, "2380"),
-		Dir: filepath.Join(t.TempDir(), "etcd"), binary: b.Path("etcd"),
-	}
-	// However often it is started, it ends after those that need it.
-	t.Cleanup(func() {
-		if e.Process != nil {
-			e.finish(t)
-		}
-	})
-	e.Launch(t)
-	return e
-}
-
-// Launch starts it again and waits until it answers.
-func (e *Etcd) Launch(t testing.TB) {
-	t.Helper()
-	e.Process = start(t, "etcd", e.binary, "--dir", e.Dir, "--client", e.Endpoint, "--peer", e.peer)
-	e.foreign = true
-	awaitOK(t, e.Process, "http://"+e.Endpoint+"/health")
 }

@@ -51,6 +51,10 @@ func outside() int {
 		return 1
 	}
 	defer built.Remove() //nolint:errcheck // it is a temporary directory
+	if err := built.WithClock(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	code, err := lab.Isolate(builtIn + "=" + built.Dir())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -18,7 +18,7 @@ func TestOwnerCutOff(t *testing.T) {
 		specs = append(specs, cluster.Spec{IP: h.IP, REST: h.IP + ":8002", Inside: h.Inside()})
 		at[h.IP] = h
 	}
-	s := newSite(t, cluster.RunBundles(t, binaries, cluster.RunEtcd(t, binaries, lab.HubIP), specs), lab.HubIP)
+	s := newSite(t, cluster.RunBundles(t, binaries, cluster.RunEtcds(t, binaries, lab.HubIP), specs), lab.HubIP)
 	cut := func(tr *trial) {
 		owner := tr.owner()
 		at[owner.IP].Cut(tr.t)

@@ -65,14 +65,14 @@ func bundles(t *testing.T, n int, alter func(i int, spec *cluster.Spec)) *site {
 			alter(i, &specs[i])
 		}
 	}
-	return newSite(t, cluster.RunBundles(t, binaries, cluster.RunEtcd(t, binaries, address(200)), specs), "127.0.0.1")
+	return newSite(t, cluster.RunBundles(t, binaries, cluster.RunEtcds(t, binaries, address(200)), specs), "127.0.0.1")
 }
 
 // services is a cluster of n processes of each kind.
 func services(t *testing.T, n int) *site {
 	t.Helper()
 	address := cluster.Net(t)
-	return newSite(t, cluster.RunServices(t, binaries, cluster.RunEtcd(t, binaries, address(200)), address, n, nil), "127.0.0.1")
+	return newSite(t, cluster.RunServices(t, binaries, cluster.RunEtcds(t, binaries, address(200)), address, n, nil), "127.0.0.1")
 }
 
 // await polls until there is nothing to say against it.

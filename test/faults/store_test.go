@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -23,10 +24,45 @@ func TestEtcd(t *testing.T) {
 	carryOut(t, s, plan{
 		name: "etcd emptied", at: usual, own: true, failures: -1,
 		fault: func(tr *trial) {
-			tr.Etcd.Kill()
-			require.NoError(tr.t, os.RemoveAll(tr.Etcd.Dir))
-			tr.Etcd.Launch(tr.site.t)
+			tr.Etcds[0].Kill()
+			require.NoError(tr.t, os.RemoveAll(tr.Etcds[0].Dir))
+			tr.Etcds[0].Launch(tr.site.t)
 		},
+	})
+}
+
+// Nobody notices that a member of an etcd of three is gone, the one that leads
+// least of all.
+func TestEtcdMemberKilled(t *testing.T) {
+	t.Parallel()
+	address := cluster.Net(t)
+	var specs []cluster.Spec
+	for i := range 3 {
+		specs = append(specs, cluster.Spec{IP: address(i + 1)})
+	}
+	etcds := cluster.RunEtcds(t, binaries, address(200), address(201), address(202))
+	s := newSite(t, cluster.RunBundles(t, binaries, etcds, specs), "127.0.0.1")
+	var killed *cluster.Etcd
+	carryOut(t, s, plan{
+		name: "leader of etcd killed", at: usual, own: true,
+		fault: func(tr *trial) {
+			await(tr.t, joinLimit, "etcd is to have a leader", func() error {
+				for _, e := range etcds {
+					if e.Leads(tr.t) {
+						killed = e
+						return nil
+					}
+				}
+				return errors.New("nobody leads")
+			})
+			killed.Kill()
+			// What begins while there is no leader is served as well.
+			f := tr.newFile(sizeOfSmall, 0)
+			requireRight(tr.t, f, <-begin(tr.ctx, tr.t, peersAt(tr.t, 1, f.url, tr.there(cluster.Gateway), true)))
+			tr.settleFile(tr.t, f)
+			require.Equal(tr.t, f.Size, tr.sent(f))
+		},
+		after: func(tr *trial) { killed.Launch(tr.site.t) },
 	})
 }
 
@@ -46,7 +82,7 @@ func etcdAway(t *testing.T, s *site) {
 	for _, f := range known {
 		require.NoError(t, s.source.Await(ctx, f.path, func(o origin.Stats) bool { return o.BytesSent >= f.Size/5 }))
 	}
-	s.Etcd.Kill()
+	s.Etcds[0].Kill()
 	killed := time.Now()
 	for range newTasks {
 		f := s.newFile(sizeOfSmall, 0)
@@ -57,7 +93,7 @@ func etcdAway(t *testing.T, s *site) {
 	}
 	t.Logf("%d new tasks took %s without a store", newTasks, time.Since(killed))
 	atLeast(storeAway - time.Since(killed))
-	s.Etcd.Launch(s.t)
+	s.Etcds[0].Launch(s.t)
 	back := time.Now()
 	for i, f := range known {
 		requireRight(t, f, <-knownDone[i])

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"strings"
 
 	"go.etcd.io/etcd/server/v3/embed"
 
@@ -20,20 +21,28 @@ func main() {
 	dir := flag.String("dir", "", "the data directory")
 	client := flag.String("client", "127.0.0.1:2379", "host:port for clients")
 	peer := flag.String("peer", "127.0.0.1:2380", "host:port for other members")
+	members := flag.String("members", "", "host:port for other members of all members, separated by commas; only this one when empty")
 	flag.Parse()
-	if err := serve(ctx, *dir, *client, *peer); err != nil {
+	if err := serve(ctx, *dir, *client, *peer, *members); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func serve(ctx context.Context, dir, client, peer string) error {
+func serve(ctx context.Context, dir, client, peer, members string) error {
 	cfg := embed.NewConfig()
-	cfg.Dir, cfg.LogLevel = dir, "warn"
+	cfg.Dir, cfg.LogLevel, cfg.Name = dir, "warn", peer
 	clients, peers := []url.URL{{Scheme: "http", Host: client}}, []url.URL{{Scheme: "http", Host: peer}}
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = clients, clients
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = peers, peers
-	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
+	if members == "" {
+		members = peer
+	}
+	var all []string
+	for member := range strings.SplitSeq(members, ",") {
+		all = append(all, member+"=http://"+member)
+	}
+	cfg.InitialCluster = strings.Join(all, ",")
 	server, err := embed.StartEtcd(cfg)
 	if err != nil {
 		return fmt.Errorf("starting etcd: %w", err)

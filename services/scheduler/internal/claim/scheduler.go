@@ -2,6 +2,7 @@ package claim
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -13,8 +14,10 @@ import (
 )
 
 const (
-	// pingTimeout bounds the question whether another scheduler is alive.
-	pingTimeout = time.Second
+	// pingTimeout bounds the question whether another scheduler is alive. It is
+	// asked again before it counts as dead: a busy machine may be late once.
+	pingTimeout = 500 * time.Millisecond
+	pings       = 2
 	// whoseTimeout bounds all that is asked for one caller: clients wait for 5 s
 	// in all, and have more to do in them.
 	whoseTimeout = 1500 * time.Millisecond
@@ -26,11 +29,23 @@ func (r *Resolver) dead(ctx context.Context, id string) (endpoint string, dead b
 	if !there {
 		return "", true
 	}
-	ping, cancel := context.WithTimeout(ctx, pingTimeout)
+	for range pings {
+		err := r.ping(ctx, id, m.Endpoint)
+		// A caller that left has proven nothing.
+		if err == nil || ctx.Err() != nil {
+			return m.Endpoint, false
+		}
+		if !errors.Is(err, context.DeadlineExceeded) && rpcerr.From(err).Code != codes.DeadlineExceeded {
+			break // nobody is there
+		}
+	}
+	return m.Endpoint, true
+}
+
+func (r *Resolver) ping(ctx context.Context, id, endpoint string) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	err := r.Health.Check(ping, "scheduler "+id, m.Endpoint)
-	// A caller that left has proven nothing.
-	return m.Endpoint, err != nil && ctx.Err() == nil
+	return r.Health.Check(ctx, "scheduler "+id, endpoint)
 }
 
 // takeOver claims a task whose scheduler is dead.
