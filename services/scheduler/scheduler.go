@@ -118,7 +118,7 @@ func newFollower(cfg Config, deps Deps) (*seed.Follower, error) {
 		return nil, err
 	}
 	claims := claim.New(claim.Deps{
-		SelfID: cfg.ID, Registry: deps.Registry, Health: monitor, Log: deps.Logger,
+		SelfID: cfg.ID, Registry: deps.Registry, Schedulers: health.New(health.Default(), deps.Dial, deps.Logger), Log: deps.Logger,
 		CDNs:          func() []cluster.Member { return deps.Members.Members(cluster.CDN) },
 		FindScheduler: func(id string) (cluster.Member, bool) { return deps.Members.Find(cluster.Scheduler, id) },
 		TookOver:      func() { stats.TakeOver(seed.CauseScheduler) },

@@ -33,7 +33,8 @@ func build(_ context.Context, p *process.Process) error {
 		return err
 	}
 	service.Register(p.RPC)
-	p.Announce(registry, cluster.Scheduler, nil)
+	// It leaves before its tasks end: who is asked meanwhile is no member any more.
 	p.Add("scheduler", service.Run)
+	p.Announce(registry, cluster.Scheduler, nil)
 	return nil
 }

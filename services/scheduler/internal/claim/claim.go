@@ -37,8 +37,10 @@ type Deps struct {
 	// CDNs are the CDN members, FindScheduler looks a scheduler up.
 	CDNs          func() []cluster.Member
 	FindScheduler func(id string) (cluster.Member, bool)
-	Health        *health.Monitor
-	Log           *zap.Logger
+	// Schedulers pings schedulers and nobody else: who is suspect of the CDNs is
+	// told the registry. Close ends it.
+	Schedulers *health.Monitor
+	Log        *zap.Logger
 	// TookOver is called for each task that was taken from a dead scheduler.
 	TookOver func()
 }
@@ -52,7 +54,7 @@ type Resolver struct {
 	news  news
 }
 
-// New makes a resolver.
+// New makes a resolver; Close must follow.
 func New(deps Deps) *Resolver {
 	return &Resolver{
 		Deps: deps, turns: make(chan struct{}, atOnce),
@@ -60,6 +62,9 @@ func New(deps Deps) *Resolver {
 		news: news{of: make(map[string]*Subscription)},
 	}
 }
+
+// Close ends what the resolver has under way at other schedulers.
+func (r *Resolver) Close() { r.Schedulers.Close() }
 
 // Claim is who has a task. The zero Claim is of nobody.
 type Claim struct {
@@ -137,11 +142,11 @@ func (r *Resolver) others(
 	if !mayTake && !resp.GetUnclaimed() {
 		return nil, NotOwner(other, resp.GetScheduler().GetEndpoint())
 	}
-	endpoint, dead := r.dead(ctx, other)
-	if !dead {
+	p, endpoint := r.pulse(ctx, other, resp.GetScheduler().GetEndpoint())
+	if p == alive {
 		return nil, NotOwner(other, endpoint)
 	}
-	return r.takeOver(ctx, req, resp.GetRecord())
+	return r.takeOver(ctx, req, resp.GetRecord(), p)
 }
 
 // taken makes a claim of an answer.

@@ -88,7 +88,7 @@ func newWorld(t *testing.T) *world {
 	require.NoError(t, err)
 	monitor := health.New(health.Default(), pool.Dial, zap.NewNop())
 	w.Resolver = New(Deps{
-		SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Health: monitor, Log: zap.NewNop(),
+		SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Schedulers: monitor, Log: zap.NewNop(),
 		CDNs:          func() []cluster.Member { return w.members },
 		FindScheduler: func(string) (cluster.Member, bool) { return w.other, !w.left.Load() },
 		TookOver:      func() { w.taken.Add(1) },
@@ -109,7 +109,11 @@ func (w *world) otherHas(epoch int64) {
 		resp := &registryv1.ResolveTaskResponse{
 			Record: record, Owner: &registryv1.Member{Id: "a"}, Scheduler: &registryv1.Member{Id: "other", Endpoint: w.other.Endpoint},
 		}
-		if req.GetLostScheduler() == "other" && req.GetLast().GetEpoch() == epoch {
+		if w.left.Load() {
+			resp.Scheduler = nil
+		}
+		lost := req.GetLostScheduler() == "other" && req.GetLast().GetEpoch() == epoch
+		if lost || w.left.Load() && req.GetLast() != nil {
 			resp.Record = &registryv1.TaskRecord{TaskId: taskID, Owner: "a", Scheduler: "me", Epoch: epoch + 1}
 			resp.Scheduler = &registryv1.Member{Id: "me"}
 		}
@@ -158,6 +162,28 @@ func TestTaskOfADeadSchedulerIsTakenOver(t *testing.T) {
 			require.EqualValues(t, 2, w.taken.Load())
 		})
 	}
+}
+
+// One that has just joined is no member here yet, and alive.
+func TestSchedulerThatIsNotKnownYetKeepsItsTask(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.otherHas(3)
+	w.FindScheduler = func(string) (cluster.Member, bool) { return cluster.Member{}, false }
+	notOwner(t, w, w.Whose(t.Context(), taskID))
+	_, err := w.first(t)
+	notOwner(t, w, err)
+	require.Zero(t, w.taken.Load())
+}
+
+// A process that ends cannot ping any more: that proves nothing of others.
+func TestSchedulerThatEndsTakesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.otherHas(3)
+	w.Close()
+	notOwner(t, w, w.Whose(t.Context(), taskID))
+	require.Zero(t, w.taken.Load())
 }
 
 func TestWhoLosesTheRaceForADeadSchedulersTaskSaysWhoWon(t *testing.T) {

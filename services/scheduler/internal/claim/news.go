@@ -57,7 +57,9 @@ func (s *Subscription) Close() {
 func (s *Subscription) Take(c Claim) (next Claim, ask bool) {
 	s.r.news.mu.Lock()
 	record, gone := s.record, s.gone
-	s.record, s.gone = nil, false
+	if c.Known() || gone {
+		s.record, s.gone = nil, false
+	} // else it is news to the first claim as well
 	s.r.news.mu.Unlock()
 	switch {
 	case gone:

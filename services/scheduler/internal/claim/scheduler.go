@@ -23,41 +23,61 @@ const (
 	whoseTimeout = 1500 * time.Millisecond
 )
 
-// dead tells whether a scheduler does not answer, and where it would.
-func (r *Resolver) dead(ctx context.Context, id string) (endpoint string, dead bool) {
-	m, there := r.FindScheduler(id)
-	if !there {
-		return "", true
+// pulse is what is known of another scheduler.
+type pulse int
+
+const (
+	alive  pulse = iota // or nothing is proven
+	silent              // it does not answer
+	// absent is no member that this one knows of. It may have joined a moment
+	// ago: only the registry can tell that it is gone.
+	absent
+)
+
+// pulse asks a scheduler whether it is alive, at the endpoint that the registry
+// has told or, if it has told none, where this one knows it.
+func (r *Resolver) pulse(ctx context.Context, id, endpoint string) (p pulse, at string) {
+	if endpoint == "" {
+		m, there := r.FindScheduler(id)
+		if !there {
+			return absent, ""
+		}
+		endpoint = m.Endpoint
 	}
 	for range pings {
-		err := r.ping(ctx, id, m.Endpoint)
-		// A caller that left has proven nothing.
-		if err == nil || ctx.Err() != nil {
-			return m.Endpoint, false
+		err := r.ping(ctx, id, endpoint)
+		// A caller that left, or this process when it ends, has proven nothing.
+		if err == nil || ctx.Err() != nil || errors.Is(err, context.Canceled) {
+			return alive, endpoint
 		}
 		if !errors.Is(err, context.DeadlineExceeded) && rpcerr.From(err).Code != codes.DeadlineExceeded {
 			break // nobody is there
 		}
 	}
-	return m.Endpoint, true
+	return silent, endpoint
 }
 
 func (r *Resolver) ping(ctx context.Context, id, endpoint string) error {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	return r.Health.Check(ctx, "scheduler "+id, endpoint)
+	return r.Schedulers.Check(ctx, id, endpoint)
 }
 
-// takeOver claims a task whose scheduler is dead.
+// takeOver claims a task whose scheduler is silent, or absent: that one the
+// registry takes it from only if it is no member.
 func (r *Resolver) takeOver(
-	ctx context.Context, req *registryv1.ResolveTaskRequest, record *registryv1.TaskRecord,
+	ctx context.Context, req *registryv1.ResolveTaskRequest, record *registryv1.TaskRecord, why pulse,
 ) (*registryv1.ResolveTaskResponse, error) {
 	r.Log.Warn("taking a task over from a scheduler that does not answer",
 		zap.String("task_id", req.GetTaskId()), zap.String("scheduler_id", record.GetScheduler()))
-	resp, err := r.ask(ctx, &registryv1.ResolveTaskRequest{
+	ask := &registryv1.ResolveTaskRequest{
 		TaskId: req.GetTaskId(), Url: req.GetUrl(), SchedulerId: r.SelfID,
-		Last: record, LostScheduler: record.GetScheduler(), LostOwner: req.GetLostOwner(), Excluded: req.GetExcluded(),
-	})
+		Last: record, LostOwner: req.GetLostOwner(), Excluded: req.GetExcluded(),
+	}
+	if why == silent {
+		ask.LostScheduler = record.GetScheduler()
+	}
+	resp, err := r.ask(ctx, ask)
 	if err != nil {
 		return nil, err
 	}
@@ -124,11 +144,11 @@ func (r *Resolver) whose(ctx context.Context, taskID string) error {
 	if record.GetScheduler() == r.SelfID {
 		return unknown
 	}
-	endpoint, dead := r.dead(ctx, record.GetScheduler())
-	if !dead {
+	p, endpoint := r.pulse(ctx, record.GetScheduler(), "")
+	if p == alive {
 		return NotOwner(record.GetScheduler(), endpoint)
 	}
-	_, err = r.takeOver(ctx, &registryv1.ResolveTaskRequest{TaskId: taskID, Url: record.GetUrl()}, record)
+	_, err = r.takeOver(ctx, &registryv1.ResolveTaskRequest{TaskId: taskID, Url: record.GetUrl()}, record, p)
 	switch {
 	case err == nil:
 		return unknown

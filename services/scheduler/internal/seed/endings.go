@@ -139,6 +139,7 @@ func (w *following) answered(a answer, now time.Time) error {
 	}
 	w.pause = 0
 	w.adopt(a.claim)
+	w.hear(now) // what was told before there was a claim
 	if a.claim.Unclaimed {
 		w.resolveBy(now.Add(unclaimedPause))
 	}

@@ -314,7 +314,7 @@ func (w *world) follow() {
 	w.stats, err = NewStats(reg, w.monitor)
 	require.NoError(t, err)
 	claims := claim.New(claim.Deps{
-		SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Health: w.monitor, Log: zap.NewNop(),
+		SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Schedulers: w.monitor, Log: zap.NewNop(),
 		CDNs: func() (list []cluster.Member) {
 			for _, c := range w.cdns {
 				list = append(list, cluster.FromProto(c.member))

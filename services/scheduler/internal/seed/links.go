@@ -14,6 +14,11 @@ import (
 // from it: it may have come back without what it had, or it may be the clients.
 const doubt = 10 * time.Second
 
+// headStart is how long the owner of a file that is not being fetched has to
+// say what the source says of it now, before replicas are listened to: what
+// they have may be of an older version.
+const headStart = 1500 * time.Millisecond
+
 // tend opens the stream of a copy that should have one.
 func (w *following) tend(ctx context.Context, m cluster.Member, owner bool, now time.Time) error {
 	l := w.links[m.ID]
@@ -27,6 +32,9 @@ func (w *following) tend(ctx context.Context, m cluster.Member, owner bool, now 
 	if l.cdn.Endpoint != m.Endpoint && !l.open {
 		l.release()
 		l.cdn, l.release = m, w.Health.Watch(m.ID, m.Endpoint)
+	}
+	if !owner && now.Before(w.replicasAt()) {
+		return nil
 	}
 	anew := owner && !w.owns(l) || !owner && l.owner || w.doubted && owner && now.Sub(l.opened) >= doubt
 	switch {
@@ -45,6 +53,15 @@ func (w *following) tend(ctx context.Context, m cluster.Member, owner bool, now 
 		return nil
 	}
 	return w.listenTo(ctx, l, m, owner, suspect, now)
+}
+
+// replicasAt is when replicas are listened to at the earliest.
+func (w *following) replicasAt() time.Time {
+	owner := w.links[w.claim.Owner.ID]
+	if _, _, running := w.claim.Version(); running || w.told || owner == nil || !owner.open || w.lost.owner != "" {
+		return time.Time{}
+	}
+	return owner.opened.Add(headStart)
 }
 
 // pointless tells whether a CDN that was not known to have a copy would have
@@ -144,6 +161,9 @@ func (w *following) idle(now time.Time) time.Duration {
 	}
 	if !w.resolveAt.IsZero() && !w.asking {
 		sooner(w.resolveAt)
+	}
+	if at := w.replicasAt(); at.After(now) {
+		sooner(at)
 	}
 	for _, l := range w.links {
 		switch {

@@ -38,6 +38,30 @@ func TestPeersAreServedByOwnerAndReplica(t *testing.T) {
 	require.Nil(t, seeded.GetExpected(), "any version will do")
 }
 
+// What a replica has may be of an older version than the source's: the owner,
+// who asks the source, has the first word.
+func TestOwnerHasTheFirstWord(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "a", "b")
+	early := make(chan struct{})
+	w.cdns["a"].script(func(req *cdnv1.SeedRequest, send func(*cdnv1.SeedResponse)) error {
+		select {
+		case <-early:
+			t.Error("the replica was asked before the owner had said anything")
+		case <-time.After(headStart / 5):
+		}
+		return tells(0)(req, send)
+	}, nil)
+	w.cdns["b"].script(nil, func(send func(*cdnv1.FollowResponse)) error {
+		close(early)
+		return has(0)(send)
+	})
+	w.follow()
+	w.peer("p")
+	w.offered("p", "a")
+	wait(t, w.cdns["b"].follows, anything)
+}
+
 func TestOwnerThatDiesIsReplacedAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "a", "b")

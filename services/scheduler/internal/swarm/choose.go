@@ -33,7 +33,7 @@ const (
 // taken when it returns.
 func (s *Swarm) Offer(id string, now time.Time) []Offer {
 	p := s.peers[id]
-	if p == nil || len(p.running) >= s.limits.Down {
+	if p == nil || p.gone || len(p.running) >= s.limits.Down {
 		return nil
 	}
 	var offers []Offer
@@ -79,7 +79,7 @@ func sourceID(t *transfer) string {
 
 func (s *Swarm) offer(t *transfer) Offer {
 	ch := s.chunks[t.num]
-	o := Offer{Num: t.num, MD5: ch.md5, Length: ch.length}
+	o := Offer{Num: t.num, MD5: ch.md5, Length: ch.length, transfer: t}
 	if t.from != nil {
 		o.SourceID, o.IP, o.Port, o.Path = t.from.ID, t.from.IP, t.from.Port, t.from.Path
 		return o

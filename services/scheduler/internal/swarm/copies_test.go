@@ -62,7 +62,7 @@ func TestLostCopyFreesWhatItWasSending(t *testing.T) {
 	require.Zero(t, s.budget.Used("cdn"))
 	again := s.Offer("a", start)
 	require.Equal(t, map[string]int{"127.0.0.2": 2}, sources(again))
-	require.NoError(t, s.Failed("a", again[0].Num, size, "cdnnode:127.0.0.1~x", start), "the old transfer times out at last")
+	failed(t, s, "a", again[0].Num, "cdnnode:127.0.0.1~x", start) // the old transfer times out at last
 	require.NoError(t, s.Got("b", 0, size, start), "a piece from a copy that is no more is a piece")
 	checkBooks(t, s)
 	s.DropCopy("cdn")
@@ -75,7 +75,7 @@ func TestCopyThatFailedAPeerComesBehindTheOthersForThatPeer(t *testing.T) {
 	s := newSwarm(t, 1, "a", "b")
 	addCopy(t, s, "r", "127.0.0.2", 0)
 	first := s.Offer("a", start)[0]
-	require.NoError(t, s.Failed("a", 0, size, first.SourceID, start))
+	failed(t, s, "a", 0, first.SourceID, start)
 	for range 3 {
 		second := s.Offer("a", start.Add(cdnPauseMax))
 		require.NotEqual(t, first.IP, second[0].IP, "not even when its pause is over")
@@ -98,7 +98,7 @@ func TestInstancesOnOneAddressAreToldApartByWhatTheyWereSending(t *testing.T) {
 	addCopy(t, s, "r", "127.0.0.1", 0)
 	s.copies[1].Port = 8002
 	first := s.Offer("a", start)[0]
-	require.NoError(t, s.Failed("a", 0, size, first.SourceID, start))
+	failed(t, s, "a", 0, first.SourceID, start)
 	second := s.Offer("a", start)[0]
 	require.Equal(t, first.SourceID, second.SourceID)
 	require.NotEqual(t, first.Port, second.Port)
@@ -206,7 +206,7 @@ func TestEverybodyFinishesWhateverHappensToTheCopies(t *testing.T) {
 				for _, o := range append(s.Offer(id, now), s.Again(id, now)...) {
 					switch rng.IntN(10) {
 					case 0:
-						require.NoError(t, s.Failed(id, o.Num, size, o.SourceID, now))
+						failed(t, s, id, o.Num, o.SourceID, now)
 					case 1: // it hangs
 					default:
 						require.NoError(t, s.Got(id, o.Num, size, now))

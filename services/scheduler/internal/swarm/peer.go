@@ -32,6 +32,7 @@ type Peer struct {
 	uploads int                 // pieces that it is sending
 	avoids  map[string]time.Time
 	sulks   map[string]sulk // CDN copies that failed it, by instance
+	failed  failure         // the last that it told of and was not offered again
 
 	failedRow    int       // fetches from it that failed in a row
 	blockedUntil time.Time // nobody takes anything from it until then
@@ -41,6 +42,12 @@ type Peer struct {
 	took time.Duration // recent time of a piece that it sent, smoothed
 	seen time.Time
 	gone bool
+}
+
+// failure is a piece that could not be had from somebody.
+type failure struct {
+	num  int32
+	from string
 }
 
 const (
@@ -124,17 +131,23 @@ func (s *Swarm) got(id string, num, size int32, now time.Time, written bool) err
 
 // Failed says that a peer could not get a piece, for any cause. Without a from
 // it is where the piece was last offered from; one that is
-// not known is no error.
-func (s *Swarm) Failed(id string, num, size int32, from string, now time.Time) error {
+// not known is no error. News is false for what was told before: a client
+// repeats its report for as long as it is told to wait, and that is one failure.
+func (s *Swarm) Failed(id string, num, size int32, from string, now time.Time) (news bool, err error) {
 	p, err := s.peer(id)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if _, err := s.chunk(num, size); err != nil {
-		return err
+		return false, err
 	}
+	t := p.running[num]
+	if t == nil && p.failed == (failure{num, from}) {
+		return false, nil
+	}
+	p.failed = failure{num, from}
 	var sender *cdnCopy
-	if t := p.running[num]; t != nil {
+	if t != nil {
 		if from == "" {
 			from = sourceID(t)
 		}
@@ -156,7 +169,7 @@ func (s *Swarm) Failed(id string, num, size int32, from string, now time.Time) e
 			p.blame(source, now)
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // blame keeps p away from source for a while, everybody if it fails everybody,

@@ -31,6 +31,9 @@ func (s *Swarm) start(t *transfer, now time.Time) {
 	s.given = true
 	t.started, t.until = now, now.Add(lease(t.length))
 	t.to.running[t.num] = t
+	if t.to.failed.num == t.num {
+		t.to.failed = failure{}
+	}
 	s.chunks[t.num].flights[t] = struct{}{}
 	if t.from != nil {
 		t.from.uploads++
@@ -98,7 +101,8 @@ func (s *Swarm) Undelivered(id string, offers []Offer) {
 		return
 	}
 	for _, o := range offers {
-		if t := p.running[o.Num]; t != nil {
+		// The piece may have been offered again meanwhile.
+		if t := p.running[o.Num]; t != nil && t == o.transfer {
 			s.end(t)
 		}
 	}

@@ -80,6 +80,8 @@ type Offer struct {
 	Path     string
 	// FromCDN tells whether that is a CDN copy.
 	FromCDN bool
+
+	transfer *transfer
 }
 
 // chunk is a piece and where it is.

@@ -94,11 +94,13 @@ func TestUploadSlotsAreLeases(t *testing.T) {
 	free := map[string]func(s *Swarm, id string, num int32){
 		"report":       func(s *Swarm, id string, num int32) { _ = s.Got(id, num, size, start) },
 		"semi-success": func(s *Swarm, id string, num int32) { _ = s.Receiving(id, num, size, start) },
-		"failure":      func(s *Swarm, id string, num int32) { _ = s.Failed(id, num, size, "holder", start) },
+		"failure":      func(s *Swarm, id string, num int32) { _, _ = s.Failed(id, num, size, "holder", start) },
 		"peer's end":   func(s *Swarm, id string, _ int32) { _ = s.Down(id, start) },
 		"restart":      func(s *Swarm, id string, _ int32) { _ = s.Restarted(id) },
 		"time":         func(s *Swarm, _ string, _ int32) { s.Tick(start.Add(time.Minute)) },
-		"undelivered":  func(s *Swarm, id string, num int32) { s.Undelivered(id, []Offer{{Num: num}}) },
+		"undelivered": func(s *Swarm, id string, num int32) {
+			s.Undelivered(id, []Offer{{Num: num, transfer: s.peers[id].running[num]}})
+		},
 	}
 	for name, end := range free {
 		t.Run(name, func(t *testing.T) {
@@ -129,7 +131,7 @@ func TestReportsAreIdempotentAndNeedNoKnownSource(t *testing.T) {
 		require.NoError(t, s.Receiving("a", 0, size, start))
 	}
 	require.Len(t, s.chunks[0].holders, 1)
-	require.NoError(t, s.Failed("b", 1, size, "somebody of long ago", start))
+	failed(t, s, "b", 1, "somebody of long ago", start)
 	require.ErrorIs(t, s.Got("nobody", 0, size, start), ErrNoPeer)
 	require.ErrorIs(t, s.Got("a", 2, size, start), ErrNoPiece)
 	require.ErrorIs(t, s.Got("a", -1, size, start), ErrNoPiece)
@@ -150,7 +152,7 @@ func TestPeerThatFailsAnotherIsAvoidedByThatOne(t *testing.T) {
 	s := newSwarm(t, 1, "bad", "a", "b")
 	require.NoError(t, s.Got("bad", 0, size, start))
 	require.Equal(t, "bad", s.Offer("a", start)[0].SourceID)
-	require.NoError(t, s.Failed("a", 0, size, "bad", start))
+	failed(t, s, "a", 0, "bad", start)
 	require.True(t, s.Offer("a", start)[0].FromCDN)
 	require.Equal(t, "bad", s.Offer("b", start)[0].SourceID, "others still use it")
 	require.NoError(t, s.Restarted("a"))
@@ -164,7 +166,7 @@ func TestPeerThatFailsManyIsAvoidedByAllForAWhile(t *testing.T) {
 	s := newSwarm(t, 1, ids...)
 	require.NoError(t, s.Got("bad", 0, size, start))
 	for _, id := range ids[1:6] {
-		require.NoError(t, s.Failed(id, 0, size, "bad", start))
+		failed(t, s, id, 0, "bad", start)
 	}
 	require.True(t, s.Offer("f", start)[0].FromCDN)
 	require.NoError(t, s.Restarted("f"))
@@ -178,7 +180,7 @@ func TestPeerThatFailsWithEverybodyGetsTheCDN(t *testing.T) {
 		require.NoError(t, s.Got(id, 1, size, start))
 	}
 	for _, id := range []string{"a", "b", "c", "d", "e"} {
-		require.NoError(t, s.Failed("walled", 0, size, id, start))
+		failed(t, s, "walled", 0, id, start)
 	}
 	for _, o := range s.Offer("walled", start) {
 		require.True(t, o.FromCDN)
@@ -188,7 +190,7 @@ func TestPeerThatFailsWithEverybodyGetsTheCDN(t *testing.T) {
 func TestCDNThatFailsIsTriedAgainSoon(t *testing.T) {
 	s := newSwarm(t, 1, "a")
 	offers := s.Offer("a", start)
-	require.NoError(t, s.Failed("a", 0, size, offers[0].SourceID, start))
+	failed(t, s, "a", 0, offers[0].SourceID, start)
 	require.Empty(t, s.Offer("a", start))
 	require.Len(t, s.Offer("a", start.Add(cdnPause)), 1)
 }
@@ -313,7 +315,7 @@ func TestEverybodyFinishesWhateverHappens(t *testing.T) {
 				for _, o := range append(s.Offer(id, now), s.Again(id, now)...) {
 					switch rng.IntN(12) {
 					case 0:
-						require.NoError(t, s.Failed(id, o.Num, size, o.SourceID, now))
+						failed(t, s, id, o.Num, o.SourceID, now)
 					case 1: // the report is lost
 					case 2:
 						require.NoError(t, s.Receiving(id, o.Num, size, now))
@@ -372,4 +374,43 @@ func TestTasksShareTheBudgetOfACDNButNoneIsLockedOut(t *testing.T) {
 		given += len(other.Offer(id, start))
 	}
 	require.Equal(t, floor, given)
+}
+
+func failed(t *testing.T, s *Swarm, id string, num int32, from string, now time.Time) {
+	t.Helper()
+	_, err := s.Failed(id, num, size, from, now)
+	require.NoError(t, err)
+}
+
+// A client repeats its report for as long as it is told to wait: that is one
+// failure, or a healthy peer would be shunned for a single one.
+func TestFailureThatIsToldAgainIsOne(t *testing.T) {
+	s := newSwarm(t, 1, "a")
+	offers := s.Offer("a", start)
+	require.Len(t, offers, 1)
+	for i := range 10 {
+		news, err := s.Failed("a", 0, size, offers[0].SourceID, start)
+		require.NoError(t, err)
+		require.Equal(t, i == 0, news)
+	}
+	later := start.Add(2 * cdnPause)
+	again := s.Offer("a", later)
+	require.Len(t, again, 1, "one failure has one pause")
+	news, err := s.Failed("a", 0, size, again[0].SourceID, later)
+	require.NoError(t, err)
+	require.True(t, news, "it was offered again since")
+}
+
+// What a pull that nobody waited for was given is taken back, and not what the
+// peer was given instead.
+func TestUndeliveredIsThatTransfer(t *testing.T) {
+	s := newSwarm(t, 1, "a")
+	lost := s.Offer("a", start)
+	require.NoError(t, s.Restarted("a"))
+	again := s.Offer("a", start)
+	require.Len(t, again, 1)
+	s.Undelivered("a", lost)
+	require.Empty(t, s.Offer("a", start), "it is on its way")
+	s.Undelivered("a", again)
+	require.Len(t, s.Offer("a", start), 1)
 }

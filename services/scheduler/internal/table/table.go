@@ -70,6 +70,7 @@ func New(ctx context.Context, cfg Config, deps Deps) *Table {
 // Run puts old tasks away until ctx ends, then all of them, and waits for them.
 func (t *Table) Run(ctx context.Context) error {
 	defer t.deps.Follower.Health.Close()
+	defer t.deps.Follower.Claims.Close()
 	defer t.work.Wait()
 	t.work.Go(func() { t.deps.Follower.Claims.Watch(t.root) })
 	defer func() { // under the lock: then nothing is begun any more that Wait would miss
@@ -97,11 +98,16 @@ func (t *Table) Get(ctx context.Context, id string) (*task.Task, error) {
 	t.mu.Lock()
 	e := t.tasks[id]
 	t.mu.Unlock()
-	if e != nil {
+	switch {
+	case e != nil:
 		return e.Task, nil
+	case t.root.Err() != nil:
+		return nil, errStopping
 	}
 	return nil, t.deps.Follower.Claims.Whose(ctx, id)
 }
+
+var errStopping = rpcerr.New(codes.Unavailable, "", "the scheduler is stopping")
 
 // Register takes a peer into a task, which is made if need be, and waits for
 // the facts of the source.
@@ -165,7 +171,7 @@ func (t *Table) obtain(
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.root.Err() != nil {
-		return nil, false, rpcerr.New(codes.Unavailable, "", "the scheduler is stopping")
+		return nil, false, errStopping
 	}
 	if e := t.tasks[id]; e != nil && e != failed {
 		return e, false, nil

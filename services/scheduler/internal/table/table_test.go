@@ -147,7 +147,7 @@ func newWorld(t *testing.T) *world {
 		Log: zap.NewNop(),
 		Follower: &seed.Follower{
 			Claims: claim.New(claim.Deps{
-				SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Health: monitor, Log: zap.NewNop(),
+				SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Schedulers: health.New(health.Default(), pool.Dial, zap.NewNop()), Log: zap.NewNop(),
 				CDNs:          func() []cluster.Member { return nil },
 				FindScheduler: func(id string) (cluster.Member, bool) { return w.other, id == "other" },
 				TookOver:      func() { stats.TakeOver(seed.CauseScheduler) },

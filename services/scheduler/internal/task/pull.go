@@ -98,27 +98,20 @@ func (t *Task) take(p *pull) error {
 		return err
 	}
 	if err := t.swarm.Seen(p.PeerID, now); err != nil {
-		return invalid(err)
+		return t.invalid(err)
 	}
 	if p.Stage == Started {
 		if err := t.swarm.Restarted(p.PeerID); err != nil {
-			return invalid(err)
+			return t.invalid(err)
 		}
 	}
 	// A client that was sent here from elsewhere tells with its first pull of a
 	// piece from there. It may be cut otherwise here: then that is no news, and
 	// an error would only send the client on.
 	if err := t.report(p, now); err != nil && (p.Stage != Started || !errors.Is(err, swarm.ErrNoPiece)) {
-		if err := invalid(err); err != nil {
+		if err := t.invalid(err); err != nil {
 			return err
 		}
-	}
-	if p.Stage == Finished && p.Outcome != Written {
-		if err := t.swarm.Down(p.PeerID, now); err != nil {
-			return invalid(err)
-		}
-		p.reply <- pullReply{}
-		return nil
 	}
 	// A peer pulls one after another: an earlier pull that is still held is
 	// one that it has given up.
@@ -129,6 +122,13 @@ func (t *Task) take(p *pull) error {
 		old.reply <- pullReply{}
 		return true
 	})
+	if p.Stage == Finished && p.Outcome != Written {
+		if err := t.swarm.Down(p.PeerID, now); err != nil {
+			return t.invalid(err)
+		}
+		p.reply <- pullReply{}
+		return nil
+	}
 	p.until = now.Add(p.MaxWait)
 	t.held = append(t.held, p)
 	return nil
@@ -144,11 +144,15 @@ func (t *Task) report(p *pull, now time.Time) error {
 	case Receiving:
 		return t.swarm.Receiving(p.PeerID, p.Num, p.Size, now)
 	case Failed:
+		news, err := t.swarm.Failed(p.PeerID, p.Num, p.Size, p.From, now)
+		if !news {
+			return err
+		}
 		if swarm.IsCDN(p.From) {
 			signal(t.doubt)
 		}
 		t.deps.Stats.failed(p.From)
-		return t.swarm.Failed(p.PeerID, p.Num, p.Size, p.From, now)
+		return err
 	}
 	return nil
 }

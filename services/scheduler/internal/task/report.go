@@ -13,7 +13,7 @@ import (
 func (t *Task) Written(ctx context.Context, peerID string, num, size int32) error {
 	return t.do(ctx, func() error {
 		t.touch()
-		return invalid(t.swarm.Got(peerID, num, size, time.Now()))
+		return t.invalid(t.swarm.Got(peerID, num, size, time.Now()))
 	})
 }
 
@@ -23,7 +23,7 @@ func (t *Task) Missing(ctx context.Context, peerID, fromID string, num int32, al
 	return t.do(ctx, func() error {
 		t.touch()
 		if err := t.swarm.Seen(peerID, time.Now()); err != nil {
-			return invalid(err)
+			return t.invalid(err)
 		}
 		if all {
 			num = -1
@@ -41,7 +41,7 @@ func (t *Task) Missing(ctx context.Context, peerID, fromID string, num int32, al
 
 // Down says that a peer serves no more.
 func (t *Task) Down(ctx context.Context, peerID string) error {
-	return t.do(ctx, func() error { return invalid(t.swarm.Down(peerID, time.Now())) })
+	return t.do(ctx, func() error { return t.invalid(t.swarm.Down(peerID, time.Now())) })
 }
 
 // Attach says which CDN copy serves from now on, too.

@@ -184,11 +184,15 @@ func ask[T any](ctx context.Context, t *Task, f func() (T, error)) (T, error) {
 
 var errEnded = rpcerr.New(codes.Unavailable, "", "the task was put away")
 
-// invalid gives the swarm's refusals their kind.
-func invalid(err error) error {
+// invalid gives the swarm's refusals their kind. The caller is the loop.
+func (t *Task) invalid(err error) error {
+	_, known := t.swarm.Facts()
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, swarm.ErrNoPeer) && !known && t.err == nil:
+		// The task may turn out to be another scheduler's, who knows the peer.
+		return rpcerr.New(codes.Unavailable, "", "it is not known yet who answers for the task: %v", err)
 	case errors.Is(err, swarm.ErrNoPeer):
 		return rpcerr.New(codes.NotFound, rpcerr.PeerNotFound, "%v", err)
 	case errors.Is(err, swarm.ErrNoPiece):

@@ -267,3 +267,18 @@ func TestStoppingLetsHeldPullsGo(t *testing.T) {
 		require.ErrorIs(t, err, errEnded)
 	})
 }
+
+// As long as nothing is known of the task it may be another scheduler's, who
+// knows the peer: a client that is told that nobody does leaves.
+func TestPeerIsUnknownOnlyToWhoKnowsTheTask(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		pull := func() rpcerr.Reason {
+			_, err := task.Pull(ctx, Pull{PeerID: "stranger", Stage: Started})
+			require.Error(t, err)
+			return rpcerr.ReasonOf(err)
+		}
+		require.Empty(t, pull())
+		prepare(ctx, t, task, 1)
+		require.Equal(t, rpcerr.PeerNotFound, pull())
+	})
+}
