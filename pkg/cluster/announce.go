@@ -12,8 +12,11 @@ import (
 )
 
 const (
-	// callTimeout bounds one heartbeat.
+	// callTimeout bounds one heartbeat, joinTimeout one of a member that is not
+	// known, after some in vain: joining takes several writes, and there is no
+	// lease that could end meanwhile.
 	callTimeout = time.Second
+	joinTimeout = 4 * time.Second
 	// retryAfter is the pause behind a heartbeat that failed.
 	retryAfter = 250 * time.Millisecond
 	// leaveTimeout bounds the farewell.
@@ -122,7 +125,11 @@ func (b *beats) missed(err error) {
 		b.warned = true
 	}
 	// Who may have to join anew gets the time for it.
-	b.known, b.limit = false, callTimeout
+	if b.known {
+		b.known, b.limit = false, callTimeout
+		return
+	}
+	b.limit = min(2*b.limit, joinTimeout)
 }
 
 // told is called by Run alone.

@@ -100,6 +100,29 @@ func TestHeartbeatThatHangsLeavesTimeForAnother(t *testing.T) {
 	require.Eventually(t, func() bool { return beats.Load() > 2 }, 20*time.Second, 10*time.Millisecond)
 }
 
+// Joining takes several writes, each of which may take long on a store whose
+// disk is slow: who always comes back after a second never joins.
+func TestWhoCannotJoinTakesMoreTime(t *testing.T) {
+	t.Parallel()
+	joined := make(chan struct{})
+	r := &rude{heartbeat: func(ctx context.Context) (*registryv1.HeartbeatResponse, error) {
+		if deadline, _ := ctx.Deadline(); time.Until(deadline) < 1500*time.Millisecond {
+			return nil, status.Error(codes.Unavailable, "that is too short")
+		}
+		close(joined)
+		return &registryv1.HeartbeatResponse{Ttl: durationpb.New(time.Hour)}, nil
+	}}
+	registry := r.client(t)
+	start(t, func(ctx context.Context) error {
+		return cluster.NewAnnouncer(registry, cluster.Member{ID: "x", Role: cluster.CDN}, zap.NewNop()).Run(ctx)
+	})
+	select {
+	case <-joined:
+	case <-time.After(30 * time.Second):
+		t.Fatal("it does not join")
+	}
+}
+
 func TestMemberThatIsNeverTakenSaysSo(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zap.WarnLevel)

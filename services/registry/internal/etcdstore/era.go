@@ -16,7 +16,7 @@ import (
 // store that was emptied or restored counts its revisions anew, and what was
 // read before may by chance be of a revision that another write has now.
 //
-// Where a registry remembers another store, members remember it too, and have
+// Where any registry remembers another store, members remember it too, and have
 // not announced themselves to this one yet. Such a store is young for the time
 // that a lease lives: a key under one says so. While it is, the members of the
 // store before count as members, and whoever takes something from one who is
@@ -40,31 +40,47 @@ func sameEra(era string) clientv3.Cmp { return clientv3.Compare(clientv3.Value(e
 // was restored from a backup with the era that it had then.
 func (s *Store) beginEra(ctx context.Context, old string) error {
 	return s.conn.Do(ctx, "begin era of the store", func(ctx context.Context, c *clientv3.Client) error {
-		begin := []clientv3.Op{clientv3.OpPut(eraKey, rand.Text())}
-		var young clientv3.LeaseID
-		if known, _ := s.view.Seen(); known != "" {
-			grant, err := c.Grant(ctx, int64(s.ttl/time.Second))
-			if err != nil {
-				return err
-			}
-			s.wrote(metrics.WriteLease)
-			young = grant.ID
-			begin = append(begin, clientv3.OpPut(youngKey, "", clientv3.WithLease(young)))
-		}
+		begin := clientv3.OpPut(eraKey, rand.Text())
 		unchanged := clientv3.Compare(clientv3.CreateRevision(eraKey), "=", 0)
 		if old != "" {
 			unchanged = sameEra(old)
 		}
-		resp, err := c.Txn(ctx).If(unchanged).Then(begin...).Commit()
+		var resp *clientv3.TxnResponse
+		var err error
+		if known, _ := s.view.Seen(); known != "" {
+			resp, err = s.asYoung(ctx, c, unchanged, begin)
+		} else {
+			resp, err = c.Txn(ctx).If(unchanged).Then(begin).Commit()
+		}
 		if err != nil || !resp.Succeeded {
-			if young != 0 {
-				s.revokeOrphan(ctx, c, young)
-			}
 			return err
 		}
 		s.wrote(metrics.WriteEra)
 		s.log.Info("a new era of the store begins", zap.Int64("revision", resp.Header.Revision))
 		return nil
+	})
+}
+
+// asYoung writes under a condition, and that the store is young from then on.
+func (s *Store) asYoung(ctx context.Context, c *clientv3.Client, condition clientv3.Cmp, more ...clientv3.Op) (*clientv3.TxnResponse, error) {
+	grant, err := c.Grant(ctx, int64(s.ttl/time.Second))
+	if err != nil {
+		return nil, err
+	}
+	s.wrote(metrics.WriteLease)
+	resp, err := c.Txn(ctx).If(condition).Then(append(more, clientv3.OpPut(youngKey, "", clientv3.WithLease(grant.ID)))...).Commit()
+	if err != nil || !resp.Succeeded {
+		s.revokeOrphan(ctx, c, grant.ID)
+	}
+	return resp, err
+}
+
+// makeYoung says of a store in another's place that it is young, which the
+// registry that came first to it did not know: it remembered none.
+func (s *Store) makeYoung(ctx context.Context, era string) error {
+	return s.conn.Do(ctx, "tell that the store is new", func(ctx context.Context, c *clientv3.Client) error {
+		_, err := s.asYoung(ctx, c, sameEra(era))
+		return err
 	})
 }
 

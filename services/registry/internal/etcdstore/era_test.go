@@ -115,6 +115,25 @@ func TestStoreInAnothersPlaceIsYoung(t *testing.T) {
 	require.True(t, won)
 }
 
+// The registry that comes first to a new store may have been restarted with it,
+// and remember none; the next one does.
+func TestStoreBegunByOneWithoutMemoryIsYoungAllTheSame(t *testing.T) {
+	s, client, _ := openStore(t)
+	snapshot, err := s.listEra(t.Context())
+	require.NoError(t, err)
+	require.False(t, snapshot.Young)
+	s.view.Replace(snapshot)
+	_, err = client.Put(t.Context(), eraKey, "another's")
+	require.NoError(t, err)
+	again, err := s.listEra(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "another's", again.Era)
+	require.True(t, again.Young)
+	scene, err := s.Look(t.Context(), someTask)
+	require.NoError(t, err)
+	require.True(t, scene.Young)
+}
+
 func TestSyncNoticesAnotherEra(t *testing.T) {
 	for name, harm := range map[string]func(*testing.T, *Store, *clientv3.Client) error{
 		"deleted": func(t *testing.T, _ *Store, c *clientv3.Client) error {

@@ -149,16 +149,24 @@ func (s *Store) probe(ctx context.Context) error {
 // in time without a new one gets it, because registries that have not noticed
 // would take new revisions for old ones.
 func (s *Store) listEra(ctx context.Context) (view.Snapshot, error) {
+	told := false
 	for {
 		snapshot, err := s.list(ctx)
 		if err != nil {
 			return view.Snapshot{}, err
 		}
 		known, seen := s.view.Seen()
-		if snapshot.Era != "" && (snapshot.Era != known || snapshot.Revision >= seen) {
+		another := known != "" && snapshot.Era != known
+		switch {
+		case snapshot.Era == "" || snapshot.Era == known && snapshot.Revision < seen:
+			err = s.beginEra(ctx, snapshot.Era)
+		case another && !snapshot.Young && !told:
+			// Once: by the time that it is listed again it may have grown.
+			told, err = true, s.makeYoung(ctx, snapshot.Era)
+		default:
 			return snapshot, nil
 		}
-		if err := s.beginEra(ctx, snapshot.Era); err != nil {
+		if err != nil {
 			return view.Snapshot{}, err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/etcdstore"
 	"github.com/supernode-ha/supernode/services/registry/internal/ownership"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
@@ -40,13 +41,25 @@ func (t *Tasks) Resolve(ctx context.Context, id string, wish ownership.Resolve) 
 	defer cancel()
 	task, scene, err := t.change(asking, id, wish)
 	if err == nil {
-		return resolved(task, t.worldOf(scene).Member), nil
+		return resolved(task, t.memberIn(scene)), nil
 	}
 	slow := errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
 	if !isUnavailable(err) && !slow {
 		return Resolved{}, err
 	}
 	return t.unclaimed(id, wish, err)
+}
+
+// memberIn looks members up in a scene. A young store may not have those yet
+// that the copy expects.
+func (t *Tasks) memberIn(scene etcdstore.Scene) func(record.MemberKey) (record.Member, bool) {
+	return func(key record.MemberKey) (record.Member, bool) {
+		m, ok := scene.Members[key]
+		if !ok && scene.Young {
+			return t.View.Member(key)
+		}
+		return m, ok
+	}
 }
 
 // unclaimed answers what the copy has while the store is away. Before there is
