@@ -128,7 +128,7 @@ func mountFrail(t *testing.T) (string, *frail) {
 // What hangs is one system call, and nothing but it.
 func TestDiskThatHangsHoldsUpNobody(t *testing.T) {
 	home, disk := mountFrail(t)
-	n := start(t, cdn.Config{HomeDir: home, DiskTimeout: 2 * time.Second})
+	n := start(t, cdn.Config{HomeDir: home, DiskTimeout: 5 * time.Second})
 	content := noise(2*full + 1000)
 	g := newGate(t, content, full+1000)
 	o := serveOrigin(t, named(bare(content)))

@@ -133,7 +133,7 @@ func TestOwnerThatLies(t *testing.T) {
 			require.NoError(t, err)
 			h.joinLiar(t, "liar", l)
 			h.writeFacts(id, o, 8, got.facts, "liar", "b")
-			b := h.join(t, "b", cdn.Config{CopyTimeout: 100 * time.Millisecond})
+			b := h.join(t, "b", cdn.Config{CopyTimeout: time.Second})
 			eventually(t, func() bool { return l.follows.Load() > 1 })
 			s, err := b.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id})
 			require.NoError(t, err)

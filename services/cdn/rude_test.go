@@ -122,7 +122,7 @@ func TestCutOffAgainAndAgain(t *testing.T) {
 }
 
 func TestTrickleIsAsGoodAsNothing(t *testing.T) {
-	n := start(t, cdn.Config{IdleTimeout: 200 * time.Millisecond})
+	n := start(t, cdn.Config{IdleTimeout: time.Second})
 	o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "9000000")
 		tick := time.NewTicker(10 * time.Millisecond)

@@ -213,7 +213,7 @@ func TestCutOffWithoutValidator(t *testing.T) {
 }
 
 func TestStalledSource(t *testing.T) {
-	n := start(t, cdn.Config{IdleTimeout: 50 * time.Millisecond})
+	n := start(t, cdn.Config{IdleTimeout: time.Second}) // it is for the answer, too, which must come in time
 	content := noise(9 << 20)
 	g := newGate(t, content, 5<<20)
 	o := serveOrigin(t, g.ServeHTTP)
@@ -223,7 +223,8 @@ func TestStalledSource(t *testing.T) {
 	// One that never answers at all was never reached.
 	silent := listen(t)
 	t.Cleanup(func() { require.NoError(t, silent.Close()) })
-	_, err = n.seed(t, idOf("mute"), &cdnv1.Source{Url: "http://" + silent.Addr().String()})
+	hasty := start(t, cdn.Config{IdleTimeout: 50 * time.Millisecond})
+	_, err = hasty.seed(t, idOf("mute"), &cdnv1.Source{Url: "http://" + silent.Addr().String()})
 	requireReason(t, err, rpcerr.SourceUnreachable)
 
 	// One that has a name for its version is asked to go on.
@@ -237,7 +238,8 @@ func TestStalledSource(t *testing.T) {
 		w.Header().Set("Accept-Ranges", "bytes")
 		g.ServeHTTP(w, r)
 	})
-	n.mustSeed(t, idOf("stalled"), o.source(), content)
+	again := start(t, cdn.Config{IdleTimeout: time.Second})
+	again.mustSeed(t, idOf("stalled"), o.source(), content)
 }
 
 // interrupted cuts the first requests off after some bytes and then serves.
