@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -28,10 +27,10 @@ func TestDownloadRanges(t *testing.T) {
 	whole, err := os.ReadFile(filepath.Join(n.home, "repo", "download", id[:3], id))
 	require.NoError(t, err)
 	total := len(whole)
-	sent := n.counter(t, "supernode_cdn_sent_bytes_total")
-	pieces := n.counter(t, "supernode_cdn_sent_pieces_total")
-	require.EqualValues(t, total, sent)
-	require.EqualValues(t, 2, pieces)
+	eventually(t, func() bool { // what is sent is counted when the peer has it already
+		return n.counter(t, "supernode_cdn_sent_bytes_total") == float64(total) &&
+			n.counter(t, "supernode_cdn_sent_pieces_total") == 2
+	})
 
 	status, body := n.get(t, path(id), "")
 	require.Equal(t, http.StatusOK, status)
@@ -135,30 +134,4 @@ func TestStopFinishesTransfers(t *testing.T) {
 	require.Greater(t, len(got), len(content))
 	<-stopped
 	http.DefaultClient.CloseIdleConnections()
-}
-
-// A server that is told to stop goes on for those who do not know yet.
-func TestStopLingers(t *testing.T) {
-	n := start(t, cdn.Config{DrainTimeout: patience})
-	content := noise(1000)
-	o := serveOrigin(t, bare(content))
-	id := idOf("lingers")
-	n.mustSeed(t, id, o.source(), content)
-	stopped := make(chan struct{})
-	began := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		close(began)
-		n.stop()
-	}()
-	<-began
-	for range 20 { // each puts the end off
-		status, _ := n.get(t, path(id), "bytes=0-99")
-		require.Equal(t, http.StatusPartialContent, status)
-		pause := time.NewTimer(20 * time.Millisecond)
-		<-pause.C
-	}
-	<-stopped
-	_, err := net.Dial("tcp", n.download)
-	require.Error(t, err)
 }

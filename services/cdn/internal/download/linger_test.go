@@ -1,0 +1,108 @@
+package download_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+
+	"github.com/supernode-ha/supernode/services/cdn/internal/download"
+	"github.com/supernode-ha/supernode/services/cdn/internal/table"
+	"github.com/supernode-ha/supernode/services/cdn/internal/task"
+)
+
+// pipes is a listener without a network, so that the clock can be the test's.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+var errClosed = errors.New("nobody listens")
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case conn := <-p.conns:
+		return conn, nil
+	case <-p.closed:
+		return nil, errClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// ask makes a request on a connection of its own.
+func (p *pipes) ask() (status int, err error) {
+	here, there := net.Pipe()
+	defer func() { _ = here.Close() }() // nothing is lost by then
+	select {
+	case p.conns <- there:
+	case <-p.closed:
+		return 0, errors.Join(errClosed, there.Close())
+	}
+	if _, err := io.WriteString(here, "GET /download/abc/none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+		return 0, err
+	}
+	res, err := http.ReadResponse(bufio.NewReader(here), nil)
+	if err != nil {
+		return 0, err
+	}
+	_, err = io.Copy(io.Discard, res.Body)
+	return res.StatusCode, errors.Join(err, res.Body.Close())
+}
+
+type noTasks struct{}
+
+func (noTasks) Find(task.ID) *table.Task { return nil }
+func (noTasks) Lost(*table.Task)         {}
+
+// A server that is told to stop goes on for those who do not know yet, and ends
+// when nobody comes any more, or when its time is over.
+func TestStopLingers(t *testing.T) {
+	const apart, requests = 400 * time.Millisecond, 20
+	for name, c := range map[string]struct {
+		drain  time.Duration
+		served int
+	}{
+		"until it is quiet":      {time.Minute, requests},
+		"until its time is over": {10*apart + apart/2, 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan error, 1)
+				go func() { ended <- download.New(zap.NewNop(), noTasks{}, c.drain).Serve(ctx, l) }()
+				status, err := l.ask()
+				require.NoError(t, err)
+				require.Equal(t, http.StatusNotFound, status)
+				cancel()
+				served := 0
+				for range requests { // each puts the end off
+					<-time.After(apart)
+					if _, err := l.ask(); err == nil {
+						served++
+					}
+				}
+				require.Equal(t, c.served, served)
+				require.NoError(t, <-ended)
+				_, err = l.ask()
+				require.ErrorIs(t, err, errClosed)
+			})
+		})
+	}
+}
