@@ -85,22 +85,24 @@ func TestSeedPromotesByItself(t *testing.T) {
 // After a pause the owner asks whether it still is, and if not reads no more.
 func TestOwnerAsksAfterAPause(t *testing.T) {
 	const pause = 50 * time.Millisecond
+	const sent = 5 << 20       // before the pause
 	content := noise(30 << 20) // more than the sockets hold
 	for name, taken := range map[string]bool{"still ours": false, "taken": true} {
 		t.Run(name, func(t *testing.T) {
 			h := newHall(t)
 			h.mute(true) // only who asks learns of it
 			a := h.join(t, "a", cdn.Config{PauseLimit: pause})
-			g := newGate(t, content, 5<<20)
+			g := newGate(t, content, sent)
 			o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { named(g)(w, r) })
 			id := idOf("paused")
 			h.write(id, o, 7, "a")
 			stream := a.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7})
 			a.awaitPieces(t, id, 1)
+			eventually(t, func() bool { return a.counter(t, "supernode_cdn_fetched_bytes_total") == sent })
 			if taken {
 				h.write(id, o, 8, "b", "a")
 			}
-			stalled := time.NewTimer(2 * pause) // the pause is what is tested
+			stalled := time.NewTimer(10 * pause) // the pause is what is tested
 			<-stalled.C
 			g.open()
 			got, err := hear(stream)
