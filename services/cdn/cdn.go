@@ -76,7 +76,7 @@ func build(log *zap.Logger, cfg Config, deps Deps, files *store.Store) (*Service
 	client := source.NewClient(source.Timeouts{Connect: cfg.ConnectTimeout, Idle: cfg.IdleTimeout})
 	others := copies.New(copies.Deps{
 		Member: func(id string) (cluster.Member, bool) { return members.Find(cluster.CDN, id) },
-		Dial:   deps.Dial, Timeout: cfg.CopyTimeout,
+		Dial:   deps.Dial, Timeout: cfg.CopyTimeout, AnswerTimeout: cfg.AnswerTimeout,
 	})
 	fetcher := fetch.NewFetcher(log, files, client, others, fetch.Options{
 		MaxBandwidth: cfg.MaxBandwidth, PoolSize: cfg.PoolSize,

@@ -50,6 +50,9 @@ type Config struct {
 	// CopyTimeout is how long another CDN may send nothing of a piece that it has
 	// told of. The default is 10 s.
 	CopyTimeout time.Duration
+	// AnswerTimeout is how long another CDN may take to tell the next thing of
+	// what it has, when it is asked before the source is. The default is 1 s.
+	AnswerTimeout time.Duration
 	// PauseLimit is the pause in the reading of a source after which the registry
 	// is asked whether the task is still owned here. The default is 3 s.
 	PauseLimit time.Duration
@@ -99,6 +102,7 @@ func (c Config) complete() (Config, error) {
 		{"drain", &c.DrainTimeout, 7 * time.Second},
 		{"disk", &c.DiskTimeout, 10 * time.Second},
 		{"copy", &c.CopyTimeout, 10 * time.Second},
+		{"answer", &c.AnswerTimeout, time.Second},
 		{"pause", &c.PauseLimit, 3 * time.Second},
 		{"replace", &c.ReplaceDelay, 5 * time.Second},
 	} {

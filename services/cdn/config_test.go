@@ -33,6 +33,7 @@ func TestNewChecksEverything(t *testing.T) {
 		"idle time":      func(c *cdn.Config, _ *cdn.Deps) { c.IdleTimeout = -1 },
 		"connect time":   func(c *cdn.Config, _ *cdn.Deps) { c.ConnectTimeout = -1 },
 		"drain time":     func(c *cdn.Config, _ *cdn.Deps) { c.DrainTimeout = -1 },
+		"answer time":    func(c *cdn.Config, _ *cdn.Deps) { c.AnswerTimeout = -1 },
 		"replace time":   func(c *cdn.Config, _ *cdn.Deps) { c.ReplaceDelay = -1 },
 		"no dial": func(_ *cdn.Config, d *cdn.Deps) {
 			d.Members = cluster.NewView(d.Registry, zap.NewNop())

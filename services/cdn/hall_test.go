@@ -191,6 +191,9 @@ func (h *hall) joinAt(t testing.TB, id string, cfg cdn.Config, listener net.List
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = 50 * time.Millisecond
 	}
+	if cfg.AnswerTimeout == 0 {
+		cfg.AnswerTimeout = patience // whoever is slow to say what he has would be passed over
+	}
 	log := zaptest.NewLogger(t, zaptest.Level(levelOf(t)))
 	n := &node{home: cfg.HomeDir, metrics: prometheus.NewRegistry(), records: h.records, download: listener.Addr().String()}
 	registry := registryv1.NewRegistryServiceClient(h.conn)

@@ -21,12 +21,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-const (
-	// answerTimeout is for a question that needs no work.
-	answerTimeout = time.Second
-	// connectTimeout is for a connection to a download port.
-	connectTimeout = 3 * time.Second
-)
+// connectTimeout is for a connection to a download port.
+const connectTimeout = 3 * time.Second
 
 // Deps is what a Client works with.
 type Deps struct {
@@ -36,6 +32,8 @@ type Deps struct {
 	Dial func(endpoint string) (grpc.ClientConnInterface, error)
 	// Timeout is how long a download port may send nothing.
 	Timeout time.Duration
+	// AnswerTimeout is for a question that needs no work.
+	AnswerTimeout time.Duration
 }
 
 // Client asks other CDNs. Its errors tell nothing of this instance: no reason
@@ -104,7 +102,7 @@ func (c *Client) List(ctx context.Context, cdn string, id task.ID) (task.Facts, 
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	silent := time.AfterFunc(answerTimeout, cancel)
+	silent := time.AfterFunc(c.deps.AnswerTimeout, cancel)
 	defer silent.Stop()
 	stat, err := client.Stat(ctx, &cdnv1.StatRequest{TaskId: string(id)})
 	if err != nil {
@@ -127,7 +125,7 @@ func (c *Client) List(ctx context.Context, cdn string, id task.ID) (task.Facts, 
 		if err != nil {
 			return task.Facts{}, nil, remote("asking", cdn, err)
 		}
-		silent.Reset(answerTimeout)
+		silent.Reset(c.deps.AnswerTimeout)
 		switch e := event(message); {
 		case e.Facts != nil:
 			facts = *e.Facts
