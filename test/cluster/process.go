@@ -19,8 +19,9 @@ import (
 // processes of tests that fail.
 const logsIn = "SUPERNODE_TEST_LOGS"
 
-// stopLimit is how long a process may take to stop that was told to.
-const stopLimit = 30 * time.Second
+// stopLimit is how long a process may take to stop that was told to. Its parts
+// have 25 s together, and some more each when that is over.
+const stopLimit = time.Minute
 
 // Process is a running command.
 type Process struct {
