@@ -181,12 +181,15 @@ func (w *writer) step(p []byte) (int, error) {
 	return n, err
 }
 
-// hang waits until the file is released.
+// hang waits until the file is released. What was not sent meanwhile is not
+// made up for: the rate is the same after it.
 func (w *writer) hang() error {
 	w.flush()
+	began := time.Now()
 	select {
 	case <-w.version.released:
 		w.stall = -1
+		w.started = w.started.Add(time.Since(began))
 		return nil
 	case <-w.origin.done:
 		return errClosed
