@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	"github.com/supernode-ha/supernode/test/cluster"
 	"github.com/supernode-ha/supernode/test/origin"
@@ -106,7 +107,8 @@ func (s *site) there(r cluster.Role) []*cluster.Node {
 	return slices.DeleteFunc(s.Running(r), func(n *cluster.Node) bool { return s.away[n] })
 }
 
-func (s *site) registry(endpoint string) (registryv1.RegistryServiceClient, error) {
+// conn gives the connection to a node's endpoint.
+func (s *site) conn(endpoint string) (*grpc.ClientConn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	conn := s.conns[endpoint]
@@ -117,7 +119,7 @@ func (s *site) registry(endpoint string) (registryv1.RegistryServiceClient, erro
 		}
 		s.conns[endpoint] = conn
 	}
-	return registryv1.NewRegistryServiceClient(conn), nil
+	return conn, nil
 }
 
 // ask asks one running registry after the other until one answers.
@@ -132,13 +134,13 @@ func (s *site) ask(call func(context.Context, registryv1.RegistryServiceClient) 
 }
 
 func (s *site) askAt(n *cluster.Node, call func(context.Context, registryv1.RegistryServiceClient) error) error {
-	client, err := s.registry(n.RPC)
+	conn, err := s.conn(n.RPC)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), askLimit)
 	defer cancel()
-	if err := call(ctx, client); err != nil {
+	if err := call(ctx, registryv1.NewRegistryServiceClient(conn)); err != nil {
 		return fmt.Errorf("asking %s: %w", n.Name, err)
 	}
 	return nil
@@ -153,6 +155,21 @@ func (s *site) record(id string) (*registryv1.TaskRecord, error) {
 		return err
 	})
 	return rec, err
+}
+
+// pieces is how many pieces of a task a CDN has.
+func (s *site) pieces(cdn *cluster.Node, id string) (int64, error) {
+	conn, err := s.conn(cdn.RPC)
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), askLimit)
+	defer cancel()
+	resp, err := cdnv1.NewCdnServiceClient(conn).Stat(ctx, &cdnv1.StatRequest{TaskId: id})
+	if err != nil {
+		return 0, fmt.Errorf("asking %s: %w", cdn.Name, err)
+	}
+	return int64(resp.GetPieceCount()), nil
 }
 
 // states are those of the CDNs that are members, as a registry sees them.
@@ -197,7 +214,7 @@ func (s *site) awaitMembers(t testing.TB) {
 // nothing new.
 func (s *site) mark(t testing.TB, cdn *cluster.Node, drain bool) {
 	t.Helper()
-	require.NoError(t, s.setMark(cdn, drain))
+	await(t, joinLimit, "the mark is to be set", func() error { return s.setMark(cdn, drain) })
 	want := registryv1.MemberState_MEMBER_STATE_READY
 	if drain {
 		want = registryv1.MemberState_MEMBER_STATE_DRAINING
