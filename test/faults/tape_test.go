@@ -3,10 +3,12 @@ package faults
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/supernode-ha/supernode/test/peer"
@@ -17,9 +19,7 @@ type tape struct {
 	mu       sync.Mutex // guards what follows
 	arrivals [][]time.Time
 	failures []string
-	// broken counts the failures without those in which a sender did not accept
-	// a connection within the second that clients give: a machine on which all
-	// of this runs at once is too slow for that at times.
+	// broken counts the failures without those that are excused.
 	broken int
 }
 
@@ -34,13 +34,24 @@ func (r *tape) of(p int) func(peer.Event) {
 		case peer.Arrived:
 			r.arrivals[p] = append(r.arrivals[p], e.Time)
 		case peer.Failed:
-			if timeout := net.Error(nil); !errors.As(e.Err, &timeout) || !timeout.Timeout() {
+			if !excused(e.Err) {
 				r.broken++
 			}
 			r.failures = append(r.failures, fmt.Sprintf("%s peer %d, piece %d from %s: %v", e.Time.Format("05.000"), p, e.Piece, e.From, e.Err))
 		default:
 		}
 	}
+}
+
+// excused are senders that did not accept a connection within the second that
+// clients give, or gave one up that nothing had come over: a machine on which
+// all of this runs at once is too slow at times.
+func excused(err error) bool {
+	if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
+		return true
+	}
+	return errors.Is(err, peer.ErrNoAnswer) &&
+		slices.ContainsFunc([]error{io.EOF, syscall.ECONNRESET, syscall.EPIPE}, func(e error) bool { return errors.Is(err, e) })
 }
 
 // failed tells of the pieces that did not arrive right, and how many of them

@@ -29,6 +29,10 @@ const (
 	errorMD5      = "FILE_MD5_NOT_MATCH"
 )
 
+// ErrNoAnswer is in the error of a piece of which not a byte came, not even of
+// an answer's header.
+var ErrNoAnswer = errors.New("no answer")
+
 // pieceError is a failure that the cluster is told of.
 type pieceError struct {
 	kind string
@@ -92,7 +96,7 @@ func (s *session) download(ctx context.Context, o *offer) (*bytes.Buffer, error)
 	}
 	response, err := s.p.pieces.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("asking for piece %d: %w", o.PieceNum, err)
+		return nil, fmt.Errorf("asking for piece %d: %w: %w", o.PieceNum, ErrNoAnswer, err)
 	}
 	defer response.Body.Close() //nolint:errcheck // it has been read
 	if response.StatusCode < 200 || response.StatusCode > 299 {
