@@ -1,11 +1,13 @@
 package faults
 
 import (
+	"context"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	"github.com/supernode-ha/supernode/pkg/ring"
 	"github.com/supernode-ha/supernode/test/cluster"
 )
@@ -15,8 +17,9 @@ import (
 func TestOneSupernodeKilled(t *testing.T) {
 	t.Parallel()
 	plans := []plan{{
-		// The first task of a cluster: nothing but rendezvous decides where it is.
+		// Nothing but rendezvous decides where it is.
 		name: "supernode of owner and scheduler killed", at: usual, failures: -1, spare: inFlight(), epochs: 2,
+		before: withRoom,
 		fault: func(tr *trial) {
 			require.Equal(tr.t, tr.owner(), tr.scheduler())
 			tr.owner().Kill()
@@ -81,6 +84,27 @@ func schedulerToBe(tr *trial) *cluster.Node {
 func bystander(tr *trial) *cluster.Node {
 	nodes, scheduler := tr.All(cluster.CDN), schedulerToBe(tr)
 	return nodes[slices.IndexFunc(nodes, func(n *cluster.Node) bool { return n != scheduler })]
+}
+
+// withRoom gives the trial other files until nobody owns fewer tasks than the
+// CDN where the scheduler will be: it has room for one more, whatever was before.
+func withRoom(tr *trial) {
+	owned := make(map[string]int32)
+	await(tr.t, joinLimit, "the loads are to be told", func() error {
+		return tr.ask(func(ctx context.Context, c registryv1.RegistryServiceClient) error {
+			resp, err := c.ListMembers(ctx, &registryv1.ListMembersRequest{})
+			for _, l := range resp.GetLoads() {
+				owned[l.GetCdnId()] = l.GetOwned()
+			}
+			return err
+		})
+	})
+	fewest := func(n *cluster.Node) bool {
+		return !slices.ContainsFunc(tr.there(cluster.CDN), func(other *cluster.Node) bool { return owned[other.ID] < owned[n.ID] })
+	}
+	for !fewest(schedulerToBe(tr)) {
+		tr.putFile()
+	}
 }
 
 // apart keeps the file from where the scheduler is, together allows it there

@@ -32,8 +32,7 @@ type plan struct {
 	epochs int64
 	// own tells every peer of one gateway only, so that none can migrate.
 	own bool
-	// failures is how many pieces may fail for another reason than that a sender
-	// was slow to accept a connection; -1 is any number.
+	// failures is how many pieces may fail that are not excused; -1 is any number.
 	failures int
 	// before is done before anybody asks for the file, claimed when the task has
 	// an owner and a replica, fault at its moment, after when all peers have
@@ -73,25 +72,37 @@ type trial struct {
 func carryOut(t *testing.T, s *site, plans ...plan) {
 	t.Helper()
 	for _, p := range plans {
-		t.Run(fmt.Sprintf("%s at %d", p.name, p.at), func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), trialLimit)
-			defer cancel()
-			tr := &trial{site: s, plan: p, t: t, ctx: ctx}
-			defer func() { tr.outcome.log(t) }()
-			tr.run()
-		})
+		if s.try(t, p, true) {
+			s.try(t, p, false)
+		}
 	}
+}
+
+// try carries a plan out. When it comes out of bounds on a machine that stood
+// still, that may be excused: nothing else is.
+func (s *site) try(t *testing.T, p plan, mayExcuse bool) (excused bool) {
+	t.Helper()
+	t.Run(fmt.Sprintf("%s at %d", p.name, p.at), func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), trialLimit)
+		defer cancel()
+		stoodStill := watchStanding()
+		defer stoodStill()
+		tr := &trial{site: s, plan: p, t: t, ctx: ctx}
+		defer func() { tr.outcome.log(t) }()
+		tr.run()
+		if d := stoodStill(); tr.outcome.excess != nil && mayExcuse && d > mostStanding {
+			t.Logf("it is carried out once more, this process did not run for %s: %v", d, tr.outcome.excess)
+			excused = true
+			return
+		}
+		require.NoError(t, tr.outcome.excess)
+	})
+	return excused
 }
 
 func (tr *trial) run() {
 	tr.comeBack(tr.t) // a trial before may have failed
-	rate := int64(rateOfSource)
-	if !large {
-		rate /= max(tr.slower, 1)
-	}
-	tr.file = tr.newFile(sizeOfFile, rate)
-	part := tr.file.Size * int64(tr.at) / 100
-	tr.stopAt(part)
+	tr.putFile()
 	tr.outcome = outcome{
 		Fault: tr.name, At: tr.at, Peers: peersOfTrial, MB: float64(tr.file.Size) / 1e6, Bound: ratio(tr.file.Size+tr.spare, tr.file.Size),
 	}
@@ -104,6 +115,7 @@ func (tr *trial) run() {
 	done := begin(tr.ctx, tr.t, configs)
 	tr.awaitRecord()
 	tr.do(tr.claimed)
+	part := tr.part()
 	require.NoError(tr.t, tr.source.Await(tr.ctx, tr.file.path, func(s origin.Stats) bool { return s.BytesSent >= part }))
 	tr.awaitRecord()
 	if tr.spare == inFlight() {
@@ -152,13 +164,22 @@ func (tr *trial) awaitRecord() {
 	})
 }
 
-// stopAt lets the source stop at a part of the file until goOn. What is awaited
-// before the fault takes as long as it takes, and the rest is still to come.
-func (tr *trial) stopAt(part int64) {
+// putFile gives the trial a file. The source stops at its part until goOn: what
+// is awaited before the fault takes as long as it takes, and the rest is still
+// to come.
+func (tr *trial) putFile() {
+	rate := int64(rateOfSource)
+	if !large {
+		rate /= max(tr.slower, 1)
+	}
+	tr.file = tr.newFile(sizeOfFile, rate)
 	gated := tr.file.File
-	gated.StallAfter, gated.StallRequests = part, 1
+	gated.StallAfter, gated.StallRequests = tr.part(), 1
 	tr.source.Change(tr.file.path, gated)
 }
+
+// part is how many bytes the source has sent at the fault.
+func (tr *trial) part() int64 { return tr.file.Size * int64(tr.at) / 100 }
 
 // goOn lets the source send the rest, and waits until it does.
 func (tr *trial) goOn(part int64) {
@@ -223,15 +244,19 @@ func (tr *trial) note(tally swarm.Tally, lapse stall) {
 	o.Source = ratio(tr.sent(tr.file), tr.file.Size)
 }
 
-// conclude checks what the source had to send and how often the task changed
-// hands.
+// conclude notes what the source had to send and how often the task changed
+// hands, and what of that is out of bounds.
 func (tr *trial) conclude() {
 	tr.t.Helper()
 	require.NoError(tr.t, tr.source.Await(tr.ctx, tr.file.path, func(s origin.Stats) bool { return s.Active == 0 }), "nobody goes on fetching")
 	rec := tr.settle()
 	o, stats := &tr.outcome, tr.source.Stats(tr.file.path)
 	o.Source, o.Epochs, o.Copies = ratio(stats.BytesSent, tr.file.Size), rec.GetEpoch()-tr.rec.GetEpoch(), 1+len(rec.GetReplicas())
-	require.LessOrEqual(tr.t, stats.BytesSent, tr.file.Size+tr.spare, "the source sent more than the file and what was in flight")
-	require.LessOrEqual(tr.t, o.Epochs, tr.epochs, "the task changed hands more often than it had to")
+	if most := tr.file.Size + tr.spare; stats.BytesSent > most {
+		o.excess = fmt.Errorf("the source sent more than the file and what was in flight: %d bytes, not %d", stats.BytesSent, most)
+	}
+	if o.Epochs > tr.epochs {
+		o.excess = errors.Join(o.excess, fmt.Errorf("the task changed hands more often than it had to: %d times, not %d", o.Epochs, tr.epochs))
+	}
 	require.GreaterOrEqual(tr.t, o.Epochs, min(tr.epochs, 1), "the task did not change hands: nothing was tested, or an epoch has shrunk")
 }
