@@ -2,10 +2,9 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
-
-	"github.com/stretchr/testify/require"
 
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	"github.com/supernode-ha/supernode/pkg/ring"
@@ -20,43 +19,45 @@ func TestOneSupernodeKilled(t *testing.T) {
 		// Nothing but rendezvous decides where it is.
 		name: "supernode of owner and scheduler killed", at: usual, failures: -1, spare: inFlight(), epochs: 2,
 		before: withRoom,
-		fault: func(tr *trial) {
-			require.Equal(tr.t, tr.owner(), tr.scheduler())
-			tr.owner().Kill()
+		meant: func(tr *trial) error {
+			return unless(tr.owner() == tr.scheduler(), "owner and scheduler are apart")
 		},
+		fault: func(tr *trial) { tr.owner().Kill() },
 		after: back,
 	}, {
 		name: "supernode of the owner killed", at: usual, slower: 3, failures: -1, spare: inFlight(), epochs: 1,
 		before: apart, claimed: together,
-		fault: func(tr *trial) {
-			require.NotEqual(tr.t, tr.owner(), tr.scheduler())
-			tr.owner().Kill()
+		meant: func(tr *trial) error {
+			return unless(tr.owner() != tr.scheduler(), "the owner is where the scheduler is")
 		},
+		fault: func(tr *trial) { tr.owner().Kill() },
 		after: back,
 	}, {
 		name: "supernode of the scheduler killed", at: usual, slower: 3, failures: -1, epochs: 1,
 		before: apart, claimed: together,
-		fault: func(tr *trial) {
-			require.NotContains(tr.t, append(tr.rec.GetReplicas(), tr.rec.GetOwner()), tr.scheduler().ID)
-			tr.scheduler().Kill()
+		meant: func(tr *trial) error {
+			copies := append(tr.rec.GetReplicas(), tr.rec.GetOwner())
+			return unless(!slices.Contains(copies, tr.scheduler().ID), "a copy is where the scheduler is")
 		},
+		fault: func(tr *trial) { tr.scheduler().Kill() },
 		after: back,
 	}, {
 		name: "supernode of the replica killed", at: usual, slower: 3, failures: -1,
 		before: apart, claimed: together,
-		fault: func(tr *trial) {
-			require.NotEqual(tr.t, tr.replica(), tr.scheduler())
-			tr.replica().Kill()
+		meant: func(tr *trial) error {
+			return unless(tr.replica() != tr.scheduler(), "the replica is where the scheduler is")
 		},
+		fault: func(tr *trial) { tr.replica().Kill() },
 		after: back,
 	}, {
 		name: "supernode of neither killed", at: usual, slower: 3, failures: -1,
 		before:  func(tr *trial) { keepFrom(tr, bystander(tr)) },
 		claimed: func(tr *trial) { tr.mark(tr.t, bystander(tr), false) },
-		fault: func(tr *trial) {
-			require.NotContains(tr.t, []*cluster.Node{tr.owner(), tr.replica(), tr.scheduler()}, bystander(tr))
-			bystander(tr).Kill()
+		meant: func(tr *trial) error {
+			used := []*cluster.Node{tr.owner(), tr.replica(), tr.scheduler()}
+			return unless(!slices.Contains(used, bystander(tr)), "the task is at the one that is to be killed")
 		},
+		fault: func(tr *trial) { bystander(tr).Kill() },
 		after: back,
 	}}
 	if large { // clients are stuck for a minute
@@ -67,6 +68,13 @@ func TestOneSupernodeKilled(t *testing.T) {
 		})
 	}
 	carryOut(t, bundles(t, 3, nil), plans...)
+}
+
+func unless(ok bool, what string) error {
+	if ok {
+		return nil
+	}
+	return errors.New(what)
 }
 
 // schedulerToBe is where the task's scheduler will be: the first in rendezvous

@@ -38,6 +38,9 @@ type plan struct {
 	// an owner and a replica, fault at its moment, after when all peers have
 	// ended and the record has settled.
 	before, claimed, fault, after func(*trial)
+	// meant says what is not as the fault takes it to be, if anything: a gateway
+	// on a busy machine may pass a scheduler over, and then asks another.
+	meant func(*trial) error
 }
 
 // inFlight is what a lost owner takes with it at most: pieces that were being
@@ -65,6 +68,7 @@ type trial struct {
 	file    file
 	rec     *registryv1.TaskRecord // just before the fault
 	faulted time.Time
+	astray  bool // it was not as it was meant to be, and no fault came
 	outcome outcome
 }
 
@@ -72,15 +76,15 @@ type trial struct {
 func carryOut(t *testing.T, s *site, plans ...plan) {
 	t.Helper()
 	for _, p := range plans {
-		if s.try(t, p, true) {
-			s.try(t, p, false)
+		for tries := 1; s.try(t, p, tries); tries++ {
 		}
 	}
 }
 
-// try carries a plan out. When it comes out of bounds on a machine that stood
-// still, that may be excused: nothing else is.
-func (s *site) try(t *testing.T, p plan, mayExcuse bool) (excused bool) {
+// try carries a plan out. Excused is one that came out of bounds on a machine
+// that stood still, once, and one that was not as it was meant to be, twice:
+// nothing else is.
+func (s *site) try(t *testing.T, p plan, tries int) (excused bool) {
 	t.Helper()
 	t.Run(fmt.Sprintf("%s at %d", p.name, p.at), func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), trialLimit)
@@ -90,12 +94,13 @@ func (s *site) try(t *testing.T, p plan, mayExcuse bool) (excused bool) {
 		tr := &trial{site: s, plan: p, t: t, ctx: ctx}
 		defer func() { tr.outcome.log(t) }()
 		tr.run()
-		if d := stoodStill(); tr.outcome.excess != nil && mayExcuse && d > mostStanding {
-			t.Logf("it is carried out once more, this process did not run for %s: %v", d, tr.outcome.excess)
+		stood, excess := stoodStill(), tr.outcome.excess
+		if excess != nil && (tr.astray && tries <= 2 || stood > mostStanding && tries <= 1) {
+			t.Logf("it is carried out once more, this process did not run for %s at most: %v", stood, excess)
 			excused = true
 			return
 		}
-		require.NoError(t, tr.outcome.excess)
+		require.NoError(t, excess)
 	})
 	return excused
 }
@@ -121,7 +126,15 @@ func (tr *trial) run() {
 	if tr.spare == inFlight() {
 		tr.awaitCopied(part)
 	}
+	if tr.meant != nil {
+		tr.outcome.excess = tr.meant(tr)
+		tr.astray = tr.outcome.excess != nil
+	}
 	tr.goOn(part)
+	if tr.astray {
+		requireRight(tr.t, tr.file, <-done)
+		return
+	}
 	tr.faulted = time.Now()
 	tr.do(tr.fault)
 	tally := <-done // they end with their context
