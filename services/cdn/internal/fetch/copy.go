@@ -50,6 +50,7 @@ type copying struct {
 	parts  *assembly     // nil until a version is known
 	hashed chan error    // what the hashing of parts came to
 	pause  time.Duration // before the next round
+	failed bool          // a failure was told of since something came
 }
 
 // Copy makes the task whole from other CDNs, and goes on trying until it is.
@@ -98,15 +99,26 @@ func (c *copying) rounds(ctx, hashing context.Context) error {
 			case ofDisk(err), errors.Is(err, ErrOtherVersion):
 				return err
 			}
-			c.log.Warn("copying from another CDN", zap.String("from", cdn), zap.Int("pieces", c.landed()), zap.Error(err))
 			if c.landed() > before {
-				c.pause = firstPause
+				c.pause, c.failed = firstPause, false
 			}
+			c.complain(cdn, err)
 		}
-		if err := c.rest(ctx); err != nil {
+		if err := c.rest(ctx, standing); err != nil {
 			return err
 		}
 	}
+}
+
+// complain tells of a failure, but not aloud of every one in a row: a copy may
+// go on trying for days.
+func (c *copying) complain(cdn string, err error) {
+	level := zap.WarnLevel
+	if c.failed {
+		level = zap.DebugLevel
+	}
+	c.failed = true
+	c.log.Log(level, "copying from another CDN", zap.String("from", cdn), zap.Int("pieces", c.landed()), zap.Error(err))
 }
 
 // inTurn bounds how many are copied at a time. Those that wait for a CDN that
@@ -121,13 +133,18 @@ func (c *copying) inTurn(ctx context.Context, do func() error) error {
 	return do()
 }
 
-// rest waits before the next round, unless there is news.
-func (c *copying) rest(ctx context.Context) error {
-	// Half of the pause is left to chance: many copies may have lost one owner.
-	timer := time.NewTimer(c.pause/2 + rand.N(c.pause/2+1))
-	defer timer.Stop()
+// rest waits before the next round, unless there is news. Of a task that has
+// failed nothing comes before there is.
+func (c *copying) rest(ctx context.Context, standing task.Standing) error {
+	var over <-chan time.Time
+	if standing.Status != task.Failed {
+		// Half of the pause is left to chance: many copies may have lost one owner.
+		timer := time.NewTimer(c.pause/2 + rand.N(c.pause/2+1))
+		defer timer.Stop()
+		over = timer.C
+	}
 	select {
-	case <-timer.C:
+	case <-over:
 		c.pause = min(2*c.pause, mostPause)
 	case <-c.job.News:
 		c.pause = firstPause
