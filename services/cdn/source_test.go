@@ -342,12 +342,7 @@ func TestCutOffAndGivenUp(t *testing.T) {
 		"other place":   {lying("bytes 0-9437183/9437184", 9<<20), 2},
 		"other length":  {lying("bytes 4194299-9437199/9437200", 100), 2},
 		"gone":          {http.NotFound, 2},
-		"always cut": {func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Range", "bytes 4194299-9437183/9437184")
-			cutAfter(content[4194299:], 100, header)(&partial{w}, r)
-		}, 4},
 		"range ignored": {bare(content), 2},
-		"always down":   {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, 4},
 	} {
 		o := serveOrigin(t, interrupted(content, 1, 5<<20, header, c.then))
 		_, err := n.seed(t, idOf(name), o.source())

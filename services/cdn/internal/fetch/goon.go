@@ -206,7 +206,7 @@ func (a *assembly) complete(
 // patiently asks a source again that may just have a bad time: what is here is
 // worth more than a fetch that has only begun.
 func (a *assembly) patiently(ctx context.Context, ask func() (*source.Response, error)) (*source.Response, error) {
-	for attempt := range mostAttempts {
+	for attempt := range mostRefusals {
 		res, err := ask()
 		if err == nil || ctx.Err() != nil || !source.Transient(err) {
 			return res, err

@@ -24,8 +24,9 @@ const (
 // Fetch makes the task whole, from what is here, from other copies and from its
 // source, in this order, and tells sink. Errors are of the kinds that source
 // and store give, STALE_EPOCH when another owns the task, or the cause that ctx
-// ended with. In the last two cases, and when the source does not answer, what is
-// here stays, for whoever goes on with it; in all others it goes.
+// ended with. In the last two cases, and when the source does not answer or is
+// cut off for good, what is here stays, for whoever goes on with it; in all
+// others it goes.
 func (f *Fetcher) Fetch(ctx context.Context, job Job, sink Sink) error {
 	log := f.log.With(zap.String("task_id", string(job.ID)), zap.String("source_host", job.Spec.Host()))
 	how, err := f.fetch(ctx, log, job, sink)
@@ -83,7 +84,7 @@ func (f *Fetcher) fromSaved(
 // the work on it, nor of the source's readiness to answer.
 func (f *Fetcher) keepOrDrop(ctx context.Context, log *zap.Logger, id task.ID, sink Sink, err error) error {
 	reason := rpcerr.ReasonOf(err)
-	if err == nil || ctx.Err() != nil || reason == rpcerr.StaleEpoch || reason == rpcerr.SourceUnreachable {
+	if err == nil || ctx.Err() != nil || reason == rpcerr.StaleEpoch || reason == rpcerr.SourceUnreachable || errors.Is(err, errCut) {
 		return err
 	}
 	sink.Drop()

@@ -23,6 +23,14 @@ import (
 // to its end.
 const mostAttempts = 3
 
+// mostRefusals is how often a source is asked that does not answer at all: it
+// may just be restarted.
+const mostRefusals = 4
+
+// errCut is a source that was cut off and could not be gone on with in time.
+// What is here is checked and of a version with a name.
+var errCut = errors.New("the source was cut off for good")
+
 // reading is the source being read into an assembly. One goroutine reads and
 // cuts, one computes the MD5 of the whole in order, and for every piece one
 // computes its MD5, writes and announces it. A piece holds one of the Fetcher's
@@ -258,7 +266,8 @@ func errNotOurs() error {
 
 // resume asks for the content from offset on, because it was cut off there or,
 // with no cause, because it is wanted from there. What comes is of the same
-// version as before, or the fetch is broken.
+// version as before, or the fetch is broken. A source that does not answer any
+// more is not: what is here can be gone on with.
 func (r *reading) resume(ctx context.Context, offset int64, cause error) error {
 	if r.ask == nil {
 		return source.Broken("%v at byte %d or later, and it cannot go on there", cause, offset)
@@ -266,7 +275,7 @@ func (r *reading) resume(ctx context.Context, offset int64, cause error) error {
 	if offset != r.resumed {
 		r.attempts, r.resumed = 0, offset
 	}
-	for cause == nil || r.attempts < mostAttempts {
+	for cause == nil || r.attempts < mostAttempts || source.Transient(cause) && r.attempts < mostRefusals {
 		if cause != nil {
 			delay := r.options.RetryDelay << r.attempts
 			r.attempts++
@@ -291,7 +300,10 @@ func (r *reading) resume(ctx context.Context, offset int64, cause error) error {
 		}
 		cause = err
 	}
-	return source.Broken("%v at byte %d or later, after %d attempts to go on", cause, offset, r.attempts)
+	if source.Transient(cause) {
+		return fmt.Errorf("going on at byte %d after %d attempts: %w", offset, r.attempts, cause)
+	}
+	return fmt.Errorf("%w: %w", errCut, source.Broken("%v at byte %d or later, after %d attempts to go on", cause, offset, r.attempts))
 }
 
 func wait(ctx context.Context, delay time.Duration) error {
