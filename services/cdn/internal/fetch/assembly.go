@@ -127,6 +127,24 @@ func (a *assembly) seal(url, wanted string) (task.Result, error) {
 	return result, nil
 }
 
+// takeUp begins with what is held, and checks those pieces on disk that nobody
+// has been told of because the check of them was interrupted.
+func (a *assembly) takeUp(ctx context.Context, held *Held) error {
+	a.note(held.Pieces...)
+	noted, err := a.content.Noted()
+	switch {
+	case store.Hangs(err):
+		return err
+	case err != nil:
+		a.log.Warn("finding what else is on disk", zap.Error(err))
+		return nil
+	}
+	return a.verify(ctx, slices.DeleteFunc(noted, func(p task.Piece) bool {
+		_, here := a.has(p.Num)
+		return here
+	}), true)
+}
+
 // verify gives those of the pieces that the disk has kept, telling each that it
 // finds if told is set.
 func (a *assembly) verify(ctx context.Context, pieces []task.Piece, tell bool) error {

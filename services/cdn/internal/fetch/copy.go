@@ -66,11 +66,17 @@ func (f *Fetcher) Copy(ctx context.Context, job CopyJob, sink Sink) error {
 			<-c.hashed //nolint:errcheck // what it came to does not matter any more
 		}
 	}()
-	if job.Held != nil {
-		c.begin(hashing, job.Held.Content)
-		c.parts.note(job.Held.Pieces...)
+	return f.keepOrDrop(ctx, log, job.ID, sink, c.copy(ctx, hashing))
+}
+
+func (c *copying) copy(ctx, hashing context.Context) error {
+	if held := c.job.Held; held != nil {
+		c.begin(hashing, held.Content)
+		if err := c.parts.takeUp(ctx, held); err != nil {
+			return err
+		}
 	}
-	return f.keepOrDrop(ctx, log, job.ID, sink, c.rounds(ctx, hashing))
+	return c.rounds(ctx, hashing)
 }
 
 // begin makes the place for what is copied.

@@ -143,7 +143,9 @@ func (f *Fetcher) goOn(
 	a := f.assemble(log, job.ID, content, version.Facts, sink)
 	switch {
 	case job.Held != nil:
-		a.note(job.Held.Pieces...)
+		if err := a.takeUp(ctx, job.Held); err != nil {
+			return err
+		}
 	default:
 		sink.Settle(version.Facts)
 		sink.Begin(content)

@@ -115,6 +115,22 @@ func (s *Store) OpenPart(id task.ID) (*Part, error) {
 	return part, nil
 }
 
+// Noted gives the pieces that the journal of a copy notes, none once it is
+// whole. Like those of a Part they are to be checked.
+func (c *Content) Noted() ([]task.Piece, error) {
+	if _, journal := c.files(); journal == nil {
+		return nil, nil
+	}
+	return run(c.disk, "reading a journal", func() ([]task.Piece, error) {
+		data, err := os.ReadFile(c.path + partSuffix)
+		if err != nil {
+			return nil, err
+		}
+		_, pieces, err := decodeJournal(data)
+		return pieces, err
+	})
+}
+
 // HasPart tells whether there is a copy that is not whole.
 func (s *Store) HasPart(id task.ID) bool {
 	_, err := run(s.disk, "looking for a part", func() (os.FileInfo, error) { return os.Stat(s.path(id) + partSuffix) })

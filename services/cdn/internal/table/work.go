@@ -134,7 +134,7 @@ func (tb *Table) do(ctx context.Context, t *Task, w want, news <-chan struct{}) 
 		}, t)
 	case reading:
 		if t.held() != nil {
-			return nil // a copy that was ended has told it
+			return nil // a copy that was ended has told it, and whoever goes on with it tells the rest
 		}
 		return tb.Fetcher.Revive(ctx, t.id, t)
 	default:
