@@ -263,6 +263,11 @@ func (c *copying) finish(ctx context.Context, cdn string, standing task.Standing
 		return fmt.Errorf("cdn %s told %d pieces with %d bytes, not the %d with %d of its result",
 			cdn, len(pieces), length, result.PieceCount, result.Length)
 	}
+	for num := range result.PieceCount {
+		if _, ok := c.parts.has(num); !ok { // nobody would ever hash it
+			return fmt.Errorf("cdn %s told %d pieces, but not piece %d", cdn, len(pieces), num)
+		}
+	}
 	c.parts.whole.finish(result.PieceCount)
 	select {
 	case err, first := <-c.hashed:

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/supernode-ha/supernode/pkg/piece"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/cdn/internal/copies"
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
@@ -76,10 +77,12 @@ func (a *assembly) gatherFrom(ctx context.Context, cdn string) error {
 	return work.Wait()
 }
 
-// possible tells whether there can be such a piece.
+// possible tells whether there can be such a piece. Only the first may hold
+// nothing, that of an empty file.
 func (a *assembly) possible(p task.Piece) bool {
 	longest := a.facts.PieceLength(p.Num)
-	return p.Num >= 0 && p.Num < mostPieces && p.Length <= longest && (a.facts.Length < 0 || p.Length == longest)
+	return p.Num >= 0 && p.Num < mostPieces && p.Length <= longest && (a.facts.Length < 0 || p.Length == longest) &&
+		(p.Length > piece.WrapLength || p.Length == piece.WrapLength && p.Num == 0)
 }
 
 // transfer fetches a piece from another CDN, checks it and lands it.
