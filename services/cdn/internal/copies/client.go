@@ -94,11 +94,21 @@ func (c *Client) Follow(ctx context.Context, cdn string, id task.ID, tell func(E
 	}
 }
 
+// Copy is what a CDN has of a task.
+type Copy struct {
+	// Facts are those of its version.
+	Facts task.Facts
+	// Pieces can be fetched.
+	Pieces []task.Piece
+	// Result is set when it is whole.
+	Result *task.Result
+}
+
 // List gives what a CDN has of a task just now.
-func (c *Client) List(ctx context.Context, cdn string, id task.ID) (task.Facts, []task.Piece, error) {
+func (c *Client) List(ctx context.Context, cdn string, id task.ID) (Copy, error) {
 	client, err := c.client(cdn)
 	if err != nil {
-		return task.Facts{}, nil, err
+		return Copy{}, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -106,34 +116,40 @@ func (c *Client) List(ctx context.Context, cdn string, id task.ID) (task.Facts, 
 	defer silent.Stop()
 	stat, err := client.Stat(ctx, &cdnv1.StatRequest{TaskId: string(id)})
 	if err != nil {
-		return task.Facts{}, nil, remote("asking", cdn, err)
+		return Copy{}, remote("asking", cdn, err)
 	}
 	if stat.GetFacts() == nil || stat.GetPieceCount() == 0 {
-		return task.Facts{}, nil, nil
+		return Copy{}, nil
 	}
 	stream, err := client.Follow(ctx, &cdnv1.FollowRequest{TaskId: string(id)})
 	if err != nil {
-		return task.Facts{}, nil, remote("asking", cdn, err)
+		return Copy{}, remote("asking", cdn, err)
 	}
-	var facts task.Facts
-	var pieces []task.Piece
-	for len(pieces) < int(stat.GetPieceCount()) {
+	var found Copy
+	for len(found.Pieces) < int(stat.GetPieceCount()) {
 		message, err := stream.Recv()
-		if err != nil && len(pieces) > 0 {
-			break // what it has told is of use
+		if err != nil && len(found.Pieces) > 0 {
+			return found, nil // what it has told is of use
 		}
 		if err != nil {
-			return task.Facts{}, nil, remote("asking", cdn, err)
+			return Copy{}, remote("asking", cdn, err)
 		}
 		silent.Reset(c.deps.AnswerTimeout)
 		switch e := event(message); {
 		case e.Facts != nil:
-			facts = *e.Facts
+			found.Facts = *e.Facts
 		case e.Piece != nil:
-			pieces = append(pieces, *e.Piece)
+			found.Pieces = append(found.Pieces, *e.Piece)
 		}
 	}
-	return facts, pieces, nil
+	if r := stat.GetResult(); r != nil {
+		found.Result = resultOf(r)
+	}
+	return found, nil
+}
+
+func resultOf(r *cdnv1.SeedResult) *task.Result {
+	return &task.Result{MD5: r.GetMd5(), Length: r.GetLength(), PieceCount: r.GetPieceCount()}
 }
 
 func event(m *cdnv1.FollowResponse) Event {
@@ -146,9 +162,7 @@ func event(m *cdnv1.FollowResponse) Event {
 	case *cdnv1.FollowResponse_Piece:
 		return Event{Piece: &task.Piece{Num: e.Piece.GetNum(), MD5: e.Piece.GetMd5(), Length: e.Piece.GetLength()}}
 	case *cdnv1.FollowResponse_Result:
-		return Event{Result: &task.Result{
-			MD5: e.Result.GetMd5(), Length: e.Result.GetLength(), PieceCount: e.Result.GetPieceCount(),
-		}}
+		return Event{Result: resultOf(e.Result)}
 	default:
 		return Event{}
 	}

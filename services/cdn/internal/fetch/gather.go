@@ -2,7 +2,10 @@ package fetch
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -16,6 +19,9 @@ import (
 const (
 	// mostTransfers is how many pieces of a task are fetched from another CDN at a time.
 	mostTransfers = 4
+	// mostFailures is how many may fail in a row until it is left alone: more
+	// than are under way when a connection breaks.
+	mostFailures = 2 * mostTransfers
 	// mostPieces bounds what another CDN may make us remember of a task whose
 	// length is not known.
 	mostPieces = 1 << 22
@@ -26,7 +32,7 @@ type Copies interface {
 	// Follow tells what a CDN has of a task and gets, until it is whole there.
 	Follow(ctx context.Context, cdn string, id task.ID, tell func(copies.Event) error) error
 	// List gives what a CDN has of a task just now.
-	List(ctx context.Context, cdn string, id task.ID) (task.Facts, []task.Piece, error)
+	List(ctx context.Context, cdn string, id task.ID) (copies.Copy, error)
 	// Piece fetches a wrapped piece of a wrapped size.
 	Piece(ctx context.Context, cdn string, id task.ID, num, size int32, into []byte) error
 }
@@ -56,25 +62,103 @@ func (a *assembly) gather(ctx context.Context, cdns []string) error {
 }
 
 func (a *assembly) gatherFrom(ctx context.Context, cdn string) error {
-	facts, pieces, err := a.copies.List(ctx, cdn, a.id)
-	if err != nil || len(pieces) == 0 {
+	copied, err := a.copies.List(ctx, cdn, a.id)
+	if err != nil && ctx.Err() == nil { // its disk may have been cold
+		copied, err = a.copies.List(ctx, cdn, a.id)
+	}
+	if err != nil || len(copied.Pieces) == 0 {
 		return err
 	}
-	if !facts.Same(a.facts) {
+	return a.takeFrom(ctx, cdn, copied)
+}
+
+// takeFrom takes from another copy what is missing here. A piece that does not
+// come is asked for once more: one bad piece, or a connection that breaks, is no
+// reason to fetch all the rest from the source.
+func (a *assembly) takeFrom(ctx context.Context, cdn string, copied copies.Copy) error {
+	if err := a.agree(copied); err != nil {
+		return err
+	}
+	wanted := slices.DeleteFunc(slices.Clone(copied.Pieces), func(p task.Piece) bool {
+		_, here := a.has(p.Num)
+		return here || !a.possible(p)
+	})
+	var last error
+	for range 2 {
+		failed, err := a.transferAll(ctx, cdn, wanted)
+		if err != nil || len(failed.pieces) == 0 {
+			return err
+		}
+		wanted, last = failed.pieces, failed.last
+	}
+	return fmt.Errorf("%d pieces did not come: %w", len(wanted), last)
+}
+
+// agree makes sure that another copy is of the same version. One that its source
+// gave no name is only known by its pieces: there must be one that both have,
+// unless nothing is here yet. Else two versions of one length could be mixed,
+// and nobody would notice.
+func (a *assembly) agree(copied copies.Copy) error {
+	if facts := copied.Facts; !facts.Same(a.facts) {
 		return fmt.Errorf("it has another version: %d bytes, %s %s", facts.Length, facts.ETag, facts.LastModified)
 	}
+	common := false
+	for _, p := range copied.Pieces {
+		here, ok := a.has(p.Num)
+		if ok && here != p {
+			return fmt.Errorf("it has another version: its piece %d is another one", p.Num)
+		}
+		common = common || ok
+	}
+	if !a.facts.Named() && !common && len(a.held()) > 0 {
+		return errors.New("nothing tells whether it has the same version")
+	}
+	return nil
+}
+
+// failures are the pieces that another CDN was asked for in vain.
+type failures struct {
+	mu     sync.Mutex
+	pieces []task.Piece // guarded by mu, like all below
+	last   error
+	inARow int
+}
+
+// note takes how asking for a piece went, and gives the error back when there
+// is no use in asking for more.
+func (f *failures) note(p task.Piece, err error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil {
+		f.inARow = 0
+		return nil
+	}
+	f.pieces, f.last = append(f.pieces, p), err
+	if f.inARow++; f.inARow < mostFailures {
+		return nil
+	}
+	return err
+}
+
+// transferAll fetches pieces from another CDN and gives those that did not come.
+// Errors are those of the own disk, or that too many failed in a row.
+func (a *assembly) transferAll(ctx context.Context, cdn string, pieces []task.Piece) (*failures, error) {
 	work, ctx := errgroup.WithContext(ctx)
 	work.SetLimit(mostTransfers)
+	failed := new(failures)
 	for _, p := range pieces {
-		if _, here := a.has(p.Num); here || !a.possible(p) {
-			continue
-		}
 		if ctx.Err() != nil {
 			break
 		}
-		work.Go(func() error { return a.transfer(ctx, cdn, p) })
+		work.Go(func() error {
+			err := a.transfer(ctx, cdn, p)
+			if ofDisk(err) || ctx.Err() != nil {
+				return err
+			}
+			return failed.note(p, err)
+		})
 	}
-	return work.Wait()
+	return failed, work.Wait()
 }
 
 // possible tells whether there can be such a piece. Only the first may hold

@@ -1,0 +1,81 @@
+package cdn_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/pkg/piece"
+)
+
+// witness is a CDN with a whole copy that counts what it is asked for, and may
+// be slow or have bad pieces.
+type witness struct {
+	cdnv1.UnimplementedCdnServiceServer
+	events []*cdnv1.FollowResponse // facts, pieces and result
+	stat   func(n int32) error     // of the n-th question, from 1 on
+	send   http.HandlerFunc
+	stats  atomic.Int32
+}
+
+// witnessOf has content; bad gives the answer for a piece that is not to be had,
+// nil for one that is.
+func witnessOf(content []byte, etag string, bad func(num int32) http.HandlerFunc) *witness {
+	return &witness{
+		events: tell(content, etag), stat: func(int32) error { return nil },
+		send: func(w http.ResponseWriter, r *http.Request) {
+			num, _, _ := piece.ParseRange(r.Header.Get("Range")[len("bytes="):])
+			if handler := bad(num); handler != nil {
+				handler(w, r)
+				return
+			}
+			partial206(wrap(content[int(num)*full:min(len(content), (int(num)+1)*full)]))(w, r)
+		},
+	}
+}
+
+func allGood(int32) http.HandlerFunc { return nil }
+
+func (w *witness) Stat(context.Context, *cdnv1.StatRequest) (*cdnv1.StatResponse, error) {
+	if err := w.stat(w.stats.Add(1)); err != nil {
+		return nil, err
+	}
+	result := w.events[len(w.events)-1].GetResult()
+	return &cdnv1.StatResponse{Facts: w.events[0].GetFacts(), PieceCount: result.GetPieceCount(), Result: result}, nil
+}
+
+func (w *witness) Follow(_ *cdnv1.FollowRequest, s cdnv1.CdnService_FollowServer) error {
+	for _, e := range w.events {
+		if err := s.Send(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// joinWitness makes one a member of the hall.
+func (h *hall) joinWitness(t *testing.T, id string, w *witness) {
+	t.Helper()
+	conn, stop := serve(t, func(s grpc.ServiceRegistrar) { cdnv1.RegisterCdnServiceServer(s, w) })
+	t.Cleanup(stop)
+	server := httptest.NewServer(w.send)
+	t.Cleanup(server.Close)
+	host, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	require.NoError(t, err)
+	number, err := strconv.Atoi(port)
+	require.NoError(t, err)
+	h.enter(&registryv1.Member{
+		Id: id, Role: cluster.CDN, Endpoint: conn.Target(), DownloadIp: host, DownloadPort: int32(number),
+		State: registryv1.MemberState_MEMBER_STATE_READY,
+	})
+}
