@@ -29,6 +29,9 @@ var ErrOtherVersion = errors.New("the owner has another version")
 // errTold ends the following of a copy that has told all.
 var errTold = errors.New("all is told")
 
+// errNoMore is a CDN of which all was taken that it has just now.
+var errNoMore = errors.New("it has no more just now")
+
 // CopyJob is a task that is to be copied from other CDNs.
 type CopyJob struct {
 	// ID names it.
@@ -53,9 +56,10 @@ type copying struct {
 	failed bool          // a failure was told of since something came
 }
 
-// Copy makes the task whole from other CDNs, and goes on trying until it is.
-// Errors are ErrOtherVersion, those of the own disk, or the cause that ctx
-// ended with; in the last case alone what is here stays.
+// Copy makes the task whole from other CDNs, and goes on trying until it is, or
+// until this instance is to own it and the others have no more. Errors are
+// ErrOtherVersion, those of the own disk, or the cause that ctx ended with; in
+// the last case alone what is here stays.
 func (f *Fetcher) Copy(ctx context.Context, job CopyJob, sink Sink) error {
 	log := f.log.With(zap.String("task_id", string(job.ID)))
 	c := &copying{Fetcher: f, log: log, job: job, sink: sink}
@@ -89,31 +93,87 @@ func (c *copying) begin(ctx context.Context, content *store.Content) {
 	}()
 }
 
-// rounds asks the owner and then the others, again and again.
+// rounds asks the owner and then the others, again and again. An instance that
+// is to be the owner itself ends when the others have no more: its task waits
+// for a Seed.
 func (c *copying) rounds(ctx, hashing context.Context) error {
 	c.pause = firstPause
 	for {
 		standing := c.job.Standing()
-		for _, cdn := range standing.Others {
-			before := c.landed()
-			err := c.inTurn(ctx, func() error { return c.from(ctx, hashing, standing, cdn) })
-			switch {
-			case err == nil:
-				return nil
-			case ctx.Err() != nil:
-				return context.Cause(ctx)
-			case ofDisk(err), errors.Is(err, ErrOtherVersion):
-				return err
-			}
-			if c.landed() > before {
-				c.pause, c.failed = firstPause, false
-			}
-			c.complain(cdn, err)
+		before := c.landed()
+		whole, failed, err := c.round(ctx, hashing, standing)
+		if whole || err != nil {
+			return err
+		}
+		if c.landed() > before {
+			c.pause = firstPause
+		} else if standing.Mine && (!failed || c.pause == mostPause) {
+			return nil
 		}
 		if err := c.rest(ctx, standing); err != nil {
 			return err
 		}
 	}
+}
+
+// round asks each of the others once, and tells whether all is here, and else
+// whether one of them failed.
+func (c *copying) round(ctx, hashing context.Context, standing task.Standing) (whole, failed bool, err error) {
+	for _, cdn := range standing.Others {
+		before := c.landed()
+		err := c.inTurn(ctx, func() error { return c.from(ctx, hashing, standing, cdn) })
+		if c.landed() > before {
+			c.failed = false
+		}
+		switch {
+		case err == nil:
+			return true, false, nil
+		case ctx.Err() != nil:
+			return false, false, context.Cause(ctx)
+		case ofDisk(err), errors.Is(err, ErrOtherVersion):
+			return false, false, err
+		case errors.Is(err, errNoMore):
+			continue
+		}
+		failed = true
+		c.complain(cdn, err)
+	}
+	return false, failed, nil
+}
+
+// from copies from one CDN. The owner is followed for as long as it has more.
+// The others are not: one of them may be following this instance, and both
+// would wait for ever while the owner is back.
+func (c *copying) from(ctx, hashing context.Context, standing task.Standing, cdn string) error {
+	if cdn == standing.Owner {
+		return c.follow(ctx, hashing, standing, cdn)
+	}
+	copied, err := c.copies.List(ctx, cdn, c.job.ID)
+	switch {
+	case err != nil:
+		return err
+	case len(copied.Pieces) == 0:
+		return errNoMore
+	}
+	if err := c.accept(ctx, hashing, standing, copied.Facts); err != nil {
+		return notOwners(err)
+	}
+	if err := c.parts.takeFrom(ctx, cdn, copied); err != nil {
+		return err
+	}
+	if copied.Result == nil {
+		return errNoMore
+	}
+	return c.finish(ctx, cdn, standing, *copied.Result)
+}
+
+// notOwners is a failure of a CDN that is not the owner: it is no reason to
+// begin anew that it has another version.
+func notOwners(err error) error {
+	if errors.Is(err, ErrOtherVersion) {
+		return errors.New("it has another version than is here")
+	}
+	return err
 }
 
 // complain tells of a failure, but not aloud of every one in a row: a copy may
@@ -167,8 +227,8 @@ func (c *copying) landed() int {
 	return len(c.parts.held())
 }
 
-// from copies from one CDN for as long as it has more.
-func (c *copying) from(ctx, hashing context.Context, standing task.Standing, cdn string) error {
+// follow copies from one CDN for as long as it has more.
+func (c *copying) follow(ctx, hashing context.Context, standing task.Standing, cdn string) error {
 	work, working := errgroup.WithContext(ctx)
 	work.SetLimit(mostTransfers)
 	var result *task.Result

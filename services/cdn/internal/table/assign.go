@@ -10,7 +10,8 @@ import (
 
 // Assign tells what the record of a task says of it. It does not wait. The
 // newest epoch wins: an older one is ignored. An owner fetches nothing before a
-// Seed brings the source; a replica copies until it is whole.
+// Seed brings the source, but goes on to copy what it was copying; a replica
+// copies until it is whole.
 func (tb *Table) Assign(id task.ID, s task.Standing) {
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
@@ -40,11 +41,8 @@ func (tb *Table) assign(id task.ID, s task.Standing) {
 		return
 	}
 	if s.Mine {
-		if e != nil && e.want.kind == copying {
-			tb.set(e, want{})
-		}
 		if e != nil {
-			e.task.correct(s)
+			tb.promote(e, s)
 		}
 		return
 	}
@@ -61,14 +59,36 @@ func (tb *Table) assign(id task.ID, s task.Standing) {
 			tb.set(e, want{kind: copying, from: s.Owner})
 		}
 	case whole:
-	case !e.busy || e.want.kind != copying || e.want.from != s.Owner:
-		tb.set(e, want{kind: copying, from: s.Owner})
 	default:
-		select {
-		case e.news <- struct{}{}:
-		default: // it is going to look
+		tb.copy(e, s)
+	}
+}
+
+// copy has the task copied, or tells the copy under way that there is news. The
+// caller holds mu.
+func (tb *Table) copy(e *entry, s task.Standing) {
+	if !e.busy || e.want.kind != copying || e.want.from != s.Owner {
+		tb.set(e, want{kind: copying, from: s.Owner})
+		return
+	}
+	select {
+	case e.news <- struct{}{}:
+	default: // it is going to look
+	}
+}
+
+// promote is for an instance that is the owner by its record. Nobody may ask it
+// to seed the task for long, and the owner before may be about to leave with
+// the only whole copy: a copy under way goes on. The caller holds mu.
+func (tb *Table) promote(e *entry, s task.Standing) {
+	if e.want.kind == copying {
+		if len(s.Others) > 0 {
+			tb.copy(e, s)
+		} else {
+			tb.set(e, want{})
 		}
 	}
+	e.task.correct(s)
 }
 
 // Release tells that no record names this instance for the task any more: a

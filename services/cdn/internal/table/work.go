@@ -211,6 +211,9 @@ func (tb *Table) rest(e *entry, w want) bool {
 		e.task.fail(errStopping(), false)
 		return false
 	}
+	if s, known := tb.standings[e.task.id]; known && s.Mine {
+		e.task.correct(s) // it became whole after it was to be the owner
+	}
 	if !whole && version == nil { // it was not wanted before anything came
 		tb.drop(e, errAgain())
 		return false
