@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/supernode-ha/supernode/pkg/piece"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/cdn/internal/source"
 	"github.com/supernode-ha/supernode/services/cdn/internal/store"
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
@@ -101,6 +102,9 @@ func (f *Fetcher) askWithPart(
 	}
 	part.Pieces = a.held()
 	res, err := a.askFirst(ctx, session, version)
+	if rpcerr.ReasonOf(err) == rpcerr.SourceBroken { // such as a server that does not know If-Range: nobody was told of the part
+		res, err = session.Get(ctx, source.Validators{})
+	}
 	if err != nil {
 		return err
 	}
