@@ -3,11 +3,11 @@ package keeper
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
@@ -17,6 +17,8 @@ import (
 const (
 	// mostCopies is how many copies a call tells of.
 	mostCopies = 500
+	// mostBytes bounds it too: addresses may be long, and a message of gRPC not.
+	mostBytes = 1 << 20
 	// batchTimeout bounds it: each may be a transaction of the registry.
 	batchTimeout = 20 * time.Second
 )
@@ -55,12 +57,25 @@ func (k *Keeper) announceAll(ctx context.Context, engine Engine) error {
 		return err
 	}
 	k.log.Info("announcing copies that no record names this instance for", zap.Int("copies", len(unnamed)))
-	for batch := range slices.Chunk(unnamed, mostCopies) {
-		if err := k.announceBatch(ctx, engine, batch); err != nil {
+	for len(unnamed) > 0 {
+		n := batchOf(unnamed)
+		if err := k.announceBatch(ctx, engine, unnamed[:n]); err != nil {
 			return err
 		}
+		unnamed = unnamed[n:]
 	}
 	return nil
+}
+
+// batchOf is how many of the copies one call may tell of, at least one.
+func batchOf(copies []task.Inventory) int {
+	bytes := 0
+	for n, c := range copies {
+		if bytes += proto.Size(protoCopy(c)); n == mostCopies || n > 0 && bytes > mostBytes {
+			return n
+		}
+	}
+	return len(copies)
 }
 
 // unnamed are those that no record names this instance for, none while not

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
@@ -38,6 +39,8 @@ type desk struct {
 	stream   uint64
 	complete bool
 	want     int // copies of a task
+	// storeless says that the last answer was that the store cannot be asked.
+	storeless bool
 
 	jobs    map[task.ID]*job
 	queue   []task.ID
@@ -251,6 +254,9 @@ func (d *desk) end(c call, a answer) {
 	log := d.k.log.With(zap.String("task_id", string(c.id)), zap.Stringer("call", c.what), zap.Int64("epoch", c.epoch))
 	if a.later {
 		j.tries, j.notBefore = 0, now.Add(lookEvery)
+	}
+	if !a.later {
+		d.storeless = rpcerr.ReasonOf(a.err) == rpcerr.StoreUnavailable
 	}
 	if a.err != nil {
 		log.Debug("the registry did not do it", zap.Error(a.err))

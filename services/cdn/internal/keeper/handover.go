@@ -61,7 +61,7 @@ func (k *Keeper) hurryAfter(ctx context.Context) (end func()) {
 }
 
 // awaitOwners waits until done is closed, but not long for a registry that
-// does not answer: whoever takes over then will have to find out.
+// does not answer or has no store: whoever takes over then will have to find out.
 func (k *Keeper) awaitOwners(ctx context.Context, done <-chan struct{}) error {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
@@ -72,11 +72,11 @@ func (k *Keeper) awaitOwners(ctx context.Context, done <-chan struct{}) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-look.C:
-			complete, err := ask(ctx, k, func(d *desk) bool { return d.complete })
+			answers, err := ask(ctx, k, func(d *desk) bool { return d.complete && !d.storeless })
 			if err != nil {
 				return err
 			}
-			if complete {
+			if answers {
 				heard = time.Now()
 			}
 			if time.Since(heard) > mostSilence {
