@@ -26,12 +26,17 @@ func (tb *Table) leave(e *entry, why error, tellRegistry bool) {
 	t := e.task
 	tb.shut(t)
 	tb.mu.Lock()
+	old := e.old // the work may have ended before it let them go
+	e.old = nil
 	delete(tb.entries, t.id)
 	tb.gauge.Dec()
 	if e.again {
 		tb.assign(t.id, tb.standings[t.id])
 	}
 	tb.mu.Unlock()
+	for _, o := range old {
+		tb.shut(o)
+	}
 	t.fail(why, tellRegistry)
 	close(t.gone)
 }
@@ -48,7 +53,8 @@ func (tb *Table) Delete(ctx context.Context, id task.ID) error {
 	return tb.delete(ctx, id, false)
 }
 
-// Discard is Delete, unless the task is being fetched as its owner.
+// Discard is Delete, unless the task is being fetched as its owner or a record
+// names this instance for it: it has become wanted.
 func (tb *Table) Discard(ctx context.Context, id task.ID) error {
 	return tb.delete(ctx, id, true)
 }
@@ -82,7 +88,10 @@ func (tb *Table) doom(id task.ID, sparing bool) (e *entry, mine bool, err error)
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
 	e = tb.entries[id]
+	_, named := tb.standings[id]
 	switch {
+	case sparing && named:
+		return nil, false, rpcerr.New(codes.Aborted, rpcerr.StaleEpoch, "a record names this instance for the task")
 	case e == nil:
 		e = tb.add(id)
 	case e.leaving:

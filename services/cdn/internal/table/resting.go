@@ -6,7 +6,6 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
 
-	"github.com/supernode-ha/supernode/services/cdn/internal/report"
 	"github.com/supernode-ha/supernode/services/cdn/internal/store"
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
@@ -19,17 +18,18 @@ const mostResting = 512
 // start: they can be served, but their sources have not been asked whether
 // they are still right. Its contents may be out of date: opening tells.
 type resting struct {
-	files *store.Store
-	known *lru.Cache[task.ID, *Task]
-	loads singleflight.Group
+	files    *store.Store
+	reporter Reporter // for those that become tasks of the table
+	known    *lru.Cache[task.ID, *Task]
+	loads    singleflight.Group
 }
 
-func newResting(files *store.Store) (*resting, error) {
+func newResting(files *store.Store, reporter Reporter) (*resting, error) {
 	known, err := lru.New[task.ID, *Task](mostResting)
 	if err != nil {
 		return nil, fmt.Errorf("making the memory of tasks on disk: %w", err)
 	}
-	return &resting{files: files, known: known}, nil
+	return &resting{files: files, reporter: reporter, known: known}, nil
 }
 
 // find gives the task as it is on disk, or nil.
@@ -42,7 +42,7 @@ func (r *resting) find(id task.ID) *Task {
 		if err != nil {
 			return nil, err
 		}
-		t := newTask(id, 0, silent{})
+		t := newTask(id, 0, r.reporter)
 		t.Settle(saved.Facts())
 		t.Begin(saved.Content)
 		t.Land(saved.Pieces...)
@@ -57,9 +57,3 @@ func (r *resting) find(id task.ID) *Task {
 }
 
 func (r *resting) forget(id task.ID) { r.known.Remove(id) }
-
-// silent is the reporter of tasks that nobody has asked for.
-type silent struct{}
-
-// Report drops the update.
-func (silent) Report(report.Update) {}

@@ -129,6 +129,9 @@ func (tb *Table) Follow(ctx context.Context, id task.ID) (*Task, error) {
 	e := tb.add(id)
 	if saved != nil {
 		e.task = saved // from now on whoever follows hears of its end
+		if s, known := tb.standings[id]; known && s.Mine && s.Status == task.Running {
+			saved.correct(s) // it was sealed, and this instance ended before it could say so
+		}
 		return saved, nil
 	}
 	tb.set(e, want{kind: reading})

@@ -82,7 +82,7 @@ type Table struct {
 
 // New makes an empty table.
 func New(deps Deps) (*Table, error) {
-	resting, err := newResting(deps.Files)
+	resting, err := newResting(deps.Files, deps.Reporter)
 	if err != nil {
 		return nil, err
 	}

@@ -83,7 +83,7 @@ func (t *Task) View(seen int) View {
 // Provisional implements fetch.Sink.
 func (t *Task) Provisional(facts task.Facts) {
 	t.change(func() {
-		if t.facts == nil && t.err == nil { // the fetch may have failed just now
+		if t.facts == nil && t.err == nil && t.owner { // the fetch may have failed just now, or have another owner
 			t.facts = &facts
 			t.report(report.Running)
 		}
@@ -183,12 +183,16 @@ func (t *Task) own(epoch int64) {
 }
 
 // standDown makes another the owner in an epoch: whoever listened to this one
-// as to the owner hears of it.
+// as to the owner hears of it. What was announced before the source answered is
+// of no more use: the new owner may have announced something else.
 func (t *Task) standDown(epoch int64) {
 	t.change(func() {
 		if t.owner {
 			t.owner = false
 			t.term++
+		}
+		if !t.settled {
+			t.facts = nil
 		}
 		t.epoch = max(epoch, t.epoch)
 	})
@@ -252,7 +256,8 @@ func (t *Task) report(status report.Status) {
 func (t *Task) correct(s task.Standing) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.result != nil && s.Epoch >= t.epoch && s.Status != task.Success {
+	fits := t.facts != nil && (s.Facts.PieceSize == 0 || s.Facts.Same(*t.facts))
+	if t.result != nil && fits && s.Epoch >= t.epoch && s.Status != task.Success {
 		t.reporter.Report(report.Update{ID: t.id, Epoch: s.Epoch, Status: report.Success, Facts: t.facts})
 	}
 }

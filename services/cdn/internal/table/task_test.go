@@ -13,7 +13,7 @@ import (
 // landed makes a task with pieces of 10 bytes; lengths are by number, 0 for
 // what has not landed.
 func landed(length int64, lengths ...int32) *Task {
-	t := newTask("", 0, silent{})
+	t := newTask("", 0, new(statuses))
 	t.Settle(task.Facts{Length: length, PieceSize: 10})
 	t.Begin(new(store.Content))
 	for num, l := range lengths {
