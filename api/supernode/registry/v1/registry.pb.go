@@ -403,8 +403,6 @@ type TaskRecord struct {
 	Replicas []string `protobuf:"bytes,7,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	// scheduler is the id of the scheduler member that answers for the task.
 	Scheduler string `protobuf:"bytes,8,opt,name=scheduler,proto3" json:"scheduler,omitempty"`
-	// standby is the id of the scheduler member that takes over.
-	Standby string `protobuf:"bytes,9,opt,name=standby,proto3" json:"standby,omitempty"`
 	// epoch grows by one whenever owner or scheduler change.
 	Epoch int64 `protobuf:"varint,10,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// revision is the store's modification revision of the record; only read.
@@ -495,13 +493,6 @@ func (x *TaskRecord) GetReplicas() []string {
 func (x *TaskRecord) GetScheduler() string {
 	if x != nil {
 		return x.Scheduler
-	}
-	return ""
-}
-
-func (x *TaskRecord) GetStandby() string {
-	if x != nil {
-		return x.Standby
 	}
 	return ""
 }
@@ -1878,7 +1869,7 @@ func (x *AnnounceCopiesResponse) GetUnwanted() []string {
 // WatchTasksRequest names a member.
 type WatchTasksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// role is CDN (owner and replicas) or SCHEDULER (scheduler and standby).
+	// role is CDN (owner and replicas) or SCHEDULER (scheduler).
 	Role Role `protobuf:"varint,1,opt,name=role,proto3,enum=supernode.registry.v1.Role" json:"role,omitempty"`
 	// member_id is the member's id.
 	MemberId      string `protobuf:"bytes,2,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
@@ -2472,7 +2463,7 @@ const file_supernode_registry_v1_registry_proto_rawDesc = "" +
 	"\x0eSourceIdentity\x12\x16\n" +
 	"\x06length\x18\x01 \x01(\x03R\x06length\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12#\n" +
-	"\rlast_modified\x18\x03 \x01(\tR\flastModified\"\xec\x02\n" +
+	"\rlast_modified\x18\x03 \x01(\tR\flastModified\"\xd8\x02\n" +
 	"\n" +
 	"TaskRecord\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x10\n" +
@@ -2483,11 +2474,11 @@ const file_supernode_registry_v1_registry_proto_rawDesc = "" +
 	"\x06status\x18\x05 \x01(\x0e2!.supernode.registry.v1.TaskStatusR\x06status\x12\x14\n" +
 	"\x05owner\x18\x06 \x01(\tR\x05owner\x12\x1a\n" +
 	"\breplicas\x18\a \x03(\tR\breplicas\x12\x1c\n" +
-	"\tscheduler\x18\b \x01(\tR\tscheduler\x12\x18\n" +
-	"\astandby\x18\t \x01(\tR\astandby\x12\x14\n" +
+	"\tscheduler\x18\b \x01(\tR\tscheduler\x12\x14\n" +
 	"\x05epoch\x18\n" +
 	" \x01(\x03R\x05epoch\x12\x1a\n" +
-	"\brevision\x18\v \x01(\x03R\brevision\"I\n" +
+	"\brevision\x18\v \x01(\x03R\brevisionJ\x04\b\t\x10\n" +
+	"\"I\n" +
 	"\x10HeartbeatRequest\x125\n" +
 	"\x06member\x18\x01 \x01(\v2\x1d.supernode.registry.v1.MemberR\x06member\"V\n" +
 	"\x11HeartbeatResponse\x12+\n" +

@@ -177,10 +177,8 @@ func (t Task) Check() error {
 		}
 		seen[id] = true
 	}
-	for _, id := range []string{t.Scheduler, t.Standby} {
-		if err := CheckID(id); id != "" && err != nil {
-			return err
-		}
+	if err := CheckID(t.Scheduler); t.Scheduler != "" && err != nil {
+		return err
 	}
 	if t.Source != nil {
 		return t.Source.Check()

@@ -98,7 +98,6 @@ type Task struct {
 	Owner     string // CDN member id
 	Replicas  []string
 	Scheduler string // scheduler member id
-	Standby   string
 	Epoch     int64
 	// Revision is the store's modification revision, 0 for a record that the
 	// store does not have.
@@ -143,7 +142,7 @@ func (t Task) SameHands(other Task) bool {
 func (t Task) Equal(other Task) bool {
 	return t.ID == other.ID && t.URL == other.URL && SameSource(t.Source, other.Source) &&
 		t.PieceSize == other.PieceSize && t.Status == other.Status && t.SameHands(other) &&
-		t.Standby == other.Standby && t.Epoch == other.Epoch && slices.Equal(t.Replicas, other.Replicas)
+		t.Epoch == other.Epoch && slices.Equal(t.Replicas, other.Replicas)
 }
 
 // Copy is what a CDN has of a task on its disk.

@@ -32,9 +32,6 @@ func names(t record.Task) []record.MemberKey {
 	if t.Scheduler != "" {
 		keys = append(keys, t.SchedulerKey())
 	}
-	if t.Standby != "" && t.Standby != t.Scheduler {
-		keys = append(keys, record.MemberKey{Role: record.RoleScheduler, ID: t.Standby})
-	}
 	return keys
 }
 

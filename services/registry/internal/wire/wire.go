@@ -114,8 +114,8 @@ func TaskFrom(t *registryv1.TaskRecord) record.Task {
 		ID: t.GetTaskId(), URL: t.GetUrl(), Source: SourceFrom(t.GetSource()),
 		PieceSize: t.GetPieceSize(), Status: StatusFrom(t.GetStatus()),
 		Owner: t.GetOwner(), Replicas: t.GetReplicas(),
-		Scheduler: t.GetScheduler(), Standby: t.GetStandby(),
-		Epoch: t.GetEpoch(), Revision: t.GetRevision(),
+		Scheduler: t.GetScheduler(),
+		Epoch:     t.GetEpoch(), Revision: t.GetRevision(),
 	}
 }
 
@@ -123,7 +123,7 @@ func TaskFrom(t *registryv1.TaskRecord) record.Task {
 func TaskTo(t record.Task) *registryv1.TaskRecord {
 	message := &registryv1.TaskRecord{
 		TaskId: t.ID, Url: t.URL, PieceSize: t.PieceSize, Status: StatusTo(t.Status),
-		Owner: t.Owner, Replicas: t.Replicas, Scheduler: t.Scheduler, Standby: t.Standby,
+		Owner: t.Owner, Replicas: t.Replicas, Scheduler: t.Scheduler,
 		Epoch: t.Epoch, Revision: t.Revision,
 	}
 	if t.Source != nil {

@@ -26,7 +26,7 @@ func TestStoredFormsComeBack(t *testing.T) {
 	for status := record.StatusUnknown; status <= record.StatusFailed; status++ {
 		task := record.Task{
 			ID: "t", URL: "http://127.0.0.1/", Source: &record.Source{Length: -1, ETag: "e", LastModified: "l"}, PieceSize: 4,
-			Status: status, Owner: "c", Replicas: []string{"d"}, Scheduler: "s", Standby: "u", Epoch: 9, Revision: 8,
+			Status: status, Owner: "c", Replicas: []string{"d"}, Scheduler: "s", Epoch: 9, Revision: 8,
 		}
 		stored, err := wire.StoreTask(task)
 		require.NoError(t, err)
