@@ -77,6 +77,22 @@ func (a *Announcer) Drain(ctx context.Context) error {
 	}
 }
 
+// DrainAll drains several members. It is given up after limit: a registry that
+// is away hears nothing, and sees the members leave in the end.
+func DrainAll(ctx context.Context, limit time.Duration, log *zap.Logger, announcers ...*Announcer) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, a := range announcers {
+		all.Go(func() {
+			if err := a.Drain(ctx); err != nil {
+				log.Warn("the registry does not know that this member is about to leave", zap.Error(err))
+			}
+		})
+	}
+	all.Wait()
+}
+
 // beats is what Run knows between two heartbeats.
 type beats struct {
 	*Announcer

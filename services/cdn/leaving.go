@@ -2,7 +2,6 @@ package cdn
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -19,26 +18,10 @@ func (s *Service) Leaving(limit time.Duration, announcers ...*cluster.Announcer)
 		<-ctx.Done()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 		defer cancel()
-		s.drain(ctx, limit/4, announcers)
+		cluster.DrainAll(ctx, limit/4, s.log, announcers...)
 		if err := s.Handover(ctx); err != nil {
 			s.log.Warn("leaving although not everything is handed over", zap.Error(err))
 		}
 		return nil
 	}
-}
-
-// drain is given up after a while: a registry that is away hears nothing, and
-// sees the members leave in the end.
-func (s *Service) drain(ctx context.Context, limit time.Duration, announcers []*cluster.Announcer) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	var all sync.WaitGroup
-	for _, a := range announcers {
-		all.Go(func() {
-			if err := a.Drain(ctx); err != nil {
-				s.log.Warn("the registry does not know that this member is about to leave", zap.Error(err))
-			}
-		})
-	}
-	all.Wait()
 }

@@ -118,6 +118,7 @@ func registered(w *world, all ...*scheduler) string {
 	return ""
 }
 
+// A peer that nobody knows may be adopted by its pull, and by nothing else.
 func TestStrangersAreNotRegistered(t *testing.T) {
 	s := &scheduler{id: "s1"}
 	oblivious(s, rpcerr.PeerNotFound)
@@ -127,7 +128,22 @@ func TestStrangersAreNotRegistered(t *testing.T) {
 		require.Equal(t, http.StatusNotFound, got.status, uri)
 		requireEnvelope(t, got)
 	}
-	require.Len(t, s.calls(), 4)
+	var adopted []bool
+	for _, call := range s.calls() {
+		if pull, ok := call.(*schedulerv1.PullPiecesRequest); ok {
+			adopted = append(adopted, pull.GetAdopt())
+		}
+	}
+	require.Equal(t, []bool{false, true}, adopted)
+	require.Len(t, s.calls(), 5)
+	s.pull = func(_ context.Context, in *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
+		if !in.GetAdopt() {
+			return nil, rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "who is that")
+		}
+		return &schedulerv1.PullPiecesResponse{Answer: &schedulerv1.PullPiecesResponse_Wait{Wait: &schedulerv1.Wait{}}}, nil
+	}
+	require.Equal(t, 602, w.get(pullA).code())
+	require.Empty(t, registrationsAt(s))
 }
 
 // TestChangedTaskIsTheClientsToHearOf has a task that begins anew with other
@@ -166,6 +182,7 @@ func TestReplayThatFails(t *testing.T) {
 	}
 	// A call is repeated once, and that is it.
 	s.register = nil
+	before := len(registrationsAt(s))
 	require.Equal(t, http.StatusNotFound, w.get(pull).status)
-	require.Len(t, registrationsAt(s), 4)
+	require.Len(t, registrationsAt(s), before+1)
 }

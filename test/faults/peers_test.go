@@ -36,6 +36,13 @@ func peersAt(t *testing.T, n int, url string, gateways []*cluster.Node, own bool
 // begin lets peers download and gives how that went, once.
 func begin(ctx context.Context, t *testing.T, configs []peer.Config) <-chan swarm.Tally {
 	t.Helper()
+	_, done := beginSwarm(ctx, t, configs)
+	return done
+}
+
+// beginSwarm gives the peers, too. They serve until the test ends.
+func beginSwarm(ctx context.Context, t *testing.T, configs []peer.Config) (*swarm.Swarm, <-chan swarm.Tally) {
+	t.Helper()
 	s, err := swarm.New(configs)
 	require.NoError(t, err)
 	done := make(chan swarm.Tally, 1)
@@ -48,7 +55,7 @@ func begin(ctx context.Context, t *testing.T, configs []peer.Config) <-chan swar
 		s.Close()
 		<-ended
 	})
-	return done
+	return s, done
 }
 
 // requireRight requires that all have the file, and that nobody asked the

@@ -183,4 +183,29 @@ func (w *world) addScheduler(id string, cfg scheduler.Config) *desk {
 	return &desk{SchedulerServiceClient: schedulerv1.NewSchedulerServiceClient(conn), node: n, view: view}
 }
 
+// mirrored waits until another scheduler knows all that this one does.
+func (d *desk) mirrored(t *testing.T, standby *desk) {
+	t.Helper()
+	// What peers have said before this listing is marked as changed when it comes.
+	_, err := d.ListPeers(t.Context(), &schedulerv1.ListPeersRequest{Limit: 1})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		return gauge(t, standby.metrics, "supernode_scheduler_mirrored_tasks") > 0 &&
+			gauge(t, d.metrics, "supernode_scheduler_mirror_behind_tasks") == 0
+	}, patience, 5*time.Millisecond)
+}
+
+func gauge(t *testing.T, metrics *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := metrics.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	require.FailNow(t, "there is no such metric", name)
+	return 0
+}
+
 func getTask(id string) *registryv1.GetTaskRequest { return &registryv1.GetTaskRequest{TaskId: id} }

@@ -319,3 +319,88 @@ func TestWithoutACDNNobodyIsRefusedForGood(t *testing.T) {
 	a.mustRegister()
 	a.finish(content)
 }
+
+// When a scheduler dies its standby knows who has which piece: the pull that
+// finds out is answered from peers that finished long ago, and nobody has to
+// register again.
+func TestStandbyGoesOnWithTheMemory(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.addCDN("c", cdn.Config{})
+	first, second := w.addScheduler("s1", patient()), w.addScheduler("s2", patient())
+	sees(t, second.view, cluster.Scheduler, "s1")
+	sees(t, first.view, cluster.Scheduler, "s2")
+	content := origin.Content(fileSize, 1)
+	w.origin.Put("/f", origin.File{Content: content})
+	a := newPeer(t, first, "a", w.origin.URL("/f"))
+	a.port = 20001
+	a.mustRegister()
+	a.finish(content)
+	b := newPeer(t, first, "b", w.origin.URL("/f"))
+	b.port = 20002
+	b.mustRegister()
+	first.mirrored(t, second)
+
+	first.stop()
+	b.desk = second
+	_, err := b.pull()
+	require.NoError(t, err)
+	require.Len(t, b.offers, 3)
+	for _, o := range b.offers {
+		require.Equal(t, "a", o.GetPeerId())
+	}
+	list, err := second.ListPeers(t.Context(), &schedulerv1.ListPeersRequest{Limit: 10})
+	require.NoError(t, err)
+	require.Len(t, list.GetEntries(), 1)
+	require.Equal(t, []int32{0, 1, 2}, list.GetEntries()[0].GetPieces())
+	require.EqualValues(t, 1, w.origin.Stats("/f").Bodies)
+}
+
+// A standby that is new gets all there is.
+func TestNewStandbyIsToldEverything(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.addCDN("c", cdn.Config{})
+	first := w.addScheduler("s1", patient())
+	content := origin.Content(fileSize, 1)
+	w.origin.Put("/f", origin.File{Content: content})
+	a := newPeer(t, first, "a", w.origin.URL("/f"))
+	a.port = 20001
+	a.mustRegister()
+	a.finish(content)
+	second := w.addScheduler("s2", patient())
+	sees(t, first.view, cluster.Scheduler, "s2")
+	first.mirrored(t, second)
+	first.stop()
+	b := newPeer(t, second, "b", w.origin.URL("/f"))
+	b.mustRegister()
+	_, err := b.pull()
+	require.NoError(t, err)
+	require.NotEmpty(t, b.offers)
+	require.Equal(t, "a", b.offers[0].GetPeerId())
+}
+
+// Without a scheduler that remembers, a peer that nobody knows is taken in by
+// its pull.
+func TestStrangerGoesOnWithoutAnyMemory(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.addCDN("c", cdn.Config{})
+	first := w.addScheduler("s1", patient())
+	content := origin.Content(fileSize, 1)
+	w.origin.Put("/f", origin.File{Content: content})
+	a := newPeer(t, first, "a", w.origin.URL("/f"))
+	a.mustRegister()
+	_, err := a.work(func() bool { return len(a.parts) == 1 })
+	require.NoError(t, err)
+	first.stop()
+	second := w.addScheduler("s2", patient())
+	a.desk, a.offers = second, nil
+	_, err = a.pull()
+	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err))
+	a.report = &schedulerv1.PullPiecesRequest{Status: schedulerv1.PullStatus_PULL_STATUS_RUNNING, Adopt: true}
+	_, err = a.pull()
+	require.NoError(t, err)
+	a.finish(content)
+	require.EqualValues(t, 1, w.origin.Stats("/f").Bodies)
+}

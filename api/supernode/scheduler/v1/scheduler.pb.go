@@ -619,7 +619,11 @@ type PullPiecesRequest struct {
 	// dst_id is where that piece came from; an unknown one is no error.
 	DstId string `protobuf:"bytes,6,opt,name=dst_id,json=dstId,proto3" json:"dst_id,omitempty"`
 	// max_wait is how long the call may be held; 0 means not at all.
-	MaxWait       *durationpb.Duration `protobuf:"bytes,7,opt,name=max_wait,json=maxWait,proto3" json:"max_wait,omitempty"`
+	MaxWait *durationpb.Duration `protobuf:"bytes,7,opt,name=max_wait,json=maxWait,proto3" json:"max_wait,omitempty"`
+	// adopt has a peer taken in that the scheduler does not know, if another
+	// scheduler had the task before: the caller does not know its registration
+	// either.
+	Adopt         bool `protobuf:"varint,8,opt,name=adopt,proto3" json:"adopt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -701,6 +705,13 @@ func (x *PullPiecesRequest) GetMaxWait() *durationpb.Duration {
 		return x.MaxWait
 	}
 	return nil
+}
+
+func (x *PullPiecesRequest) GetAdopt() bool {
+	if x != nil {
+		return x.Adopt
+	}
+	return false
 }
 
 // PullPiecesResponse is one of three answers.
@@ -1613,6 +1624,317 @@ func (x *ListPeersResponse) GetEntries() []*PeerEntry {
 	return nil
 }
 
+// MirrorRequest is what changed in some tasks since the message before.
+type MirrorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// scheduler_id names the scheduler that sends.
+	SchedulerId string `protobuf:"bytes,1,opt,name=scheduler_id,json=schedulerId,proto3" json:"scheduler_id,omitempty"`
+	// seq counts the messages of the stream, from 1.
+	Seq int64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	// tasks are those that changed.
+	Tasks []*TaskMemory `protobuf:"bytes,3,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	// gone are tasks that this stream tells nothing more of.
+	Gone          []string `protobuf:"bytes,4,rep,name=gone,proto3" json:"gone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MirrorRequest) Reset() {
+	*x = MirrorRequest{}
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MirrorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MirrorRequest) ProtoMessage() {}
+
+func (x *MirrorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MirrorRequest.ProtoReflect.Descriptor instead.
+func (*MirrorRequest) Descriptor() ([]byte, []int) {
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *MirrorRequest) GetSchedulerId() string {
+	if x != nil {
+		return x.SchedulerId
+	}
+	return ""
+}
+
+func (x *MirrorRequest) GetSeq() int64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *MirrorRequest) GetTasks() []*TaskMemory {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+func (x *MirrorRequest) GetGone() []string {
+	if x != nil {
+		return x.Gone
+	}
+	return nil
+}
+
+// MirrorResponse confirms a message and all before it.
+type MirrorResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// seq is the message's.
+	Seq           int64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MirrorResponse) Reset() {
+	*x = MirrorResponse{}
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MirrorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MirrorResponse) ProtoMessage() {}
+
+func (x *MirrorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MirrorResponse.ProtoReflect.Descriptor instead.
+func (*MirrorResponse) Descriptor() ([]byte, []int) {
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *MirrorResponse) GetSeq() int64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+// TaskMemory is what a scheduler knows of a task, or what changed of that.
+type TaskMemory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// task_id names the task.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// anew replaces all that was told of the task before.
+	Anew bool `protobuf:"varint,2,opt,name=anew,proto3" json:"anew,omitempty"`
+	// task_url is the source without credentials; told with anew.
+	TaskUrl string `protobuf:"bytes,3,opt,name=task_url,json=taskUrl,proto3" json:"task_url,omitempty"`
+	// source is what a CDN needs to fetch the task; told with anew.
+	Source *v1.Source `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	// facts are those of the source, when they changed.
+	Facts *v1.SourceFacts `protobuf:"bytes,5,opt,name=facts,proto3" json:"facts,omitempty"`
+	// result is the whole task, when it became known.
+	Result *v1.SeedResult `protobuf:"bytes,6,opt,name=result,proto3" json:"result,omitempty"`
+	// pieces are those that landed on a CDN copy.
+	Pieces []*v1.Piece `protobuf:"bytes,7,rep,name=pieces,proto3" json:"pieces,omitempty"`
+	// peers are those that changed.
+	Peers []*PeerMemory `protobuf:"bytes,8,rep,name=peers,proto3" json:"peers,omitempty"`
+	// forgotten are the ids of peers that are no more.
+	Forgotten     []string `protobuf:"bytes,9,rep,name=forgotten,proto3" json:"forgotten,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskMemory) Reset() {
+	*x = TaskMemory{}
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskMemory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskMemory) ProtoMessage() {}
+
+func (x *TaskMemory) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskMemory.ProtoReflect.Descriptor instead.
+func (*TaskMemory) Descriptor() ([]byte, []int) {
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *TaskMemory) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *TaskMemory) GetAnew() bool {
+	if x != nil {
+		return x.Anew
+	}
+	return false
+}
+
+func (x *TaskMemory) GetTaskUrl() string {
+	if x != nil {
+		return x.TaskUrl
+	}
+	return ""
+}
+
+func (x *TaskMemory) GetSource() *v1.Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *TaskMemory) GetFacts() *v1.SourceFacts {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+func (x *TaskMemory) GetResult() *v1.SeedResult {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *TaskMemory) GetPieces() []*v1.Piece {
+	if x != nil {
+		return x.Pieces
+	}
+	return nil
+}
+
+func (x *TaskMemory) GetPeers() []*PeerMemory {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *TaskMemory) GetForgotten() []string {
+	if x != nil {
+		return x.Forgotten
+	}
+	return nil
+}
+
+// PeerMemory is all that is kept of one peer.
+type PeerMemory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// peer is what it said of itself.
+	Peer *Peer `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	// have are the pieces that it need not fetch any more: bit n of the whole is
+	// piece n, the lowest bit of each number first.
+	Have []uint64 `protobuf:"fixed64,2,rep,packed,name=have,proto3" json:"have,omitempty"`
+	// serves are the pieces that others may take from it.
+	Serves []uint64 `protobuf:"fixed64,3,rep,packed,name=serves,proto3" json:"serves,omitempty"`
+	// left says that it serves no more and asks for nothing more.
+	Left          bool `protobuf:"varint,4,opt,name=left,proto3" json:"left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerMemory) Reset() {
+	*x = PeerMemory{}
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerMemory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerMemory) ProtoMessage() {}
+
+func (x *PeerMemory) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerMemory.ProtoReflect.Descriptor instead.
+func (*PeerMemory) Descriptor() ([]byte, []int) {
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PeerMemory) GetPeer() *Peer {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *PeerMemory) GetHave() []uint64 {
+	if x != nil {
+		return x.Have
+	}
+	return nil
+}
+
+func (x *PeerMemory) GetServes() []uint64 {
+	if x != nil {
+		return x.Serves
+	}
+	return nil
+}
+
+func (x *PeerMemory) GetLeft() bool {
+	if x != nil {
+		return x.Left
+	}
+	return false
+}
+
 var File_supernode_scheduler_v1_scheduler_proto protoreflect.FileDescriptor
 
 const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
@@ -1650,7 +1972,7 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x16\n" +
 	"\x06length\x18\x02 \x01(\x03R\x06length\x12\x1d\n" +
 	"\n" +
-	"piece_size\x18\x03 \x01(\x05R\tpieceSize\"\xc3\x02\n" +
+	"piece_size\x18\x03 \x01(\x05R\tpieceSize\"\xd9\x02\n" +
 	"\x11PullPiecesRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x17\n" +
 	"\apeer_id\x18\x02 \x01(\tR\x06peerId\x12:\n" +
@@ -1658,7 +1980,8 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x06result\x18\x04 \x01(\x0e2#.supernode.scheduler.v1.PieceResultR\x06result\x126\n" +
 	"\x05piece\x18\x05 \x01(\v2 .supernode.scheduler.v1.PieceRefR\x05piece\x12\x15\n" +
 	"\x06dst_id\x18\x06 \x01(\tR\x05dstId\x124\n" +
-	"\bmax_wait\x18\a \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"\xd1\x01\n" +
+	"\bmax_wait\x18\a \x01(\v2\x19.google.protobuf.DurationR\amaxWait\x12\x14\n" +
+	"\x05adopt\x18\b \x01(\bR\x05adopt\"\xd1\x01\n" +
 	"\x12PullPiecesResponse\x12=\n" +
 	"\x06offers\x18\x01 \x01(\v2#.supernode.scheduler.v1.PieceOffersH\x00R\x06offers\x12>\n" +
 	"\bfinished\x18\x02 \x01(\v2 .supernode.scheduler.v1.FinishedH\x00R\bfinished\x122\n" +
@@ -1711,7 +2034,31 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x06pieces\x18\x06 \x03(\x05R\x06pieces\x12\x12\n" +
 	"\x04load\x18\a \x01(\x05R\x04load\"P\n" +
 	"\x11ListPeersResponse\x12;\n" +
-	"\aentries\x18\x01 \x03(\v2!.supernode.scheduler.v1.PeerEntryR\aentries*u\n" +
+	"\aentries\x18\x01 \x03(\v2!.supernode.scheduler.v1.PeerEntryR\aentries\"\x92\x01\n" +
+	"\rMirrorRequest\x12!\n" +
+	"\fscheduler_id\x18\x01 \x01(\tR\vschedulerId\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x03R\x03seq\x128\n" +
+	"\x05tasks\x18\x03 \x03(\v2\".supernode.scheduler.v1.TaskMemoryR\x05tasks\x12\x12\n" +
+	"\x04gone\x18\x04 \x03(\tR\x04gone\"\"\n" +
+	"\x0eMirrorResponse\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x03R\x03seq\"\xfa\x02\n" +
+	"\n" +
+	"TaskMemory\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
+	"\x04anew\x18\x02 \x01(\bR\x04anew\x12\x19\n" +
+	"\btask_url\x18\x03 \x01(\tR\ataskUrl\x120\n" +
+	"\x06source\x18\x04 \x01(\v2\x18.supernode.cdn.v1.SourceR\x06source\x123\n" +
+	"\x05facts\x18\x05 \x01(\v2\x1d.supernode.cdn.v1.SourceFactsR\x05facts\x124\n" +
+	"\x06result\x18\x06 \x01(\v2\x1c.supernode.cdn.v1.SeedResultR\x06result\x12/\n" +
+	"\x06pieces\x18\a \x03(\v2\x17.supernode.cdn.v1.PieceR\x06pieces\x128\n" +
+	"\x05peers\x18\b \x03(\v2\".supernode.scheduler.v1.PeerMemoryR\x05peers\x12\x1c\n" +
+	"\tforgotten\x18\t \x03(\tR\tforgotten\"~\n" +
+	"\n" +
+	"PeerMemory\x120\n" +
+	"\x04peer\x18\x01 \x01(\v2\x1c.supernode.scheduler.v1.PeerR\x04peer\x12\x12\n" +
+	"\x04have\x18\x02 \x03(\x06R\x04have\x12\x16\n" +
+	"\x06serves\x18\x03 \x03(\x06R\x06serves\x12\x12\n" +
+	"\x04left\x18\x04 \x01(\bR\x04left*u\n" +
 	"\n" +
 	"PullStatus\x12\x1b\n" +
 	"\x17PULL_STATUS_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -1726,7 +2073,7 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x0ePieceErrorType\x12 \n" +
 	"\x1cPIECE_ERROR_TYPE_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fPIECE_ERROR_TYPE_FILE_NOT_EXIST\x10\x01\x12\"\n" +
-	"\x1ePIECE_ERROR_TYPE_MD5_NOT_MATCH\x10\x022\x82\x06\n" +
+	"\x1ePIECE_ERROR_TYPE_MD5_NOT_MATCH\x10\x022\xdf\x06\n" +
 	"\x10SchedulerService\x12i\n" +
 	"\fRegisterPeer\x12+.supernode.scheduler.v1.RegisterPeerRequest\x1a,.supernode.scheduler.v1.RegisterPeerResponse\x12c\n" +
 	"\n" +
@@ -1735,7 +2082,8 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x10ReportPieceError\x12/.supernode.scheduler.v1.ReportPieceErrorRequest\x1a0.supernode.scheduler.v1.ReportPieceErrorResponse\x12o\n" +
 	"\x0eReportPeerDown\x12-.supernode.scheduler.v1.ReportPeerDownRequest\x1a..supernode.scheduler.v1.ReportPeerDownResponse\x12l\n" +
 	"\rReportMetrics\x12,.supernode.scheduler.v1.ReportMetricsRequest\x1a-.supernode.scheduler.v1.ReportMetricsResponse\x12`\n" +
-	"\tListPeers\x12(.supernode.scheduler.v1.ListPeersRequest\x1a).supernode.scheduler.v1.ListPeersResponseB\xf0\x01\n" +
+	"\tListPeers\x12(.supernode.scheduler.v1.ListPeersRequest\x1a).supernode.scheduler.v1.ListPeersResponse\x12[\n" +
+	"\x06Mirror\x12%.supernode.scheduler.v1.MirrorRequest\x1a&.supernode.scheduler.v1.MirrorResponse(\x010\x01B\xf0\x01\n" +
 	"\x1acom.supernode.scheduler.v1B\x0eSchedulerProtoP\x01ZHgithub.com/supernode-ha/supernode/api/supernode/scheduler/v1;schedulerv1\xa2\x02\x03SSX\xaa\x02\x16Supernode.Scheduler.V1\xca\x02\x16Supernode\\Scheduler\\V1\xe2\x02\"Supernode\\Scheduler\\V1\\GPBMetadata\xea\x02\x18Supernode::Scheduler::V1b\x06proto3"
 
 var (
@@ -1751,7 +2099,7 @@ func file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP() []byte {
 }
 
 var file_supernode_scheduler_v1_scheduler_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_supernode_scheduler_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_supernode_scheduler_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_supernode_scheduler_v1_scheduler_proto_goTypes = []any{
 	(PullStatus)(0),                  // 0: supernode.scheduler.v1.PullStatus
 	(PieceResult)(0),                 // 1: supernode.scheduler.v1.PieceResult
@@ -1777,16 +2125,23 @@ var file_supernode_scheduler_v1_scheduler_proto_goTypes = []any{
 	(*ListPeersRequest)(nil),         // 21: supernode.scheduler.v1.ListPeersRequest
 	(*PeerEntry)(nil),                // 22: supernode.scheduler.v1.PeerEntry
 	(*ListPeersResponse)(nil),        // 23: supernode.scheduler.v1.ListPeersResponse
-	(*v1.Source)(nil),                // 24: supernode.cdn.v1.Source
-	(*durationpb.Duration)(nil),      // 25: google.protobuf.Duration
+	(*MirrorRequest)(nil),            // 24: supernode.scheduler.v1.MirrorRequest
+	(*MirrorResponse)(nil),           // 25: supernode.scheduler.v1.MirrorResponse
+	(*TaskMemory)(nil),               // 26: supernode.scheduler.v1.TaskMemory
+	(*PeerMemory)(nil),               // 27: supernode.scheduler.v1.PeerMemory
+	(*v1.Source)(nil),                // 28: supernode.cdn.v1.Source
+	(*durationpb.Duration)(nil),      // 29: google.protobuf.Duration
+	(*v1.SourceFacts)(nil),           // 30: supernode.cdn.v1.SourceFacts
+	(*v1.SeedResult)(nil),            // 31: supernode.cdn.v1.SeedResult
+	(*v1.Piece)(nil),                 // 32: supernode.cdn.v1.Piece
 }
 var file_supernode_scheduler_v1_scheduler_proto_depIdxs = []int32{
-	24, // 0: supernode.scheduler.v1.RegisterPeerRequest.source:type_name -> supernode.cdn.v1.Source
+	28, // 0: supernode.scheduler.v1.RegisterPeerRequest.source:type_name -> supernode.cdn.v1.Source
 	3,  // 1: supernode.scheduler.v1.RegisterPeerRequest.peer:type_name -> supernode.scheduler.v1.Peer
 	0,  // 2: supernode.scheduler.v1.PullPiecesRequest.status:type_name -> supernode.scheduler.v1.PullStatus
 	1,  // 3: supernode.scheduler.v1.PullPiecesRequest.result:type_name -> supernode.scheduler.v1.PieceResult
 	4,  // 4: supernode.scheduler.v1.PullPiecesRequest.piece:type_name -> supernode.scheduler.v1.PieceRef
-	25, // 5: supernode.scheduler.v1.PullPiecesRequest.max_wait:type_name -> google.protobuf.Duration
+	29, // 5: supernode.scheduler.v1.PullPiecesRequest.max_wait:type_name -> google.protobuf.Duration
 	10, // 6: supernode.scheduler.v1.PullPiecesResponse.offers:type_name -> supernode.scheduler.v1.PieceOffers
 	11, // 7: supernode.scheduler.v1.PullPiecesResponse.finished:type_name -> supernode.scheduler.v1.Finished
 	12, // 8: supernode.scheduler.v1.PullPiecesResponse.wait:type_name -> supernode.scheduler.v1.Wait
@@ -1794,28 +2149,37 @@ var file_supernode_scheduler_v1_scheduler_proto_depIdxs = []int32{
 	4,  // 10: supernode.scheduler.v1.ReportPieceRequest.piece:type_name -> supernode.scheduler.v1.PieceRef
 	2,  // 11: supernode.scheduler.v1.ReportPieceErrorRequest.type:type_name -> supernode.scheduler.v1.PieceErrorType
 	4,  // 12: supernode.scheduler.v1.ReportPieceErrorRequest.piece:type_name -> supernode.scheduler.v1.PieceRef
-	25, // 13: supernode.scheduler.v1.ReportMetricsRequest.duration:type_name -> google.protobuf.Duration
+	29, // 13: supernode.scheduler.v1.ReportMetricsRequest.duration:type_name -> google.protobuf.Duration
 	3,  // 14: supernode.scheduler.v1.PeerEntry.peer:type_name -> supernode.scheduler.v1.Peer
 	22, // 15: supernode.scheduler.v1.ListPeersResponse.entries:type_name -> supernode.scheduler.v1.PeerEntry
-	6,  // 16: supernode.scheduler.v1.SchedulerService.RegisterPeer:input_type -> supernode.scheduler.v1.RegisterPeerRequest
-	8,  // 17: supernode.scheduler.v1.SchedulerService.PullPieces:input_type -> supernode.scheduler.v1.PullPiecesRequest
-	13, // 18: supernode.scheduler.v1.SchedulerService.ReportPiece:input_type -> supernode.scheduler.v1.ReportPieceRequest
-	15, // 19: supernode.scheduler.v1.SchedulerService.ReportPieceError:input_type -> supernode.scheduler.v1.ReportPieceErrorRequest
-	17, // 20: supernode.scheduler.v1.SchedulerService.ReportPeerDown:input_type -> supernode.scheduler.v1.ReportPeerDownRequest
-	19, // 21: supernode.scheduler.v1.SchedulerService.ReportMetrics:input_type -> supernode.scheduler.v1.ReportMetricsRequest
-	21, // 22: supernode.scheduler.v1.SchedulerService.ListPeers:input_type -> supernode.scheduler.v1.ListPeersRequest
-	7,  // 23: supernode.scheduler.v1.SchedulerService.RegisterPeer:output_type -> supernode.scheduler.v1.RegisterPeerResponse
-	9,  // 24: supernode.scheduler.v1.SchedulerService.PullPieces:output_type -> supernode.scheduler.v1.PullPiecesResponse
-	14, // 25: supernode.scheduler.v1.SchedulerService.ReportPiece:output_type -> supernode.scheduler.v1.ReportPieceResponse
-	16, // 26: supernode.scheduler.v1.SchedulerService.ReportPieceError:output_type -> supernode.scheduler.v1.ReportPieceErrorResponse
-	18, // 27: supernode.scheduler.v1.SchedulerService.ReportPeerDown:output_type -> supernode.scheduler.v1.ReportPeerDownResponse
-	20, // 28: supernode.scheduler.v1.SchedulerService.ReportMetrics:output_type -> supernode.scheduler.v1.ReportMetricsResponse
-	23, // 29: supernode.scheduler.v1.SchedulerService.ListPeers:output_type -> supernode.scheduler.v1.ListPeersResponse
-	23, // [23:30] is the sub-list for method output_type
-	16, // [16:23] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	26, // 16: supernode.scheduler.v1.MirrorRequest.tasks:type_name -> supernode.scheduler.v1.TaskMemory
+	28, // 17: supernode.scheduler.v1.TaskMemory.source:type_name -> supernode.cdn.v1.Source
+	30, // 18: supernode.scheduler.v1.TaskMemory.facts:type_name -> supernode.cdn.v1.SourceFacts
+	31, // 19: supernode.scheduler.v1.TaskMemory.result:type_name -> supernode.cdn.v1.SeedResult
+	32, // 20: supernode.scheduler.v1.TaskMemory.pieces:type_name -> supernode.cdn.v1.Piece
+	27, // 21: supernode.scheduler.v1.TaskMemory.peers:type_name -> supernode.scheduler.v1.PeerMemory
+	3,  // 22: supernode.scheduler.v1.PeerMemory.peer:type_name -> supernode.scheduler.v1.Peer
+	6,  // 23: supernode.scheduler.v1.SchedulerService.RegisterPeer:input_type -> supernode.scheduler.v1.RegisterPeerRequest
+	8,  // 24: supernode.scheduler.v1.SchedulerService.PullPieces:input_type -> supernode.scheduler.v1.PullPiecesRequest
+	13, // 25: supernode.scheduler.v1.SchedulerService.ReportPiece:input_type -> supernode.scheduler.v1.ReportPieceRequest
+	15, // 26: supernode.scheduler.v1.SchedulerService.ReportPieceError:input_type -> supernode.scheduler.v1.ReportPieceErrorRequest
+	17, // 27: supernode.scheduler.v1.SchedulerService.ReportPeerDown:input_type -> supernode.scheduler.v1.ReportPeerDownRequest
+	19, // 28: supernode.scheduler.v1.SchedulerService.ReportMetrics:input_type -> supernode.scheduler.v1.ReportMetricsRequest
+	21, // 29: supernode.scheduler.v1.SchedulerService.ListPeers:input_type -> supernode.scheduler.v1.ListPeersRequest
+	24, // 30: supernode.scheduler.v1.SchedulerService.Mirror:input_type -> supernode.scheduler.v1.MirrorRequest
+	7,  // 31: supernode.scheduler.v1.SchedulerService.RegisterPeer:output_type -> supernode.scheduler.v1.RegisterPeerResponse
+	9,  // 32: supernode.scheduler.v1.SchedulerService.PullPieces:output_type -> supernode.scheduler.v1.PullPiecesResponse
+	14, // 33: supernode.scheduler.v1.SchedulerService.ReportPiece:output_type -> supernode.scheduler.v1.ReportPieceResponse
+	16, // 34: supernode.scheduler.v1.SchedulerService.ReportPieceError:output_type -> supernode.scheduler.v1.ReportPieceErrorResponse
+	18, // 35: supernode.scheduler.v1.SchedulerService.ReportPeerDown:output_type -> supernode.scheduler.v1.ReportPeerDownResponse
+	20, // 36: supernode.scheduler.v1.SchedulerService.ReportMetrics:output_type -> supernode.scheduler.v1.ReportMetricsResponse
+	23, // 37: supernode.scheduler.v1.SchedulerService.ListPeers:output_type -> supernode.scheduler.v1.ListPeersResponse
+	25, // 38: supernode.scheduler.v1.SchedulerService.Mirror:output_type -> supernode.scheduler.v1.MirrorResponse
+	31, // [31:39] is the sub-list for method output_type
+	23, // [23:31] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_supernode_scheduler_v1_scheduler_proto_init() }
@@ -1834,7 +2198,7 @@ func file_supernode_scheduler_v1_scheduler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_supernode_scheduler_v1_scheduler_proto_rawDesc), len(file_supernode_scheduler_v1_scheduler_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   21,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const (
 	SchedulerService_ReportPeerDown_FullMethodName   = "/supernode.scheduler.v1.SchedulerService/ReportPeerDown"
 	SchedulerService_ReportMetrics_FullMethodName    = "/supernode.scheduler.v1.SchedulerService/ReportMetrics"
 	SchedulerService_ListPeers_FullMethodName        = "/supernode.scheduler.v1.SchedulerService/ListPeers"
+	SchedulerService_Mirror_FullMethodName           = "/supernode.scheduler.v1.SchedulerService/Mirror"
 )
 
 // SchedulerServiceClient is the client API for SchedulerService service.
@@ -71,6 +72,9 @@ type SchedulerServiceClient interface {
 	ReportMetrics(ctx context.Context, in *ReportMetricsRequest, opts ...grpc.CallOption) (*ReportMetricsResponse, error)
 	// ListPeers tells which peers of this scheduler's tasks can serve, and what.
 	ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (*ListPeersResponse, error)
+	// Mirror keeps the memory of the caller's tasks at their standby, so that it
+	// can go on with them. Each message is confirmed when it has been taken.
+	Mirror(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[MirrorRequest, MirrorResponse], error)
 }
 
 type schedulerServiceClient struct {
@@ -151,6 +155,19 @@ func (c *schedulerServiceClient) ListPeers(ctx context.Context, in *ListPeersReq
 	return out, nil
 }
 
+func (c *schedulerServiceClient) Mirror(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[MirrorRequest, MirrorResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &SchedulerService_ServiceDesc.Streams[0], SchedulerService_Mirror_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[MirrorRequest, MirrorResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type SchedulerService_MirrorClient = grpc.BidiStreamingClient[MirrorRequest, MirrorResponse]
+
 // SchedulerServiceServer is the server API for SchedulerService service.
 // All implementations must embed UnimplementedSchedulerServiceServer
 // for forward compatibility.
@@ -191,6 +208,9 @@ type SchedulerServiceServer interface {
 	ReportMetrics(context.Context, *ReportMetricsRequest) (*ReportMetricsResponse, error)
 	// ListPeers tells which peers of this scheduler's tasks can serve, and what.
 	ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error)
+	// Mirror keeps the memory of the caller's tasks at their standby, so that it
+	// can go on with them. Each message is confirmed when it has been taken.
+	Mirror(grpc.BidiStreamingServer[MirrorRequest, MirrorResponse]) error
 	mustEmbedUnimplementedSchedulerServiceServer()
 }
 
@@ -221,6 +241,9 @@ func (UnimplementedSchedulerServiceServer) ReportMetrics(context.Context, *Repor
 }
 func (UnimplementedSchedulerServiceServer) ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListPeers not implemented")
+}
+func (UnimplementedSchedulerServiceServer) Mirror(grpc.BidiStreamingServer[MirrorRequest, MirrorResponse]) error {
+	return status.Error(codes.Unimplemented, "method Mirror not implemented")
 }
 func (UnimplementedSchedulerServiceServer) mustEmbedUnimplementedSchedulerServiceServer() {}
 func (UnimplementedSchedulerServiceServer) testEmbeddedByValue()                          {}
@@ -369,6 +392,13 @@ func _SchedulerService_ListPeers_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SchedulerService_Mirror_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(SchedulerServiceServer).Mirror(&grpc.GenericServerStream[MirrorRequest, MirrorResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type SchedulerService_MirrorServer = grpc.BidiStreamingServer[MirrorRequest, MirrorResponse]
+
 // SchedulerService_ServiceDesc is the grpc.ServiceDesc for SchedulerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -405,6 +435,13 @@ var SchedulerService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _SchedulerService_ListPeers_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Mirror",
+			Handler:       _SchedulerService_Mirror_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "supernode/scheduler/v1/scheduler.proto",
 }

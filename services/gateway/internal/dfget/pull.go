@@ -56,7 +56,7 @@ func (s *Service) pull(ctx context.Context, p request.Pull) (*schedulerv1.PullPi
 	// What is left beyond the hold is halved: one part for the way to a
 	// scheduler and back, one for asking another. What a scheduler that answers
 	// no ping has used up is taken from the hold.
-	plan := route.Plan{Attempt: hold + (s.cfg.CallBudget-s.cfg.MaxHold)/2}
+	plan := route.Plan{Attempt: hold + (s.cfg.CallBudget-s.cfg.MaxHold)/2, Again: repair}
 	var out *schedulerv1.PullPiecesResponse
 	key := keyOf(p.Task, p.Peer)
 	err := s.recall(ctx, key, plan, func(ctx context.Context, conn grpc.ClientConnInterface) error {
@@ -64,6 +64,9 @@ func (s *Service) pull(ctx context.Context, p request.Pull) (*schedulerv1.PullPi
 		var err error
 		out, err = schedulerv1.NewSchedulerServiceClient(conn).PullPieces(ctx, ask)
 		return err
+	}, func() bool {
+		ask.Adopt = true
+		return true
 	})
 	if err == nil && p.Status == request.Finished {
 		s.roster.End(key)

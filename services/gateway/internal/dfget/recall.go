@@ -19,13 +19,18 @@ func keyOf(task request.TaskID, peer request.PeerID) roster.Key {
 // the peer it is told of it, as far as this gateway knows it itself, and asked
 // once more: dfget would take the error for a reason to leave. ctx has the
 // deadline for all of that.
-func (s *Service) recall(ctx context.Context, key roster.Key, plan route.Plan, call route.Call) error {
+//
+// A peer that this gateway does not know either may be adopted, if call is
+// asked to have that done; one that it knows and whose task is another by now
+// must not: it has pieces of what was before.
+func (s *Service) recall(ctx context.Context, key roster.Key, plan route.Plan, call route.Call, adopt func() bool) error {
 	s.roster.Heard(key)
 	start := time.Now()
 	err := s.router.Do(ctx, key.Task, plan, call)
 	if err == nil || !verdict.Forgotten(err) {
 		return err
 	}
+	stranger := !s.roster.Knows(key)
 	again := route.Plan{Attempt: s.registerAttempt(), Again: plan.Again}
 	known, replayErr := s.roster.Replay(ctx, key, start,
 		func(ctx context.Context, req *schedulerv1.RegisterPeerRequest) (roster.Facts, error) {
@@ -35,7 +40,7 @@ func (s *Service) recall(ctx context.Context, key roster.Key, plan route.Plan, c
 	if replayErr != nil {
 		return replayErr
 	}
-	if !known {
+	if adopted := stranger && adopt(); !known && !adopted {
 		return err
 	}
 	return s.router.Do(ctx, key.Task, plan, call)

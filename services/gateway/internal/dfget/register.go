@@ -25,7 +25,7 @@ func (s *Service) RegisterPeer(ctx context.Context, in *dfgetv1.RegisterPeerRequ
 	req := registration(r)
 	budget, cancel := context.WithTimeout(ctx, s.cfg.CallBudget)
 	defer cancel()
-	out, err := s.register(budget, req, route.Plan{Attempt: s.registerAttempt(), Again: true})
+	out, err := s.register(budget, req, route.Plan{Attempt: s.registerAttempt(), Again: s.cfg.CallBudget})
 	if err == nil {
 		s.roster.Keep(req, factsOf(out))
 	}

@@ -16,7 +16,7 @@ import (
 func (s *Service) report(ctx context.Context, task request.TaskID, peer request.PeerID, call clientCall) error {
 	budget, cancel := context.WithTimeout(ctx, s.cfg.CallBudget)
 	defer cancel()
-	return reported(ctx, s.recall(budget, keyOf(task, peer), route.Plan{Attempt: reportAttempt, Again: true}, withClient(call)))
+	return reported(ctx, s.recall(budget, keyOf(task, peer), route.Plan{Attempt: reportAttempt, Again: s.cfg.CallBudget}, withClient(call), never))
 }
 
 // farewell is a report that is of no use to a scheduler that does not know the
@@ -25,6 +25,9 @@ func (s *Service) farewell(ctx context.Context, task request.TaskID, peer reques
 	s.roster.End(keyOf(task, peer))
 	return reported(ctx, s.ask(ctx, task, reportAttempt, call))
 }
+
+// never adopts: a report alone does not make a peer one that fetches.
+func never() bool { return false }
 
 func reported(ctx context.Context, err error) error {
 	if ctx.Err() != nil {

@@ -34,6 +34,10 @@ const (
 // time; a report may have to wait until it has made sure that another one is
 // dead, and has taken the task over.
 const (
+	// repair is how long a pull is asked again that the cluster may still be able
+	// to answer; behind it the client is told to wait.
+	repair = 2 * time.Second
+
 	reportAttempt  = 2500 * time.Millisecond
 	listingAttempt = 2 * time.Second
 )
@@ -85,7 +89,7 @@ func (s *Service) Heartbeat(_ context.Context, in *dfgetv1.HeartbeatRequest) (*d
 func (s *Service) ask(ctx context.Context, task request.TaskID, attempt time.Duration, call clientCall) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.CallBudget)
 	defer cancel()
-	return s.router.Do(ctx, string(task), route.Plan{Attempt: attempt, Again: true}, withClient(call))
+	return s.router.Do(ctx, string(task), route.Plan{Attempt: attempt, Again: s.cfg.CallBudget}, withClient(call))
 }
 
 type clientCall = func(context.Context, schedulerv1.SchedulerServiceClient) error

@@ -128,6 +128,9 @@ func (r *Roster) Heard(key Key) {
 	}
 }
 
+// Knows tells whether a registration is remembered.
+func (r *Roster) Knows(key Key) bool { return r.find(key) != nil }
+
 // End notes that a client's download is over, or that it serves no more.
 func (r *Roster) End(key Key) {
 	now := time.Now()

@@ -57,9 +57,9 @@ type Plan struct {
 	// Attempt is how long one scheduler may take that is alive. One that
 	// answers no ping is left after 1 s, with whatever it may have taken.
 	Attempt time.Duration
-	// Again makes it ask all over, after a pause, for as long as the context
-	// lasts and the error can be repaired.
-	Again bool
+	// Again is for how long it asks all over, after pauses, while the error can
+	// be repaired; 0 asks once.
+	Again time.Duration
 }
 
 // Router is safe for concurrent use.
@@ -95,9 +95,10 @@ func New(members Members, dial Dial, log *zap.Logger, metrics prometheus.Registe
 // Do asks the scheduler of a task. ctx must have a deadline. The error is that
 // of the last scheduler that was asked.
 func (r *Router) Do(ctx context.Context, task string, plan Plan, call Call) error {
+	until := time.Now().Add(plan.Again)
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		err := r.round(ctx, task, plan, call)
-		if err == nil || !plan.Again || !verdict.Repairable(err) || !sleep(ctx, pause) {
+		if err == nil || time.Until(until) < pause || !verdict.Repairable(err) || !sleep(ctx, pause) {
 			return err
 		}
 	}

@@ -35,6 +35,7 @@ func build(_ context.Context, p *process.Process) error {
 	service.Register(p.RPC)
 	// It leaves before its tasks end: who is asked meanwhile is no member any more.
 	p.Add("scheduler", service.Run)
-	p.Announce(registry, cluster.Scheduler, nil)
+	announcer := p.Announce(registry, cluster.Scheduler, nil)
+	p.Add("leaving", service.Leaving(p.Settings.GracePeriod/3, announcer))
 	return nil
 }

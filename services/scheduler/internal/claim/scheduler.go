@@ -3,6 +3,7 @@ package claim
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -88,6 +89,23 @@ func (r *Resolver) takeOver(
 	return resp, nil
 }
 
+// HandOver gives a task of this scheduler to another one that knows what there
+// is to know of it. One that is not this one's any more is no error.
+func (r *Resolver) HandOver(ctx context.Context, taskID, to string) error {
+	resp, err := r.Registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: taskID, Fresh: true})
+	if err != nil {
+		return fmt.Errorf("asking for the record of task %s: %w", taskID, err)
+	}
+	record := resp.GetRecord()
+	if record.GetScheduler() != r.SelfID {
+		return nil
+	}
+	_, err = r.ask(ctx, &registryv1.ResolveTaskRequest{
+		TaskId: taskID, Url: record.GetUrl(), SchedulerId: to, Last: record, LostScheduler: r.SelfID,
+	})
+	return err
+}
+
 // desk lets those who ask for the same task at the same time share the answer.
 type desk struct {
 	mu    sync.Mutex // guards asked
@@ -95,14 +113,15 @@ type desk struct {
 }
 
 type question struct {
-	answered chan struct{} // closed when err is there
+	answered chan struct{} // closed when the rest is there
+	record   *registryv1.TaskRecord
 	err      error
 }
 
-// Whose says why a task is not here: NOT_OWNER when another scheduler answers
-// for it, TASK_NOT_FOUND when nobody does or this one does now, because the one
-// that did is dead: then the peers have to register again.
-func (r *Resolver) Whose(ctx context.Context, taskID string) error {
+// Whose says whose a task is that is not here: its record when this scheduler
+// answers for it, since now perhaps, because the one that did is dead;
+// NOT_OWNER when another does, TASK_NOT_FOUND when nobody does.
+func (r *Resolver) Whose(ctx context.Context, taskID string) (*registryv1.TaskRecord, error) {
 	r.desk.mu.Lock()
 	q := r.desk.asked[taskID]
 	mine := q == nil
@@ -113,7 +132,7 @@ func (r *Resolver) Whose(ctx context.Context, taskID string) error {
 	r.desk.mu.Unlock()
 	if mine {
 		// Others rely on the answer though the first who asked may leave.
-		q.err = r.whose(context.WithoutCancel(ctx), taskID)
+		q.record, q.err = r.whose(context.WithoutCancel(ctx), taskID)
 		r.desk.mu.Lock()
 		delete(r.desk.asked, taskID)
 		r.desk.mu.Unlock()
@@ -121,13 +140,13 @@ func (r *Resolver) Whose(ctx context.Context, taskID string) error {
 	}
 	select {
 	case <-q.answered:
-		return q.err
+		return q.record, q.err
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
 }
 
-func (r *Resolver) whose(ctx context.Context, taskID string) error {
+func (r *Resolver) whose(ctx context.Context, taskID string) (*registryv1.TaskRecord, error) {
 	ctx, cancel := context.WithTimeout(ctx, whoseTimeout)
 	defer cancel()
 	unknown := rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "task %s is not known", taskID)
@@ -135,27 +154,27 @@ func (r *Resolver) whose(ctx context.Context, taskID string) error {
 	switch {
 	case err == nil:
 	case rpcerr.From(err).Code == codes.NotFound:
-		return unknown
+		return nil, unknown
 	default:
 		// Another scheduler may well have it: the caller must not give up.
-		return unsaid(taskID, err)
+		return nil, unsaid(taskID, err)
 	}
 	record := resp.GetRecord()
 	if record.GetScheduler() == r.SelfID {
-		return unknown
+		return record, nil
 	}
 	p, endpoint := r.pulse(ctx, record.GetScheduler(), "")
 	if p == alive {
-		return NotOwner(record.GetScheduler(), endpoint)
+		return nil, NotOwner(record.GetScheduler(), endpoint)
 	}
-	_, err = r.takeOver(ctx, &registryv1.ResolveTaskRequest{TaskId: taskID, Url: record.GetUrl()}, record, p)
+	taken, err := r.takeOver(ctx, &registryv1.ResolveTaskRequest{TaskId: taskID, Url: record.GetUrl()}, record, p)
 	switch {
 	case err == nil:
-		return unknown
+		return taken.GetRecord(), nil
 	case rpcerr.ReasonOf(err) == rpcerr.NotOwner:
-		return err
+		return nil, err
 	}
-	return unsaid(taskID, err)
+	return nil, unsaid(taskID, err)
 }
 
 func unsaid(taskID string, err error) error {

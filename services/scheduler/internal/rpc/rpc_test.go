@@ -25,6 +25,7 @@ import (
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/table"
@@ -42,13 +43,15 @@ func dial(t *testing.T) (schedulerv1.SchedulerServiceClient, *prometheus.Registr
 	conn, err := grpc.NewClient("passthrough:///pipe", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }))
 	require.NoError(t, err)
+	reg := prometheus.NewRegistry()
+	book, err := mirror.NewBook(reg)
+	require.NoError(t, err)
 	tasks := table.New(t.Context(), table.Config{}, table.Deps{
-		Log: zap.NewNop(), Follower: &seed.Follower{Claims: claim.New(claim.Deps{
+		Log: zap.NewNop(), Book: book, Mirror: &mirror.Sender{}, Follower: &seed.Follower{Claims: claim.New(claim.Deps{
 			SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Log: zap.NewNop(),
 		})},
 	})
-	reg := prometheus.NewRegistry()
-	s, err := New(tasks, reg)
+	s, err := New(tasks, book, reg)
 	require.NoError(t, err)
 	server := grpc.NewServer(grpc.UnaryInterceptor(
 		func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {

@@ -6,8 +6,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,6 +18,7 @@ import (
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/pkg/taskid"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/table"
@@ -33,14 +37,17 @@ const (
 type Server struct {
 	schedulerv1.UnimplementedSchedulerServiceServer
 	table     *table.Table
+	book      *mirror.Book
+	streams   atomic.Int64 // that others have opened
 	downloads *prometheus.CounterVec
 	seconds   prometheus.Histogram
 }
 
-// New makes a server on a table; its metrics go to reg.
-func New(t *table.Table, reg prometheus.Registerer) (*Server, error) {
+// New makes a server on a table and a book of what others tell; its metrics go
+// to reg.
+func New(t *table.Table, book *mirror.Book, reg prometheus.Registerer) (*Server, error) {
 	s := &Server{
-		table: t,
+		table: t, book: book,
 		downloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "supernode_scheduler_downloads_total",
 			Help: "Downloads that peers reported as ended, by result and whether they went to the source.",
@@ -67,11 +74,11 @@ func checkIDs(taskID, peerID string) error {
 }
 
 // find gives the task of a call that must be of a known task.
-func (s *Server) find(ctx context.Context, taskID, peerID string) (*task.Task, error) {
+func (s *Server) find(ctx context.Context, taskID, peerID string, adopt bool) (*task.Task, error) {
 	if err := checkIDs(taskID, peerID); err != nil {
 		return nil, err
 	}
-	return s.table.Get(ctx, taskID)
+	return s.table.Get(ctx, taskID, adopt)
 }
 
 func checkPiece(p *schedulerv1.PieceRef) error {
@@ -90,9 +97,7 @@ func (s *Server) RegisterPeer(ctx context.Context, req *schedulerv1.RegisterPeer
 	if src.GetUrl() == "" {
 		return nil, rpcerr.Invalid("source.url is empty")
 	}
-	facts, err := s.table.Register(ctx, req.GetTaskId(), cmp.Or(req.GetTaskUrl(), src.GetUrl()), seed.Source{
-		URL: src.GetUrl(), Headers: src.GetHeaders(), MD5: src.GetMd5(), Insecure: src.GetInsecure(), RootCAs: src.GetRootCas(),
-	}, swarm.PeerInfo{
+	facts, err := s.table.Register(ctx, req.GetTaskId(), cmp.Or(req.GetTaskUrl(), src.GetUrl()), seed.SourceFrom(src), swarm.PeerInfo{
 		ID: peer.GetId(), IP: peer.GetIp(), Port: peer.GetPort(), Path: peer.GetPath(),
 		HostName: peer.GetHostName(), Version: peer.GetVersion(),
 	})
@@ -104,12 +109,12 @@ func (s *Server) RegisterPeer(ctx context.Context, req *schedulerv1.RegisterPeer
 
 // PullPieces reports on a piece and asks for the next ones.
 func (s *Server) PullPieces(ctx context.Context, req *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
-	t, err := s.find(ctx, req.GetTaskId(), req.GetPeerId())
+	t, err := s.find(ctx, req.GetTaskId(), req.GetPeerId(), req.GetAdopt())
 	if err != nil {
 		return nil, err
 	}
 	pull := task.Pull{
-		PeerID: req.GetPeerId(), From: req.GetDstId(),
+		PeerID: req.GetPeerId(), From: req.GetDstId(), Adopt: req.GetAdopt(),
 		MaxWait: min(max(req.GetMaxWait().AsDuration(), 0), maxHold),
 	}
 	if p := req.GetPiece(); p != nil {
@@ -133,7 +138,7 @@ func (s *Server) PullPieces(ctx context.Context, req *schedulerv1.PullPiecesRequ
 
 // ReportPiece says that a piece is on a peer's disk.
 func (s *Server) ReportPiece(ctx context.Context, req *schedulerv1.ReportPieceRequest) (*schedulerv1.ReportPieceResponse, error) {
-	t, err := s.find(ctx, req.GetTaskId(), req.GetPeerId())
+	t, err := s.find(ctx, req.GetTaskId(), req.GetPeerId(), false)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +153,7 @@ func (s *Server) ReportPiece(ctx context.Context, req *schedulerv1.ReportPieceRe
 
 // ReportPieceError says that a piece was missing or wrong.
 func (s *Server) ReportPieceError(ctx context.Context, req *schedulerv1.ReportPieceErrorRequest) (*schedulerv1.ReportPieceErrorResponse, error) {
-	t, err := s.find(ctx, req.GetTaskId(), req.GetPeerId())
+	t, err := s.find(ctx, req.GetTaskId(), req.GetPeerId(), false)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +171,7 @@ func (s *Server) ReportPieceError(ctx context.Context, req *schedulerv1.ReportPi
 
 // ReportPeerDown says that a peer serves no more.
 func (s *Server) ReportPeerDown(ctx context.Context, req *schedulerv1.ReportPeerDownRequest) (*schedulerv1.ReportPeerDownResponse, error) {
-	t, err := s.find(ctx, req.GetTaskId(), req.GetPeerId())
+	t, err := s.find(ctx, req.GetTaskId(), req.GetPeerId(), false)
 	if err != nil {
 		return nil, err
 	}
@@ -191,6 +196,45 @@ func (s *Server) ReportMetrics(_ context.Context, req *schedulerv1.ReportMetrics
 	}
 	s.downloads.WithLabelValues(result, source).Inc()
 	return &schedulerv1.ReportMetricsResponse{}, nil
+}
+
+// Mirror takes what another scheduler knows of its tasks.
+func (s *Server) Mirror(stream schedulerv1.SchedulerService_MirrorServer) error {
+	name := ""
+	defer func() { s.book.Ended(name, time.Now()) }()
+	for {
+		req, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := checkMirror(req); err != nil {
+			return err
+		}
+		if name == "" {
+			name = fmt.Sprint(req.GetSchedulerId(), " ", s.streams.Add(1))
+		}
+		s.book.Take(name, req, time.Now())
+		if err := stream.Send(&schedulerv1.MirrorResponse{Seq: req.GetSeq()}); err != nil {
+			return err
+		}
+	}
+}
+
+func checkMirror(req *schedulerv1.MirrorRequest) error {
+	for _, m := range req.GetTasks() {
+		if err := taskid.Check(m.GetTaskId()); err != nil {
+			return rpcerr.Invalid("task_id: %v", err)
+		}
+		for _, p := range m.GetPeers() {
+			if err := checkIDs(m.GetTaskId(), p.GetPeer().GetId()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // ListPeers lists the peers that serve.

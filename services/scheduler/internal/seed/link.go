@@ -148,10 +148,7 @@ func (w *following) stream(ctx context.Context, l *link) (func() (event, error),
 	}
 	s, err := client.Seed(ctx, &cdnv1.SeedRequest{
 		TaskId: w.id, Epoch: l.epoch, Expected: l.expected, Copies: l.copies, Stay: true,
-		Source: &cdnv1.Source{
-			Url: w.source.URL, Headers: w.source.Headers, Md5: w.source.MD5,
-			Insecure: w.source.Insecure, RootCas: w.source.RootCAs,
-		},
+		Source: w.source.Proto(),
 	})
 	if err != nil {
 		return nil, err

@@ -116,7 +116,8 @@ func (w *following) expected(ctx context.Context) (*cdnv1.SourceFacts, error) {
 		return nil, nil
 	}
 	source, size, running := w.claim.Version()
-	if !running {
+	resumed := w.source.Resumed && size > 0 && source.GetLength() >= 0
+	if !running && !resumed {
 		return nil, nil
 	}
 	return &cdnv1.SourceFacts{

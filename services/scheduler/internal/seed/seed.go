@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -30,6 +31,20 @@ type Source struct {
 	MD5      string
 	Insecure bool
 	RootCAs  [][]byte
+
+	// Resumed says that peers may have pieces of the recorded version, though
+	// nobody here knows of any.
+	Resumed bool
+}
+
+// Proto is what a CDN is told.
+func (s Source) Proto() *cdnv1.Source {
+	return &cdnv1.Source{Url: s.URL, Headers: s.Headers, Md5: s.MD5, Insecure: s.Insecure, RootCas: s.RootCAs}
+}
+
+// SourceFrom is what was told.
+func SourceFrom(p *cdnv1.Source) Source {
+	return Source{URL: p.GetUrl(), Headers: p.GetHeaders(), MD5: p.GetMd5(), Insecure: p.GetInsecure(), RootCAs: p.GetRootCas()}
 }
 
 // Sink takes what the copies tell, each under its instance's id.

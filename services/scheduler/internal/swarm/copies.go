@@ -106,16 +106,16 @@ func (s *Swarm) Landed(instance string, num int32, md5 string, length int32) err
 	if num < 0 || int(num) > len(s.chunks)+maxAhead {
 		return fmt.Errorf("piece %d: %w", num, ErrNoPiece)
 	}
-	for int(num) >= len(s.chunks) {
-		s.chunks = append(s.chunks, &chunk{flights: make(map[*transfer]struct{})})
-	}
-	ch := s.chunks[num]
+	ch := s.chunkAt(num)
 	if ch.md5 != "" && (ch.md5 != md5 || ch.length != length) {
 		if !c.Owner || s.Held() {
 			return fmt.Errorf("piece %d has md5 %s after %s: %w", num, md5, ch.md5, ErrConflict)
 		}
 		s.beginAnew(c)
 		return s.Landed(instance, num, md5, length)
+	}
+	if ch.md5 == "" {
+		s.ledger.piece(num)
 	}
 	ch.md5, ch.length = md5, length
 	c.pieces.Set(uint(num))
@@ -130,6 +130,7 @@ const maxAhead = 4096
 // whose pieces are of another one.
 func (s *Swarm) beginAnew(c *cdnCopy) {
 	s.chunks, s.result, s.given = nil, nil, false
+	s.ledger.anew = s.ledger.on
 	c.pieces = &bitset.BitSet{}
 	s.copies = []*cdnCopy{c}
 }

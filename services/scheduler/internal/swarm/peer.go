@@ -77,6 +77,9 @@ func (s *Swarm) Seen(id string, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	if p.gone {
+		s.ledger.peer(id)
+	}
 	p.seen, p.gone = now, false
 	return nil
 }
@@ -107,24 +110,21 @@ func (s *Swarm) got(id string, num, size int32, now time.Time, written bool) err
 	if err != nil {
 		return err
 	}
-	ch, err := s.chunk(num, size)
-	if err != nil {
+	if err := s.landed(num, size); err != nil {
 		return err
 	}
 	if t := p.running[num]; t != nil {
 		s.succeeded(t, now)
 	}
+	if p.serves.Test(uint(num)) {
+		return nil // and it has it
+	}
+	s.ledger.peer(id)
 	p.have.Set(uint(num))
-	switch {
-	case p.serves.Test(uint(num)):
-	case written:
-		delete(p.writing, num)
-		p.serves.Set(uint(num))
-		ch.holders = append(ch.holders, p)
-	default:
-		if _, since := p.writing[num]; !since {
-			p.writing[num] = now
-		}
+	if written {
+		s.serve(p, num)
+	} else if _, since := p.writing[num]; !since {
+		p.writing[num] = now
 	}
 	return nil
 }
@@ -138,7 +138,7 @@ func (s *Swarm) Failed(id string, num, size int32, from string, now time.Time) (
 	if err != nil {
 		return false, err
 	}
-	if _, err := s.chunk(num, size); err != nil {
+	if err := s.landed(num, size); err != nil {
 		return false, err
 	}
 	t := p.running[num]
@@ -210,6 +210,7 @@ func (s *Swarm) Down(id string, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	s.ledger.peer(id)
 	p.seen, p.gone = now, true
 	s.stopServing(p)
 	s.dropRunning(p)
@@ -228,6 +229,7 @@ func (s *Swarm) withdraw(p *Peer, num int32) {
 	if !p.serves.Test(uint(num)) {
 		return
 	}
+	s.ledger.peer(p.ID)
 	p.serves.Clear(uint(num))
 	ch := s.chunks[num]
 	ch.holders = slices.DeleteFunc(ch.holders, func(h *Peer) bool { return h == p })
@@ -241,6 +243,7 @@ func (s *Swarm) Forget(leftBefore, silentBefore time.Time) {
 			s.dropRunning(p)
 			s.dropSending(p)
 			delete(s.peers, id)
+			s.ledger.peer(id)
 		}
 	}
 }

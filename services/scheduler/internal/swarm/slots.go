@@ -119,9 +119,8 @@ func (s *Swarm) Tick(now time.Time) {
 		}
 		for num, since := range p.writing {
 			if now.Sub(since) >= writeGrace {
-				delete(p.writing, num)
-				p.serves.Set(uint(num))
-				s.chunks[num].holders = append(s.chunks[num].holders, p)
+				s.ledger.peer(p.ID)
+				s.serve(p, num)
 			}
 		}
 		for id, until := range p.avoids {

@@ -106,6 +106,7 @@ type Swarm struct {
 	chunks []*chunk
 	copies []*cdnCopy // few: the owner's and its replicas'
 	peers  map[string]*Peer
+	ledger ledger
 }
 
 // New makes an empty swarm. Bytes that a CDN is asked for are taken from b.
@@ -135,6 +136,7 @@ func (s *Swarm) SetFacts(instance string, f Facts) error {
 		return nil // validators differ from server to server of one source
 	}
 	s.facts, s.known = f, true
+	s.ledger.facts = s.ledger.on
 	return nil
 }
 
@@ -154,8 +156,10 @@ func (s *Swarm) SetResult(instance string, r Result) error {
 		return fmt.Errorf("%d pieces, and %d have landed: %w", r.PieceCount, len(s.chunks), ErrConflict)
 	}
 	s.result = &r
+	s.ledger.result = s.ledger.on
 	if s.known && s.facts.Length < 0 {
 		s.facts.Length = r.Length
+		s.ledger.facts = s.ledger.on
 	}
 	return nil
 }
@@ -194,17 +198,18 @@ func (s *Swarm) Unfinished() int {
 // Peers is the number of peers, those that left included.
 func (s *Swarm) Peers() int { return len(s.peers) }
 
-func (s *Swarm) chunk(num, size int32) (*chunk, error) {
+// landed tells whether the task has the piece, in that size, and it has landed.
+func (s *Swarm) landed(num, size int32) error {
 	if s.known && size != s.facts.PieceSize {
-		return nil, fmt.Errorf("piece size %d of %d: %w", size, s.facts.PieceSize, ErrNoPiece)
+		return fmt.Errorf("piece size %d of %d: %w", size, s.facts.PieceSize, ErrNoPiece)
 	}
 	if most := s.most(); num < 0 || int(num) >= most {
-		return nil, fmt.Errorf("piece %d of at most %d: %w", num, most, ErrNoPiece)
+		return fmt.Errorf("piece %d of at most %d: %w", num, most, ErrNoPiece)
 	}
 	if int(num) >= len(s.chunks) || s.chunks[num].md5 == "" {
-		return nil, fmt.Errorf("piece %d: %w", num, ErrNotYet)
+		return fmt.Errorf("piece %d: %w", num, ErrNotYet)
 	}
-	return s.chunks[num], nil
+	return nil
 }
 
 // most is how many pieces the task can have, as far as is known.
@@ -228,6 +233,7 @@ func (s *Swarm) peer(id string) (*Peer, error) {
 
 // AddPeer takes a peer in, or back with what it has.
 func (s *Swarm) AddPeer(info PeerInfo, now time.Time) {
+	s.ledger.peer(info.ID)
 	if p := s.peers[info.ID]; p != nil {
 		p.PeerInfo, p.seen, p.gone = info, now, false
 		return

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
@@ -39,7 +40,11 @@ type Config struct {
 type Deps struct {
 	Log      *zap.Logger
 	Follower *seed.Follower
-	Task     task.Deps
+	// Book is what other schedulers remember, Mirror tells them what is here.
+	Book   *mirror.Book
+	Mirror *mirror.Sender
+	// Task is what tasks need; Changed is the table's to set.
+	Task task.Deps
 }
 
 // Table is the tasks of a scheduler. It is safe for concurrent use while Run runs.
@@ -64,6 +69,7 @@ type entry struct {
 // New makes an empty table whose tasks live until ctx ends or Run returns.
 func New(ctx context.Context, cfg Config, deps Deps) *Table {
 	root, end := context.WithCancel(ctx)
+	deps.Task.Changed = deps.Mirror.Changed
 	return &Table{cfg: cfg, deps: deps, root: root, end: end, tasks: make(map[string]*entry)}
 }
 
@@ -73,6 +79,7 @@ func (t *Table) Run(ctx context.Context) error {
 	defer t.deps.Follower.Claims.Close()
 	defer t.work.Wait()
 	t.work.Go(func() { t.deps.Follower.Claims.Watch(t.root) })
+	t.work.Go(func() { t.deps.Mirror.Run(t.root) })
 	defer func() { // under the lock: then nothing is begun any more that Wait would miss
 		t.mu.Lock()
 		defer t.mu.Unlock()
@@ -91,10 +98,11 @@ func (t *Table) Run(ctx context.Context) error {
 	}
 }
 
-// Get gives a task that is here. For one that is not it says NOT_OWNER when
-// another scheduler answers for it, else TASK_NOT_FOUND; a task whose scheduler
-// is dead is taken over before.
-func (t *Table) Get(ctx context.Context, id string) (*task.Task, error) {
+// Get gives a task that is here, or that has to be: one whose scheduler is dead
+// is taken over, and made from what was remembered of it here. Without any
+// memory it is made only to adopt who asks. Else it says NOT_OWNER when
+// another scheduler answers for it, or TASK_NOT_FOUND.
+func (t *Table) Get(ctx context.Context, id string, adopt bool) (*task.Task, error) {
 	t.mu.Lock()
 	e := t.tasks[id]
 	t.mu.Unlock()
@@ -104,7 +112,51 @@ func (t *Table) Get(ctx context.Context, id string) (*task.Task, error) {
 	case t.root.Err() != nil:
 		return nil, errStopping
 	}
-	return nil, t.deps.Follower.Claims.Whose(ctx, id)
+	record, err := t.deps.Follower.Claims.Whose(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	memory, known := t.deps.Book.Recall(id)
+	if !known && !adopt {
+		return nil, rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "nothing is known of task %s but its record", id)
+	}
+	source := seed.Source{URL: record.GetUrl(), Resumed: true}
+	if known {
+		source = seed.SourceFrom(memory.Source)
+	}
+	e, err = t.revive(id, record.GetUrl(), source, memory.Memory)
+	if err != nil {
+		return nil, err
+	}
+	return e.Task, nil
+}
+
+// revive makes a task that this scheduler answers for and has nothing of, with
+// what is remembered of it.
+func (t *Table) revive(id, url string, source seed.Source, memory swarm.Memory) (*entry, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.root.Err() != nil {
+		return nil, errStopping
+	}
+	if e := t.tasks[id]; e != nil {
+		return e, nil
+	}
+	t.deps.Log.Info("going on with a task that was another scheduler's",
+		zap.String("task_id", id), zap.Int("peers", len(memory.Peers)), zap.Int("pieces", len(memory.Pieces)))
+	return t.begin(id, url, source, func(made *task.Task) { made.Restore(memory) }), nil
+}
+
+// begin makes a task; prepare is called before it runs. The caller holds mu.
+func (t *Table) begin(id, url string, source seed.Source, prepare func(*task.Task)) *entry {
+	run, stop := context.WithCancel(t.root)
+	e := &entry{Task: task.New(id, url, t.deps.Task), asker: fingerprint(source), stop: stop}
+	prepare(e.Task)
+	t.tasks[id] = e
+	t.work.Go(func() { e.Run(run) })
+	t.work.Go(func() { t.follow(run, e, source) })
+	t.deps.Mirror.Add(id, url, source.Proto(), e.Task)
+	return e
 }
 
 var errStopping = rpcerr.New(codes.Unavailable, "", "the scheduler is stopping")
@@ -113,9 +165,12 @@ var errStopping = rpcerr.New(codes.Unavailable, "", "the scheduler is stopping")
 // the facts of the source.
 func (t *Table) Register(ctx context.Context, id, url string, source seed.Source, info swarm.PeerInfo) (swarm.Facts, error) {
 	asker := fingerprint(source)
+	if err := t.recall(ctx, id); err != nil {
+		return swarm.Facts{}, err
+	}
 	var failed *entry
 	for {
-		e, made, err := t.obtain(ctx, id, url, source, asker, failed)
+		e, made, err := t.obtain(ctx, id, url, source, failed)
 		if err != nil {
 			return swarm.Facts{}, err
 		}
@@ -125,6 +180,22 @@ func (t *Table) Register(ctx context.Context, id, url string, source seed.Source
 		}
 		failed = e
 	}
+}
+
+// recall makes a task that another scheduler told of, if it is this one's by
+// now: without that its memory would be handed out as if it were.
+func (t *Table) recall(ctx context.Context, id string) error {
+	t.mu.Lock()
+	_, here := t.tasks[id]
+	t.mu.Unlock()
+	if _, told := t.deps.Book.Recall(id); here || !told {
+		return nil
+	}
+	_, err := t.Get(ctx, id, false)
+	if rpcerr.ReasonOf(err) == rpcerr.TaskNotFound {
+		return nil // it begins anew
+	}
+	return err
 }
 
 // worthAnother tells whether a task that failed may be tried anew: not for
@@ -162,7 +233,7 @@ func fingerprint(s seed.Source) [sha256.Size]byte {
 
 // obtain gives the task, made if there is none, or only the one that failed.
 func (t *Table) obtain(
-	ctx context.Context, id, url string, source seed.Source, asker [sha256.Size]byte, failed *entry,
+	ctx context.Context, id, url string, source seed.Source, failed *entry,
 ) (e *entry, made bool, err error) {
 	outdated, err := t.outdated(ctx, failed)
 	if err != nil {
@@ -178,14 +249,10 @@ func (t *Table) obtain(
 	}
 	if failed != nil {
 		failed.stop()
+		t.deps.Mirror.Remove(id, failed.Task)
+		t.deps.Book.Forget(id)
 	}
-	run, stop := context.WithCancel(t.root)
-	e = &entry{Task: task.New(id, url, t.deps.Task), asker: asker, stop: stop}
-	e.KeepOut(outdated)
-	t.tasks[id] = e
-	t.work.Go(func() { e.Run(run) })
-	t.work.Go(func() { t.follow(run, e, source) })
-	return e, true, nil
+	return t.begin(id, url, source, func(made *task.Task) { made.KeepOut(outdated) }), true, nil
 }
 
 // outdated are the peers that have pieces of a version of the source that is
@@ -236,6 +303,7 @@ func (t *Table) forget(e *entry) {
 	defer t.mu.Unlock()
 	if t.tasks[e.ID] == e {
 		delete(t.tasks, e.ID)
+		t.deps.Mirror.Remove(e.ID, e.Task)
 	}
 }
 
@@ -270,6 +338,7 @@ func (t *Table) Count() int {
 
 // collect puts away tasks that nobody asked for of late, and forgets peers.
 func (t *Table) collect(ctx context.Context, now time.Time) {
+	t.deps.Book.Prune(now)
 	for _, e := range t.entries() {
 		state, err := e.State(ctx)
 		if err != nil {
@@ -284,6 +353,7 @@ func (t *Table) collect(ctx context.Context, now time.Time) {
 		}
 		if now.Sub(state.Used) >= keep {
 			t.deps.Log.Info("nobody asks for the task any more", zap.String("task_id", e.ID), zap.Int("peers", state.Peers))
+			t.deps.Book.Forget(e.ID)
 			t.drop(e)
 			continue
 		}

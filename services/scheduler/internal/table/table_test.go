@@ -21,12 +21,14 @@ import (
 
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
+	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/cluster"
 	"github.com/supernode-ha/supernode/pkg/rpcclient"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
@@ -48,6 +50,8 @@ type world struct {
 	cdnv1.UnimplementedCdnServiceServer
 	t        *testing.T
 	table    *Table
+	book     *mirror.Book
+	adopt    bool // of pulls
 	metrics  *prometheus.Registry
 	watching chan *registryv1.WatchTasksResponse
 	other    cluster.Member // the other scheduler, a member that answers until it is killed
@@ -143,8 +147,14 @@ func newWorld(t *testing.T) *world {
 	require.NoError(t, err)
 	taskStats, err := task.NewStats(w.metrics)
 	require.NoError(t, err)
+	w.book, err = mirror.NewBook(w.metrics)
+	require.NoError(t, err)
+	sender, err := mirror.NewSender(mirror.Deps{
+		SelfID: "me", Members: nobody{}, Dial: pool.Dial, Log: zap.NewNop(), Metrics: w.metrics,
+	})
+	require.NoError(t, err)
 	w.table = New(context.Background(), Config{GCInitialDelay: time.Hour, GCInterval: time.Hour, TaskExpireTime: time.Hour}, Deps{
-		Log: zap.NewNop(),
+		Log: zap.NewNop(), Book: w.book, Mirror: sender,
 		Follower: &seed.Follower{
 			Claims: claim.New(claim.Deps{
 				SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Schedulers: health.New(health.Default(), pool.Dial, zap.NewNop()), Log: zap.NewNop(),
@@ -167,6 +177,13 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// nobody is a cluster without other schedulers.
+type nobody struct{}
+
+func (nobody) Schedulers() []cluster.Member { return nil }
+
+func (nobody) Changed() <-chan struct{} { return nil }
+
 func (w *world) register(peer string) (swarm.Facts, error) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
@@ -179,12 +196,12 @@ func (w *world) register(peer string) (swarm.Facts, error) {
 // nobody here knows.
 func (w *world) pull(peer string, num int32) (task.Answer, error) {
 	w.t.Helper()
-	t, err := w.table.Get(w.t.Context(), taskID)
+	t, err := w.table.Get(w.t.Context(), taskID, w.adopt)
 	if err != nil {
 		return task.Answer{}, err
 	}
 	return t.Pull(w.t.Context(), task.Pull{
-		PeerID: peer, Stage: task.Started, Outcome: task.Written, Num: num, Size: size, From: "cdnnode:127.0.0.99~" + taskID, MaxWait: patience,
+		PeerID: peer, Stage: task.Started, Outcome: task.Written, Num: num, Size: size, From: "cdnnode:127.0.0.99~" + taskID, MaxWait: patience, Adopt: w.adopt,
 	})
 }
 
@@ -235,6 +252,51 @@ supernode_scheduler_takeovers_total{cause="scheduler"} `+asked+`
 	}
 }
 
+// What another scheduler told of its task before it died is known when the
+// first pull comes: nobody has to register again.
+func TestTaskOfADeadSchedulerGoesOnAsItKnewIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.kill()
+	w.book.Take("other", &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{{
+		TaskId: taskID, Anew: true, TaskUrl: "http://source/file", Source: &cdnv1.Source{Url: "http://source/file"},
+		Facts:  &cdnv1.SourceFacts{Length: 2 * (size - 5), PieceSize: size},
+		Pieces: []*cdnv1.Piece{{Num: 0, Md5: strings.Repeat("a", 32), Length: size}, {Num: 1, Md5: strings.Repeat("b", 32), Length: size}},
+		Peers: []*schedulerv1.PeerMemory{
+			{Peer: &schedulerv1.Peer{Id: "p", Ip: "127.0.1.1", Port: 20001}, Have: []uint64{1}, Serves: []uint64{1}},
+			{Peer: &schedulerv1.Peer{Id: "whole", Ip: "127.0.1.2", Port: 20002, Path: "/peer/file/x"}, Have: []uint64{3}, Serves: []uint64{3}},
+		},
+	}}}, time.Now())
+	answer, err := w.pull("p", 0)
+	require.NoError(t, err)
+	require.Len(t, answer.Offers, 1)
+	require.Equal(t, "whole", answer.Offers[0].SourceID, "those who had finished serve on")
+	require.EqualValues(t, 1, answer.Offers[0].Num)
+}
+
+// With nothing but the record a task is made for a peer that nobody knows: it
+// may fetch, and nobody is sent to it.
+func TestStrangerIsAdopted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.kill()
+	_, err := w.pull("stranger", 0)
+	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err))
+	w.adopt = true
+	answer, err := w.pull("stranger", 0)
+	require.NoError(t, err)
+	require.NotEmpty(t, answer.Offers)
+	for _, o := range answer.Offers {
+		require.True(t, o.FromCDN)
+	}
+	_, err = w.register("p")
+	require.NoError(t, err)
+	answer, err = w.pull("p", 1)
+	require.NoError(t, err)
+	require.NotEmpty(t, answer.Offers)
+	require.True(t, answer.Offers[0].FromCDN, "nobody knows where the stranger is")
+}
+
 func TestWhoRegistersWithADeadSchedulersTaskNeedsNoPullBefore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -253,7 +315,7 @@ func TestWhoLosesATaskToAnotherSchedulerSaysSo(t *testing.T) {
 	_, err := w.register("p")
 	require.NoError(t, err)
 	held := make(chan error, 1)
-	e, err := w.table.Get(t.Context(), taskID)
+	e, err := w.table.Get(t.Context(), taskID, false)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { // what has not landed yet is not counted
 		require.NoError(t, e.Written(t.Context(), "p", 0, size))

@@ -40,6 +40,10 @@ type Pull struct {
 	From      string
 	// MaxWait is how long the pull may be held.
 	MaxWait time.Duration
+	// Adopt has the peer taken in if it is not known and another scheduler had
+	// the task before: nobody knows its registration. It may fetch, and nobody is
+	// sent to it.
+	Adopt bool
 }
 
 // Answer is one of: offers, the result, or neither: wait.
@@ -97,7 +101,12 @@ func (t *Task) take(p *pull) error {
 	if err := t.admit(p.PeerID); err != nil {
 		return err
 	}
-	if err := t.swarm.Seen(p.PeerID, now); err != nil {
+	err := t.swarm.Seen(p.PeerID, now)
+	if p.Adopt && t.restored && errors.Is(err, swarm.ErrNoPeer) {
+		t.swarm.AddPeer(swarm.PeerInfo{ID: p.PeerID}, now)
+		err = nil
+	}
+	if err != nil {
 		return t.invalid(err)
 	}
 	if p.Stage == Started {

@@ -42,6 +42,9 @@ type Deps struct {
 	Limits swarm.Limits
 	Budget *budget.Budget
 	Stats  *Stats
+	// Changed is called by the loop when there is something for Memory to tell.
+	// It must not wait. It may be nil.
+	Changed func(taskID string)
 }
 
 // Task is one task. Its methods may be called from any goroutine while Run runs.
@@ -56,6 +59,8 @@ type Task struct {
 	doubt chan struct{}
 	// outdated are peers that have pieces of another version of the source.
 	outdated map[string]struct{}
+	// restored says that another scheduler had the task before.
+	restored bool
 
 	// The rest belongs to the loop.
 	swarm    *swarm.Swarm
@@ -81,6 +86,27 @@ func New(id, url string, deps Deps) *Task {
 // that keeps them and gets the rest from here would end with a file that is
 // neither. It must be called before Run.
 func (t *Task) KeepOut(peers map[string]struct{}) { t.outdated = peers }
+
+// Restore has the task begin with what another scheduler remembered of it, and
+// adopt peers that it did not. It must be called before Run.
+func (t *Task) Restore(m swarm.Memory) {
+	t.swarm.Restore(m, time.Now())
+	t.restored = true
+}
+
+// Memory tells what changed since it was asked last, or all there is; from the
+// first time on Changed is called. Untold ends that.
+func (t *Task) Memory(ctx context.Context, anew bool) (swarm.Memory, error) {
+	return ask(ctx, t, func() (swarm.Memory, error) { return t.swarm.Changes(anew), nil })
+}
+
+// Untold says that nobody asks for the memory any more.
+func (t *Task) Untold(ctx context.Context) error {
+	return t.do(ctx, func() error {
+		t.swarm.Untold()
+		return nil
+	})
+}
 
 // admit tells whether a peer may take part.
 func (t *Task) admit(peerID string) error {
@@ -114,6 +140,7 @@ func (t *Task) Run(ctx context.Context) {
 			t.swarm.Tick(now)
 			ticked = now
 		}
+		t.tellChanges()
 		if wait := lookAt.Sub(now); wait > 0 {
 			timer.Reset(wait)
 			continue
@@ -130,6 +157,12 @@ func (t *Task) Run(ctx context.Context) {
 		default:
 			timer.Stop()
 		}
+	}
+}
+
+func (t *Task) tellChanges() {
+	if t.deps.Changed != nil && t.swarm.Changed() {
+		t.deps.Changed(t.ID)
 	}
 }
 

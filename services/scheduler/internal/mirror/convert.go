@@ -1,0 +1,61 @@
+package mirror
+
+import (
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
+)
+
+// A task's memory is told in parts of at most so many pieces and peers: a
+// message of a gRPC server's default limit, 4 MiB, holds such a part of a task
+// of 10,000 pieces.
+const (
+	piecesOfPart = 10_000
+	peersOfPart  = 500
+)
+
+// parts cuts a memory into messages.
+func parts(taskID string, m swarm.Memory) []*schedulerv1.TaskMemory {
+	first := &schedulerv1.TaskMemory{TaskId: taskID, Anew: m.Anew, Forgotten: m.Forgotten}
+	if f := m.Facts; f != nil {
+		first.Facts = &cdnv1.SourceFacts{Length: f.Length, PieceSize: f.PieceSize, Etag: f.ETag, LastModified: f.LastModified}
+	}
+	if r := m.Result; r != nil {
+		first.Result = &cdnv1.SeedResult{Md5: r.MD5, Length: r.Length, PieceCount: r.PieceCount}
+	}
+	list := []*schedulerv1.TaskMemory{first}
+	last := func(full bool) *schedulerv1.TaskMemory {
+		if full {
+			list = append(list, &schedulerv1.TaskMemory{TaskId: taskID})
+		}
+		return list[len(list)-1]
+	}
+	for _, p := range m.Pieces {
+		part := last(len(list[len(list)-1].GetPieces()) >= piecesOfPart)
+		part.Pieces = append(part.Pieces, &cdnv1.Piece{Num: p.Num, Md5: p.MD5, Length: p.Length})
+	}
+	for _, p := range m.Peers {
+		part := last(len(list[len(list)-1].GetPeers()) >= peersOfPart)
+		part.Peers = append(part.Peers, &schedulerv1.PeerMemory{
+			Peer: &schedulerv1.Peer{
+				Id: p.ID, Ip: p.IP, Port: p.Port, Path: p.Path, HostName: p.HostName, Version: p.Version,
+			},
+			Have: p.Have, Serves: p.Serves, Left: p.Left,
+		})
+	}
+	return list
+}
+
+func factsOf(f *cdnv1.SourceFacts) swarm.Facts {
+	return swarm.Facts{Length: f.GetLength(), PieceSize: f.GetPieceSize(), ETag: f.GetEtag(), LastModified: f.GetLastModified()}
+}
+
+func peerOf(m *schedulerv1.PeerMemory) swarm.PeerMemory {
+	p := m.GetPeer()
+	return swarm.PeerMemory{
+		PeerInfo: swarm.PeerInfo{
+			ID: p.GetId(), IP: p.GetIp(), Port: p.GetPort(), Path: p.GetPath(), HostName: p.GetHostName(), Version: p.GetVersion(),
+		},
+		Have: m.GetHave(), Serves: m.GetServes(), Left: m.GetLeft(),
+	}
+}

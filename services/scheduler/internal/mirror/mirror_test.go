@@ -1,0 +1,321 @@
+package mirror
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
+	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/pkg/rpcclient"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 20 * time.Second
+
+func idOf(i int) string { return fmt.Sprintf("%064x", i) }
+
+// standby is a scheduler that keeps what it is told in a book.
+type standby struct {
+	schedulerv1.UnimplementedSchedulerServiceServer
+	cluster.Member
+	book *Book
+	stop func()
+
+	mu       sync.Mutex
+	streams  int
+	messages int
+	deaf     chan struct{} // open while it takes nothing
+}
+
+func (s *standby) Mirror(stream schedulerv1.SchedulerService_MirrorServer) error {
+	s.mu.Lock()
+	s.streams++
+	name := fmt.Sprint(s.streams)
+	s.mu.Unlock()
+	defer func() { s.book.Ended(name, time.Now()) }()
+	for {
+		req, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.messages++
+		deaf := s.deaf
+		s.mu.Unlock()
+		if deaf != nil {
+			select {
+			case <-deaf:
+			case <-stream.Context().Done():
+				return nil
+			}
+		}
+		s.book.Take(name, req, time.Now())
+		if err := stream.Send(&schedulerv1.MirrorResponse{Seq: req.GetSeq()}); err != nil {
+			return err
+		}
+	}
+}
+
+func newStandby(t *testing.T, id, address string) *standby {
+	t.Helper()
+	book, err := NewBook(prometheus.NewRegistry())
+	require.NoError(t, err)
+	s := &standby{Member: cluster.Member{ID: id}, book: book}
+	l, err := net.Listen("tcp4", address)
+	require.NoError(t, err)
+	s.Endpoint = l.Addr().String()
+	g := grpc.NewServer()
+	schedulerv1.RegisterSchedulerServiceServer(g, s)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = g.Serve(l) // ends when it is stopped
+	}()
+	s.stop = sync.OnceFunc(func() {
+		g.Stop()
+		<-served
+	})
+	t.Cleanup(s.stop)
+	return s
+}
+
+// members are the schedulers, as a test has them.
+type members struct {
+	mu      sync.Mutex
+	list    []cluster.Member
+	changed chan struct{}
+}
+
+func (m *members) Schedulers() []cluster.Member {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.list
+}
+
+func (m *members) Changed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
+}
+
+func (m *members) set(list ...cluster.Member) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.list = list
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// memory is a task whose peers are numbered.
+type memory struct {
+	mu    sync.Mutex
+	peers int
+	told  int
+}
+
+func (m *memory) Memory(_ context.Context, anew bool) (swarm.Memory, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if anew {
+		m.told = 0
+	}
+	out := swarm.Memory{Anew: anew, Facts: &swarm.Facts{Length: 7, PieceSize: 4 << 20}}
+	for ; m.told < m.peers; m.told++ {
+		out.Peers = append(out.Peers, swarm.PeerMemory{
+			PeerInfo: swarm.PeerInfo{ID: fmt.Sprint("peer", m.told), IP: "127.0.0.1", Path: strings.Repeat("p", 200)}, Have: []uint64{1},
+		})
+	}
+	return out, nil
+}
+
+func (*memory) Untold(context.Context) error { return nil }
+
+func (m *memory) grow(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.peers += n
+}
+
+func newSender(t *testing.T, list ...cluster.Member) (*Sender, *members) {
+	t.Helper()
+	m := &members{list: list, changed: make(chan struct{})}
+	pool := rpcclient.NewPool("", nil)
+	s, err := NewSender(Deps{SelfID: "me", Members: m, Dial: pool.Dial, Log: zap.NewNop(), Metrics: prometheus.NewRegistry()})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	work.Go(func() { s.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		work.Wait()
+		require.NoError(t, pool.Close())
+	})
+	return s, m
+}
+
+func flush(t *testing.T, s *Sender) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	require.NoError(t, s.Flush(ctx))
+}
+
+// knows waits until a standby knows so many peers of a task.
+func (s *standby) knows(t *testing.T, id string, peers int) Remembered {
+	t.Helper()
+	var r Remembered
+	require.Eventually(t, func() bool {
+		var ok bool
+		r, ok = s.book.Recall(id)
+		return ok && len(r.Memory.Peers) == peers
+	}, patience, time.Millisecond, "%s does not know %s", s.ID, id)
+	return r
+}
+
+func TestStandbyKnowsAllTasks(t *testing.T) {
+	t.Parallel()
+	b := newStandby(t, "b", "127.0.0.1:0")
+	s, _ := newSender(t, cluster.Member{ID: "me"}, b.Member)
+	tasks := make([]*memory, 20)
+	for i := range tasks {
+		tasks[i] = &memory{peers: i}
+		s.Add(idOf(i), "http://source/f", &cdnv1.Source{Url: "http://user@source/f", Headers: []string{"A: b"}}, tasks[i])
+	}
+	r := b.knows(t, idOf(19), 19)
+	require.Equal(t, "http://source/f", r.URL)
+	require.Equal(t, []string{"A: b"}, r.Source.GetHeaders())
+	require.EqualValues(t, 7, r.Memory.Facts.Length)
+	tasks[3].grow(2000) // several parts
+	s.Changed(idOf(3))
+	b.knows(t, idOf(3), 2003)
+	flush(t, s)
+	s.Remove(idOf(3), tasks[4])
+	s.Remove(idOf(4), tasks[4])
+	flush(t, s)
+	_, there := b.book.Recall(idOf(4))
+	require.False(t, there)
+	b.knows(t, idOf(3), 2003)
+}
+
+func TestStandbyThatComesBackIsToldAnew(t *testing.T) {
+	t.Parallel()
+	b := newStandby(t, "b", "127.0.0.1:0")
+	s, _ := newSender(t, b.Member)
+	m := &memory{peers: 5}
+	s.Add(idOf(1), "u", nil, m)
+	b.knows(t, idOf(1), 5)
+	b.stop()
+	again := newStandby(t, "b", b.Endpoint)
+	again.knows(t, idOf(1), 5)
+	m.grow(1)
+	s.Changed(idOf(1))
+	again.knows(t, idOf(1), 6)
+}
+
+func TestTasksMoveWithTheMembers(t *testing.T) {
+	t.Parallel()
+	b, c := newStandby(t, "b", "127.0.0.1:0"), newStandby(t, "c", "127.0.0.1:0")
+	s, m := newSender(t, b.Member)
+	const n = 50
+	for i := range n {
+		s.Add(idOf(i), "u", nil, &memory{peers: 1})
+	}
+	for i := range n {
+		b.knows(t, idOf(i), 1)
+	}
+	m.set(b.Member, c.Member)
+	moved := 0
+	for i := range n {
+		to, ok := s.Standby(idOf(i))
+		require.True(t, ok)
+		if to.ID != "c" {
+			continue
+		}
+		moved++
+		c.knows(t, idOf(i), 1)
+		require.Eventually(t, func() bool { _, there := b.book.Recall(idOf(i)); return !there }, patience, time.Millisecond)
+	}
+	require.NotZero(t, moved)
+	draining := c.Member
+	draining.Draining = true
+	m.set(b.Member, draining)
+	for i := range n {
+		b.knows(t, idOf(i), 1)
+	}
+}
+
+// A standby that hangs costs nobody anything but what it does not know, and
+// that is told at once when it goes on.
+func TestStandbyThatHangsHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+	b := newStandby(t, "b", "127.0.0.1:0")
+	s, _ := newSender(t, b.Member)
+	m := &memory{}
+	s.Add(idOf(1), "u", nil, m)
+	b.knows(t, idOf(1), 0)
+	b.mu.Lock()
+	b.deaf = make(chan struct{})
+	b.mu.Unlock()
+	for range 1000 {
+		m.grow(1)
+		s.Changed(idOf(1))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, s.Flush(ctx), context.DeadlineExceeded)
+	b.mu.Lock()
+	close(b.deaf)
+	b.deaf = nil
+	b.mu.Unlock()
+	flush(t, s)
+	b.knows(t, idOf(1), 1000)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	require.Less(t, b.messages, 100, "changes are gathered")
+}
+
+func TestBookKeepsWhatADeadSchedulerToldForAWhile(t *testing.T) {
+	book, err := NewBook(prometheus.NewRegistry())
+	require.NoError(t, err)
+	now := time.Now()
+	told := func(stream string, anew bool, peers ...string) {
+		m := &schedulerv1.TaskMemory{TaskId: idOf(1), Anew: anew}
+		for _, p := range peers {
+			m.Peers = append(m.Peers, &schedulerv1.PeerMemory{Peer: &schedulerv1.Peer{Id: p}})
+		}
+		book.Take(stream, &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{m}}, now)
+	}
+	told("old", false, "nobody")
+	_, there := book.Recall(idOf(1))
+	require.False(t, there, "a change of what was never told")
+	told("old", true, "a", "b")
+	told("new", true, "c")
+	told("old", true, "a", "b")
+	told("new", false, "d")
+	r, _ := book.Recall(idOf(1))
+	require.Len(t, r.Memory.Peers, 2, "the other stream has no say any more")
+	book.Prune(now.Add(2 * Keep))
+	_, there = book.Recall(idOf(1))
+	require.True(t, there, "its stream is open")
+	book.Ended("old", now)
+	book.Prune(now.Add(Keep - time.Second))
+	_, there = book.Recall(idOf(1))
+	require.True(t, there)
+	book.Prune(now.Add(Keep))
+	_, there = book.Recall(idOf(1))
+	require.False(t, there)
+}

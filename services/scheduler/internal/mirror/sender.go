@@ -1,0 +1,244 @@
+package mirror
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/pkg/ring"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
+)
+
+// Task is a task whose memory is told.
+type Task interface {
+	// Memory tells what changed since it was asked last, or all there is.
+	Memory(ctx context.Context, anew bool) (swarm.Memory, error)
+	// Untold says that it will not be asked any more.
+	Untold(ctx context.Context) error
+}
+
+// Members are the schedulers of the cluster.
+type Members interface {
+	Schedulers() []cluster.Member
+	// Changed is closed when the list is another one than now.
+	Changed() <-chan struct{}
+}
+
+// Deps are what a sender needs; all are required.
+type Deps struct {
+	// SelfID is this scheduler's member id.
+	SelfID  string
+	Members Members
+	Dial    func(endpoint string) (grpc.ClientConnInterface, error)
+	Log     *zap.Logger
+	Metrics prometheus.Registerer
+}
+
+// Sender tells the standbys of this scheduler's tasks what it knows of them.
+// It is safe for concurrent use while Run runs.
+type Sender struct {
+	Deps
+	sent  prometheus.Counter
+	bytes prometheus.Counter
+
+	mu    sync.Mutex // guards what follows and what lanes hold of tasks
+	tasks map[string]*told
+	lanes map[string]*lane // by the standby's id
+	moved chan struct{}    // closed and replaced whenever a standby has taken something
+}
+
+// told is a task that is told of.
+type told struct {
+	Task
+	url    string
+	source *cdnv1.Source
+	lane   *lane // nil while there is no standby
+	anew   bool  // the standby has nothing of it
+}
+
+// NewSender makes a sender that tells nothing until Run.
+func NewSender(deps Deps) (*Sender, error) {
+	s := &Sender{
+		Deps: deps, tasks: make(map[string]*told), lanes: make(map[string]*lane), moved: make(chan struct{}),
+		sent: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "supernode_scheduler_mirror_messages_total", Help: "Messages that told a standby of tasks' memories.",
+		}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "supernode_scheduler_mirror_bytes_total", Help: "Bytes of those messages.",
+		}),
+	}
+	behind := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "supernode_scheduler_mirror_behind_tasks", Help: "Tasks of which the standby does not know the latest.",
+	}, func() float64 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return float64(s.behind())
+	})
+	for _, c := range []prometheus.Collector{s.sent, s.bytes, behind} {
+		if err := deps.Metrics.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Standby is who takes a task over when its scheduler dies: the first READY
+// scheduler in rendezvous order that is another.
+func Standby(taskID, scheduler string, members []cluster.Member) (cluster.Member, bool) {
+	var nodes []ring.Node
+	byID := make(map[string]cluster.Member, len(members))
+	for _, m := range members {
+		if m.ID != scheduler && !m.Draining {
+			nodes = append(nodes, ring.Node{ID: m.ID})
+			byID[m.ID] = m
+		}
+	}
+	id, ok := ring.First(taskID, nodes)
+	return byID[id], ok
+}
+
+// Standby is who the standby of a task of this scheduler is.
+func (s *Sender) Standby(taskID string) (cluster.Member, bool) {
+	return Standby(taskID, s.SelfID, s.Members.Schedulers())
+}
+
+// Add has a task told of from now on.
+func (s *Sender) Add(id, url string, source *cdnv1.Source, t Task) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	item := &told{Task: t, url: url, source: source}
+	if old := s.tasks[id]; old != nil && old.lane != nil {
+		delete(old.lane.changed, id)
+	}
+	s.tasks[id] = item
+	s.assign(id, item, s.Members.Schedulers())
+}
+
+// Remove ends that, if it is still that task.
+func (s *Sender) Remove(id string, t Task) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	item := s.tasks[id]
+	if item == nil || item.Task != t {
+		return
+	}
+	delete(s.tasks, id)
+	if item.lane != nil {
+		item.lane.drop(id)
+	}
+}
+
+// Changed says that a task has something to tell.
+func (s *Sender) Changed(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if item := s.tasks[id]; item != nil && item.lane != nil {
+		item.lane.mark(id)
+	}
+}
+
+// assign gives a task to its standby's lane. The caller holds mu.
+func (s *Sender) assign(id string, item *told, members []cluster.Member) {
+	var next *lane
+	if m, ok := Standby(id, s.SelfID, members); ok {
+		next = s.lanes[m.ID]
+	}
+	if next == item.lane {
+		return
+	}
+	if item.lane != nil {
+		item.lane.drop(id)
+	}
+	item.lane, item.anew = next, true
+	if next != nil {
+		next.mark(id)
+	}
+}
+
+func (s *Sender) behind() int {
+	n := 0
+	for _, l := range s.lanes {
+		n += l.behind()
+	}
+	return n
+}
+
+// progress wakes who waits. The caller holds mu.
+func (s *Sender) progress() {
+	close(s.moved)
+	s.moved = make(chan struct{})
+}
+
+// Flush waits until the standbys know the latest of everything, or ctx ends.
+func (s *Sender) Flush(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		behind, moved := s.behind(), s.moved
+		s.mu.Unlock()
+		if behind == 0 {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return fmt.Errorf("%d tasks are not known to their standbys: %w", behind, ctx.Err())
+		}
+	}
+}
+
+// Run tells until ctx ends.
+func (s *Sender) Run(ctx context.Context) {
+	var work sync.WaitGroup
+	defer work.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for {
+		changed := s.Members.Changed()
+		s.arrange(ctx, &work)
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+// arrange has a lane for every other scheduler, and every task in the right one.
+func (s *Sender) arrange(ctx context.Context, work *sync.WaitGroup) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	members := s.Members.Schedulers()
+	there := make(map[string]bool)
+	for _, m := range members {
+		if m.ID == s.SelfID {
+			continue
+		}
+		there[m.ID] = true
+		old := s.lanes[m.ID]
+		if old != nil && old.to.Endpoint == m.Endpoint {
+			continue
+		}
+		if old != nil {
+			old.end()
+		}
+		run, end := context.WithCancel(ctx)
+		l := &lane{sender: s, to: m, end: end, changed: make(map[string]struct{}), gone: make(map[string]struct{}), wake: make(chan struct{}, 1)}
+		s.lanes[m.ID] = l
+		work.Go(func() { l.run(run) })
+	}
+	for id, l := range s.lanes {
+		if !there[id] {
+			l.end()
+			delete(s.lanes, id)
+		}
+	}
+	for id, item := range s.tasks {
+		s.assign(id, item, members)
+	}
+}

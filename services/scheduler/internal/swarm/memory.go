@@ -1,0 +1,205 @@
+package swarm
+
+import (
+	"time"
+
+	"github.com/bits-and-blooms/bitset"
+)
+
+// Memory is what outlives a swarm's scheduler, or what changed of that: all
+// but what ends by itself, such as slots, and opinions of who failed whom.
+type Memory struct {
+	// Anew says that this is all there is, not what changed.
+	Anew bool
+	// Facts and Result are nil when they are not known, or did not change.
+	Facts  *Facts
+	Result *Result
+	Pieces []PieceMemory
+	Peers  []PeerMemory
+	// Forgotten are the ids of peers that are no more.
+	Forgotten []string
+}
+
+// PieceMemory is a piece that landed.
+type PieceMemory struct {
+	Num    int32
+	MD5    string
+	Length int32
+}
+
+// PeerMemory is all that is kept of one peer.
+type PeerMemory struct {
+	PeerInfo
+	// Have and Serves are bit sets: bit n of the whole is piece n, the lowest
+	// bit of each word first. The words must not be changed.
+	Have, Serves []uint64
+	// Left says that the peer serves no more and asks for nothing more.
+	Left bool
+}
+
+// ledger is what changed since it was last told. While nobody wants to be told
+// it is off, and nothing is written.
+type ledger struct {
+	on            bool
+	anew          bool
+	facts, result bool
+	pieces        map[int32]struct{}
+	peers         map[string]struct{} // those that are no more included
+}
+
+// open begins an empty page.
+func (l *ledger) open() {
+	*l = ledger{on: true, pieces: make(map[int32]struct{}), peers: make(map[string]struct{})}
+}
+
+func (l *ledger) piece(num int32) {
+	if l.on {
+		l.pieces[num] = struct{}{}
+	}
+}
+
+func (l *ledger) peer(id string) {
+	if l.on {
+		l.peers[id] = struct{}{}
+	}
+}
+
+// Changed tells whether there is anything for Changes to tell.
+func (s *Swarm) Changed() bool {
+	l := &s.ledger
+	return l.on && (l.anew || l.facts || l.result || len(l.pieces) > 0 || len(l.peers) > 0)
+}
+
+// Changes tells what changed since it was asked last, or all there is. From
+// the first time on changes are kept for it, until Untold.
+func (s *Swarm) Changes(anew bool) Memory {
+	l := s.ledger
+	s.ledger.open()
+	if anew || !l.on || l.anew {
+		return s.memory()
+	}
+	var m Memory
+	if l.facts && s.known {
+		m.Facts = s.factsNow()
+	}
+	if l.result {
+		m.Result = s.result
+	}
+	for num := range l.pieces {
+		m.Pieces = append(m.Pieces, s.pieceMemory(num))
+	}
+	for id := range l.peers {
+		if p := s.peers[id]; p != nil {
+			m.Peers = append(m.Peers, p.memory())
+		} else {
+			m.Forgotten = append(m.Forgotten, id)
+		}
+	}
+	return m
+}
+
+// Untold says that nobody asks for changes any more.
+func (s *Swarm) Untold() { s.ledger = ledger{} }
+
+// memory is all there is.
+func (s *Swarm) memory() Memory {
+	m := Memory{Anew: true, Result: s.result}
+	if s.known {
+		m.Facts = s.factsNow()
+	}
+	for i, ch := range s.chunks {
+		if ch.md5 != "" {
+			m.Pieces = append(m.Pieces, s.pieceMemory(int32(i)))
+		}
+	}
+	for _, p := range s.peers {
+		m.Peers = append(m.Peers, p.memory())
+	}
+	return m
+}
+
+func (s *Swarm) factsNow() *Facts {
+	f := s.facts
+	return &f
+}
+
+func (s *Swarm) pieceMemory(num int32) PieceMemory {
+	ch := s.chunks[num]
+	return PieceMemory{Num: num, MD5: ch.md5, Length: ch.length}
+}
+
+func (p *Peer) memory() PeerMemory {
+	return PeerMemory{
+		PeerInfo: p.PeerInfo, Left: p.gone,
+		Have: p.have.Clone().Words(), Serves: p.serves.Clone().Words(),
+	}
+}
+
+// Restore makes an empty swarm know what another remembered. Numbers that no
+// task can have are passed over.
+func (s *Swarm) Restore(m Memory, now time.Time) {
+	if m.Facts != nil {
+		s.facts, s.known = *m.Facts, true
+	}
+	for _, p := range m.Pieces {
+		if p.Num >= 0 && int(p.Num) < s.mostAtAll() && p.MD5 != "" {
+			ch := s.chunkAt(p.Num)
+			ch.md5, ch.length = p.MD5, p.Length
+		}
+	}
+	for _, p := range m.Peers {
+		s.restorePeer(p, now)
+	}
+	if m.Result != nil && int(m.Result.PieceCount) == len(s.chunks) {
+		r := *m.Result
+		s.result = &r
+	}
+}
+
+func (s *Swarm) restorePeer(m PeerMemory, now time.Time) {
+	s.AddPeer(m.PeerInfo, now)
+	p := s.peers[m.ID]
+	p.gone = m.Left
+	most := uint(s.mostAtAll())
+	serves := bitset.From(m.Serves)
+	for num := range bitset.From(m.Have).EachSet() {
+		if num >= most {
+			break
+		}
+		s.given = true
+		p.have.Set(num)
+		if serves.Test(num) {
+			s.serve(p, int32(num))
+		} else {
+			// Its report may be on its way, or was lost with who was to hear it.
+			p.writing[int32(num)] = now
+		}
+	}
+}
+
+// mostAtAll is how many pieces a swarm that knows no copy may be told of.
+func (s *Swarm) mostAtAll() int {
+	if s.known && s.facts.Length >= 0 {
+		return s.most()
+	}
+	return piecesAtAll
+}
+
+// piecesAtAll bounds the pieces of a file whose length is not known: 4 TiB in
+// pieces of 4 MiB.
+const piecesAtAll = 1 << 20
+
+func (s *Swarm) chunkAt(num int32) *chunk {
+	for int(num) >= len(s.chunks) {
+		s.chunks = append(s.chunks, &chunk{flights: make(map[*transfer]struct{})})
+	}
+	return s.chunks[num]
+}
+
+// serve says that others may take a piece from a peer.
+func (s *Swarm) serve(p *Peer, num int32) {
+	delete(p.writing, num)
+	p.serves.Set(uint(num))
+	ch := s.chunkAt(num)
+	ch.holders = append(ch.holders, p)
+}

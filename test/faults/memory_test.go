@@ -1,0 +1,163 @@
+package faults
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/supernode-ha/supernode/pkg/ring"
+	"github.com/supernode-ha/supernode/test/cluster"
+	"github.com/supernode-ha/supernode/test/peer"
+)
+
+// The memory of who has which piece outlives the scheduler that held it: peers
+// that finished long ago and never announce themselves again are offered on.
+func TestMemoryOutlivesSchedulers(t *testing.T) {
+	t.Parallel()
+	s := services(t, 3)
+	t.Run("scheduler killed", func(t *testing.T) {
+		memoryAfter(t, s, true, func(scheduler, _ *cluster.Node) { scheduler.Kill() })
+	})
+	t.Run("scheduler told to stop", func(t *testing.T) {
+		memoryAfter(t, s, true, func(scheduler, _ *cluster.Node) { require.NoError(t, scheduler.Stop()) })
+	})
+	// Nobody remembers anything: what the gateways know, and the peers say, is
+	// all there is.
+	t.Run("scheduler and standby killed", func(t *testing.T) {
+		memoryAfter(t, s, false, func(scheduler, standby *cluster.Node) {
+			scheduler.Kill()
+			standby.Kill()
+		})
+	})
+}
+
+// wire is what a crowd of peers saw.
+type wire struct {
+	mu     sync.Mutex
+	codes  map[int]int            // of all answers
+	failed map[string]int         // of calls that had no answer
+	offers map[string][]time.Time // by whom the peers were sent to
+	bytes  int64                  // of all pieces that came
+}
+
+func newWire() *wire {
+	return &wire{codes: make(map[int]int), failed: make(map[string]int), offers: make(map[string][]time.Time)}
+}
+
+func (w *wire) observe(e peer.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch e.Kind {
+	case peer.Registered, peer.Pulled, peer.Reported:
+		if e.Err != nil {
+			w.failed[e.Err.Error()]++
+			return
+		}
+		w.codes[e.Code]++
+	case peer.Offered:
+		w.offers[e.From] = append(w.offers[e.From], e.Time)
+	case peer.Arrived:
+		w.bytes += e.Bytes
+	default:
+	}
+}
+
+func (w *wire) came() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.bytes
+}
+
+// sentTo counts the offers after a moment, of some senders and of all, and
+// gives how long after it the first of theirs was.
+func (w *wire) sentTo(senders map[string]bool, moment time.Time) (first time.Duration, theirs, all int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for sender, offers := range w.offers {
+		for _, at := range offers {
+			if at.Before(moment) {
+				continue
+			}
+			all++
+			if !senders[sender] {
+				continue
+			}
+			if d := at.Sub(moment); theirs == 0 || d < first {
+				first = d
+			}
+			theirs++
+		}
+	}
+	return first, theirs, all
+}
+
+// memoryAfter has some peers finish and serve on, others begin, and something
+// happen to the task's scheduler in the midst. Everybody knows one gateway. If
+// anybody remembers, those who had finished are offered on.
+func memoryAfter(t *testing.T, s *site, remembered bool, fault func(scheduler, standby *cluster.Node)) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), trialLimit)
+	defer cancel()
+	s.comeBack(t)
+	f := s.newFile(sizeOfFile, 0)
+	gateways := s.there(cluster.Gateway)
+	before := peersAt(t, peersOfTrial/2, f.url, gateways, true)
+	finished := make(map[string]bool)
+	through, done := beginSwarm(ctx, t, before)
+	requireRight(t, f, <-done)
+	for _, p := range through.Peers {
+		finished[p.Cid()] = true
+	}
+
+	saw := newWire()
+	late := peersAt(t, peersOfTrial, f.url, gateways, true)
+	for i := range late {
+		late[i].Observe = saw.observe
+		late[i].LocalLimit = sizeOfFile / 4 // in the midst of it for seconds
+		late[i].IP = cluster.Net(t)(1)      // nobody is nearer than those that finished
+	}
+	done = begin(ctx, t, late)
+	await(t, trialLimit, "a third of the pieces is to be there", func() error {
+		return unless(saw.came() >= int64(len(late))*f.Size/3, "there is less")
+	})
+	rec, err := s.record(f.id)
+	require.NoError(t, err)
+	scheduler := s.Member(cluster.Scheduler, rec.GetScheduler())
+	faulted := time.Now()
+	fault(scheduler, s.standbyOf(f.id, scheduler))
+	tally := <-done
+	requireRight(t, f, tally)
+	require.Zero(t, tally.Migrations)
+	require.Empty(t, saw.failed)
+	for code := range maps.Keys(saw.codes) {
+		require.Contains(t, []int{200, 600, 601, 602, 611, 612}, code)
+	}
+	first, theirs, all := saw.sentTo(finished, faulted)
+	t.Logf("of %d offers after the fault %d were of peers that had finished, the first after %s; longest pull %s; answers %v",
+		all, theirs, first.Round(time.Millisecond), tally.LongestPull.Round(time.Millisecond), saw.codes)
+	if remembered {
+		require.Positive(t, theirs, "peers that had finished are offered again")
+	}
+	after, err := s.record(f.id)
+	require.NoError(t, err)
+	require.Equal(t, rec.GetOwner(), after.GetOwner())
+	require.NotEqual(t, rec.GetScheduler(), after.GetScheduler())
+	require.Equal(t, f.Size, s.sent(f), "the source is asked for nothing")
+}
+
+// standbyOf is who takes a task over: the first scheduler in rendezvous order
+// that is another.
+func (s *site) standbyOf(task string, scheduler *cluster.Node) *cluster.Node {
+	var nodes []ring.Node
+	for _, n := range s.there(cluster.Scheduler) {
+		if n != scheduler {
+			nodes = append(nodes, ring.Node{ID: n.ID})
+		}
+	}
+	id, _ := ring.First(task, nodes)
+	return s.Member(cluster.Scheduler, id)
+}
