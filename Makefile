@@ -21,7 +21,7 @@ DATE     ?= $(shell git log -1 --format=%cI 2>/dev/null || true)
 BUILD    := github.com/supernode-ha/supernode/pkg/buildinfo
 LDFLAGS  := -X $(BUILD).version=$(VERSION) -X $(BUILD).revision=$(REVISION) -X $(BUILD).buildDate=$(DATE)
 
-.PHONY: help build run test faults bench fuzz lint fmt proto proto-check modules clean
+.PHONY: help build run test faults chaos bench fuzz lint fmt proto proto-check modules clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,10 +41,16 @@ test: ## Run all tests, with the race detector
 faults: ## Kill, hold, cut off and fill up everything in a large cluster, with figures; takes most of an hour
 	go test -timeout 60m -parallel 1 -tags faults -v ./test/faults
 
+CHAOS_SEED ?= $(shell date +%s)
+CHAOS_TIME ?= 15m
+chaos: ## Let a cluster live through CHAOS_TIME of killed, held and stopped processes while peers download; CHAOS_SEED names the schedule
+	CHAOS_SEED=$(CHAOS_SEED) CHAOS_TIME=$(CHAOS_TIME) go test -tags chaos -timeout 0 -count 1 -run TestChaos ./test/chaos -v
+
 bench: build ## Measure downloads of 300 KB, 9 MB and 200 MB on loopback, and where 1,000 tasks are put and copied
 	go test -run '^$$' -bench . -benchtime 5x -timeout 30m ./test/bench
 	go test -run '^$$' -bench 'Place|Repair|Life|ResolveKnown' ./services/registry
 	go test -run '^$$' -bench Replicate -benchtime 3x ./test/integration
+	go test -run '^$$' -bench 'Reports|Peer' -benchtime 5x ./services/scheduler/internal/mirror ./services/scheduler/internal/swarm
 
 FUZZTIME ?= 20s
 fuzz: ## Fuzz every parser that faces the network for FUZZTIME each

@@ -70,7 +70,7 @@ func (s *standby) Mirror(stream schedulerv1.SchedulerService_MirrorServer) error
 	}
 }
 
-func newStandby(t *testing.T, id, address string) *standby {
+func newStandby(t testing.TB, id, address string) *standby {
 	t.Helper()
 	book, err := NewBook(prometheus.NewRegistry())
 	require.NoError(t, err)
@@ -93,26 +93,26 @@ func newStandby(t *testing.T, id, address string) *standby {
 	return s
 }
 
-// members are the schedulers, as a test has them.
-type members struct {
+// memberList is the schedulers, as a test has them.
+type memberList struct {
 	mu      sync.Mutex
 	list    []cluster.Member
 	changed chan struct{}
 }
 
-func (m *members) Schedulers() []cluster.Member {
+func (m *memberList) Schedulers() []cluster.Member {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.list
 }
 
-func (m *members) Changed() <-chan struct{} {
+func (m *memberList) Changed() <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.changed
 }
 
-func (m *members) set(list ...cluster.Member) {
+func (m *memberList) set(list ...cluster.Member) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.list = list
@@ -150,9 +150,9 @@ func (m *memory) grow(n int) {
 	m.peers += n
 }
 
-func newSender(t *testing.T, list ...cluster.Member) (*Sender, *members) {
+func newSender(t *testing.T, list ...cluster.Member) (*Sender, *memberList) {
 	t.Helper()
-	m := &members{list: list, changed: make(chan struct{})}
+	m := &memberList{list: list, changed: make(chan struct{})}
 	pool := rpcclient.NewPool("", nil)
 	s, err := NewSender(Deps{SelfID: "me", Members: m, Dial: pool.Dial, Log: zap.NewNop(), Metrics: prometheus.NewRegistry()})
 	require.NoError(t, err)

@@ -1,0 +1,124 @@
+package mirror
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+
+	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/pkg/rpcclient"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
+)
+
+// BenchmarkReports is what a standby costs: a crowd reports all pieces of a
+// file, each one piece and then all the next, with nobody to tell and with a
+// standby in the same process, whose work counts too. A report is one "I have
+// this piece". The standby is waited for behind every round, so the time that
+// counts is the processor's.
+func BenchmarkReports(b *testing.B) {
+	const peers, pieces, size = 200, 50, 4 << 20
+	for _, mirrored := range []bool{false, true} {
+		b.Run(map[bool]string{false: "alone", true: "mirrored"}[mirrored], func(b *testing.B) {
+			var bytes, messages float64
+			var used time.Duration
+			for b.Loop() {
+				b.StopTimer()
+				c := newCrowd(b, mirrored, peers, pieces, size)
+				b.StartTimer()
+				began := processor(b)
+				for num := range int32(pieces) {
+					for p := range peers {
+						require.NoError(b, c.task.Written(c.ctx, fmt.Sprint(p), num, size))
+					}
+					c.flush(b)
+				}
+				used += processor(b) - began
+				b.StopTimer()
+				bytes += testutil.ToFloat64(c.sender.bytes)
+				messages += testutil.ToFloat64(c.sender.sent)
+				c.close()
+				b.StartTimer()
+			}
+			reports := float64(b.N) * peers * pieces
+			b.ReportMetric(float64(used.Nanoseconds())/reports, "cpu-ns/report")
+			b.ReportMetric(bytes/reports, "B/report")
+			b.ReportMetric(messages/float64(b.N), "messages")
+		})
+	}
+}
+
+// processor is the time that this process has used so far.
+func processor(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// crowd is a task with peers, and a sender.
+type crowd struct {
+	ctx    context.Context
+	task   *task.Task
+	sender *Sender
+	close  func()
+}
+
+func newCrowd(b *testing.B, mirrored bool, peers, pieces, size int) *crowd {
+	b.Helper()
+	var members []cluster.Member
+	if mirrored {
+		members = append(members, newStandby(b, "standby", "127.0.0.1:0").Member)
+	}
+	pool := rpcclient.NewPool("", nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &crowd{ctx: ctx}
+	var err error
+	c.sender, err = NewSender(Deps{
+		SelfID: "me", Members: &memberList{list: members, changed: make(chan struct{})}, Dial: pool.Dial,
+		Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
+	})
+	require.NoError(b, err)
+	stats, err := task.NewStats(prometheus.NewRegistry())
+	require.NoError(b, err)
+	c.task = task.New(idOf(1), "u", task.Deps{
+		Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Budget: budget.New(1 << 40), Stats: stats, Changed: c.sender.Changed,
+	})
+	var work sync.WaitGroup
+	work.Go(func() { c.sender.Run(ctx) })
+	work.Go(func() { c.task.Run(ctx) })
+	c.close = func() {
+		cancel()
+		work.Wait()
+		require.NoError(b, pool.Close())
+	}
+	require.NoError(b, c.task.Attach(ctx, swarm.Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~x", Owner: true}))
+	require.NoError(b, c.task.Facts(ctx, "cdn", swarm.Facts{Length: int64(pieces) * int64(size-5), PieceSize: int32(size)}))
+	for num := range int32(pieces) {
+		require.NoError(b, c.task.Landed(ctx, "cdn", num, fmt.Sprintf("%032x", num), int32(size)))
+	}
+	for p := range peers {
+		_, err := c.task.Register(ctx, swarm.PeerInfo{ID: fmt.Sprint(p), IP: "127.0.0.1", Port: 20000, Path: "/peer/file/" + fmt.Sprint(p)})
+		require.NoError(b, err)
+	}
+	c.sender.Add(idOf(1), "u", nil, c.task)
+	c.flush(b)
+	return c
+}
+
+// flush waits until the standby, if there is one, knows everything.
+func (c *crowd) flush(b *testing.B) {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(c.ctx, time.Minute)
+	defer cancel()
+	require.NoError(b, c.sender.Flush(ctx))
+}

@@ -1,0 +1,328 @@
+//go:build chaos
+
+package chaos
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/supernode-ha/supernode/test/cluster"
+	"github.com/supernode-ha/supernode/test/origin"
+	"github.com/supernode-ha/supernode/test/peer"
+)
+
+const (
+	// What is wanted of a run.
+	seedEnv = "CHAOS_SEED"
+	timeEnv = "CHAOS_TIME"
+
+	usualTime = 15 * time.Minute
+	ofEach    = 3 // processes of a role
+	clients   = 8 // downloads at the same time
+	// A download must end within patience, whatever happens: dfget gives a piece
+	// that a held process was sending more than a minute.
+	patience = 4 * time.Minute
+)
+
+var binaries *cluster.Binaries
+
+func TestMain(m *testing.M) {
+	var err error
+	if binaries, err = cluster.Build(context.Background(), false); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = binaries.Remove()
+	os.Exit(code)
+}
+
+func settings(t *testing.T) (seed uint64, length time.Duration) {
+	t.Helper()
+	seed, length = uint64(time.Now().UnixNano()), usualTime
+	var err error
+	if text := os.Getenv(seedEnv); text != "" {
+		seed, err = strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err, seedEnv)
+	}
+	if text := os.Getenv(timeEnv); text != "" {
+		length, err = time.ParseDuration(text)
+		require.NoError(t, err, timeEnv)
+	}
+	return seed, length
+}
+
+// file is what is downloaded.
+type file struct {
+	path, url, sum string
+	size           int64
+}
+
+// run is one time of chaos.
+type run struct {
+	t      *testing.T
+	seed   uint64
+	layout *cluster.Layout
+	source *origin.Origin
+	began  time.Time
+
+	mu     sync.Mutex // guards what follows
+	files  []file
+	asked  map[string]bool // files that somebody downloaded
+	tally  tally
+	serves []*peer.Peer
+}
+
+// tally is what came out.
+type tally struct {
+	right, vanished, wrong, failed, migrations int
+	bytes                                      int64
+	longest, worstPull                         time.Duration
+	codes                                      map[int]int
+	told                                       []string // of what went wrong
+}
+
+func TestChaos(t *testing.T) {
+	seed, length := settings(t)
+	t.Logf("%s=%d %s=%s", seedEnv, seed, timeEnv, length)
+	address := cluster.Net(t)
+	etcds := cluster.RunEtcds(t, binaries, address(200), address(201), address(202))
+	o, err := origin.Start(origin.Config{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, o.Close()) })
+	r := &run{
+		t: t, seed: seed, source: o, asked: make(map[string]bool), tally: tally{codes: make(map[int]int)},
+		layout: cluster.RunServices(t, binaries, etcds, address, ofEach, nil),
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), length)
+	defer cancel()
+	r.began = time.Now()
+	var work sync.WaitGroup
+	work.Go(func() { r.strike(ctx, Plan(seed, length, ofEach)) })
+	for i := range clients {
+		work.Go(func() { r.client(ctx, i) })
+	}
+	work.Wait()
+	for _, p := range r.serves {
+		p.Close()
+	}
+	r.conclude()
+}
+
+// strike deals the blows, and undoes each when its time is over.
+func (r *run) strike(ctx context.Context, plan []Blow) {
+	var undoing sync.WaitGroup
+	defer undoing.Wait()
+	for _, b := range plan {
+		if !pause(ctx, time.Until(r.began.Add(b.At))) {
+			return
+		}
+		fmt.Println(b)
+		undo := r.deal(b)
+		undoing.Go(func() {
+			pause(ctx, b.For)
+			undo()
+		})
+	}
+}
+
+// process is a node or a member of etcd.
+type process interface {
+	Kill()
+	Signal(s syscall.Signal) error
+	Stop() error
+}
+
+func (r *run) deal(b Blow) (undo func()) {
+	var p process
+	var again func()
+	if b.Role == Etcd {
+		e := r.layout.Etcds[b.Number]
+		p, again = e, func() { e.Launch(r.t) }
+	} else {
+		n := r.layout.All(b.Role)[b.Number]
+		p, again = n, func() {
+			n.Launch(r.t)
+			n.Await(r.t)
+		}
+	}
+	switch b.Kind {
+	case Hold:
+		r.check(p.Signal(syscall.SIGSTOP))
+		return func() { r.check(p.Signal(syscall.SIGCONT)) }
+	case Stop:
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if err := p.Stop(); err != nil && b.Role != Etcd {
+				r.wrong("%s: %v", b, err)
+			}
+		}()
+		return func() {
+			<-done
+			again()
+		}
+	default:
+		p.Kill()
+		return again
+	}
+}
+
+func (r *run) check(err error) {
+	if err != nil {
+		r.wrong("signal: %v", err)
+	}
+}
+
+func (r *run) wrong(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	text := fmt.Sprintf("%6.1fs ", time.Since(r.began).Seconds()) + fmt.Sprintf(format, args...)
+	fmt.Println(text)
+	r.tally.told = append(r.tally.told, text)
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// client downloads one file after another.
+func (r *run) client(ctx context.Context, number int) {
+	random := rand.New(rand.NewPCG(r.seed, 100+uint64(number)))
+	for n := 0; ctx.Err() == nil; n++ {
+		r.download(ctx, random, number, n)
+	}
+}
+
+// sizes are those of the files: none, parts of a piece, some pieces, many.
+func sizes() []int64 { return []int64{0, 300_000, 5_000_000, 5_000_000, 24_000_000, 90_000_000} }
+
+// choose gives a new file, or one that others download or have.
+func (r *run) choose(random *rand.Rand) file {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.files) > 0 && random.IntN(3) > 0 {
+		return r.files[max(0, len(r.files)-1-random.IntN(6))]
+	}
+	size := sizes()[random.IntN(len(sizes()))]
+	path := fmt.Sprintf("/%d", len(r.files))
+	f := origin.File{Size: size, Seed: uint64(len(r.files)), ETag: fmt.Sprintf(`"%d"`, len(r.files)), Rate: 8 << 20}
+	r.source.Put(path, f)
+	sum := md5.New()
+	if _, err := io.Copy(sum, origin.Reader(size, f.Seed)); err != nil {
+		r.t.Error(err)
+	}
+	made := file{path: path, url: r.source.URL(path), sum: hex.EncodeToString(sum.Sum(nil)), size: size}
+	r.files = append(r.files, made)
+	return made
+}
+
+func (r *run) download(ctx context.Context, random *rand.Rand, number, n int) {
+	f := r.choose(random)
+	dir := filepath.Join(r.t.TempDir(), fmt.Sprint(number, "-", n))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		r.wrong("%v", err)
+		return
+	}
+	var nodes []string
+	for i, g := 0, r.layout.All(cluster.Gateway); i < len(g); i++ {
+		nodes = append(nodes, g[(number+n+i)%len(g)].REST)
+	}
+	p, err := peer.New(peer.Config{
+		Nodes: nodes, KeepOrder: true, IP: fmt.Sprintf("127.%d.%d.%d", 240+number%8, 1+(n/250)%250, 1+n%250), Dir: dir, URL: f.url, NoBackSource: true,
+	})
+	if err != nil {
+		r.wrong("%v", err)
+		return
+	}
+	vanishes := random.IntN(10) == 0
+	after, serves := between(random, 10*time.Millisecond, 3*time.Second), between(random, 0, 20*time.Second)
+	// What has begun is ended, though the time is over.
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	if vanishes {
+		defer time.AfterFunc(after, p.Vanish).Stop()
+	}
+	result, err := p.Download(limit)
+	r.note(f, result, err)
+	if err != nil && !errors.Is(err, peer.ErrVanished) {
+		p.Close()
+		return
+	}
+	// It serves on for a while, and leaves or vanishes.
+	go func() {
+		pause(ctx, serves)
+		p.Close()
+		_ = os.RemoveAll(dir)
+	}()
+}
+
+func (r *run) note(f file, result peer.Result, err error) {
+	r.mu.Lock()
+	t := &r.tally
+	r.asked[f.path] = true
+	for code, n := range result.Codes {
+		t.codes[code] += n
+	}
+	t.migrations += result.Migrations
+	t.worstPull = max(t.worstPull, result.MaxPullTime)
+	vanished := errors.Is(err, peer.ErrVanished)
+	wrong := err == nil && result.MD5 != f.sum
+	switch {
+	case vanished:
+		t.vanished++
+	case wrong:
+		t.wrong++
+	case err != nil:
+		t.failed++
+	default:
+		t.right++
+		t.bytes += f.size
+		t.longest = max(t.longest, result.Duration)
+	}
+	r.mu.Unlock()
+	if wrong || err != nil && !vanished {
+		r.wrong("%s of %d bytes, %d migrations, answers %v: md5 %s, %v", f.url, f.size, result.Migrations, result.Codes, result.MD5, err)
+	}
+}
+
+// conclude tells the tally, and fails if anything was wrong.
+func (r *run) conclude() {
+	var once, sent int64
+	for _, f := range r.files {
+		if r.asked[f.path] {
+			once += f.size
+		}
+	}
+	sent = r.source.Total().BytesSent
+	t := r.tally
+	fmt.Printf("%s=%d: %d right, %d vanished, %d failed, %d wrong, none went to the source; %d MB downloaded, %d MB of files, source sent %.3fx; "+
+		"%d migrations, longest download %s, longest pull %s, answers %v\n",
+		seedEnv, r.seed, t.right, t.vanished, t.failed, t.wrong, t.bytes>>20, once>>20, float64(sent)/float64(max(once, 1)),
+		t.migrations, t.longest.Round(time.Millisecond), t.worstPull.Round(time.Millisecond), t.codes)
+	for _, text := range t.told {
+		r.t.Error(text)
+	}
+	require.Positive(r.t, t.right)
+}

@@ -1,0 +1,82 @@
+// Package chaos lets a cluster live through a random but reproducible time:
+// processes of every role and members of etcd are killed, held, told to stop and
+// started again while peers come, download files of all sizes, leave and vanish.
+// A seed names the schedule of both. What one fault costs is measured in package
+// faults; here it is only asked whether anything ever goes wrong.
+package chaos
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/supernode-ha/supernode/test/cluster"
+)
+
+// Etcd is the role of the members of etcd.
+const Etcd cluster.Role = "etcd"
+
+// Roles are all whose processes have a hard time.
+func Roles() []cluster.Role {
+	return []cluster.Role{cluster.Gateway, cluster.Scheduler, cluster.CDN, cluster.Registry, Etcd}
+}
+
+// Kind is what happens to a process.
+type Kind string
+
+// The kinds.
+const (
+	Kill Kind = "kill -9" // and started again
+	Hold Kind = "SIGSTOP" // and let go on
+	Stop Kind = "SIGTERM" // and started again
+)
+
+// Blow is one thing that happens.
+type Blow struct {
+	// At is when, from the beginning; For is how long until it is undone.
+	At, For time.Duration
+	Kind    Kind
+	Role    cluster.Role
+	// Number picks the process among those of the role.
+	Number int
+}
+
+func (b Blow) String() string {
+	return fmt.Sprintf("%6.1fs %s of %s %d for %.1fs", b.At.Seconds(), b.Kind, b.Role, b.Number, b.For.Seconds())
+}
+
+const (
+	// Each role is left alone for calmLeast to calmMost behind every blow: the
+	// cluster has to survive one of a role at a time, and be whole again before
+	// the next.
+	calmLeast, calmMost = 12 * time.Second, 30 * time.Second
+	blowLeast, blowMost = 500 * time.Millisecond, 12 * time.Second
+)
+
+// Plan makes the blows of a time: of processes of each role, n of each. The
+// same seed makes the same plan.
+func Plan(seed uint64, length time.Duration, n int) []Blow {
+	var blows []Blow
+	for i, role := range Roles() {
+		random := rand.New(rand.NewPCG(seed, uint64(i))) //nolint:gosec // it is to be reproducible
+		for at := between(random, time.Second, calmMost); ; {
+			b := Blow{
+				At: at, For: between(random, blowLeast, blowMost),
+				Kind: []Kind{Kill, Kill, Hold, Stop}[random.IntN(4)], Role: role, Number: random.IntN(n),
+			}
+			if b.At+b.For >= length {
+				break
+			}
+			blows = append(blows, b)
+			at = b.At + b.For + between(random, calmLeast, calmMost)
+		}
+	}
+	slices.SortFunc(blows, func(a, b Blow) int { return cmp.Compare(a.At, b.At) })
+	return blows
+}
+
+func between(random *rand.Rand, least, most time.Duration) time.Duration {
+	return least + time.Duration(random.Int64N(int64(most-least)))
+}
