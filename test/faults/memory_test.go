@@ -25,6 +25,8 @@ func TestMemoryOutlivesSchedulers(t *testing.T) {
 	t.Run("scheduler told to stop", func(t *testing.T) {
 		memoryAfter(t, s, true, func(scheduler, _ *cluster.Node) { require.NoError(t, scheduler.Stop()) })
 	})
+	// Nobody asks for anything while the task changes hands.
+	t.Run("scheduler told to stop between downloads", func(t *testing.T) { memoryAtRest(t, s) })
 	// Nobody remembers anything: what the gateways know, and the peers say, is
 	// all there is.
 	t.Run("scheduler and standby killed", func(t *testing.T) {
@@ -147,6 +149,40 @@ func memoryAfter(t *testing.T, s *site, remembered bool, fault func(scheduler, s
 	require.Equal(t, rec.GetOwner(), after.GetOwner())
 	require.NotEqual(t, rec.GetScheduler(), after.GetScheduler())
 	require.Equal(t, f.Size, s.sent(f), "the source is asked for nothing")
+}
+
+// memoryAtRest has peers finish, their scheduler stop, and others begin a while
+// later.
+func memoryAtRest(t *testing.T, s *site) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), trialLimit)
+	defer cancel()
+	s.comeBack(t)
+	f := s.newFile(sizeOfFile, 0)
+	gateways := s.there(cluster.Gateway)
+	through, done := beginSwarm(ctx, t, peersAt(t, peersOfTrial/2, f.url, gateways, true))
+	requireRight(t, f, <-done)
+	finished := make(map[string]bool)
+	for _, p := range through.Peers {
+		finished[p.Cid()] = true
+	}
+	rec, err := s.record(f.id)
+	require.NoError(t, err)
+	require.NoError(t, s.Member(cluster.Scheduler, rec.GetScheduler()).Stop())
+	after, err := s.record(f.id)
+	require.NoError(t, err)
+	require.Equal(t, s.standbyOf(f.id, nil).ID, after.GetScheduler(), "it was handed over, not only lost")
+	atLeast(time.Second) // in which the one that stopped could have said more
+
+	saw, stopped := newWire(), time.Now()
+	late := peersAt(t, 3, f.url, gateways, true)
+	for i := range late {
+		late[i].Observe = saw.observe
+	}
+	requireRight(t, f, <-begin(ctx, t, late))
+	_, theirs, all := saw.sentTo(finished, stopped)
+	t.Logf("of %d offers %d were of peers that had finished", all, theirs)
+	require.Positive(t, theirs)
 }
 
 // standbyOf is who takes a task over: the first scheduler in rendezvous order

@@ -476,7 +476,10 @@ type RegisterPeerRequest struct {
 	// source is how the task is fetched if nobody has it.
 	Source *v1.Source `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
 	// peer is who asks.
-	Peer          *Peer `protobuf:"bytes,4,opt,name=peer,proto3" json:"peer,omitempty"`
+	Peer *Peer `protobuf:"bytes,4,opt,name=peer,proto3" json:"peer,omitempty"`
+	// again says that the peer had registered before, and that whoever knew it
+	// may be no more: it may have pieces of the recorded version.
+	Again         bool `protobuf:"varint,5,opt,name=again,proto3" json:"again,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -537,6 +540,13 @@ func (x *RegisterPeerRequest) GetPeer() *Peer {
 		return x.Peer
 	}
 	return nil
+}
+
+func (x *RegisterPeerRequest) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
 }
 
 // RegisterPeerResponse is what a peer must know before it pulls.
@@ -1633,8 +1643,11 @@ type MirrorRequest struct {
 	Seq int64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
 	// tasks are those that changed.
 	Tasks []*TaskMemory `protobuf:"bytes,3,rep,name=tasks,proto3" json:"tasks,omitempty"`
-	// gone are tasks that this stream tells nothing more of.
-	Gone          []string `protobuf:"bytes,4,rep,name=gone,proto3" json:"gone,omitempty"`
+	// gone are tasks that are no more.
+	Gone []string `protobuf:"bytes,4,rep,name=gone,proto3" json:"gone,omitempty"`
+	// released are tasks that are another scheduler's now, perhaps the
+	// receiver's: this stream tells nothing more of them.
+	Released      []string `protobuf:"bytes,5,rep,name=released,proto3" json:"released,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1693,6 +1706,13 @@ func (x *MirrorRequest) GetTasks() []*TaskMemory {
 func (x *MirrorRequest) GetGone() []string {
 	if x != nil {
 		return x.Gone
+	}
+	return nil
+}
+
+func (x *MirrorRequest) GetReleased() []string {
+	if x != nil {
+		return x.Released
 	}
 	return nil
 }
@@ -1763,7 +1783,10 @@ type TaskMemory struct {
 	// peers are those that changed.
 	Peers []*PeerMemory `protobuf:"bytes,8,rep,name=peers,proto3" json:"peers,omitempty"`
 	// forgotten are the ids of peers that are no more.
-	Forgotten     []string `protobuf:"bytes,9,rep,name=forgotten,proto3" json:"forgotten,omitempty"`
+	Forgotten []string `protobuf:"bytes,9,rep,name=forgotten,proto3" json:"forgotten,omitempty"`
+	// outdated are the ids of peers that have pieces of another version of the
+	// source, and are kept out; told with anew.
+	Outdated      []string `protobuf:"bytes,10,rep,name=outdated,proto3" json:"outdated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1861,6 +1884,13 @@ func (x *TaskMemory) GetForgotten() []string {
 	return nil
 }
 
+func (x *TaskMemory) GetOutdated() []string {
+	if x != nil {
+		return x.Outdated
+	}
+	return nil
+}
+
 // PeerMemory is all that is kept of one peer.
 type PeerMemory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1872,7 +1902,10 @@ type PeerMemory struct {
 	// serves are the pieces that others may take from it.
 	Serves []uint64 `protobuf:"fixed64,3,rep,packed,name=serves,proto3" json:"serves,omitempty"`
 	// left says that it serves no more and asks for nothing more.
-	Left          bool `protobuf:"varint,4,opt,name=left,proto3" json:"left,omitempty"`
+	Left bool `protobuf:"varint,4,opt,name=left,proto3" json:"left,omitempty"`
+	// writing are the pieces that it has and that others may take from it in a
+	// moment.
+	Writing       []uint64 `protobuf:"fixed64,5,rep,packed,name=writing,proto3" json:"writing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1935,6 +1968,13 @@ func (x *PeerMemory) GetLeft() bool {
 	return false
 }
 
+func (x *PeerMemory) GetWriting() []uint64 {
+	if x != nil {
+		return x.Writing
+	}
+	return nil
+}
+
 var File_supernode_scheduler_v1_scheduler_proto protoreflect.FileDescriptor
 
 const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
@@ -1962,12 +2002,13 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\apeer_id\x18\x05 \x01(\tR\x06peerId\x12\x0e\n" +
 	"\x02ip\x18\x06 \x01(\tR\x02ip\x12\x12\n" +
 	"\x04port\x18\a \x01(\x05R\x04port\x12\x12\n" +
-	"\x04path\x18\b \x01(\tR\x04path\"\xad\x01\n" +
+	"\x04path\x18\b \x01(\tR\x04path\"\xc3\x01\n" +
 	"\x13RegisterPeerRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x19\n" +
 	"\btask_url\x18\x02 \x01(\tR\ataskUrl\x120\n" +
 	"\x06source\x18\x03 \x01(\v2\x18.supernode.cdn.v1.SourceR\x06source\x120\n" +
-	"\x04peer\x18\x04 \x01(\v2\x1c.supernode.scheduler.v1.PeerR\x04peer\"f\n" +
+	"\x04peer\x18\x04 \x01(\v2\x1c.supernode.scheduler.v1.PeerR\x04peer\x12\x14\n" +
+	"\x05again\x18\x05 \x01(\bR\x05again\"f\n" +
 	"\x14RegisterPeerResponse\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x16\n" +
 	"\x06length\x18\x02 \x01(\x03R\x06length\x12\x1d\n" +
@@ -2034,14 +2075,15 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x06pieces\x18\x06 \x03(\x05R\x06pieces\x12\x12\n" +
 	"\x04load\x18\a \x01(\x05R\x04load\"P\n" +
 	"\x11ListPeersResponse\x12;\n" +
-	"\aentries\x18\x01 \x03(\v2!.supernode.scheduler.v1.PeerEntryR\aentries\"\x92\x01\n" +
+	"\aentries\x18\x01 \x03(\v2!.supernode.scheduler.v1.PeerEntryR\aentries\"\xae\x01\n" +
 	"\rMirrorRequest\x12!\n" +
 	"\fscheduler_id\x18\x01 \x01(\tR\vschedulerId\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x03R\x03seq\x128\n" +
 	"\x05tasks\x18\x03 \x03(\v2\".supernode.scheduler.v1.TaskMemoryR\x05tasks\x12\x12\n" +
-	"\x04gone\x18\x04 \x03(\tR\x04gone\"\"\n" +
+	"\x04gone\x18\x04 \x03(\tR\x04gone\x12\x1a\n" +
+	"\breleased\x18\x05 \x03(\tR\breleased\"\"\n" +
 	"\x0eMirrorResponse\x12\x10\n" +
-	"\x03seq\x18\x01 \x01(\x03R\x03seq\"\xfa\x02\n" +
+	"\x03seq\x18\x01 \x01(\x03R\x03seq\"\x96\x03\n" +
 	"\n" +
 	"TaskMemory\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
@@ -2052,13 +2094,16 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x06result\x18\x06 \x01(\v2\x1c.supernode.cdn.v1.SeedResultR\x06result\x12/\n" +
 	"\x06pieces\x18\a \x03(\v2\x17.supernode.cdn.v1.PieceR\x06pieces\x128\n" +
 	"\x05peers\x18\b \x03(\v2\".supernode.scheduler.v1.PeerMemoryR\x05peers\x12\x1c\n" +
-	"\tforgotten\x18\t \x03(\tR\tforgotten\"~\n" +
+	"\tforgotten\x18\t \x03(\tR\tforgotten\x12\x1a\n" +
+	"\boutdated\x18\n" +
+	" \x03(\tR\boutdated\"\x98\x01\n" +
 	"\n" +
 	"PeerMemory\x120\n" +
 	"\x04peer\x18\x01 \x01(\v2\x1c.supernode.scheduler.v1.PeerR\x04peer\x12\x12\n" +
 	"\x04have\x18\x02 \x03(\x06R\x04have\x12\x16\n" +
 	"\x06serves\x18\x03 \x03(\x06R\x06serves\x12\x12\n" +
-	"\x04left\x18\x04 \x01(\bR\x04left*u\n" +
+	"\x04left\x18\x04 \x01(\bR\x04left\x12\x18\n" +
+	"\awriting\x18\x05 \x03(\x06R\awriting*u\n" +
 	"\n" +
 	"PullStatus\x12\x1b\n" +
 	"\x17PULL_STATUS_UNSPECIFIED\x10\x00\x12\x17\n" +

@@ -36,6 +36,7 @@ func (r *Roster) Replay(ctx context.Context, key Key, since time.Time, register 
 	if err := proto.Unmarshal(e.request, req); err != nil {
 		return false, fmt.Errorf("reading a registration: %w", err)
 	}
+	req.Again = true
 	facts, err := register(ctx, req)
 	switch {
 	case err != nil:

@@ -62,6 +62,8 @@ func TestWhatWasForwardedIsRepeatedAsItWas(t *testing.T) {
 	r.Keep(registration("a"), facts)
 	var got *schedulerv1.RegisterPeerRequest
 	ok, err := r.Replay(t.Context(), key("a"), time.Now(), func(_ context.Context, in *schedulerv1.RegisterPeerRequest) (roster.Facts, error) {
+		require.True(t, in.GetAgain())
+		in.Again = false
 		got = in
 		return facts, nil
 	})

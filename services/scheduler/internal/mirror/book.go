@@ -40,15 +40,17 @@ type Book struct {
 
 // page is one task.
 type page struct {
-	from    string // the stream that told it
-	told    time.Time
-	url     string
-	source  *cdnv1.Source
-	facts   *swarm.Facts
-	result  *swarm.Result
-	pieces  map[int32]swarm.PieceMemory
-	peers   map[string]swarm.PeerMemory
-	streams bool // the stream is open
+	from   string // the stream that told it
+	told   time.Time
+	url    string
+	source *cdnv1.Source
+	facts  *swarm.Facts
+	result *swarm.Result
+	pieces map[int32]swarm.PieceMemory
+	peers  map[string]swarm.PeerMemory
+	// outdated are peers that have pieces of another version.
+	outdated []string
+	streams  bool // the stream tells of it
 }
 
 // NewBook makes an empty book whose size is told to reg.
@@ -85,6 +87,11 @@ func (b *Book) Take(stream string, req *schedulerv1.MirrorRequest, now time.Time
 			p.take(m)
 		}
 	}
+	for _, id := range req.GetReleased() {
+		if p := b.tasks[id]; p != nil && p.from == stream {
+			p.told, p.streams = now, false
+		}
+	}
 	for _, id := range req.GetGone() {
 		if p := b.tasks[id]; p != nil && p.from == stream {
 			delete(b.tasks, id)
@@ -109,6 +116,7 @@ func (p *page) take(m *schedulerv1.TaskMemory) {
 	for _, id := range m.GetForgotten() {
 		delete(p.peers, id)
 	}
+	p.outdated = append(p.outdated, m.GetOutdated()...)
 }
 
 // Ended says that a stream tells nothing more: what it told is kept for a while.
@@ -134,6 +142,7 @@ func (b *Book) Recall(taskID string) (Remembered, bool) {
 	return Remembered{URL: p.url, Source: p.source, Memory: swarm.Memory{
 		Anew: true, Facts: p.facts, Result: p.result,
 		Pieces: slices.Collect(maps.Values(p.pieces)), Peers: slices.Collect(maps.Values(p.peers)),
+		Outdated: slices.Clone(p.outdated),
 	}}, true
 }
 

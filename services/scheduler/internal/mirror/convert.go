@@ -6,17 +6,19 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-// A task's memory is told in parts of at most so many pieces and peers: a
-// message of a gRPC server's default limit, 4 MiB, holds such a part of a task
-// of 10,000 pieces.
+// A task's memory is told in parts of at most so many pieces, and of peers whose
+// bit sets have at most so many words: a message must stay below a gRPC
+// server's default limit, 4 MiB, with whatever was gathered before.
 const (
 	piecesOfPart = 10_000
-	peersOfPart  = 500
+	wordsOfPart  = 64 << 10
+	// wordsOfPeer is about what a peer takes beside its bit sets.
+	wordsOfPeer = 50
 )
 
 // parts cuts a memory into messages.
 func parts(taskID string, m swarm.Memory) []*schedulerv1.TaskMemory {
-	first := &schedulerv1.TaskMemory{TaskId: taskID, Anew: m.Anew, Forgotten: m.Forgotten}
+	first := &schedulerv1.TaskMemory{TaskId: taskID, Anew: m.Anew, Forgotten: m.Forgotten, Outdated: m.Outdated}
 	if f := m.Facts; f != nil {
 		first.Facts = &cdnv1.SourceFacts{Length: f.Length, PieceSize: f.PieceSize, Etag: f.ETag, LastModified: f.LastModified}
 	}
@@ -34,13 +36,18 @@ func parts(taskID string, m swarm.Memory) []*schedulerv1.TaskMemory {
 		part := last(len(list[len(list)-1].GetPieces()) >= piecesOfPart)
 		part.Pieces = append(part.Pieces, &cdnv1.Piece{Num: p.Num, Md5: p.MD5, Length: p.Length})
 	}
+	words := 0
 	for _, p := range m.Peers {
-		part := last(len(list[len(list)-1].GetPeers()) >= peersOfPart)
+		part := last(words >= wordsOfPart)
+		if words >= wordsOfPart {
+			words = 0
+		}
+		words += wordsOfPeer + len(p.Have) + len(p.Serves) + len(p.Writing)
 		part.Peers = append(part.Peers, &schedulerv1.PeerMemory{
 			Peer: &schedulerv1.Peer{
 				Id: p.ID, Ip: p.IP, Port: p.Port, Path: p.Path, HostName: p.HostName, Version: p.Version,
 			},
-			Have: p.Have, Serves: p.Serves, Left: p.Left,
+			Have: p.Have, Serves: p.Serves, Writing: p.Writing, Left: p.Left,
 		})
 	}
 	return list
@@ -56,6 +63,6 @@ func peerOf(m *schedulerv1.PeerMemory) swarm.PeerMemory {
 		PeerInfo: swarm.PeerInfo{
 			ID: p.GetId(), IP: p.GetIp(), Port: p.GetPort(), Path: p.GetPath(), HostName: p.GetHostName(), Version: p.GetVersion(),
 		},
-		Have: m.GetHave(), Serves: m.GetServes(), Left: m.GetLeft(),
+		Have: m.GetHave(), Serves: m.GetServes(), Writing: m.GetWriting(), Left: m.GetLeft(),
 	}
 }

@@ -125,6 +125,7 @@ type memory struct {
 	mu    sync.Mutex
 	peers int
 	told  int
+	blank bool // nothing is known of the source
 }
 
 func (m *memory) Memory(_ context.Context, anew bool) (swarm.Memory, error) {
@@ -133,7 +134,10 @@ func (m *memory) Memory(_ context.Context, anew bool) (swarm.Memory, error) {
 	if anew {
 		m.told = 0
 	}
-	out := swarm.Memory{Anew: anew, Facts: &swarm.Facts{Length: 7, PieceSize: 4 << 20}}
+	out := swarm.Memory{Anew: anew}
+	if !m.blank {
+		out.Facts = &swarm.Facts{Length: 7, PieceSize: 4 << 20}
+	}
 	for ; m.told < m.peers; m.told++ {
 		out.Peers = append(out.Peers, swarm.PeerMemory{
 			PeerInfo: swarm.PeerInfo{ID: fmt.Sprint("peer", m.told), IP: "127.0.0.1", Path: strings.Repeat("p", 200)}, Have: []uint64{1},
@@ -286,6 +290,41 @@ func TestStandbyThatHangsHoldsNothingUp(t *testing.T) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	require.Less(t, b.messages, 100, "changes are gathered")
+}
+
+// A task that was handed over is the standby's: what it was told of it stays.
+func TestReleasedTaskIsRemembered(t *testing.T) {
+	t.Parallel()
+	b := newStandby(t, "b", "127.0.0.1:0")
+	s, _ := newSender(t, b.Member)
+	m := &memory{peers: 3}
+	s.Add(idOf(1), "u", nil, m)
+	b.knows(t, idOf(1), 3)
+	s.Release(idOf(1), m)
+	flush(t, s)
+	b.knows(t, idOf(1), 3)
+	b.book.Prune(time.Now().Add(Keep + time.Minute))
+	_, there := b.book.Recall(idOf(1))
+	require.False(t, there, "nobody tells of it any more")
+}
+
+// Who does not know yet what a task is must not replace what is known of it.
+func TestTaskWithoutFactsIsNotTold(t *testing.T) {
+	t.Parallel()
+	b := newStandby(t, "b", "127.0.0.1:0")
+	s, _ := newSender(t, b.Member)
+	blank := &memory{blank: true, peers: 1}
+	s.Add(idOf(1), "u", nil, blank)
+	s.Add(idOf(2), "u", nil, &memory{peers: 2})
+	b.knows(t, idOf(2), 2)
+	flush(t, s)
+	_, there := b.book.Recall(idOf(1))
+	require.False(t, there)
+	blank.mu.Lock()
+	blank.blank = false
+	blank.mu.Unlock()
+	s.Changed(idOf(1))
+	b.knows(t, idOf(1), 1)
 }
 
 func TestBookKeepsWhatADeadSchedulerToldForAWhile(t *testing.T) {

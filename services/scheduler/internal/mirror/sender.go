@@ -60,6 +60,10 @@ type told struct {
 	source *cdnv1.Source
 	lane   *lane // nil while there is no standby
 	anew   bool  // the standby has nothing of it
+
+	// turn is held while the task is asked what changed: of two lanes the one
+	// that has it now must be the last to ask.
+	turn sync.Mutex
 }
 
 // NewSender makes a sender that tells nothing until Run.
@@ -120,8 +124,18 @@ func (s *Sender) Add(id, url string, source *cdnv1.Source, t Task) {
 	s.assign(id, item, s.Members.Schedulers())
 }
 
-// Remove ends that, if it is still that task.
+// Remove ends that, if it is still that task: the task is no more.
 func (s *Sender) Remove(id string, t Task) {
+	s.end(id, t, func(l *lane) { l.drop(id) })
+}
+
+// Release is Remove for a task that is another scheduler's now, the standby's
+// perhaps: what that was told stays there.
+func (s *Sender) Release(id string, t Task) {
+	s.end(id, t, func(l *lane) { l.release(id) })
+}
+
+func (s *Sender) end(id string, t Task, how func(*lane)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	item := s.tasks[id]
@@ -130,7 +144,7 @@ func (s *Sender) Remove(id string, t Task) {
 	}
 	delete(s.tasks, id)
 	if item.lane != nil {
-		item.lane.drop(id)
+		how(item.lane)
 	}
 }
 
@@ -175,19 +189,34 @@ func (s *Sender) progress() {
 	s.moved = make(chan struct{})
 }
 
-// Flush waits until the standbys know the latest of everything, or ctx ends.
+// Flush waits until the standbys know what there is to tell now, or ctx ends.
 func (s *Sender) Flush(ctx context.Context) error {
+	s.mu.Lock()
+	marks := make(map[*lane]mark)
+	for _, l := range s.lanes {
+		marks[l] = l.pending()
+	}
+	s.mu.Unlock()
 	for {
 		s.mu.Lock()
-		behind, moved := s.behind(), s.moved
+		moved := s.moved
+		for l, m := range marks {
+			switch {
+			case s.lanes[l.to.ID] != l, l.settled(m):
+				delete(marks, l) // others are told by those that come after it
+			case m.streams != l.streams:
+				marks[l] = l.pending()
+			}
+		}
+		left := len(marks)
 		s.mu.Unlock()
-		if behind == 0 {
+		if left == 0 {
 			return nil
 		}
 		select {
 		case <-moved:
 		case <-ctx.Done():
-			return fmt.Errorf("%d tasks are not known to their standbys: %w", behind, ctx.Err())
+			return fmt.Errorf("%d standbys do not know the latest: %w", left, ctx.Err())
 		}
 	}
 }
@@ -228,7 +257,7 @@ func (s *Sender) arrange(ctx context.Context, work *sync.WaitGroup) {
 			old.end()
 		}
 		run, end := context.WithCancel(ctx)
-		l := &lane{sender: s, to: m, end: end, changed: make(map[string]struct{}), gone: make(map[string]struct{}), wake: make(chan struct{}, 1)}
+		l := &lane{sender: s, to: m, end: end, changed: make(map[string]struct{}), gone: make(map[string]struct{}), released: make(map[string]struct{}), wake: make(chan struct{}, 1)}
 		s.lanes[m.ID] = l
 		work.Go(func() { l.run(run) })
 	}
@@ -241,4 +270,5 @@ func (s *Sender) arrange(ctx context.Context, work *sync.WaitGroup) {
 	for id, item := range s.tasks {
 		s.assign(id, item, members)
 	}
+	s.progress()
 }

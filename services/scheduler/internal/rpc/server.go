@@ -97,7 +97,9 @@ func (s *Server) RegisterPeer(ctx context.Context, req *schedulerv1.RegisterPeer
 	if src.GetUrl() == "" {
 		return nil, rpcerr.Invalid("source.url is empty")
 	}
-	facts, err := s.table.Register(ctx, req.GetTaskId(), cmp.Or(req.GetTaskUrl(), src.GetUrl()), seed.SourceFrom(src), swarm.PeerInfo{
+	source := seed.SourceFrom(src)
+	source.Resumed = req.GetAgain()
+	facts, err := s.table.Register(ctx, req.GetTaskId(), cmp.Or(req.GetTaskUrl(), src.GetUrl()), source, swarm.PeerInfo{
 		ID: peer.GetId(), IP: peer.GetIp(), Port: peer.GetPort(), Path: peer.GetPath(),
 		HostName: peer.GetHostName(), Version: peer.GetVersion(),
 	})

@@ -18,6 +18,8 @@ type Memory struct {
 	Peers  []PeerMemory
 	// Forgotten are the ids of peers that are no more.
 	Forgotten []string
+	// Outdated are the ids of peers that have pieces of another version.
+	Outdated []string
 }
 
 // PieceMemory is a piece that landed.
@@ -30,9 +32,10 @@ type PieceMemory struct {
 // PeerMemory is all that is kept of one peer.
 type PeerMemory struct {
 	PeerInfo
-	// Have and Serves are bit sets: bit n of the whole is piece n, the lowest
-	// bit of each word first. The words must not be changed.
-	Have, Serves []uint64
+	// Have, Serves and Writing, what it will serve in a moment, are bit sets:
+	// bit n of the whole is piece n, the lowest bit of each word first. The
+	// words must not be changed.
+	Have, Serves, Writing []uint64
 	// Left says that the peer serves no more and asks for nothing more.
 	Left bool
 }
@@ -129,9 +132,13 @@ func (s *Swarm) pieceMemory(num int32) PieceMemory {
 }
 
 func (p *Peer) memory() PeerMemory {
+	writing := &bitset.BitSet{}
+	for num := range p.writing {
+		writing.Set(uint(num))
+	}
 	return PeerMemory{
 		PeerInfo: p.PeerInfo, Left: p.gone,
-		Have: p.have.Clone().Words(), Serves: p.serves.Clone().Words(),
+		Have: p.have.Clone().Words(), Serves: p.serves.Clone().Words(), Writing: writing.Words(),
 	}
 }
 
@@ -147,6 +154,8 @@ func (s *Swarm) Restore(m Memory, now time.Time) {
 			ch.md5, ch.length = p.MD5, p.Length
 		}
 	}
+	// Whether anything was offered is not told: it may have been.
+	s.given = len(m.Peers) > 0 && len(m.Pieces) > 0
 	for _, p := range m.Peers {
 		s.restorePeer(p, now)
 	}
@@ -161,17 +170,18 @@ func (s *Swarm) restorePeer(m PeerMemory, now time.Time) {
 	p := s.peers[m.ID]
 	p.gone = m.Left
 	most := uint(s.mostAtAll())
-	serves := bitset.From(m.Serves)
+	serves, writing := bitset.From(m.Serves), bitset.From(m.Writing)
 	for num := range bitset.From(m.Have).EachSet() {
 		if num >= most {
 			break
 		}
 		s.given = true
 		p.have.Set(num)
-		if serves.Test(num) {
+		switch {
+		case m.Left:
+		case serves.Test(num):
 			s.serve(p, int32(num))
-		} else {
-			// Its report may be on its way, or was lost with who was to hear it.
+		case writing.Test(num):
 			p.writing[int32(num)] = now
 		}
 	}

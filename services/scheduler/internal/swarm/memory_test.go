@@ -1,7 +1,9 @@
 package swarm
 
 import (
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -69,6 +71,39 @@ func TestRestoredSwarmGoesOn(t *testing.T) {
 	again.Tick(start.Add(writeGrace))
 	require.True(t, again.peers["half"].serves.Test(1), "its report was lost with who was to hear it")
 	checkBooks(t, again)
+}
+
+// What nobody may take from a peer any more stays so: the piece was wrong, the
+// file is gone, or the peer left.
+func TestRestoredSwarmOffersNothingThatWasWithdrawn(t *testing.T) {
+	s := newSwarm(t, 1, "wrong", "gone", "left")
+	for _, id := range []string{"wrong", "gone", "left"} {
+		require.NoError(t, s.Got(id, 0, size, start))
+	}
+	first := s.Changes(true)
+	s.Lost("wrong", 0)
+	s.Lost("gone", -1)
+	require.NoError(t, s.Down("left", start))
+	again := restored(t, first, s.Changes(false))
+	again.Tick(start.Add(writeGrace))
+	require.Empty(t, again.chunks[0].holders)
+	require.True(t, again.Finished("wrong"), "it has it all the same")
+	require.True(t, again.Held())
+}
+
+// A standby that nobody reaches must not make everything that changes be kept.
+func TestChangesThatNobodyAsksForAreBounded(t *testing.T) {
+	s := newSwarm(t, 1)
+	s.Changes(true)
+	later := start
+	for i := range 5 * slack {
+		s.AddPeer(peerInfo(fmt.Sprint(i), i%1000), later)
+		require.NoError(t, s.Down(fmt.Sprint(i), later))
+		later = later.Add(time.Second)
+		s.Forget(later, start)
+	}
+	require.LessOrEqual(t, len(s.ledger.peers), slack+1)
+	require.True(t, s.Changes(false).Anew)
 }
 
 func TestRestoredSwarmTakesTheCopiesOfItsVersion(t *testing.T) {

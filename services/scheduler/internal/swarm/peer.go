@@ -221,15 +221,21 @@ func (s *Swarm) stopServing(p *Peer) {
 	for num := range p.serves.EachSet() {
 		s.withdraw(p, int32(num))
 	}
-	clear(p.writing)
+	if len(p.writing) > 0 {
+		s.ledger.peer(p.ID)
+		clear(p.writing)
+	}
 }
 
 func (s *Swarm) withdraw(p *Peer, num int32) {
+	if _, writing := p.writing[num]; !writing && !p.serves.Test(uint(num)) {
+		return
+	}
+	s.ledger.peer(p.ID)
 	delete(p.writing, num)
 	if !p.serves.Test(uint(num)) {
 		return
 	}
-	s.ledger.peer(p.ID)
 	p.serves.Clear(uint(num))
 	ch := s.chunks[num]
 	ch.holders = slices.DeleteFunc(ch.holders, func(h *Peer) bool { return h == p })
@@ -246,7 +252,15 @@ func (s *Swarm) Forget(leftBefore, silentBefore time.Time) {
 			s.ledger.peer(id)
 		}
 	}
+	// Nobody may be asking for what changed: then all there is is less.
+	if len(s.ledger.peers) > 2*len(s.peers)+slack {
+		s.ledger.open()
+		s.ledger.anew = true
+	}
 }
+
+// slack is how many peers more than there are may be kept as changed.
+const slack = 1000
 
 // Holding is a peer as others may see it.
 type Holding struct {

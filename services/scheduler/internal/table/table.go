@@ -55,8 +55,10 @@ type Table struct {
 	end  context.CancelFunc
 	work sync.WaitGroup
 
-	mu    sync.Mutex // guards tasks
+	mu    sync.Mutex // guards tasks and leaving
 	tasks map[string]*entry
+	// leaving says that what is here is being handed over: nothing is made any more.
+	leaving bool
 }
 
 type entry struct {
@@ -120,10 +122,11 @@ func (t *Table) Get(ctx context.Context, id string, adopt bool) (*task.Task, err
 	if !known && !adopt {
 		return nil, rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "nothing is known of task %s but its record", id)
 	}
-	source := seed.Source{URL: record.GetUrl(), Resumed: true}
+	source := seed.Source{URL: record.GetUrl()}
 	if known {
 		source = seed.SourceFrom(memory.Source)
 	}
+	source.Resumed = true
 	e, err = t.revive(id, record.GetUrl(), source, memory.Memory)
 	if err != nil {
 		return nil, err
@@ -136,12 +139,13 @@ func (t *Table) Get(ctx context.Context, id string, adopt bool) (*task.Task, err
 func (t *Table) revive(id, url string, source seed.Source, memory swarm.Memory) (*entry, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.root.Err() != nil {
-		return nil, errStopping
-	}
 	if e := t.tasks[id]; e != nil {
 		return e, nil
 	}
+	if t.root.Err() != nil || t.leaving {
+		return nil, errStopping
+	}
+	t.deps.Book.Forget(id) // it is in the task now
 	t.deps.Log.Info("going on with a task that was another scheduler's",
 		zap.String("task_id", id), zap.Int("peers", len(memory.Peers)), zap.Int("pieces", len(memory.Pieces)))
 	return t.begin(id, url, source, func(made *task.Task) { made.Restore(memory) }), nil
@@ -247,12 +251,20 @@ func (t *Table) obtain(
 	if e := t.tasks[id]; e != nil && e != failed {
 		return e, false, nil
 	}
+	if t.leaving {
+		return nil, false, errStopping
+	}
 	if failed != nil {
 		failed.stop()
 		t.deps.Mirror.Remove(id, failed.Task)
 		t.deps.Book.Forget(id)
 	}
-	return t.begin(id, url, source, func(made *task.Task) { made.KeepOut(outdated) }), true, nil
+	return t.begin(id, url, source, func(made *task.Task) {
+		if source.Resumed {
+			made.Restore(swarm.Memory{})
+		}
+		made.KeepOut(outdated)
+	}), true, nil
 }
 
 // outdated are the peers that have pieces of a version of the source that is
@@ -286,7 +298,11 @@ func (t *Table) follow(ctx context.Context, e *entry, source seed.Source) {
 		return
 	}
 	// Those who are in it hear why before it ends.
-	t.forget(e)
+	if rpcerr.ReasonOf(err) == rpcerr.NotOwner {
+		t.forget(e, t.deps.Mirror.Release)
+	} else {
+		t.forget(e, t.deps.Mirror.Remove)
+	}
 	select {
 	case <-ctx.Done():
 	case <-time.After(lastWords):
@@ -297,19 +313,20 @@ func (t *Table) follow(ctx context.Context, e *entry, source seed.Source) {
 // lastWords is how long a forgotten task still answers who asked it before.
 const lastWords = time.Second
 
-// forget takes a task out of the table.
-func (t *Table) forget(e *entry) {
+// forget takes a task out of the table. What its standby knows of it goes too,
+// unless it is another scheduler's now.
+func (t *Table) forget(e *entry, tell func(id string, task mirror.Task)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.tasks[e.ID] == e {
 		delete(t.tasks, e.ID)
-		t.deps.Mirror.Remove(e.ID, e.Task)
+		tell(e.ID, e.Task)
 	}
 }
 
 // drop ends a task.
 func (t *Table) drop(e *entry) {
-	t.forget(e)
+	t.forget(e, t.deps.Mirror.Remove)
 	e.stop()
 }
 

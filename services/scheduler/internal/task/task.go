@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -92,12 +93,23 @@ func (t *Task) KeepOut(peers map[string]struct{}) { t.outdated = peers }
 func (t *Task) Restore(m swarm.Memory) {
 	t.swarm.Restore(m, time.Now())
 	t.restored = true
+	outdated := make(map[string]struct{}, len(m.Outdated))
+	for _, id := range m.Outdated {
+		outdated[id] = struct{}{}
+	}
+	t.KeepOut(outdated)
 }
 
 // Memory tells what changed since it was asked last, or all there is; from the
 // first time on Changed is called. Untold ends that.
 func (t *Task) Memory(ctx context.Context, anew bool) (swarm.Memory, error) {
-	return ask(ctx, t, func() (swarm.Memory, error) { return t.swarm.Changes(anew), nil })
+	return ask(ctx, t, func() (swarm.Memory, error) {
+		m := t.swarm.Changes(anew)
+		if m.Anew {
+			m.Outdated = slices.Collect(maps.Keys(t.outdated))
+		}
+		return m, nil
+	})
 }
 
 // Untold says that nobody asks for the memory any more.
