@@ -356,6 +356,37 @@ func TestStandbyGoesOnWithTheMemory(t *testing.T) {
 	require.EqualValues(t, 1, w.origin.Stats("/f").Bodies)
 }
 
+// One that is killed and is back at once, under its name, has nothing in its
+// memory, and the record says that the task is its own: the standby knows.
+func TestSchedulerThatRestartsGetsItsMemoryBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.addCDN("c", cdn.Config{})
+	first, second := w.addScheduler("s1", patient()), w.addScheduler("s2", patient())
+	sees(t, second.view, cluster.Scheduler, "s1")
+	sees(t, first.view, cluster.Scheduler, "s2")
+	content := origin.Content(fileSize, 1)
+	w.origin.Put("/f", origin.File{Content: content})
+	a := newPeer(t, first, "a", w.origin.URL("/f"))
+	a.port = 20001
+	a.mustRegister()
+	a.finish(content)
+	first.mirrored(t, second)
+	first.stop()
+	again := w.addScheduler("s1", patient())
+	sees(t, again.view, cluster.Scheduler, "s2")
+
+	late := newPeer(t, again, "late", w.origin.URL("/f"))
+	late.mustRegister()
+	_, err := late.pull()
+	require.NoError(t, err)
+	require.NotEmpty(t, late.offers)
+	require.Equal(t, "a", late.offers[0].GetPeerId())
+	record, err := w.client(again.node).GetTask(t.Context(), getTask(a.task))
+	require.NoError(t, err)
+	require.Equal(t, "s1", record.GetRecord().GetScheduler())
+}
+
 // A standby that is new gets all there is.
 func TestNewStandbyIsToldEverything(t *testing.T) {
 	t.Parallel()

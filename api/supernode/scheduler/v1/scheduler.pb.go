@@ -1763,6 +1763,98 @@ func (x *MirrorResponse) GetSeq() int64 {
 	return 0
 }
 
+// RecallRequest names a task.
+type RecallRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// task_id names the task.
+	TaskId        string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecallRequest) Reset() {
+	*x = RecallRequest{}
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecallRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecallRequest) ProtoMessage() {}
+
+func (x *RecallRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecallRequest.ProtoReflect.Descriptor instead.
+func (*RecallRequest) Descriptor() ([]byte, []int) {
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RecallRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+// RecallResponse is a part of what is known of it.
+type RecallResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// memory is that part.
+	Memory        *TaskMemory `protobuf:"bytes,1,opt,name=memory,proto3" json:"memory,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecallResponse) Reset() {
+	*x = RecallResponse{}
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecallResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecallResponse) ProtoMessage() {}
+
+func (x *RecallResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecallResponse.ProtoReflect.Descriptor instead.
+func (*RecallResponse) Descriptor() ([]byte, []int) {
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RecallResponse) GetMemory() *TaskMemory {
+	if x != nil {
+		return x.Memory
+	}
+	return nil
+}
+
 // TaskMemory is what a scheduler knows of a task, or what changed of that.
 type TaskMemory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1793,7 +1885,7 @@ type TaskMemory struct {
 
 func (x *TaskMemory) Reset() {
 	*x = TaskMemory{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[23]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +1897,7 @@ func (x *TaskMemory) String() string {
 func (*TaskMemory) ProtoMessage() {}
 
 func (x *TaskMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[23]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +1910,7 @@ func (x *TaskMemory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskMemory.ProtoReflect.Descriptor instead.
 func (*TaskMemory) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{23}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TaskMemory) GetTaskId() string {
@@ -1912,7 +2004,7 @@ type PeerMemory struct {
 
 func (x *PeerMemory) Reset() {
 	*x = PeerMemory{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[24]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1924,7 +2016,7 @@ func (x *PeerMemory) String() string {
 func (*PeerMemory) ProtoMessage() {}
 
 func (x *PeerMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[24]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1937,7 +2029,7 @@ func (x *PeerMemory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerMemory.ProtoReflect.Descriptor instead.
 func (*PeerMemory) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{24}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PeerMemory) GetPeer() *Peer {
@@ -2083,7 +2175,11 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x04gone\x18\x04 \x03(\tR\x04gone\x12\x1a\n" +
 	"\breleased\x18\x05 \x03(\tR\breleased\"\"\n" +
 	"\x0eMirrorResponse\x12\x10\n" +
-	"\x03seq\x18\x01 \x01(\x03R\x03seq\"\x96\x03\n" +
+	"\x03seq\x18\x01 \x01(\x03R\x03seq\"(\n" +
+	"\rRecallRequest\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\"L\n" +
+	"\x0eRecallResponse\x12:\n" +
+	"\x06memory\x18\x01 \x01(\v2\".supernode.scheduler.v1.TaskMemoryR\x06memory\"\x96\x03\n" +
 	"\n" +
 	"TaskMemory\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
@@ -2118,7 +2214,7 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x0ePieceErrorType\x12 \n" +
 	"\x1cPIECE_ERROR_TYPE_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fPIECE_ERROR_TYPE_FILE_NOT_EXIST\x10\x01\x12\"\n" +
-	"\x1ePIECE_ERROR_TYPE_MD5_NOT_MATCH\x10\x022\xdf\x06\n" +
+	"\x1ePIECE_ERROR_TYPE_MD5_NOT_MATCH\x10\x022\xba\a\n" +
 	"\x10SchedulerService\x12i\n" +
 	"\fRegisterPeer\x12+.supernode.scheduler.v1.RegisterPeerRequest\x1a,.supernode.scheduler.v1.RegisterPeerResponse\x12c\n" +
 	"\n" +
@@ -2128,7 +2224,8 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x0eReportPeerDown\x12-.supernode.scheduler.v1.ReportPeerDownRequest\x1a..supernode.scheduler.v1.ReportPeerDownResponse\x12l\n" +
 	"\rReportMetrics\x12,.supernode.scheduler.v1.ReportMetricsRequest\x1a-.supernode.scheduler.v1.ReportMetricsResponse\x12`\n" +
 	"\tListPeers\x12(.supernode.scheduler.v1.ListPeersRequest\x1a).supernode.scheduler.v1.ListPeersResponse\x12[\n" +
-	"\x06Mirror\x12%.supernode.scheduler.v1.MirrorRequest\x1a&.supernode.scheduler.v1.MirrorResponse(\x010\x01B\xf0\x01\n" +
+	"\x06Mirror\x12%.supernode.scheduler.v1.MirrorRequest\x1a&.supernode.scheduler.v1.MirrorResponse(\x010\x01\x12Y\n" +
+	"\x06Recall\x12%.supernode.scheduler.v1.RecallRequest\x1a&.supernode.scheduler.v1.RecallResponse0\x01B\xf0\x01\n" +
 	"\x1acom.supernode.scheduler.v1B\x0eSchedulerProtoP\x01ZHgithub.com/supernode-ha/supernode/api/supernode/scheduler/v1;schedulerv1\xa2\x02\x03SSX\xaa\x02\x16Supernode.Scheduler.V1\xca\x02\x16Supernode\\Scheduler\\V1\xe2\x02\"Supernode\\Scheduler\\V1\\GPBMetadata\xea\x02\x18Supernode::Scheduler::V1b\x06proto3"
 
 var (
@@ -2144,7 +2241,7 @@ func file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP() []byte {
 }
 
 var file_supernode_scheduler_v1_scheduler_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_supernode_scheduler_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_supernode_scheduler_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_supernode_scheduler_v1_scheduler_proto_goTypes = []any{
 	(PullStatus)(0),                  // 0: supernode.scheduler.v1.PullStatus
 	(PieceResult)(0),                 // 1: supernode.scheduler.v1.PieceResult
@@ -2172,21 +2269,23 @@ var file_supernode_scheduler_v1_scheduler_proto_goTypes = []any{
 	(*ListPeersResponse)(nil),        // 23: supernode.scheduler.v1.ListPeersResponse
 	(*MirrorRequest)(nil),            // 24: supernode.scheduler.v1.MirrorRequest
 	(*MirrorResponse)(nil),           // 25: supernode.scheduler.v1.MirrorResponse
-	(*TaskMemory)(nil),               // 26: supernode.scheduler.v1.TaskMemory
-	(*PeerMemory)(nil),               // 27: supernode.scheduler.v1.PeerMemory
-	(*v1.Source)(nil),                // 28: supernode.cdn.v1.Source
-	(*durationpb.Duration)(nil),      // 29: google.protobuf.Duration
-	(*v1.SourceFacts)(nil),           // 30: supernode.cdn.v1.SourceFacts
-	(*v1.SeedResult)(nil),            // 31: supernode.cdn.v1.SeedResult
-	(*v1.Piece)(nil),                 // 32: supernode.cdn.v1.Piece
+	(*RecallRequest)(nil),            // 26: supernode.scheduler.v1.RecallRequest
+	(*RecallResponse)(nil),           // 27: supernode.scheduler.v1.RecallResponse
+	(*TaskMemory)(nil),               // 28: supernode.scheduler.v1.TaskMemory
+	(*PeerMemory)(nil),               // 29: supernode.scheduler.v1.PeerMemory
+	(*v1.Source)(nil),                // 30: supernode.cdn.v1.Source
+	(*durationpb.Duration)(nil),      // 31: google.protobuf.Duration
+	(*v1.SourceFacts)(nil),           // 32: supernode.cdn.v1.SourceFacts
+	(*v1.SeedResult)(nil),            // 33: supernode.cdn.v1.SeedResult
+	(*v1.Piece)(nil),                 // 34: supernode.cdn.v1.Piece
 }
 var file_supernode_scheduler_v1_scheduler_proto_depIdxs = []int32{
-	28, // 0: supernode.scheduler.v1.RegisterPeerRequest.source:type_name -> supernode.cdn.v1.Source
+	30, // 0: supernode.scheduler.v1.RegisterPeerRequest.source:type_name -> supernode.cdn.v1.Source
 	3,  // 1: supernode.scheduler.v1.RegisterPeerRequest.peer:type_name -> supernode.scheduler.v1.Peer
 	0,  // 2: supernode.scheduler.v1.PullPiecesRequest.status:type_name -> supernode.scheduler.v1.PullStatus
 	1,  // 3: supernode.scheduler.v1.PullPiecesRequest.result:type_name -> supernode.scheduler.v1.PieceResult
 	4,  // 4: supernode.scheduler.v1.PullPiecesRequest.piece:type_name -> supernode.scheduler.v1.PieceRef
-	29, // 5: supernode.scheduler.v1.PullPiecesRequest.max_wait:type_name -> google.protobuf.Duration
+	31, // 5: supernode.scheduler.v1.PullPiecesRequest.max_wait:type_name -> google.protobuf.Duration
 	10, // 6: supernode.scheduler.v1.PullPiecesResponse.offers:type_name -> supernode.scheduler.v1.PieceOffers
 	11, // 7: supernode.scheduler.v1.PullPiecesResponse.finished:type_name -> supernode.scheduler.v1.Finished
 	12, // 8: supernode.scheduler.v1.PullPiecesResponse.wait:type_name -> supernode.scheduler.v1.Wait
@@ -2194,37 +2293,40 @@ var file_supernode_scheduler_v1_scheduler_proto_depIdxs = []int32{
 	4,  // 10: supernode.scheduler.v1.ReportPieceRequest.piece:type_name -> supernode.scheduler.v1.PieceRef
 	2,  // 11: supernode.scheduler.v1.ReportPieceErrorRequest.type:type_name -> supernode.scheduler.v1.PieceErrorType
 	4,  // 12: supernode.scheduler.v1.ReportPieceErrorRequest.piece:type_name -> supernode.scheduler.v1.PieceRef
-	29, // 13: supernode.scheduler.v1.ReportMetricsRequest.duration:type_name -> google.protobuf.Duration
+	31, // 13: supernode.scheduler.v1.ReportMetricsRequest.duration:type_name -> google.protobuf.Duration
 	3,  // 14: supernode.scheduler.v1.PeerEntry.peer:type_name -> supernode.scheduler.v1.Peer
 	22, // 15: supernode.scheduler.v1.ListPeersResponse.entries:type_name -> supernode.scheduler.v1.PeerEntry
-	26, // 16: supernode.scheduler.v1.MirrorRequest.tasks:type_name -> supernode.scheduler.v1.TaskMemory
-	28, // 17: supernode.scheduler.v1.TaskMemory.source:type_name -> supernode.cdn.v1.Source
-	30, // 18: supernode.scheduler.v1.TaskMemory.facts:type_name -> supernode.cdn.v1.SourceFacts
-	31, // 19: supernode.scheduler.v1.TaskMemory.result:type_name -> supernode.cdn.v1.SeedResult
-	32, // 20: supernode.scheduler.v1.TaskMemory.pieces:type_name -> supernode.cdn.v1.Piece
-	27, // 21: supernode.scheduler.v1.TaskMemory.peers:type_name -> supernode.scheduler.v1.PeerMemory
-	3,  // 22: supernode.scheduler.v1.PeerMemory.peer:type_name -> supernode.scheduler.v1.Peer
-	6,  // 23: supernode.scheduler.v1.SchedulerService.RegisterPeer:input_type -> supernode.scheduler.v1.RegisterPeerRequest
-	8,  // 24: supernode.scheduler.v1.SchedulerService.PullPieces:input_type -> supernode.scheduler.v1.PullPiecesRequest
-	13, // 25: supernode.scheduler.v1.SchedulerService.ReportPiece:input_type -> supernode.scheduler.v1.ReportPieceRequest
-	15, // 26: supernode.scheduler.v1.SchedulerService.ReportPieceError:input_type -> supernode.scheduler.v1.ReportPieceErrorRequest
-	17, // 27: supernode.scheduler.v1.SchedulerService.ReportPeerDown:input_type -> supernode.scheduler.v1.ReportPeerDownRequest
-	19, // 28: supernode.scheduler.v1.SchedulerService.ReportMetrics:input_type -> supernode.scheduler.v1.ReportMetricsRequest
-	21, // 29: supernode.scheduler.v1.SchedulerService.ListPeers:input_type -> supernode.scheduler.v1.ListPeersRequest
-	24, // 30: supernode.scheduler.v1.SchedulerService.Mirror:input_type -> supernode.scheduler.v1.MirrorRequest
-	7,  // 31: supernode.scheduler.v1.SchedulerService.RegisterPeer:output_type -> supernode.scheduler.v1.RegisterPeerResponse
-	9,  // 32: supernode.scheduler.v1.SchedulerService.PullPieces:output_type -> supernode.scheduler.v1.PullPiecesResponse
-	14, // 33: supernode.scheduler.v1.SchedulerService.ReportPiece:output_type -> supernode.scheduler.v1.ReportPieceResponse
-	16, // 34: supernode.scheduler.v1.SchedulerService.ReportPieceError:output_type -> supernode.scheduler.v1.ReportPieceErrorResponse
-	18, // 35: supernode.scheduler.v1.SchedulerService.ReportPeerDown:output_type -> supernode.scheduler.v1.ReportPeerDownResponse
-	20, // 36: supernode.scheduler.v1.SchedulerService.ReportMetrics:output_type -> supernode.scheduler.v1.ReportMetricsResponse
-	23, // 37: supernode.scheduler.v1.SchedulerService.ListPeers:output_type -> supernode.scheduler.v1.ListPeersResponse
-	25, // 38: supernode.scheduler.v1.SchedulerService.Mirror:output_type -> supernode.scheduler.v1.MirrorResponse
-	31, // [31:39] is the sub-list for method output_type
-	23, // [23:31] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	28, // 16: supernode.scheduler.v1.MirrorRequest.tasks:type_name -> supernode.scheduler.v1.TaskMemory
+	28, // 17: supernode.scheduler.v1.RecallResponse.memory:type_name -> supernode.scheduler.v1.TaskMemory
+	30, // 18: supernode.scheduler.v1.TaskMemory.source:type_name -> supernode.cdn.v1.Source
+	32, // 19: supernode.scheduler.v1.TaskMemory.facts:type_name -> supernode.cdn.v1.SourceFacts
+	33, // 20: supernode.scheduler.v1.TaskMemory.result:type_name -> supernode.cdn.v1.SeedResult
+	34, // 21: supernode.scheduler.v1.TaskMemory.pieces:type_name -> supernode.cdn.v1.Piece
+	29, // 22: supernode.scheduler.v1.TaskMemory.peers:type_name -> supernode.scheduler.v1.PeerMemory
+	3,  // 23: supernode.scheduler.v1.PeerMemory.peer:type_name -> supernode.scheduler.v1.Peer
+	6,  // 24: supernode.scheduler.v1.SchedulerService.RegisterPeer:input_type -> supernode.scheduler.v1.RegisterPeerRequest
+	8,  // 25: supernode.scheduler.v1.SchedulerService.PullPieces:input_type -> supernode.scheduler.v1.PullPiecesRequest
+	13, // 26: supernode.scheduler.v1.SchedulerService.ReportPiece:input_type -> supernode.scheduler.v1.ReportPieceRequest
+	15, // 27: supernode.scheduler.v1.SchedulerService.ReportPieceError:input_type -> supernode.scheduler.v1.ReportPieceErrorRequest
+	17, // 28: supernode.scheduler.v1.SchedulerService.ReportPeerDown:input_type -> supernode.scheduler.v1.ReportPeerDownRequest
+	19, // 29: supernode.scheduler.v1.SchedulerService.ReportMetrics:input_type -> supernode.scheduler.v1.ReportMetricsRequest
+	21, // 30: supernode.scheduler.v1.SchedulerService.ListPeers:input_type -> supernode.scheduler.v1.ListPeersRequest
+	24, // 31: supernode.scheduler.v1.SchedulerService.Mirror:input_type -> supernode.scheduler.v1.MirrorRequest
+	26, // 32: supernode.scheduler.v1.SchedulerService.Recall:input_type -> supernode.scheduler.v1.RecallRequest
+	7,  // 33: supernode.scheduler.v1.SchedulerService.RegisterPeer:output_type -> supernode.scheduler.v1.RegisterPeerResponse
+	9,  // 34: supernode.scheduler.v1.SchedulerService.PullPieces:output_type -> supernode.scheduler.v1.PullPiecesResponse
+	14, // 35: supernode.scheduler.v1.SchedulerService.ReportPiece:output_type -> supernode.scheduler.v1.ReportPieceResponse
+	16, // 36: supernode.scheduler.v1.SchedulerService.ReportPieceError:output_type -> supernode.scheduler.v1.ReportPieceErrorResponse
+	18, // 37: supernode.scheduler.v1.SchedulerService.ReportPeerDown:output_type -> supernode.scheduler.v1.ReportPeerDownResponse
+	20, // 38: supernode.scheduler.v1.SchedulerService.ReportMetrics:output_type -> supernode.scheduler.v1.ReportMetricsResponse
+	23, // 39: supernode.scheduler.v1.SchedulerService.ListPeers:output_type -> supernode.scheduler.v1.ListPeersResponse
+	25, // 40: supernode.scheduler.v1.SchedulerService.Mirror:output_type -> supernode.scheduler.v1.MirrorResponse
+	27, // 41: supernode.scheduler.v1.SchedulerService.Recall:output_type -> supernode.scheduler.v1.RecallResponse
+	33, // [33:42] is the sub-list for method output_type
+	24, // [24:33] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_supernode_scheduler_v1_scheduler_proto_init() }
@@ -2243,7 +2345,7 @@ func file_supernode_scheduler_v1_scheduler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_supernode_scheduler_v1_scheduler_proto_rawDesc), len(file_supernode_scheduler_v1_scheduler_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

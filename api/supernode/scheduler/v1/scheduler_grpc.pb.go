@@ -30,6 +30,7 @@ const (
 	SchedulerService_ReportMetrics_FullMethodName    = "/supernode.scheduler.v1.SchedulerService/ReportMetrics"
 	SchedulerService_ListPeers_FullMethodName        = "/supernode.scheduler.v1.SchedulerService/ListPeers"
 	SchedulerService_Mirror_FullMethodName           = "/supernode.scheduler.v1.SchedulerService/Mirror"
+	SchedulerService_Recall_FullMethodName           = "/supernode.scheduler.v1.SchedulerService/Recall"
 )
 
 // SchedulerServiceClient is the client API for SchedulerService service.
@@ -75,6 +76,9 @@ type SchedulerServiceClient interface {
 	// Mirror keeps the memory of the caller's tasks at their standby, so that it
 	// can go on with them. Each message is confirmed when it has been taken.
 	Mirror(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[MirrorRequest, MirrorResponse], error)
+	// Recall gives what the caller has told of a task before it was restarted,
+	// the first part with anew. There is none when nothing is known.
+	Recall(ctx context.Context, in *RecallRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RecallResponse], error)
 }
 
 type schedulerServiceClient struct {
@@ -168,6 +172,25 @@ func (c *schedulerServiceClient) Mirror(ctx context.Context, opts ...grpc.CallOp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type SchedulerService_MirrorClient = grpc.BidiStreamingClient[MirrorRequest, MirrorResponse]
 
+func (c *schedulerServiceClient) Recall(ctx context.Context, in *RecallRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RecallResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &SchedulerService_ServiceDesc.Streams[1], SchedulerService_Recall_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RecallRequest, RecallResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type SchedulerService_RecallClient = grpc.ServerStreamingClient[RecallResponse]
+
 // SchedulerServiceServer is the server API for SchedulerService service.
 // All implementations must embed UnimplementedSchedulerServiceServer
 // for forward compatibility.
@@ -211,6 +234,9 @@ type SchedulerServiceServer interface {
 	// Mirror keeps the memory of the caller's tasks at their standby, so that it
 	// can go on with them. Each message is confirmed when it has been taken.
 	Mirror(grpc.BidiStreamingServer[MirrorRequest, MirrorResponse]) error
+	// Recall gives what the caller has told of a task before it was restarted,
+	// the first part with anew. There is none when nothing is known.
+	Recall(*RecallRequest, grpc.ServerStreamingServer[RecallResponse]) error
 	mustEmbedUnimplementedSchedulerServiceServer()
 }
 
@@ -244,6 +270,9 @@ func (UnimplementedSchedulerServiceServer) ListPeers(context.Context, *ListPeers
 }
 func (UnimplementedSchedulerServiceServer) Mirror(grpc.BidiStreamingServer[MirrorRequest, MirrorResponse]) error {
 	return status.Error(codes.Unimplemented, "method Mirror not implemented")
+}
+func (UnimplementedSchedulerServiceServer) Recall(*RecallRequest, grpc.ServerStreamingServer[RecallResponse]) error {
+	return status.Error(codes.Unimplemented, "method Recall not implemented")
 }
 func (UnimplementedSchedulerServiceServer) mustEmbedUnimplementedSchedulerServiceServer() {}
 func (UnimplementedSchedulerServiceServer) testEmbeddedByValue()                          {}
@@ -399,6 +428,17 @@ func _SchedulerService_Mirror_Handler(srv interface{}, stream grpc.ServerStream)
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type SchedulerService_MirrorServer = grpc.BidiStreamingServer[MirrorRequest, MirrorResponse]
 
+func _SchedulerService_Recall_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RecallRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(SchedulerServiceServer).Recall(m, &grpc.GenericServerStream[RecallRequest, RecallResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type SchedulerService_RecallServer = grpc.ServerStreamingServer[RecallResponse]
+
 // SchedulerService_ServiceDesc is the grpc.ServiceDesc for SchedulerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -441,6 +481,11 @@ var SchedulerService_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _SchedulerService_Mirror_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Recall",
+			Handler:       _SchedulerService_Recall_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "supernode/scheduler/v1/scheduler.proto",

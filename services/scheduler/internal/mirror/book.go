@@ -146,6 +146,17 @@ func (b *Book) Recall(taskID string) (Remembered, bool) {
 	}}, true
 }
 
+// Parts gives what is remembered of a task as messages, none for nothing.
+func (b *Book) Parts(taskID string) []*schedulerv1.TaskMemory {
+	r, known := b.Recall(taskID)
+	if !known {
+		return nil
+	}
+	list := parts(taskID, r.Memory)
+	list[0].TaskUrl, list[0].Source = r.URL, r.Source
+	return list
+}
+
 // Forget drops what is remembered of a task.
 func (b *Book) Forget(taskID string) {
 	b.mu.Lock()

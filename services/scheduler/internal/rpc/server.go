@@ -225,6 +225,19 @@ func (s *Server) Mirror(stream schedulerv1.SchedulerService_MirrorServer) error 
 	}
 }
 
+// Recall gives what another scheduler told of a task.
+func (s *Server) Recall(req *schedulerv1.RecallRequest, stream schedulerv1.SchedulerService_RecallServer) error {
+	if err := taskid.Check(req.GetTaskId()); err != nil {
+		return rpcerr.Invalid("task_id: %v", err)
+	}
+	for _, part := range s.book.Parts(req.GetTaskId()) {
+		if err := stream.Send(&schedulerv1.RecallResponse{Memory: part}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func checkMirror(req *schedulerv1.MirrorRequest) error {
 	for _, m := range req.GetTasks() {
 		if err := taskid.Check(m.GetTaskId()); err != nil {

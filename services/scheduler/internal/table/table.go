@@ -54,6 +54,8 @@ type Table struct {
 	root context.Context
 	end  context.CancelFunc
 	work sync.WaitGroup
+	// began is when the process did.
+	began time.Time
 
 	mu    sync.Mutex // guards tasks and leaving
 	tasks map[string]*entry
@@ -72,7 +74,7 @@ type entry struct {
 func New(ctx context.Context, cfg Config, deps Deps) *Table {
 	root, end := context.WithCancel(ctx)
 	deps.Task.Changed = deps.Mirror.Changed
-	return &Table{cfg: cfg, deps: deps, root: root, end: end, tasks: make(map[string]*entry)}
+	return &Table{cfg: cfg, deps: deps, root: root, end: end, began: time.Now(), tasks: make(map[string]*entry)}
 }
 
 // Run puts old tasks away until ctx ends, then all of them, and waits for them.
@@ -118,6 +120,7 @@ func (t *Table) Get(ctx context.Context, id string, adopt bool) (*task.Task, err
 	if err != nil {
 		return nil, err
 	}
+	t.ask(ctx, id)
 	memory, known := t.deps.Book.Recall(id)
 	if !known && !adopt {
 		return nil, rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "nothing is known of task %s but its record", id)
@@ -132,6 +135,17 @@ func (t *Table) Get(ctx context.Context, id string, adopt bool) (*task.Task, err
 		return nil, err
 	}
 	return e.Task, nil
+}
+
+// ask asks the standby of a task for what this scheduler may have known of it
+// before it was restarted. A standby keeps that for a while.
+func (t *Table) ask(ctx context.Context, id string) {
+	if _, known := t.deps.Book.Recall(id); known || time.Since(t.began) >= mirror.Keep {
+		return
+	}
+	if err := t.deps.Mirror.Recall(ctx, id, t.deps.Book); err != nil {
+		t.deps.Log.Debug("the standby does not say what it knows", zap.String("task_id", id), zap.Error(err))
+	}
 }
 
 // revive makes a task that this scheduler answers for and has nothing of, with
@@ -192,7 +206,11 @@ func (t *Table) recall(ctx context.Context, id string) error {
 	t.mu.Lock()
 	_, here := t.tasks[id]
 	t.mu.Unlock()
-	if _, told := t.deps.Book.Recall(id); here || !told {
+	if here {
+		return nil
+	}
+	t.ask(ctx, id)
+	if _, told := t.deps.Book.Recall(id); !told {
 		return nil
 	}
 	_, err := t.Get(ctx, id, false)

@@ -1,0 +1,51 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
+)
+
+// recallTimeout bounds the question to a standby: a client waits for it.
+const recallTimeout = 500 * time.Millisecond
+
+// recalled is the stream that what was recalled is kept under.
+const recalled = "recalled"
+
+// Recall asks the standby of a task what this scheduler had told it before it
+// was restarted, and writes that into the book.
+func (s *Sender) Recall(ctx context.Context, taskID string, book *Book) error {
+	to, ok := s.Standby(taskID)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, recallTimeout)
+	defer cancel()
+	conn, err := s.Dial(to.Endpoint)
+	if err != nil {
+		return fmt.Errorf("reaching a standby: %w", err)
+	}
+	stream, err := schedulerv1.NewSchedulerServiceClient(conn).Recall(ctx, &schedulerv1.RecallRequest{TaskId: taskID})
+	if err != nil {
+		return fmt.Errorf("asking a standby: %w", err)
+	}
+	var all schedulerv1.MirrorRequest
+	for {
+		resp, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("asking a standby: %w", err)
+		}
+		all.Tasks = append(all.Tasks, resp.GetMemory())
+	}
+	now := time.Now()
+	book.Take(recalled, &all, now)
+	book.Ended(recalled, now)
+	return nil
+}
