@@ -77,9 +77,26 @@ func (a *Announcer) Drain(ctx context.Context) error {
 	}
 }
 
-// DrainAll drains several members. It is given up after limit: a registry that
-// is away hears nothing, and sees the members leave in the end.
-func DrainAll(ctx context.Context, limit time.Duration, log *zap.Logger, announcers ...*Announcer) {
+// Leaving is a part of a process that does nothing until it is told to stop.
+// Then the announcers' members take nothing new any more, and handOver gives
+// away what is theirs, all within limit. Added behind the parts that it is about
+// it is stopped before them: they go on serving meanwhile.
+func Leaving(limit time.Duration, log *zap.Logger, handOver func(context.Context) error, announcers ...*Announcer) func(context.Context) error {
+	return func(ctx context.Context) error {
+		<-ctx.Done()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+		defer cancel()
+		drainAll(ctx, limit/4, log, announcers)
+		if err := handOver(ctx); err != nil {
+			log.Warn("leaving although not everything is handed over", zap.Error(err))
+		}
+		return nil
+	}
+}
+
+// drainAll is given up after limit: a registry that is away hears nothing, and
+// sees the members leave in the end.
+func drainAll(ctx context.Context, limit time.Duration, log *zap.Logger, announcers []*Announcer) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var all sync.WaitGroup

@@ -34,13 +34,13 @@ const (
 // time; a report may have to wait until it has made sure that another one is
 // dead, and has taken the task over.
 const (
-	// repair is how long a pull is asked again that the cluster may still be able
-	// to answer; behind it the client is told to wait.
-	repair = 2 * time.Second
-
 	reportAttempt  = 2500 * time.Millisecond
 	listingAttempt = 2 * time.Second
 )
+
+// repair is how long a pull is asked again that the cluster may still be able to
+// answer; behind it the client is told to wait.
+const repair = 2 * time.Second
 
 // Config is what the service has to know.
 type Config struct {

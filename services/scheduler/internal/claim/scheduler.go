@@ -71,14 +71,14 @@ func (r *Resolver) takeOver(
 ) (*registryv1.ResolveTaskResponse, error) {
 	r.Log.Warn("taking a task over from a scheduler that does not answer",
 		zap.String("task_id", req.GetTaskId()), zap.String("scheduler_id", record.GetScheduler()))
-	ask := &registryv1.ResolveTaskRequest{
+	claim := &registryv1.ResolveTaskRequest{
 		TaskId: req.GetTaskId(), Url: req.GetUrl(), SchedulerId: r.SelfID,
 		Last: record, LostOwner: req.GetLostOwner(), Excluded: req.GetExcluded(),
 	}
 	if why == silent {
-		ask.LostScheduler = record.GetScheduler()
+		claim.LostScheduler = record.GetScheduler()
 	}
-	resp, err := r.ask(ctx, ask)
+	resp, err := r.ask(ctx, claim)
 	if err != nil {
 		return nil, err
 	}

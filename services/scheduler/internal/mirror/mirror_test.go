@@ -146,8 +146,6 @@ func (m *memory) Memory(_ context.Context, anew bool) (swarm.Memory, error) {
 	return out, nil
 }
 
-func (*memory) Untold(context.Context) error { return nil }
-
 func (m *memory) grow(n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -19,8 +19,6 @@ import (
 type Task interface {
 	// Memory tells what changed since it was asked last, or all there is.
 	Memory(ctx context.Context, anew bool) (swarm.Memory, error)
-	// Untold says that it will not be asked any more.
-	Untold(ctx context.Context) error
 }
 
 // Members are the schedulers of the cluster.

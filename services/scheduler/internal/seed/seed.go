@@ -12,12 +12,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
+	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"

@@ -74,7 +74,7 @@ func (s *Swarm) Changed() bool {
 }
 
 // Changes tells what changed since it was asked last, or all there is. From
-// the first time on changes are kept for it, until Untold.
+// the first time on changes are kept for it.
 func (s *Swarm) Changes(anew bool) Memory {
 	l := s.ledger
 	s.ledger.open()
@@ -100,9 +100,6 @@ func (s *Swarm) Changes(anew bool) Memory {
 	}
 	return m
 }
-
-// Untold says that nobody asks for changes any more.
-func (s *Swarm) Untold() { s.ledger = ledger{} }
 
 // memory is all there is.
 func (s *Swarm) memory() Memory {

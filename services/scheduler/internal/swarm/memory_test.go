@@ -141,9 +141,6 @@ func TestChangesAreWhatChanged(t *testing.T) {
 	require.Equal(t, []string{"b"}, s.Changes(false).Forgotten)
 	require.NoError(t, s.Seen("a", later))
 	require.False(t, s.Changed(), "that a peer is alive is no news")
-	s.Untold()
-	require.NoError(t, s.Got("a", 1, size, start))
-	require.False(t, s.Changed())
 }
 
 // Whatever another scheduler tells, a swarm comes out of it.

@@ -1,5 +1,6 @@
 // Package table is which tasks a scheduler has: it makes them when a peer
-// registers, keeps them away from a source that has just refused, and puts
+// registers, goes on with those of dead schedulers as they knew them, hands its
+// own over, keeps tasks away from a source that has just refused, and puts
 // them away when nobody comes any more.
 package table
 
@@ -102,69 +103,6 @@ func (t *Table) Run(ctx context.Context) error {
 	}
 }
 
-// Get gives a task that is here, or that has to be: one whose scheduler is dead
-// is taken over, and made from what was remembered of it here. Without any
-// memory it is made only to adopt who asks. Else it says NOT_OWNER when
-// another scheduler answers for it, or TASK_NOT_FOUND.
-func (t *Table) Get(ctx context.Context, id string, adopt bool) (*task.Task, error) {
-	t.mu.Lock()
-	e := t.tasks[id]
-	t.mu.Unlock()
-	switch {
-	case e != nil:
-		return e.Task, nil
-	case t.root.Err() != nil:
-		return nil, errStopping
-	}
-	record, err := t.deps.Follower.Claims.Whose(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	t.ask(ctx, id)
-	memory, known := t.deps.Book.Recall(id)
-	if !known && !adopt {
-		return nil, rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "nothing is known of task %s but its record", id)
-	}
-	source := seed.Source{URL: record.GetUrl()}
-	if known {
-		source = seed.SourceFrom(memory.Source)
-	}
-	source.Resumed = true
-	e, err = t.revive(id, record.GetUrl(), source, memory.Memory)
-	if err != nil {
-		return nil, err
-	}
-	return e.Task, nil
-}
-
-// ask asks the standby of a task for what this scheduler may have known of it
-// before it was restarted. A standby keeps that for a while.
-func (t *Table) ask(ctx context.Context, id string) {
-	if _, known := t.deps.Book.Recall(id); known || time.Since(t.began) >= mirror.Keep {
-		return
-	}
-	if err := t.deps.Mirror.Recall(ctx, id, t.deps.Book); err != nil {
-		t.deps.Log.Debug("the standby does not say what it knows", zap.String("task_id", id), zap.Error(err))
-	}
-}
-
-// revive makes a task that this scheduler answers for and has nothing of, with
-// what is remembered of it.
-func (t *Table) revive(id, url string, source seed.Source, memory swarm.Memory) (*entry, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if e := t.tasks[id]; e != nil {
-		return e, nil
-	}
-	if t.root.Err() != nil || t.leaving {
-		return nil, errStopping
-	}
-	t.deps.Book.Forget(id) // it is in the task now
-	t.deps.Log.Info("going on with a task that was another scheduler's",
-		zap.String("task_id", id), zap.Int("peers", len(memory.Peers)), zap.Int("pieces", len(memory.Pieces)))
-	return t.begin(id, url, source, func(made *task.Task) { made.Restore(memory) }), nil
-}
-
 // begin makes a task; prepare is called before it runs. The caller holds mu.
 func (t *Table) begin(id, url string, source seed.Source, prepare func(*task.Task)) *entry {
 	run, stop := context.WithCancel(t.root)
@@ -198,26 +136,6 @@ func (t *Table) Register(ctx context.Context, id, url string, source seed.Source
 		}
 		failed = e
 	}
-}
-
-// recall makes a task that another scheduler told of, if it is this one's by
-// now: without that its memory would be handed out as if it were.
-func (t *Table) recall(ctx context.Context, id string) error {
-	t.mu.Lock()
-	_, here := t.tasks[id]
-	t.mu.Unlock()
-	if here {
-		return nil
-	}
-	t.ask(ctx, id)
-	if _, told := t.deps.Book.Recall(id); !told {
-		return nil
-	}
-	_, err := t.Get(ctx, id, false)
-	if rpcerr.ReasonOf(err) == rpcerr.TaskNotFound {
-		return nil // it begins anew
-	}
-	return err
 }
 
 // worthAnother tells whether a task that failed may be tried anew: not for

@@ -101,7 +101,7 @@ func (t *Task) Restore(m swarm.Memory) {
 }
 
 // Memory tells what changed since it was asked last, or all there is; from the
-// first time on Changed is called. Untold ends that.
+// first time on Changed is called.
 func (t *Task) Memory(ctx context.Context, anew bool) (swarm.Memory, error) {
 	return ask(ctx, t, func() (swarm.Memory, error) {
 		m := t.swarm.Changes(anew)
@@ -109,14 +109,6 @@ func (t *Task) Memory(ctx context.Context, anew bool) (swarm.Memory, error) {
 			m.Outdated = slices.Collect(maps.Keys(t.outdated))
 		}
 		return m, nil
-	})
-}
-
-// Untold says that nobody asks for the memory any more.
-func (t *Task) Untold(ctx context.Context) error {
-	return t.do(ctx, func() error {
-		t.swarm.Untold()
-		return nil
 	})
 }
 

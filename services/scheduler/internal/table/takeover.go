@@ -1,0 +1,98 @@
+package table
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
+)
+
+// Get gives a task that is here, or that has to be: one whose scheduler is dead
+// is taken over, and made from what was remembered of it here. Without any
+// memory it is made only to adopt who asks. Else it says NOT_OWNER when
+// another scheduler answers for it, or TASK_NOT_FOUND.
+func (t *Table) Get(ctx context.Context, id string, adopt bool) (*task.Task, error) {
+	t.mu.Lock()
+	e := t.tasks[id]
+	t.mu.Unlock()
+	switch {
+	case e != nil:
+		return e.Task, nil
+	case t.root.Err() != nil:
+		return nil, errStopping
+	}
+	record, err := t.deps.Follower.Claims.Whose(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	t.askStandby(ctx, id)
+	memory, known := t.deps.Book.Recall(id)
+	if !known && !adopt {
+		return nil, rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "nothing is known of task %s but its record", id)
+	}
+	source := seed.Source{URL: record.GetUrl()}
+	if known {
+		source = seed.SourceFrom(memory.Source)
+	}
+	source.Resumed = true
+	e, err = t.revive(id, record.GetUrl(), source, memory.Memory)
+	if err != nil {
+		return nil, err
+	}
+	return e.Task, nil
+}
+
+// askStandby asks the standby of a task for what this scheduler may have known of it
+// before it was restarted. A standby keeps that for a while.
+func (t *Table) askStandby(ctx context.Context, id string) {
+	if _, known := t.deps.Book.Recall(id); known || time.Since(t.began) >= mirror.Keep {
+		return
+	}
+	if err := t.deps.Mirror.Recall(ctx, id, t.deps.Book); err != nil {
+		t.deps.Log.Debug("the standby does not say what it knows", zap.String("task_id", id), zap.Error(err))
+	}
+}
+
+// revive makes a task that this scheduler answers for and has nothing of, with
+// what is remembered of it.
+func (t *Table) revive(id, url string, source seed.Source, memory swarm.Memory) (*entry, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.tasks[id]; e != nil {
+		return e, nil
+	}
+	if t.root.Err() != nil || t.leaving {
+		return nil, errStopping
+	}
+	t.deps.Book.Forget(id) // it is in the task now
+	t.deps.Log.Info("going on with a task that was another scheduler's",
+		zap.String("task_id", id), zap.Int("peers", len(memory.Peers)), zap.Int("pieces", len(memory.Pieces)))
+	return t.begin(id, url, source, func(made *task.Task) { made.Restore(memory) }), nil
+}
+
+// recall makes a task that another scheduler told of, if it is this one's by
+// now: without that its memory would be handed out as if it were.
+func (t *Table) recall(ctx context.Context, id string) error {
+	t.mu.Lock()
+	_, here := t.tasks[id]
+	t.mu.Unlock()
+	if here {
+		return nil
+	}
+	t.askStandby(ctx, id)
+	if _, told := t.deps.Book.Recall(id); !told {
+		return nil
+	}
+	_, err := t.Get(ctx, id, false)
+	if rpcerr.ReasonOf(err) == rpcerr.TaskNotFound {
+		return nil // it begins anew
+	}
+	return err
+}
