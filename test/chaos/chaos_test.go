@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -21,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/supernode-ha/supernode/test/cluster"
+	"github.com/supernode-ha/supernode/test/lab"
 	"github.com/supernode-ha/supernode/test/origin"
 	"github.com/supernode-ha/supernode/test/peer"
 )
@@ -41,13 +43,11 @@ const (
 var binaries *cluster.Binaries
 
 func TestMain(m *testing.M) {
-	var err error
-	if binaries, err = cluster.Build(context.Background(), false); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	built, code := cluster.Isolated(false, false)
+	if built != nil {
+		binaries = built
+		code = m.Run()
 	}
-	code := m.Run()
-	_ = binaries.Remove()
 	os.Exit(code)
 }
 
@@ -77,6 +77,7 @@ type run struct {
 	t      *testing.T
 	seed   uint64
 	layout *cluster.Layout
+	hosts  map[string]*lab.Host // by address: every process has its own
 	source *origin.Origin
 	began  time.Time
 
@@ -99,14 +100,14 @@ type tally struct {
 func TestChaos(t *testing.T) {
 	seed, length := settings(t)
 	t.Logf("%s=%d %s=%s", seedEnv, seed, timeEnv, length)
-	address := cluster.Net(t)
-	etcds := cluster.RunEtcds(t, binaries, address(200), address(201), address(202))
-	o, err := origin.Start(origin.Config{})
+	hosts, at := places(t)
+	etcds := cluster.RunEtcdsAt(t, binaries, at(0), at(1), at(2))
+	o, err := origin.Start(origin.Config{Address: lab.HubIP + ":0"})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, o.Close()) })
 	r := &run{
 		t: t, seed: seed, source: o, asked: make(map[string]bool), tally: tally{codes: make(map[int]int)},
-		layout: cluster.RunServices(t, binaries, etcds, address, ofEach, nil),
+		layout: cluster.RunServices(t, binaries, etcds, at, ofEach, nil), hosts: hosts,
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()
@@ -123,6 +124,19 @@ func TestChaos(t *testing.T) {
 	r.conclude()
 }
 
+// places gives every process a host of its own. Clients and source are where
+// the hosts are joined.
+func places(t *testing.T) (hosts map[string]*lab.Host, at func(number int) cluster.Spec) {
+	t.Helper()
+	free := lab.Hosts(t, ofEach*len(Roles()))
+	hosts = make(map[string]*lab.Host)
+	return hosts, func(int) cluster.Spec {
+		h := free[0]
+		free, hosts[h.IP] = free[1:], h
+		return cluster.Spec{IP: h.IP, REST: h.IP + ":8002", Inside: h.Inside()}
+	}
+}
+
 // strike deals the blows, and undoes each when its time is over.
 func (r *run) strike(ctx context.Context, plan []Blow) {
 	var undoing sync.WaitGroup
@@ -131,7 +145,7 @@ func (r *run) strike(ctx context.Context, plan []Blow) {
 		if !pause(ctx, time.Until(r.began.Add(b.At))) {
 			return
 		}
-		fmt.Println(b)
+		r.t.Log(b)
 		undo := r.deal(b)
 		undoing.Go(func() {
 			pause(ctx, b.For)
@@ -148,18 +162,8 @@ type process interface {
 }
 
 func (r *run) deal(b Blow) (undo func()) {
-	var p process
-	var again func()
-	if b.Role == Etcd {
-		e := r.layout.Etcds[b.Number]
-		p, again = e, func() { e.Launch(r.t) }
-	} else {
-		n := r.layout.All(b.Role)[b.Number]
-		p, again = n, func() {
-			n.Launch(r.t)
-			n.Await(r.t)
-		}
-	}
+	p, again := r.process(b.Role, b.Number)
+	host := r.hostOf(b.Role, b.Number)
 	switch b.Kind {
 	case Hold:
 		r.check(p.Signal(syscall.SIGSTOP))
@@ -176,10 +180,44 @@ func (r *run) deal(b Blow) (undo func()) {
 			<-done
 			again()
 		}
+	case Cut:
+		host.Cut(r.t)
+		return func() { host.Heal(r.t) }
+	case Part:
+		var others []*lab.Host
+		for i := range ofEach {
+			if other := r.hostOf(b.From, i); other != host {
+				others = append(others, other)
+			}
+		}
+		host.Part(r.t, others...)
+		return func() { host.Join(r.t, others...) }
 	default:
 		p.Kill()
 		return again
 	}
+}
+
+// process gives one of a role, and how it is started again.
+func (r *run) process(role cluster.Role, number int) (p process, again func()) {
+	if role == Etcd {
+		e := r.layout.Etcds[number]
+		return e, func() { e.Launch(r.t) }
+	}
+	n := r.layout.All(role)[number]
+	return n, func() {
+		n.Launch(r.t)
+		n.Await(r.t)
+	}
+}
+
+func (r *run) hostOf(role cluster.Role, number int) *lab.Host {
+	if role == Etcd {
+		host, _, err := net.SplitHostPort(r.layout.Etcds[number].Endpoint)
+		require.NoError(r.t, err)
+		return r.hosts[host]
+	}
+	return r.hosts[r.layout.All(role)[number].IP]
 }
 
 func (r *run) check(err error) {
@@ -192,7 +230,7 @@ func (r *run) wrong(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	text := fmt.Sprintf("%6.1fs ", time.Since(r.began).Seconds()) + fmt.Sprintf(format, args...)
-	fmt.Println(text)
+	r.t.Log(text)
 	r.tally.told = append(r.tally.told, text)
 }
 
@@ -317,10 +355,13 @@ func (r *run) conclude() {
 	}
 	sent = r.source.Total().BytesSent
 	t := r.tally
-	fmt.Printf("%s=%d: %d right, %d vanished, %d failed, %d wrong, none went to the source; %d MB downloaded, %d MB of files, source sent %.3fx; "+
-		"%d migrations, longest download %s, longest pull %s, answers %v\n",
+	r.t.Logf("%s=%d: %d right, %d vanished, %d failed, %d wrong, none went to the source; %d MB downloaded, %d MB of files, source sent %.3fx; "+
+		"%d migrations, longest download %s, longest pull %s, answers %v",
 		seedEnv, r.seed, t.right, t.vanished, t.failed, t.wrong, t.bytes>>20, once>>20, float64(sent)/float64(max(once, 1)),
 		t.migrations, t.longest.Round(time.Millisecond), t.worstPull.Round(time.Millisecond), t.codes)
+	for code := range t.codes {
+		require.Contains(r.t, []int{peer.NoAnswer, 600, 601, 602, 611, 612}, code, "answers to pulls")
+	}
 	for _, text := range t.told {
 		r.t.Error(text)
 	}

@@ -1,6 +1,6 @@
 // Package chaos lets a cluster live through a random but reproducible time:
 // processes of every role and members of etcd are killed, held, told to stop and
-// started again while peers come, download files of all sizes, leave and vanish.
+// started again, cut off and parted from each other, while peers come, download files of all sizes, leave and vanish.
 // A seed names the schedule of both. What one fault costs is measured in package
 // faults; here it is only asked whether anything ever goes wrong.
 package chaos
@@ -31,7 +31,12 @@ const (
 	Kill Kind = "kill -9" // and started again
 	Hold Kind = "SIGSTOP" // and let go on
 	Stop Kind = "SIGTERM" // and started again
+	Cut  Kind = "cut off" // from everybody, its clients too, and connected again
+	Part Kind = "parting" // from all of a role, and joined with them again
 )
+
+// kinds are all, those that occur more often more than once.
+func kinds() []Kind { return []Kind{Kill, Kill, Hold, Stop, Cut, Part} }
 
 // Blow is one thing that happens.
 type Blow struct {
@@ -41,9 +46,15 @@ type Blow struct {
 	Role    cluster.Role
 	// Number picks the process among those of the role.
 	Number int
+	// From is the role of those it is parted from; those of its own role are the
+	// others of it.
+	From cluster.Role
 }
 
 func (b Blow) String() string {
+	if b.Kind == Part {
+		return fmt.Sprintf("%6.1fs %s of %s %d from every %s for %.1fs", b.At.Seconds(), b.Kind, b.Role, b.Number, b.From, b.For.Seconds())
+	}
 	return fmt.Sprintf("%6.1fs %s of %s %d for %.1fs", b.At.Seconds(), b.Kind, b.Role, b.Number, b.For.Seconds())
 }
 
@@ -64,7 +75,7 @@ func Plan(seed uint64, length time.Duration, n int) []Blow {
 		for at := between(random, time.Second, calmMost); ; {
 			b := Blow{
 				At: at, For: between(random, blowLeast, blowMost),
-				Kind: []Kind{Kill, Kill, Hold, Stop}[random.IntN(4)], Role: role, Number: random.IntN(n),
+				Kind: pick(random, kinds()), Role: role, Number: random.IntN(n), From: pick(random, Roles()),
 			}
 			if b.At+b.For >= length {
 				break
@@ -76,6 +87,8 @@ func Plan(seed uint64, length time.Duration, n int) []Blow {
 	slices.SortFunc(blows, func(a, b Blow) int { return cmp.Compare(a.At, b.At) })
 	return blows
 }
+
+func pick[T any](random *rand.Rand, all []T) T { return all[random.IntN(len(all))] }
 
 func between(random *rand.Rand, least, most time.Duration) time.Duration {
 	return least + time.Duration(random.Int64N(int64(most-least)))

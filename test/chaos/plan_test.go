@@ -22,7 +22,7 @@ func TestPlanIsReproducibleAndLeavesEnoughAlive(t *testing.T) {
 			until[b.Role] = b.At + b.For + calmLeast - 1
 			require.Less(t, b.At+b.For, length)
 		}
-		require.Len(t, kinds, 3)
+		require.Len(t, kinds, 5)
 		require.Len(t, until, len(Roles()))
 	}
 }

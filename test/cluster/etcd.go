@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -16,19 +17,30 @@ type Etcd struct {
 	// Endpoint is its host:port for clients, Dir its directory.
 	Endpoint, Dir string
 
-	binary, peer, members string
+	command       []string
+	peer, members string
 }
 
 // RunEtcds runs an etcd with a member at every address, and waits until all
 // answer.
 func RunEtcds(t testing.TB, b *Binaries, ips ...string) []*Etcd {
 	t.Helper()
+	var specs []Spec
+	for _, ip := range ips {
+		specs = append(specs, Spec{IP: ip})
+	}
+	return RunEtcdsAt(t, b, specs...)
+}
+
+// RunEtcdsAt does the same on other hosts: of a spec IP and Inside count.
+func RunEtcdsAt(t testing.TB, b *Binaries, specs ...Spec) []*Etcd {
+	t.Helper()
 	var etcds []*Etcd
 	var peers []string
-	for _, ip := range ips {
+	for _, spec := range specs {
 		e := &Etcd{
-			Endpoint: net.JoinHostPort(ip, "2379"), peer: net.JoinHostPort(ip, "2380"),
-			Dir: filepath.Join(t.TempDir(), "etcd"), binary: b.Path("etcd"),
+			Endpoint: net.JoinHostPort(spec.IP, "2379"), peer: net.JoinHostPort(spec.IP, "2380"),
+			Dir: filepath.Join(t.TempDir(), "etcd"), command: slices.Concat(spec.Inside, []string{b.Path("etcd")}),
 		}
 		// However often it is started, it ends after those that need it.
 		t.Cleanup(func() {
@@ -57,7 +69,8 @@ func (e *Etcd) Launch(t testing.TB) {
 
 func (e *Etcd) launch(t testing.TB) {
 	t.Helper()
-	e.Process = start(t, "etcd "+e.Endpoint, e.binary, "--dir", e.Dir, "--client", e.Endpoint, "--peer", e.peer, "--members", e.members)
+	args := slices.Concat(e.command[1:], []string{"--dir", e.Dir, "--client", e.Endpoint, "--peer", e.peer, "--members", e.members})
+	e.Process = start(t, "etcd "+e.Endpoint, e.command[0], args...)
 	e.foreign = true
 }
 

@@ -25,20 +25,23 @@ func RunBundles(t testing.TB, b *Binaries, etcds []*Etcd, specs []Spec) *Layout 
 }
 
 // RunServices runs n of each service on one etcd, each a process of its own,
-// and waits until every gateway can serve. more is what is added to their
-// command lines.
-func RunServices(t testing.TB, b *Binaries, etcds []*Etcd, address func(int) string, n int, more map[Role][]string) *Layout {
+// and waits until every gateway can serve. at says where the process with a
+// number is to run, more is what is added to the command lines of a role.
+func RunServices(t testing.TB, b *Binaries, etcds []*Etcd, at func(number int) Spec, n int, more map[Role][]string) *Layout {
 	t.Helper()
 	l := &Layout{Etcds: etcds}
 	registries := ""
 	for i := range n {
-		node := newNode(t, b, Spec{IP: address(100 + i), More: more[Registry]}, []Role{Registry}, "--etcd-address", endpointsOf(etcds))
+		spec := at(100 + i)
+		spec.More = more[Registry]
+		node := newNode(t, b, spec, []Role{Registry}, "--etcd-address", endpointsOf(etcds))
 		l.Nodes = append(l.Nodes, node)
 		registries += "," + node.RPC
 	}
 	for place, role := range []Role{CDN, Scheduler, Gateway} {
 		for i := range n {
-			spec := Spec{IP: address(10*(place+1) + i), More: more[role]}
+			spec := at(10*(place+1) + i)
+			spec.More = more[role]
 			if role == CDN {
 				spec.Home = t.TempDir()
 			}
@@ -47,6 +50,11 @@ func RunServices(t testing.TB, b *Binaries, etcds []*Etcd, address func(int) str
 	}
 	l.run(t)
 	return l
+}
+
+// AtAddresses runs every process beside the test, at an address of its own.
+func AtAddresses(address func(int) string) func(number int) Spec {
+	return func(number int) Spec { return Spec{IP: address(number)} }
 }
 
 func (l *Layout) run(t testing.TB) {

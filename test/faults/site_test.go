@@ -73,7 +73,7 @@ func bundles(t *testing.T, n int, alter func(i int, spec *cluster.Spec)) *site {
 func services(t *testing.T, n int) *site {
 	t.Helper()
 	address := cluster.Net(t)
-	return newSite(t, cluster.RunServices(t, binaries, cluster.RunEtcds(t, binaries, address(200)), address, n, nil), "127.0.0.1")
+	return newSite(t, cluster.RunServices(t, binaries, cluster.RunEtcds(t, binaries, address(200)), cluster.AtAddresses(address), n, nil), "127.0.0.1")
 }
 
 // await polls until there is nothing to say against it.

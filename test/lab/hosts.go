@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,14 @@ type Host struct {
 
 	port      string // of the bridge
 	namespace *os.File
+	partings  *partings
+}
+
+// partings counts, for the hosts of a network, how often two of them were
+// parted and not joined again.
+type partings struct {
+	mu    sync.Mutex // guards pairs, and what the hosts take it from
+	pairs map[[2]string]int
 }
 
 // Hosts makes n hosts that are joined by a switch, to which the test's process
@@ -42,22 +51,24 @@ func Hosts(t testing.TB, n int) []*Host {
 	t.Cleanup(func() { run(t, "ip", "link", "del", bridge) })
 	run(t, "ip", "addr", "add", HubIP+"/24", "dev", bridge)
 	run(t, "ip", "link", "set", bridge, "up")
-	hosts := make([]*Host, n)
+	hosts, parted := make([]*Host, n), &partings{pairs: make(map[[2]string]int)}
 	for i := range hosts {
-		hosts[i] = newHost(t, i+1)
+		hosts[i] = newHost(t, i+1, parted)
 	}
 	return hosts
 }
 
-func newHost(t testing.TB, number int) *Host {
+func newHost(t testing.TB, number int, parted *partings) *Host {
 	t.Helper()
 	namespace, err := newNetwork()
 	if err != nil {
 		t.Fatalf("making a host, which takes CAP_SYS_ADMIN: %v", err)
 	}
 	t.Cleanup(func() { _ = namespace.Close() })
-	h := &Host{IP: fmt.Sprint(network, number), port: fmt.Sprint("lab0p", number), namespace: namespace}
+	h := &Host{IP: fmt.Sprint(network, number), port: fmt.Sprint("lab0p", number), namespace: namespace, partings: parted}
 	run(t, "ip", "link", "add", h.port, "type", "veth", "peer", "name", "eth0", "netns", h.path())
+	// It would go with the namespace, but some time later.
+	t.Cleanup(func() { run(t, "ip", "link", "del", h.port) })
 	run(t, "ip", "link", "set", h.port, "master", bridge, "up")
 	for _, line := range []string{"link set lo up", "addr add " + h.IP + "/24 dev eth0", "link set eth0 up"} {
 		args := append(h.Inside(), "ip")
@@ -84,6 +95,49 @@ func (h *Host) Cut(t testing.TB) {
 func (h *Host) Heal(t testing.TB) {
 	t.Helper()
 	run(t, "ip", "link", "set", h.port, "master", bridge, "arp", "on")
+}
+
+// Part loses what the host and the others send each other, and tells nobody.
+// All of them go on reaching everybody else. Who is parted twice has to be
+// joined twice.
+func (h *Host) Part(t testing.TB, others ...*Host) {
+	t.Helper()
+	h.partings.mu.Lock()
+	defer h.partings.mu.Unlock()
+	for _, other := range others {
+		if h.partings.add(h, other, 1) == 1 {
+			// Frames go to a card that nobody has.
+			neighbours(t, h, other, "replace", "lladdr", "02:00:00:00:00:01", "nud", "permanent")
+		}
+	}
+}
+
+// Join undoes Part.
+func (h *Host) Join(t testing.TB, others ...*Host) {
+	t.Helper()
+	h.partings.mu.Lock()
+	defer h.partings.mu.Unlock()
+	for _, other := range others {
+		if h.partings.add(h, other, -1) == 0 {
+			neighbours(t, h, other, "del")
+		}
+	}
+}
+
+func (p *partings) add(a, b *Host, n int) int {
+	pair := [2]string{min(a.IP, b.IP), max(a.IP, b.IP)}
+	p.pairs[pair] += n
+	return p.pairs[pair]
+}
+
+// neighbours changes where two hosts take each other's network card to be.
+func neighbours(t testing.TB, a, b *Host, verb string, more ...string) {
+	t.Helper()
+	for _, way := range [][2]*Host{{a, b}, {b, a}} {
+		args := append(way[0].Inside(), "ip", "neigh", verb, way[1].IP, "dev", "eth0")
+		args = append(args, more...)
+		run(t, args[0], args[1:]...)
+	}
 }
 
 // newNetwork makes a network namespace. It lives as long as the file, or what

@@ -147,3 +147,27 @@ func TestHostsReachEachOtherUntilOneIsCutOff(t *testing.T) {
 	<-ended
 	require.False(t, strings.HasPrefix(hosts[0].IP, "127."))
 }
+
+func TestHostsThatArePartedReachOthers(t *testing.T) {
+	hosts := lab.Hosts(t, 3)
+	// Nobody listens: who is reached refuses at once.
+	reaches := func(from, to *lab.Host) bool {
+		args := append(from.Inside(), "timeout", "1", "bash", "-c", "true > /dev/tcp/"+to.IP+"/1")
+		out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
+		require.Error(t, err)
+		return strings.Contains(string(out), "refused")
+	}
+	require.True(t, reaches(hosts[0], hosts[1]))
+	hosts[0].Part(t, hosts[1])
+	require.False(t, reaches(hosts[0], hosts[1]))
+	require.False(t, reaches(hosts[1], hosts[0]))
+	require.True(t, reaches(hosts[0], hosts[2]))
+	require.True(t, reaches(hosts[2], hosts[1]))
+	hosts[1].Part(t, hosts[0], hosts[2])
+	hosts[0].Join(t, hosts[1])
+	require.False(t, reaches(hosts[0], hosts[1]))
+	require.False(t, reaches(hosts[2], hosts[1]))
+	hosts[1].Join(t, hosts[2], hosts[0])
+	require.True(t, reaches(hosts[0], hosts[1]))
+	require.True(t, reaches(hosts[1], hosts[0]))
+}
