@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"maps"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -44,6 +45,14 @@ type wire struct {
 	failed map[string]int         // of calls that had no answer
 	offers map[string][]time.Time // by whom the peers were sent to
 	bytes  int64                  // of all pieces that came
+	pieces []arrival
+}
+
+// arrival is a piece that came to a peer.
+type arrival struct {
+	at      time.Time
+	bytes   int64
+	fromCDN bool
 }
 
 func newWire() *wire {
@@ -64,6 +73,7 @@ func (w *wire) observe(e peer.Event) {
 		w.offers[e.From] = append(w.offers[e.From], e.Time)
 	case peer.Arrived:
 		w.bytes += e.Bytes
+		w.pieces = append(w.pieces, arrival{at: e.Time, bytes: e.Bytes, fromCDN: strings.HasPrefix(e.From, "cdnnode:")})
 	default:
 	}
 }
@@ -97,6 +107,31 @@ func (w *wire) sentTo(senders map[string]bool, moment time.Time) (first time.Dur
 	return first, theirs, all
 }
 
+// fromCDN is the share of what came between two moments that CDNs sent.
+func (w *wire) fromCDN(from, to time.Time) float64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var all, theirs int64
+	for _, p := range w.pieces {
+		if p.at.Before(from) || !p.at.Before(to) {
+			continue
+		}
+		all += p.bytes
+		if p.fromCDN {
+			theirs += p.bytes
+		}
+	}
+	return ratio(theirs, max(all, 1))
+}
+
+// both tells two observers.
+func both(a, b func(peer.Event)) func(peer.Event) {
+	return func(e peer.Event) {
+		a(e)
+		b(e)
+	}
+}
+
 // memoryAfter has some peers finish and serve on, others begin, and something
 // happen to the task's scheduler in the midst. Everybody knows one gateway. If
 // anybody remembers, those who had finished are offered on.
@@ -107,7 +142,7 @@ func memoryAfter(t *testing.T, s *site, remembered bool, fault func(scheduler, s
 	s.comeBack(t)
 	f := s.newFile(sizeOfFile, 0)
 	gateways := s.there(cluster.Gateway)
-	before := peersAt(t, peersOfTrial/2, f.url, gateways, true)
+	before := peersAt(t, finishedBefore, f.url, gateways, true)
 	finished := make(map[string]bool)
 	through, done := beginSwarm(ctx, t, before)
 	requireRight(t, f, <-done)
@@ -115,10 +150,10 @@ func memoryAfter(t *testing.T, s *site, remembered bool, fault func(scheduler, s
 		finished[p.Cid()] = true
 	}
 
-	saw := newWire()
-	late := peersAt(t, peersOfTrial, f.url, gateways, true)
+	saw, tape := newWire(), newTape(underWay)
+	late := peersAt(t, underWay, f.url, gateways, true)
 	for i := range late {
-		late[i].Observe = saw.observe
+		late[i].Observe = both(saw.observe, tape.of(i))
 		late[i].LocalLimit = sizeOfFile / 4 // in the midst of it for seconds
 		late[i].IP = cluster.Net(t)(1)      // nobody is nearer than those that finished
 	}
@@ -141,6 +176,10 @@ func memoryAfter(t *testing.T, s *site, remembered bool, fault func(scheduler, s
 	first, theirs, all := saw.sentTo(finished, faulted)
 	t.Logf("of %d offers after the fault %d were of peers that had finished, the first after %s; longest pull %s; answers %v",
 		all, theirs, first.Round(time.Millisecond), tally.LongestPull.Round(time.Millisecond), saw.codes)
+	const while = 30 * time.Second
+	t.Logf("next piece: %s; %s before the fault: %s; share of CDNs in the %s before %.3f, and after %.3f",
+		tape.after(faulted), while/6, tape.after(faulted.Add(-while/6)), while,
+		saw.fromCDN(faulted.Add(-while), faulted), saw.fromCDN(faulted, faulted.Add(while)))
 	if remembered {
 		require.Positive(t, theirs, "peers that had finished are offered again")
 	}
@@ -160,7 +199,7 @@ func memoryAtRest(t *testing.T, s *site) {
 	s.comeBack(t)
 	f := s.newFile(sizeOfFile, 0)
 	gateways := s.there(cluster.Gateway)
-	through, done := beginSwarm(ctx, t, peersAt(t, peersOfTrial/2, f.url, gateways, true))
+	through, done := beginSwarm(ctx, t, peersAt(t, finishedBefore, f.url, gateways, true))
 	requireRight(t, f, <-done)
 	finished := make(map[string]bool)
 	for _, p := range through.Peers {

@@ -9,6 +9,8 @@ const (
 	peersOfTrial = 60
 	sizeOfFile   = 200_000_000
 	rateOfSource = 5_000_000
+	// finishedBefore serve on from memory, while underWay are in the midst.
+	finishedBefore, underWay = 100, 100
 	// The same of those that are many.
 	sizeOfSmall = 30_000_000
 	rateOfSmall = 400_000

@@ -9,6 +9,8 @@ const (
 	peersOfTrial = 12
 	sizeOfFile   = 24_000_000
 	rateOfSource = 7_000_000
+	// finishedBefore serve on from memory, while underWay are in the midst.
+	finishedBefore, underWay = peersOfTrial / 2, peersOfTrial
 	// The same of those that are many.
 	sizeOfSmall = 12_000_000
 	rateOfSmall = 3_000_000

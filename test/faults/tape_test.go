@@ -68,8 +68,14 @@ type stall struct {
 	// first is until the next piece came to anybody, half and last until half
 	// of the peers, and all, had got one. Peers that were through do not count.
 	first, half, last time.Duration
+	// most is until 99 of 100 had.
+	most time.Duration
 	// gap is the longest time in which nobody got anything.
 	gap time.Duration
+}
+
+func (s stall) String() string {
+	return fmt.Sprintf("p50 %s, p99 %s, last %s", s.half.Round(time.Millisecond), s.most.Round(time.Millisecond), s.last.Round(time.Millisecond))
 }
 
 func (r *tape) after(moment time.Time) stall {
@@ -92,7 +98,7 @@ func (r *tape) after(moment time.Time) stall {
 	}
 	slices.Sort(nexts)
 	slices.Sort(all)
-	s := stall{first: nexts[0], half: nexts[len(nexts)/2], last: nexts[len(nexts)-1]}
+	s := stall{first: nexts[0], half: nexts[len(nexts)/2], most: nexts[(len(nexts)-1)*99/100], last: nexts[len(nexts)-1]}
 	for i := 1; i < len(all); i++ {
 		s.gap = max(s.gap, all[i]-all[i-1])
 	}
