@@ -1997,7 +1997,9 @@ type PeerMemory struct {
 	Left bool `protobuf:"varint,4,opt,name=left,proto3" json:"left,omitempty"`
 	// writing are the pieces that it has and that others may take from it in a
 	// moment.
-	Writing       []uint64 `protobuf:"fixed64,5,rep,packed,name=writing,proto3" json:"writing,omitempty"`
+	Writing []uint64 `protobuf:"fixed64,5,rep,packed,name=writing,proto3" json:"writing,omitempty"`
+	// migrant says that it has pieces that its scheduler was never told of.
+	Migrant       bool `protobuf:"varint,6,opt,name=migrant,proto3" json:"migrant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2065,6 +2067,13 @@ func (x *PeerMemory) GetWriting() []uint64 {
 		return x.Writing
 	}
 	return nil
+}
+
+func (x *PeerMemory) GetMigrant() bool {
+	if x != nil {
+		return x.Migrant
+	}
+	return false
 }
 
 var File_supernode_scheduler_v1_scheduler_proto protoreflect.FileDescriptor
@@ -2192,14 +2201,15 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x05peers\x18\b \x03(\v2\".supernode.scheduler.v1.PeerMemoryR\x05peers\x12\x1c\n" +
 	"\tforgotten\x18\t \x03(\tR\tforgotten\x12\x1a\n" +
 	"\boutdated\x18\n" +
-	" \x03(\tR\boutdated\"\x98\x01\n" +
+	" \x03(\tR\boutdated\"\xb2\x01\n" +
 	"\n" +
 	"PeerMemory\x120\n" +
 	"\x04peer\x18\x01 \x01(\v2\x1c.supernode.scheduler.v1.PeerR\x04peer\x12\x12\n" +
 	"\x04have\x18\x02 \x03(\x06R\x04have\x12\x16\n" +
 	"\x06serves\x18\x03 \x03(\x06R\x06serves\x12\x12\n" +
 	"\x04left\x18\x04 \x01(\bR\x04left\x12\x18\n" +
-	"\awriting\x18\x05 \x03(\x06R\awriting*u\n" +
+	"\awriting\x18\x05 \x03(\x06R\awriting\x12\x18\n" +
+	"\amigrant\x18\x06 \x01(\bR\amigrant*u\n" +
 	"\n" +
 	"PullStatus\x12\x1b\n" +
 	"\x17PULL_STATUS_UNSPECIFIED\x10\x00\x12\x17\n" +

@@ -36,6 +36,9 @@ func (s *Swarm) Offer(id string, now time.Time) []Offer {
 	if p == nil || p.gone || len(p.running) >= s.limits.Down {
 		return nil
 	}
+	if p.migrant {
+		return s.offerMigrant(p, now)
+	}
 	var offers []Offer
 	for _, num := range s.wanted(p) {
 		t := s.source(p, num, now)

@@ -38,6 +38,8 @@ type PeerMemory struct {
 	Have, Serves, Writing []uint64
 	// Left says that the peer serves no more and asks for nothing more.
 	Left bool
+	// Migrant says that it has pieces that nobody was told of.
+	Migrant bool
 }
 
 // ledger is what changed since it was last told. While nobody wants to be told
@@ -134,7 +136,7 @@ func (p *Peer) memory() PeerMemory {
 		writing.Set(uint(num))
 	}
 	return PeerMemory{
-		PeerInfo: p.PeerInfo, Left: p.gone,
+		PeerInfo: p.PeerInfo, Left: p.gone, Migrant: p.migrant,
 		Have: p.have.Clone().Words(), Serves: p.serves.Clone().Words(), Writing: writing.Words(),
 	}
 }
@@ -165,7 +167,7 @@ func (s *Swarm) Restore(m Memory, now time.Time) {
 func (s *Swarm) restorePeer(m PeerMemory, now time.Time) {
 	s.AddPeer(m.PeerInfo, now)
 	p := s.peers[m.ID]
-	p.gone = m.Left
+	p.gone, p.known, p.migrant = m.Left, true, m.Migrant
 	most := uint(s.mostAtAll())
 	serves, writing := bitset.From(m.Serves), bitset.From(m.Writing)
 	for num := range bitset.From(m.Have).EachSet() {

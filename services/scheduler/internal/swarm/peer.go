@@ -39,6 +39,10 @@ type Peer struct {
 	fetchRow     int       // its own fetches from peers that failed in a row
 	cdnOnlyUntil time.Time // it takes nothing from peers until then
 
+	migrant bool // it has pieces that nobody here was told of
+	known   bool // it is settled whether it is a migrant
+	bell    bell // a migrant's
+
 	took time.Duration // recent time of a piece that it sent, smoothed
 	seen time.Time
 	gone bool
@@ -110,12 +114,16 @@ func (s *Swarm) got(id string, num, size int32, now time.Time, written bool) err
 	if err != nil {
 		return err
 	}
-	if err := s.landed(num, size); err != nil {
+	if err := s.told(p, num, size); err != nil {
 		return err
 	}
 	if t := p.running[num]; t != nil {
 		s.succeeded(t, now)
 	}
+	if !written { // what is written is told at any time
+		p.rang(num)
+	}
+	p.hangBell(num)
 	if p.serves.Test(uint(num)) {
 		return nil // and it has it
 	}
@@ -138,7 +146,7 @@ func (s *Swarm) Failed(id string, num, size int32, from string, now time.Time) (
 	if err != nil {
 		return false, err
 	}
-	if err := s.landed(num, size); err != nil {
+	if err := s.told(p, num, size); err != nil {
 		return false, err
 	}
 	t := p.running[num]

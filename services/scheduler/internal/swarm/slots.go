@@ -12,6 +12,8 @@ type transfer struct {
 	cdn     *cdnCopy // that copy
 	length  int32
 	started time.Time
+	pulls   int       // of a migrant since it was asked of the piece
+	sure    bool      // a migrant was heard to be fetching it
 	until   time.Time // the slots are free again then, whatever has become of it
 }
 
@@ -28,7 +30,7 @@ func lease(length int32) time.Duration {
 }
 
 func (s *Swarm) start(t *transfer, now time.Time) {
-	s.given = true
+	s.given, t.to.known = true, true
 	t.started, t.until = now, now.Add(lease(t.length))
 	t.to.running[t.num] = t
 	if t.to.failed.num == t.num {
@@ -62,6 +64,9 @@ func (s *Swarm) succeeded(t *transfer, now time.Time) {
 	}
 	t.to.fetchRow = 0
 	t.from.failedRow = 0
+	if t.to.migrant {
+		return // it may have had the piece
+	}
 	took := now.Sub(t.started)
 	if t.from.took == 0 {
 		t.from.took = took

@@ -80,6 +80,9 @@ type Offer struct {
 	Path     string
 	// FromCDN tells whether that is a CDN copy.
 	FromCDN bool
+	// Known tells that the peer was told of the piece before, and only has to say
+	// what became of it.
+	Known bool
 
 	transfer *transfer
 }

@@ -46,6 +46,9 @@ func label(cdn bool) string {
 
 func (s *Stats) offered(offers []swarm.Offer) {
 	for _, o := range offers {
+		if o.Known {
+			continue
+		}
 		s.pieces.WithLabelValues(label(o.FromCDN)).Inc()
 		s.bytes.WithLabelValues(label(o.FromCDN)).Add(float64(o.Length))
 	}
