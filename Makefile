@@ -47,7 +47,7 @@ CHAOS_TIME ?= 15m
 chaos: ## Let a cluster live through CHAOS_TIME of killed, held and stopped processes while peers download; CHAOS_SEED names the schedule
 	CHAOS_SEED=$(CHAOS_SEED) CHAOS_TIME=$(CHAOS_TIME) go test -tags chaos -timeout 0 -count 1 -run TestChaos ./test/chaos -v
 
-bench: build ## Measure downloads of 300 KB, 9 MB and 200 MB on loopback, and where 1,000 tasks are put and copied
+bench: build ## Measure downloads of 300 KB, 9 MB and 200 MB on loopback, a migration, and where 1,000 tasks are put and copied
 	go test -run '^$$' -bench . -benchtime 5x -timeout 30m ./test/bench
 	go test -run '^$$' -bench 'Place|Repair|Life|ResolveKnown' ./services/registry
 	go test -run '^$$' -bench Replicate -benchtime 3x ./test/integration
