@@ -21,7 +21,7 @@ DATE     ?= $(shell git log -1 --format=%cI 2>/dev/null || true)
 BUILD    := github.com/supernode-ha/supernode/pkg/buildinfo
 LDFLAGS  := -X $(BUILD).version=$(VERSION) -X $(BUILD).revision=$(REVISION) -X $(BUILD).buildDate=$(DATE)
 
-.PHONY: help build run test faults chaos bench fuzz lint fmt proto proto-check modules clean
+.PHONY: help build run demo test faults chaos bench fuzz lint fmt proto proto-check modules clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ build: ## Build the commands into bin/
 
 run: build ## Run a supernode for a local try: dfget --node 127.0.0.1:8002 --ip 127.0.1.1 …
 	exec bin/supernode --home-dir .try/supernode --advertise-ip 127.0.0.1
+
+DEMO_SEED ?= $(shell date +%s)
+demo: ## Watch twenty peers download a file from three supernodes that are killed all the time; DEMO_SEED names who is and when
+	@mkdir -p bin
+	@go build -o bin/demo ./test/cmd/demo
+	@exec bin/demo -seed $(DEMO_SEED)
 
 # What dies, hangs and fills up is measured against bounds, so it has the machine to itself.
 # Nothing is taken from go's cache: it does not know that tests build the commands that they run.

@@ -4,9 +4,10 @@
 // forwarded, and can do without both, so any number of gateways are equal.
 //
 // The packages below are request (what may be asked), wire (how it is
-// written), verdict (what an error means), roster (who has registered), route
-// (which scheduler to ask), dfget (the calls) and rest (the HTTP server). Each knows only those that are
-// named before it.
+// written), verdict (what an error means), roster (who has registered), late
+// (reports that no scheduler has yet), route (which scheduler to ask), dfget
+// (the calls) and rest (the HTTP server). Each knows only those that are named
+// before it.
 package gateway
 
 import (
@@ -14,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +26,7 @@ import (
 	"github.com/supernode-ha/supernode/pkg/buildinfo"
 	"github.com/supernode-ha/supernode/pkg/settings"
 	"github.com/supernode-ha/supernode/services/gateway/internal/dfget"
+	"github.com/supernode-ha/supernode/services/gateway/internal/late"
 	"github.com/supernode-ha/supernode/services/gateway/internal/rest"
 	"github.com/supernode-ha/supernode/services/gateway/internal/roster"
 	"github.com/supernode-ha/supernode/services/gateway/internal/route"
@@ -45,6 +48,14 @@ const (
 	rosterBytes   = 128 << 20
 	rosterIdle    = 30 * time.Minute
 	rosterLinger  = time.Minute
+)
+
+// Reports that no scheduler could be given are kept within these bounds. What
+// is older says little of now; of what is lost in an outage that takes longer
+// the next pulls tell most.
+const (
+	lateEntries = 10_000
+	lateKeep    = 2 * time.Minute
 )
 
 // Members is who is in the cluster, as far as a gateway wants to know; a
@@ -100,6 +111,7 @@ type Service struct {
 	listener net.Listener
 	log      *zap.Logger
 	calls    *dfget.Service
+	late     *late.Queue
 	server   *rest.Server
 }
 
@@ -131,7 +143,11 @@ func build(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	calls := dfget.New(dfget.Config{Version: cfg.Version, MaxHold: cfg.MaxHold, CallBudget: cfg.CallBudget}, router, known)
+	reports, err := late.New(late.Config{Entries: lateEntries, Keep: lateKeep}, deps.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	calls := dfget.New(dfget.Config{Version: cfg.Version, MaxHold: cfg.MaxHold, CallBudget: cfg.CallBudget}, router, known, reports)
 	handler, err := rest.NewHandler(
 		rest.Config{Profiler: cfg.Profiler, MaxBody: cfg.MaxBodyBytes},
 		rest.Deps{Service: calls, Log: log, Metrics: deps.Metrics, Gatherer: deps.Gatherer, Ready: deps.Ready},
@@ -140,7 +156,7 @@ func build(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	return &Service{
-		listener: deps.REST, log: log, calls: calls,
+		listener: deps.REST, log: log, calls: calls, late: reports,
 		server: rest.NewServer(handler, log, cfg.CallBudget, calls.Release),
 	}, nil
 }
@@ -149,11 +165,17 @@ func build(cfg Config, deps Deps) (*Service, error) {
 func (s *Service) Register(r grpc.ServiceRegistrar) { dfgetv1.RegisterDfgetServiceServer(r, s.calls) }
 
 // Run serves clients until ctx ends. Then it accepts nobody, answers pulls that
-// are being held with a wait, and returns when all else has been answered, at
-// the latest about two seconds after the call budget.
+// are being held with a wait, and returns when all else has been answered and
+// late reports were tried once more, at the latest about three seconds after
+// the call budget.
 func (s *Service) Run(ctx context.Context) error {
 	s.log.Info("gateway serves REST", zap.Stringer("address", s.listener.Addr()))
+	reports, end := context.WithCancel(context.WithoutCancel(ctx)) // the last ones come while the server stops
+	var work sync.WaitGroup
+	work.Go(func() { s.late.Run(reports) })
 	err := s.server.Run(ctx, s.listener)
+	end()
+	work.Wait()
 	s.log.Info("gateway stopped", zap.Error(err))
 	return err
 }

@@ -87,21 +87,21 @@ func TestErrors(t *testing.T) {
 	w := start(t, gateway.Config{MaxHold: 20e6, CallBudget: 120e6}, s)
 	for _, c := range []struct {
 		err                  error
-		register, pull, rest int // dfget's code, or the HTTP status of an envelope
+		register, pull, rest int // dfget's code, or the HTTP status of an envelope; 0 when a report is taken
 	}{
-		{rpcerr.New(codes.NotFound, rpcerr.SourceNotFound, "x"), 607, 610, 404},
-		{rpcerr.New(codes.Unavailable, rpcerr.SourceUnreachable, "x"), 607, 610, 500},
-		{rpcerr.New(codes.Unauthenticated, rpcerr.SourceAuthRequired, "x"), 608, 610, 401},
-		{rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "x"), 607, 610, 502},
-		{rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, "x"), 503, 602, 503},
-		{rpcerr.New(codes.FailedPrecondition, rpcerr.NotOwner, "x"), 503, 602, 503},
-		{rpcerr.New(codes.Unavailable, "", "x"), 503, 602, 503},
-		{rpcerr.New(codes.Aborted, rpcerr.TaskDeleted, "x"), 503, 602, 503},
-		{rpcerr.New(codes.DeadlineExceeded, "", "x"), 503, 602, 503},
+		{rpcerr.New(codes.NotFound, rpcerr.SourceNotFound, "x"), 607, 610, 0},
+		{rpcerr.New(codes.Unavailable, rpcerr.SourceUnreachable, "x"), 607, 610, 0},
+		{rpcerr.New(codes.Unauthenticated, rpcerr.SourceAuthRequired, "x"), 608, 610, 0},
+		{rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "x"), 607, 610, 0},
+		{rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, "x"), 503, 602, 0},
+		{rpcerr.New(codes.FailedPrecondition, rpcerr.NotOwner, "x"), 503, 602, 0},
+		{rpcerr.New(codes.Unavailable, "", "x"), 503, 602, 0},
+		{rpcerr.New(codes.Aborted, rpcerr.TaskDeleted, "x"), 503, 602, 0},
+		{rpcerr.New(codes.DeadlineExceeded, "", "x"), 503, 602, 0},
 		{rpcerr.New(codes.ResourceExhausted, rpcerr.DiskFull, "x"), 503, 503, 503},
 		{rpcerr.New(codes.ResourceExhausted, "", "x"), 429, 429, 429},
-		{rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "x"), 404, 404, 404},
-		{rpcerr.New(codes.NotFound, rpcerr.PeerNotFound, "x"), 404, 404, 404},
+		{rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "x"), 404, 404, 0},
+		{rpcerr.New(codes.NotFound, rpcerr.PeerNotFound, "x"), 404, 404, 0},
 		{rpcerr.Invalid("x"), 400, 400, 400},
 		{errors.New("secret"), 500, 500, 500},
 	} {
@@ -113,14 +113,16 @@ func TestErrors(t *testing.T) {
 		}
 		s.report = func(context.Context) error { return c.err }
 		answers := map[string]int{"/peer/registry": c.register, pullA: c.pull}
-		if c.rest != 500 || c.register == 500 {
-			answers[sucA], answers[errorA], answers[downA], answers["/task/metrics"] = c.rest, c.rest, c.rest, c.rest
+		answers[sucA], answers[errorA], answers[downA], answers["/task/metrics"] = c.rest, c.rest, c.rest, c.rest
+		if c.rest == 0 {
+			answers[sucA], answers[errorA], answers[downA], answers["/task/metrics"] = 611, 200, 612, 1
 		}
 		for uri, want := range answers {
 			got := w.send(map[bool]string{true: "POST", false: "GET"}[!strings.Contains(uri, "?")], uri, "",
 				[]byte(map[string]string{"/peer/registry": good, "/task/metrics": countA}[uri]))
 			require.Equal(t, want, got.code(), "%v: %s: %s", c.err, uri, got.raw)
-			if want >= 600 {
+			taken := c.rest == 0 && uri != pullA && uri != "/peer/registry"
+			if want >= 600 || taken {
 				require.Equal(t, http.StatusOK, got.status)
 			} else {
 				requireEnvelope(t, got)

@@ -2,42 +2,74 @@ package dfget
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
+	"github.com/supernode-ha/supernode/services/gateway/internal/late"
 	"github.com/supernode-ha/supernode/services/gateway/internal/request"
 	"github.com/supernode-ha/supernode/services/gateway/internal/route"
+	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
 )
 
-// report tells the scheduler of a task something that must not be lost
-// lightly, and makes the peer known there if need be.
+// report tells the scheduler of a task something, and makes the peer known there
+// if need be. What cannot be told in time is told later: the client would only
+// repeat it, or give it up.
 func (s *Service) report(ctx context.Context, task request.TaskID, peer request.PeerID, call clientCall) error {
-	budget, cancel := context.WithTimeout(ctx, s.cfg.CallBudget)
-	defer cancel()
-	return reported(ctx, s.recall(budget, keyOf(task, peer), route.Plan{Attempt: reportAttempt, Again: s.cfg.CallBudget}, withClient(call), never))
+	key := keyOf(task, peer)
+	return s.tell(ctx, late.Report{Key: key, Give: func(ctx context.Context) error {
+		return s.recall(ctx, key, route.Plan{Attempt: reportAttempt, Again: againFor(ctx)}, withClient(call), never)
+	}})
 }
 
-// farewell is a report that is of no use to a scheduler that does not know the
-// peer.
-func (s *Service) farewell(ctx context.Context, task request.TaskID, peer request.PeerID, call clientCall) error {
-	s.roster.End(keyOf(task, peer))
-	return reported(ctx, s.ask(ctx, task, reportAttempt, call))
+// last is a report that is told even if the client has left meanwhile. It is of
+// no use to a scheduler that does not know the peer.
+func (s *Service) last(ctx context.Context, task request.TaskID, peer request.PeerID, call clientCall) error {
+	key := keyOf(task, peer)
+	s.roster.End(key)
+	return s.tell(ctx, late.Report{Key: key, Lasting: true, Give: func(ctx context.Context) error {
+		err := s.router.Do(ctx, key.Task, route.Plan{Attempt: reportAttempt, Again: againFor(ctx)}, withClient(call))
+		if verdict.Forgotten(err) {
+			return nil // then there is nothing to forget
+		}
+		return err
+	}})
+}
+
+// tell makes the attempts that there is time for. A client that does not wait
+// for them has told it all the same.
+func (s *Service) tell(ctx context.Context, r late.Report) error {
+	budget, cancel := context.WithTimeout(ctx, min(reportBudget, s.cfg.CallBudget))
+	defer cancel()
+	err := r.Give(budget)
+	if err == nil {
+		return nil
+	}
+	switch verdict.Report(err) {
+	case verdict.Moot:
+		return nil
+	case verdict.Later:
+		if s.late.Put(r) {
+			return nil
+		}
+	case verdict.Refused:
+	}
+	return failed(err)
+}
+
+// againFor is how long a report is tried again: while there is time.
+func againFor(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return 0
+	}
+	return time.Until(deadline)
 }
 
 // never adopts: a report alone does not make a peer one that fetches.
 func never() bool { return false }
-
-func reported(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return gone(ctx)
-	}
-	if err != nil {
-		return failed(err)
-	}
-	return nil
-}
 
 // ReportPiece says that a piece is on a client's disk.
 func (s *Service) ReportPiece(ctx context.Context, in *dfgetv1.ReportPieceRequest) (*dfgetv1.ReportPieceResponse, error) {
@@ -85,7 +117,8 @@ func (s *Service) ReportServiceDown(ctx context.Context, in *dfgetv1.ReportServi
 	if err != nil {
 		return nil, failed(err)
 	}
-	err = s.farewell(ctx, r.Task, r.Peer, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
+	s.late.Forget(keyOf(r.Task, r.Peer))
+	err = s.last(ctx, r.Task, r.Peer, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
 		_, err := c.ReportPeerDown(ctx, &schedulerv1.ReportPeerDownRequest{TaskId: string(r.Task), PeerId: string(r.Peer)})
 		return err
 	})
@@ -102,7 +135,7 @@ func (s *Service) ReportMetrics(ctx context.Context, in *dfgetv1.ReportMetricsRe
 	if err != nil {
 		return nil, failed(err)
 	}
-	err = s.farewell(ctx, o.Task, o.Peer, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
+	err = s.last(ctx, o.Task, o.Peer, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
 		_, err := c.ReportMetrics(ctx, &schedulerv1.ReportMetricsRequest{
 			TaskId: string(o.Task), PeerId: string(o.Peer), Success: o.Success,
 			Duration: durationpb.New(o.Duration), FileLength: o.FileLength, BackSourceReason: o.BackSourceReason,

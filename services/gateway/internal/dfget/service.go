@@ -13,6 +13,7 @@ import (
 	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/gateway/internal/late"
 	"github.com/supernode-ha/supernode/services/gateway/internal/request"
 	"github.com/supernode-ha/supernode/services/gateway/internal/roster"
 	"github.com/supernode-ha/supernode/services/gateway/internal/route"
@@ -38,6 +39,10 @@ const (
 	listingAttempt = 2 * time.Second
 )
 
+// reportBudget is how long a report is tried before it is taken to be told later:
+// dfget waits for the answer before it ends.
+const reportBudget = reportAttempt
+
 // repair is how long a pull is asked again that the cluster may still be able to
 // answer; behind it the client is told to wait.
 const repair = 2 * time.Second
@@ -58,14 +63,15 @@ type Service struct {
 	cfg    Config
 	router *route.Router
 	roster *roster.Roster
+	late   *late.Queue
 	// holds ends when no pull may be held any more.
 	holds   context.Context
 	release context.CancelFunc
 }
 
-// New makes the service.
-func New(cfg Config, router *route.Router, known *roster.Roster) *Service {
-	s := &Service{cfg: cfg, router: router, roster: known}
+// New makes the service. Whoever made the queue of reports runs it.
+func New(cfg Config, router *route.Router, known *roster.Roster, reports *late.Queue) *Service {
+	s := &Service{cfg: cfg, router: router, roster: known, late: reports}
 	s.holds, s.release = context.WithCancel(context.Background())
 	return s
 }
@@ -83,13 +89,6 @@ func (s *Service) Heartbeat(_ context.Context, in *dfgetv1.HeartbeatRequest) (*d
 		Code: codeSuccess,
 		Data: &dfgetv1.HeartbeatData{Version: s.cfg.Version},
 	}, nil
-}
-
-// ask asks the scheduler of a task within the budget, and again if need be.
-func (s *Service) ask(ctx context.Context, task request.TaskID, attempt time.Duration, call clientCall) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.CallBudget)
-	defer cancel()
-	return s.router.Do(ctx, string(task), route.Plan{Attempt: attempt, Again: s.cfg.CallBudget}, withClient(call))
 }
 
 type clientCall = func(context.Context, schedulerv1.SchedulerServiceClient) error

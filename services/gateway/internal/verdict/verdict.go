@@ -2,11 +2,12 @@
 // router, whether asking again can help; to the client, which answer it gets.
 // It writes nothing and calls nobody.
 //
-//	                        register      pull            anything else
-//	source not there        607           610             by its gRPC code
-//	source wants to know    608           610             by its gRPC code
-//	source broken           607           610             by its gRPC code
-//	cluster can repair it   503           602             503
+//	                        register      pull      report          anything else
+//	source not there        607           610       taken           by its gRPC code
+//	source wants to know    608           610       taken           by its gRPC code
+//	source broken           607           610       taken           by its gRPC code
+//	cluster can repair it   503           602       taken, later    503
+//	nobody knows who asks   404           404       taken, later    404
 //	all else                by its gRPC code
 //
 // Three-digit codes from 600 on are dfget's own and go out with HTTP 200;
@@ -83,6 +84,31 @@ func Repairable(err error) bool {
 func Forgotten(err error) bool {
 	r := rpcerr.ReasonOf(err)
 	return r == rpcerr.TaskNotFound || r == rpcerr.PeerNotFound
+}
+
+// Fate is what becomes of a report that a scheduler did not take.
+type Fate int
+
+// The fates.
+const (
+	// Refused is a report that is wrong: the client is told so.
+	Refused Fate = iota
+	// Later is one that may be taken another time.
+	Later
+	// Moot is one that is of no use to anybody any more.
+	Moot
+)
+
+// Report decides on the fate of a report that ended with err, which is not nil.
+// dfget can do nothing about any but the first, and repeats the others.
+func Report(err error) Fate {
+	switch e := rpcerr.From(err); {
+	case fromSource(e.Reason):
+		return Moot
+	case repairable(e), Forgotten(err):
+		return Later
+	}
+	return Refused
 }
 
 func known(call Call, e *rpcerr.Error) int32 {

@@ -1,0 +1,159 @@
+package late
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/gateway/internal/roster"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var errAway = rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, "away")
+
+// world is a queue in a bubble of its own time.
+type world struct {
+	*Queue
+	t       *testing.T
+	metrics *prometheus.Registry
+	end     func()
+}
+
+func inQueue(t *testing.T, entries int, f func(w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, metrics: prometheus.NewRegistry()}
+		var err error
+		w.Queue, err = New(Config{Entries: entries, Keep: time.Minute}, w.metrics)
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); w.Run(ctx) }()
+		w.end = func() { cancel(); <-done }
+		f(w)
+		w.end()
+	})
+}
+
+// count is what became of reports, by result.
+func (w *world) requireCounts(want map[string]int) {
+	w.t.Helper()
+	text := "# HELP supernode_gateway_late_reports_total Reports that were taken from a client before a scheduler had them, by what became of them.\n" +
+		"# TYPE supernode_gateway_late_reports_total counter\n"
+	for result, n := range want {
+		text += `supernode_gateway_late_reports_total{result="` + result + `"} ` + string(rune('0'+n)) + "\n"
+	}
+	require.NoError(w.t, testutil.GatherAndCompare(w.metrics, strings.NewReader(text), "supernode_gateway_late_reports_total"))
+}
+
+func (w *world) put(peer string, lasting bool, give func(context.Context) error) {
+	w.t.Helper()
+	require.True(w.t, w.Put(Report{Key: roster.Key{Task: "t", Peer: peer}, Lasting: lasting, Give: give}))
+}
+
+func TestReportIsGivenOnceASchedulerIsThere(t *testing.T) {
+	inQueue(t, 10, func(w *world) {
+		var away atomic.Bool
+		var given atomic.Int32
+		away.Store(true)
+		for range 3 {
+			w.put("a", false, func(context.Context) error {
+				if away.Load() {
+					return errAway
+				}
+				given.Add(1)
+				return nil
+			})
+		}
+		<-time.After(20 * time.Second)
+		require.Equal(t, 3, w.Waiting())
+		away.Store(false)
+		<-time.After(2 * lastPause)
+		require.Zero(t, w.Waiting())
+		<-time.After(time.Minute)
+		require.EqualValues(t, 3, given.Load(), "each is given once")
+		w.requireCounts(map[string]int{forwarded: 3})
+	})
+}
+
+func TestReportThatIsNoUseIsDropped(t *testing.T) {
+	inQueue(t, 10, func(w *world) {
+		w.put("wrong", false, func(context.Context) error { return rpcerr.Invalid("no such piece") })
+		w.put("nobody", false, func(context.Context) error { return rpcerr.New(codes.NotFound, rpcerr.PeerNotFound, "who") })
+		<-time.After(time.Second)
+		require.Equal(t, 1, w.Waiting(), "a peer may be known yet")
+		<-time.After(2 * time.Minute)
+		require.Zero(t, w.Waiting())
+		w.requireCounts(map[string]int{refused: 1, expired: 1})
+	})
+}
+
+func TestOldestMakesRoom(t *testing.T) {
+	inQueue(t, 2, func(w *world) {
+		var given atomic.Value
+		given.Store("")
+		for _, peer := range []string{"a", "b", "c"} {
+			w.put(peer, false, func(context.Context) error {
+				given.Store(given.Load().(string) + peer)
+				return nil
+			})
+		}
+		require.Equal(t, 2, w.Waiting())
+		<-time.After(time.Second)
+		require.NotContains(t, given.Load(), "a")
+		w.requireCounts(map[string]int{dropped: 1, forwarded: 2})
+	})
+}
+
+func TestWhatIsToldOfWhoLeftIsDroppedUnlessItLasts(t *testing.T) {
+	inQueue(t, 10, func(w *world) {
+		away := func(context.Context) error { return errAway }
+		w.put("a", false, away)
+		w.put("a", true, away)
+		w.put("b", false, away)
+		w.Forget(roster.Key{Task: "t", Peer: "a"})
+		require.Equal(t, 2, w.Waiting())
+	})
+}
+
+// One scheduler that hangs does not keep the others from hearing.
+func TestSlowOneIsNotWaitedFor(t *testing.T) {
+	inQueue(t, 10, func(w *world) {
+		thaw, heard := make(chan struct{}), make(chan struct{})
+		w.put("a", false, func(context.Context) error { <-thaw; return nil })
+		w.put("b", false, func(context.Context) error { close(heard); return nil })
+		<-heard
+		close(thaw)
+	})
+}
+
+func TestEndGivesEachOnceMoreAndDropsTheRest(t *testing.T) {
+	inQueue(t, 10, func(w *world) {
+		var ending atomic.Bool
+		w.put("there", false, func(context.Context) error {
+			if !ending.Load() {
+				return errAway
+			}
+			return nil
+		})
+		w.put("away", true, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+		<-time.After(time.Second)
+		ending.Store(true)
+		w.end()
+		require.Zero(t, w.Waiting())
+		w.requireCounts(map[string]int{forwarded: 1, dropped: 1})
+		require.False(t, w.Put(Report{Give: func(context.Context) error { return errors.New("never called") }}))
+	})
+}
