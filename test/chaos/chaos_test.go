@@ -4,11 +4,8 @@ package chaos
 
 import (
 	"context"
-	"crypto/md5"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -24,6 +21,7 @@ import (
 	"github.com/supernode-ha/supernode/test/cluster"
 	"github.com/supernode-ha/supernode/test/lab"
 	"github.com/supernode-ha/supernode/test/origin"
+	"github.com/supernode-ha/supernode/test/pace"
 	"github.com/supernode-ha/supernode/test/peer"
 )
 
@@ -142,13 +140,13 @@ func (r *run) strike(ctx context.Context, plan []Blow) {
 	var undoing sync.WaitGroup
 	defer undoing.Wait()
 	for _, b := range plan {
-		if !pause(ctx, time.Until(r.began.Add(b.At))) {
+		if !pace.Pause(ctx, time.Until(r.began.Add(b.At))) {
 			return
 		}
 		r.t.Log(b)
 		undo := r.deal(b)
 		undoing.Go(func() {
-			pause(ctx, b.For)
+			pace.Pause(ctx, b.For)
 			undo()
 		})
 	}
@@ -234,17 +232,6 @@ func (r *run) wrong(format string, args ...any) {
 	r.tally.told = append(r.tally.told, text)
 }
 
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
-
 // client downloads one file after another.
 func (r *run) client(ctx context.Context, number int) {
 	random := rand.New(rand.NewPCG(r.seed, 100+uint64(number)))
@@ -267,11 +254,7 @@ func (r *run) choose(random *rand.Rand) file {
 	path := fmt.Sprintf("/%d", len(r.files))
 	f := origin.File{Size: size, Seed: uint64(len(r.files)), ETag: fmt.Sprintf(`"%d"`, len(r.files)), Rate: 8 << 20}
 	r.source.Put(path, f)
-	sum := md5.New()
-	if _, err := io.Copy(sum, origin.Reader(size, f.Seed)); err != nil {
-		r.t.Error(err)
-	}
-	made := file{path: path, url: r.source.URL(path), sum: hex.EncodeToString(sum.Sum(nil)), size: size}
+	made := file{path: path, url: r.source.URL(path), sum: origin.MD5(size, f.Seed), size: size}
 	r.files = append(r.files, made)
 	return made
 }
@@ -295,7 +278,7 @@ func (r *run) download(ctx context.Context, random *rand.Rand, number, n int) {
 		return
 	}
 	vanishes := random.IntN(10) == 0
-	after, serves := between(random, 10*time.Millisecond, 3*time.Second), between(random, 0, 20*time.Second)
+	after, serves := pace.Between(random, 10*time.Millisecond, 3*time.Second), pace.Between(random, 0, 20*time.Second)
 	// What has begun is ended, though the time is over.
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
@@ -310,7 +293,7 @@ func (r *run) download(ctx context.Context, random *rand.Rand, number, n int) {
 	}
 	// It serves on for a while, and leaves or vanishes.
 	go func() {
-		pause(ctx, serves)
+		pace.Pause(ctx, serves)
 		p.Close()
 		_ = os.RemoveAll(dir)
 	}()

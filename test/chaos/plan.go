@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/supernode-ha/supernode/test/cluster"
+	"github.com/supernode-ha/supernode/test/pace"
 )
 
 // Etcd is the role of the members of etcd.
@@ -72,16 +73,16 @@ func Plan(seed uint64, length time.Duration, n int) []Blow {
 	var blows []Blow
 	for i, role := range Roles() {
 		random := rand.New(rand.NewPCG(seed, uint64(i))) //nolint:gosec // it is to be reproducible
-		for at := between(random, time.Second, calmMost); ; {
+		for at := pace.Between(random, time.Second, calmMost); ; {
 			b := Blow{
-				At: at, For: between(random, blowLeast, blowMost),
+				At: at, For: pace.Between(random, blowLeast, blowMost),
 				Kind: pick(random, kinds()), Role: role, Number: random.IntN(n), From: pick(random, Roles()),
 			}
 			if b.At+b.For >= length {
 				break
 			}
 			blows = append(blows, b)
-			at = b.At + b.For + between(random, calmLeast, calmMost)
+			at = b.At + b.For + pace.Between(random, calmLeast, calmMost)
 		}
 	}
 	slices.SortFunc(blows, func(a, b Blow) int { return cmp.Compare(a.At, b.At) })
@@ -89,7 +90,3 @@ func Plan(seed uint64, length time.Duration, n int) []Blow {
 }
 
 func pick[T any](random *rand.Rand, all []T) T { return all[random.IntN(len(all))] }
-
-func between(random *rand.Rand, least, most time.Duration) time.Duration {
-	return least + time.Duration(random.Int64N(int64(most-least)))
-}

@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"testing"
 	"time"
 )
 
@@ -115,7 +114,7 @@ func (b *Binaries) Clocked() *Binaries { return Built(filepath.Join(b.dir, "cloc
 type Clock struct{ path string }
 
 // NewClock makes a clock that goes right.
-func NewClock(t testing.TB) *Clock {
+func NewClock(t Scope) *Clock {
 	t.Helper()
 	return &Clock{path: filepath.Join(t.TempDir(), "clock")}
 }
@@ -125,7 +124,7 @@ func (c *Clock) Inside() []string { return []string{"env", clockVar + "=" + c.pa
 
 // Set sets the clock of a node so much forward, or back, and waits until the
 // node goes by it.
-func (c *Clock) Set(t testing.TB, n *Node, by time.Duration) {
+func (c *Clock) Set(t Scope, n *Node, by time.Duration) {
 	t.Helper()
 	next := c.path + ".next"
 	if err := os.WriteFile(next, []byte(strconv.Itoa(int(by/time.Second))), 0o600); err != nil {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"strconv"
 	"sync/atomic"
-	"testing"
 	"time"
 )
 
@@ -27,7 +26,7 @@ var block, ports atomic.Int32
 
 // Net gives a loopback /24 that no other test of this process uses: Net(t)(7)
 // is address 7 of it.
-func Net(t testing.TB) func(host int) string {
+func Net(t Scope) func(host int) string {
 	t.Helper()
 	n := block.Add(1)
 	// Other test processes run at the same time.
@@ -37,7 +36,7 @@ func Net(t testing.TB) func(host int) string {
 
 // FreePort gives a port that nobody listens on, below those that outgoing
 // connections and peers are given, so that none of them takes it meanwhile.
-func FreePort(t testing.TB) int {
+func FreePort(t Scope) int {
 	t.Helper()
 	const first, count = 10000, 5000
 	for range count {
@@ -51,7 +50,7 @@ func FreePort(t testing.TB) int {
 		}
 		return port
 	}
-	t.Fatal("there is no free port")
+	t.Fatalf("there is no free port")
 	return 0
 }
 
@@ -64,7 +63,7 @@ type Supernode struct {
 }
 
 // StartSupernode runs a bundle and waits until it can serve.
-func StartSupernode(t testing.TB, b *Binaries, ip, home string, more ...string) *Supernode {
+func StartSupernode(t Scope, b *Binaries, ip, home string, more ...string) *Supernode {
 	t.Helper()
 	port := FreePort(t)
 	s := &Supernode{
@@ -81,7 +80,7 @@ func StartSupernode(t testing.TB, b *Binaries, ip, home string, more ...string) 
 }
 
 // StartSupernodes runs n bundles that share an etcd.
-func StartSupernodes(t testing.TB, b *Binaries, n int) []*Supernode {
+func StartSupernodes(t Scope, b *Binaries, n int) []*Supernode {
 	t.Helper()
 	address := Net(t)
 	etcd := endpointsOf(RunEtcds(t, b, address(200)))
@@ -104,7 +103,7 @@ type Services struct {
 
 // StartServices runs n of each service on one etcd and waits until every
 // gateway can serve.
-func StartServices(t testing.TB, b *Binaries, n int) *Services {
+func StartServices(t Scope, b *Binaries, n int) *Services {
 	t.Helper()
 	address := Net(t)
 	etcd := endpointsOf(RunEtcds(t, b, address(200)))
@@ -134,12 +133,12 @@ func StartServices(t testing.TB, b *Binaries, n int) *Services {
 }
 
 // AwaitReady waits until a REST server says that downloads can be served.
-func AwaitReady(t testing.TB, p *Process, rest string) {
+func AwaitReady(t Scope, p *Process, rest string) {
 	t.Helper()
 	awaitOK(t, p, "http://"+rest+"/readyz")
 }
 
-func awaitOK(t testing.TB, p *Process, url string) {
+func awaitOK(t Scope, p *Process, url string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), readyLimit)
 	defer cancel()

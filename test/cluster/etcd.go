@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"testing"
 )
 
 // Etcd is a member of an etcd that can be started again as it was.
@@ -23,7 +22,7 @@ type Etcd struct {
 
 // RunEtcds runs an etcd with a member at every address, and waits until all
 // answer.
-func RunEtcds(t testing.TB, b *Binaries, ips ...string) []*Etcd {
+func RunEtcds(t Scope, b *Binaries, ips ...string) []*Etcd {
 	t.Helper()
 	var specs []Spec
 	for _, ip := range ips {
@@ -33,7 +32,7 @@ func RunEtcds(t testing.TB, b *Binaries, ips ...string) []*Etcd {
 }
 
 // RunEtcdsAt does the same on other hosts: of a spec IP and Inside count.
-func RunEtcdsAt(t testing.TB, b *Binaries, specs ...Spec) []*Etcd {
+func RunEtcdsAt(t Scope, b *Binaries, specs ...Spec) []*Etcd {
 	t.Helper()
 	var etcds []*Etcd
 	var peers []string
@@ -61,26 +60,26 @@ func RunEtcdsAt(t testing.TB, b *Binaries, specs ...Spec) []*Etcd {
 }
 
 // Launch starts it again and waits until it answers.
-func (e *Etcd) Launch(t testing.TB) {
+func (e *Etcd) Launch(t Scope) {
 	t.Helper()
 	e.launch(t)
 	e.await(t)
 }
 
-func (e *Etcd) launch(t testing.TB) {
+func (e *Etcd) launch(t Scope) {
 	t.Helper()
 	args := slices.Concat(e.command[1:], []string{"--dir", e.Dir, "--client", e.Endpoint, "--peer", e.peer, "--members", e.members})
 	e.Process = start(t, "etcd "+e.Endpoint, e.command[0], args...)
 	e.foreign = true
 }
 
-func (e *Etcd) await(t testing.TB) {
+func (e *Etcd) await(t Scope) {
 	t.Helper()
 	awaitOK(t, e.Process, "http://"+e.Endpoint+"/health")
 }
 
 // Leads tells whether it is the leader.
-func (e *Etcd) Leads(t testing.TB) bool {
+func (e *Etcd) Leads(t Scope) bool {
 	t.Helper()
 	leads, err := e.leads(t)
 	if err != nil {
@@ -89,7 +88,7 @@ func (e *Etcd) Leads(t testing.TB) bool {
 	return leads
 }
 
-func (e *Etcd) leads(t testing.TB) (bool, error) {
+func (e *Etcd) leads(t Scope) (bool, error) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+e.Endpoint+"/v3/maintenance/status", strings.NewReader("{}"))
 	if err != nil {

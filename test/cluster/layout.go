@@ -1,7 +1,5 @@
 package cluster
 
-import "testing"
-
 // Layout is a running cluster whose nodes can be told apart, ended and started
 // again.
 type Layout struct {
@@ -11,7 +9,7 @@ type Layout struct {
 
 // RunBundles runs a bundle for every spec on one etcd, and waits until all of
 // them can serve.
-func RunBundles(t testing.TB, b *Binaries, etcds []*Etcd, specs []Spec) *Layout {
+func RunBundles(t Scope, b *Binaries, etcds []*Etcd, specs []Spec) *Layout {
 	t.Helper()
 	l := &Layout{Etcds: etcds}
 	for _, spec := range specs {
@@ -27,7 +25,7 @@ func RunBundles(t testing.TB, b *Binaries, etcds []*Etcd, specs []Spec) *Layout 
 // RunServices runs n of each service on one etcd, each a process of its own,
 // and waits until every gateway can serve. at says where the process with a
 // number is to run, more is what is added to the command lines of a role.
-func RunServices(t testing.TB, b *Binaries, etcds []*Etcd, at func(number int) Spec, n int, more map[Role][]string) *Layout {
+func RunServices(t Scope, b *Binaries, etcds []*Etcd, at func(number int) Spec, n int, more map[Role][]string) *Layout {
 	t.Helper()
 	l := &Layout{Etcds: etcds}
 	registries := ""
@@ -57,7 +55,7 @@ func AtAddresses(address func(int) string) func(number int) Spec {
 	return func(number int) Spec { return Spec{IP: address(number)} }
 }
 
-func (l *Layout) run(t testing.TB) {
+func (l *Layout) run(t Scope) {
 	t.Helper()
 	for _, n := range l.Nodes {
 		n.Launch(t)

@@ -1,10 +1,10 @@
 package cluster
 
 import (
+	"context"
 	"net"
 	"slices"
 	"strconv"
-	"testing"
 )
 
 // Role is what a node does in a cluster; a bundle does all.
@@ -20,6 +20,8 @@ const (
 
 // Spec is how a node is run.
 type Spec struct {
+	// ID names it as a member; its host:port for gRPC when empty.
+	ID string
 	// IP is its advertised address.
 	IP string
 	// Home is its directory, for those that have one. Files is where the test
@@ -38,8 +40,8 @@ type Spec struct {
 type Node struct {
 	*Process
 	Spec
-	// ID names it as a member, RPC is its host:port for gRPC.
-	ID, RPC string
+	// RPC is its host:port for gRPC.
+	RPC string
 
 	roles   []Role
 	command []string
@@ -50,17 +52,22 @@ func (n *Node) Does(r Role) bool { return slices.Contains(n.roles, r) }
 
 // Launch starts a node that was told to stop, was killed or never ran. It does
 // not wait until the node can serve.
-func (n *Node) Launch(t testing.TB) {
+func (n *Node) Launch(t Scope) {
 	t.Helper()
 	n.Process = Start(t, string(n.name())+" "+n.IP, n.command[0], n.command[1:]...)
 }
 
 // Await waits until it can serve, if it has clients that ask for that.
-func (n *Node) Await(t testing.TB) {
+func (n *Node) Await(t Scope) {
 	t.Helper()
 	if n.Does(Gateway) {
 		AwaitReady(t, n.Process, n.REST)
 	}
+}
+
+// Ready asks it once whether it can serve, if it has clients that ask for that.
+func (n *Node) Ready(ctx context.Context) bool {
+	return n.Does(Gateway) && answersOK(ctx, "http://"+n.REST+"/readyz")
 }
 
 func (n *Node) name() Role {
@@ -71,10 +78,14 @@ func (n *Node) name() Role {
 }
 
 // newNode says what is run; nothing is.
-func newNode(t testing.TB, b *Binaries, spec Spec, roles []Role, args ...string) *Node {
+func newNode(t Scope, b *Binaries, spec Spec, roles []Role, args ...string) *Node {
 	t.Helper()
 	n := &Node{Spec: spec, roles: roles, RPC: net.JoinHostPort(spec.IP, strconv.Itoa(rpcPort))}
-	n.ID = n.RPC
+	if n.ID == "" {
+		n.ID = n.RPC
+	} else {
+		args = append(args, "--node-id", n.ID)
+	}
 	args = append(args, "--advertise-ip", spec.IP, "--rpc-port", strconv.Itoa(rpcPort))
 	if n.Does(Gateway) {
 		if n.REST == "" {

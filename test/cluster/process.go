@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"testing"
 	"time"
 )
 
@@ -57,9 +56,9 @@ func (b *buffer) String() string {
 	return b.text.String()
 }
 
-// Start runs a command until the test ends, when it is stopped, and the test
+// Start runs a command until its scope ends, when it is stopped, and the scope
 // fails if it did not stop well or has logged an error.
-func Start(t testing.TB, name, path string, args ...string) *Process {
+func Start(t Scope, name, path string, args ...string) *Process {
 	t.Helper()
 	p := start(t, name, path, args...)
 	t.Cleanup(func() { p.finish(t) })
@@ -67,15 +66,15 @@ func Start(t testing.TB, name, path string, args ...string) *Process {
 }
 
 // start runs a command. Its finish must follow.
-func start(t testing.TB, name, path string, args ...string) *Process {
+func start(t Scope, name, path string, args ...string) *Process {
 	t.Helper()
-	// Without a context: the test decides how and when it ends.
+	// Without a context: the scope decides how and when it ends.
 	cmd := exec.Command(path, args...) //nolint:noctx // see above
 	p := &Process{Name: name, cmd: cmd, log: &buffer{}, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	// The environment of whoever runs the tests must not configure supernodes.
 	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
-	// Nothing outlives the tests, even if they are killed.
+	// Nothing outlives those who started it, even if they are killed.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("starting %s: %v", name, err)
@@ -87,9 +86,9 @@ func start(t testing.TB, name, path string, args ...string) *Process {
 	return p
 }
 
-func (p *Process) finish(t testing.TB) {
+func (p *Process) finish(t Scope) {
 	if p.Running() {
-		_ = p.Signal(syscall.SIGCONT) // a test that failed may have left it held
+		_ = p.Signal(syscall.SIGCONT) // one that failed may have left it held
 		if err := p.Stop(); err != nil {
 			t.Errorf("%s: %v", p.Name, err)
 		}

@@ -4,8 +4,6 @@ package e2e
 
 import (
 	"context"
-	"crypto/md5"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"testing"
@@ -47,8 +45,7 @@ func source(t *testing.T) *origin.Origin {
 }
 
 func file(size int64, seed uint64) (origin.File, string) {
-	sum := md5.Sum(origin.Content(size, seed))
-	return origin.File{Size: size, Seed: seed, ETag: fmt.Sprintf(`"%d-%d"`, size, seed)}, hex.EncodeToString(sum[:])
+	return origin.File{Size: size, Seed: seed, ETag: fmt.Sprintf(`"%d-%d"`, size, seed)}, origin.MD5(size, seed)
 }
 
 // peers makes n configurations that differ in what must differ.

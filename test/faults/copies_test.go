@@ -48,7 +48,7 @@ func copyOf(cdn *cluster.Node, id string, pieceSize int32) (string, error) {
 // owned by a member, with as many copies as there are members to keep them, at
 // most two wanted, and every one of them whole and right.
 func (s *site) settled(id, sum string) (*registryv1.TaskRecord, error) {
-	rec, err := s.record(id)
+	rec, err := s.Record(id)
 	if err != nil {
 		return nil, err
 	}

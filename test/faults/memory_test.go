@@ -10,8 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/supernode-ha/supernode/pkg/ring"
 	"github.com/supernode-ha/supernode/test/cluster"
+	"github.com/supernode-ha/supernode/test/operator"
 	"github.com/supernode-ha/supernode/test/peer"
 )
 
@@ -161,7 +161,7 @@ func memoryAfter(t *testing.T, s *site, remembered bool, fault func(scheduler, s
 	await(t, trialLimit, "a third of the pieces is to be there", func() error {
 		return unless(saw.came() >= int64(len(late))*f.Size/3, "there is less")
 	})
-	rec, err := s.record(f.id)
+	rec, err := s.Record(f.id)
 	require.NoError(t, err)
 	scheduler := s.Member(cluster.Scheduler, rec.GetScheduler())
 	faulted := time.Now()
@@ -183,7 +183,7 @@ func memoryAfter(t *testing.T, s *site, remembered bool, fault func(scheduler, s
 	if remembered {
 		require.Positive(t, theirs, "peers that had finished are offered again")
 	}
-	after, err := s.record(f.id)
+	after, err := s.Record(f.id)
 	require.NoError(t, err)
 	require.Equal(t, rec.GetOwner(), after.GetOwner())
 	require.NotEqual(t, rec.GetScheduler(), after.GetScheduler())
@@ -205,10 +205,10 @@ func memoryAtRest(t *testing.T, s *site) {
 	for _, p := range through.Peers {
 		finished[p.Cid()] = true
 	}
-	rec, err := s.record(f.id)
+	rec, err := s.Record(f.id)
 	require.NoError(t, err)
 	require.NoError(t, s.Member(cluster.Scheduler, rec.GetScheduler()).Stop())
-	after, err := s.record(f.id)
+	after, err := s.Record(f.id)
 	require.NoError(t, err)
 	require.Equal(t, s.standbyOf(f.id, nil).ID, after.GetScheduler(), "it was handed over, not only lost")
 	atLeast(time.Second) // in which the one that stopped could have said more
@@ -224,15 +224,13 @@ func memoryAtRest(t *testing.T, s *site) {
 	require.Positive(t, theirs)
 }
 
-// standbyOf is who takes a task over: the first scheduler in rendezvous order
-// that is another.
+// standbyOf is who takes a task over from a scheduler.
 func (s *site) standbyOf(task string, scheduler *cluster.Node) *cluster.Node {
-	var nodes []ring.Node
+	var ready []string
 	for _, n := range s.there(cluster.Scheduler) {
 		if n != scheduler {
-			nodes = append(nodes, ring.Node{ID: n.ID})
+			ready = append(ready, n.ID)
 		}
 	}
-	id, _ := ring.First(task, nodes)
-	return s.Member(cluster.Scheduler, id)
+	return s.Member(cluster.Scheduler, operator.Standby(task, "", ready))
 }

@@ -100,7 +100,7 @@ func held() []plan {
 func (tr *trial) awaitReplaced() {
 	tr.t.Helper()
 	await(tr.t, joinLimit, "the owner is to be replaced", func() error {
-		rec, err := tr.record(tr.file.id)
+		rec, err := tr.Record(tr.file.id)
 		if err == nil && rec.GetOwner() == tr.rec.GetOwner() {
 			err = fmt.Errorf("the owner is still %s", rec.GetOwner())
 		}

@@ -2,53 +2,45 @@ package faults
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
-	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	"github.com/supernode-ha/supernode/test/cluster"
+	"github.com/supernode-ha/supernode/test/operator"
 	"github.com/supernode-ha/supernode/test/origin"
 )
 
 const (
-	askLimit  = 2 * time.Second
 	pollEvery = 50 * time.Millisecond
 	joinLimit = time.Minute
 )
 
-// site is a cluster with a source, and what asks its registries.
+// site is a cluster with a source, and who asks its registries.
 type site struct {
 	*cluster.Layout
+	*operator.Operator
 	source *origin.Origin
 
 	// t is the test that the processes end with.
 	t *testing.T
 	// away are nodes that run and cannot be asked.
 	away map[*cluster.Node]bool
-
-	mu    sync.Mutex // guards conns
-	conns map[string]*grpc.ClientConn
 }
 
 func newSite(t *testing.T, layout *cluster.Layout, sourceIP string) *site {
 	t.Helper()
 	o, err := origin.Start(origin.Config{Address: sourceIP + ":0"})
 	require.NoError(t, err)
-	s := &site{Layout: layout, source: o, t: t, away: make(map[*cluster.Node]bool), conns: make(map[string]*grpc.ClientConn)}
+	s := &site{Layout: layout, source: o, t: t, away: make(map[*cluster.Node]bool)}
+	s.Operator = operator.New(func() []*cluster.Node { return s.there(cluster.Registry) })
 	t.Cleanup(func() {
-		for _, c := range s.conns {
-			c.Close()
-		}
+		s.Close()
 		require.NoError(t, o.Close())
 	})
 	s.awaitMembers(t)
@@ -107,75 +99,10 @@ func (s *site) there(r cluster.Role) []*cluster.Node {
 	return slices.DeleteFunc(s.Running(r), func(n *cluster.Node) bool { return s.away[n] })
 }
 
-// conn gives the connection to a node's endpoint.
-func (s *site) conn(endpoint string) (*grpc.ClientConn, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	conn := s.conns[endpoint]
-	if conn == nil {
-		var err error
-		if conn, err = grpc.NewClient("passthrough:///"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
-			return nil, err
-		}
-		s.conns[endpoint] = conn
-	}
-	return conn, nil
-}
-
-// ask asks one running registry after the other until one answers.
-func (s *site) ask(call func(context.Context, registryv1.RegistryServiceClient) error) error {
-	err := errors.New("no registry runs")
-	for _, n := range s.there(cluster.Registry) {
-		if err = s.askAt(n, call); err == nil {
-			return nil
-		}
-	}
-	return err
-}
-
-func (s *site) askAt(n *cluster.Node, call func(context.Context, registryv1.RegistryServiceClient) error) error {
-	conn, err := s.conn(n.RPC)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), askLimit)
-	defer cancel()
-	if err := call(ctx, registryv1.NewRegistryServiceClient(conn)); err != nil {
-		return fmt.Errorf("asking %s: %w", n.Name, err)
-	}
-	return nil
-}
-
-// record is what the store says of a task.
-func (s *site) record(id string) (*registryv1.TaskRecord, error) {
-	var rec *registryv1.TaskRecord
-	err := s.ask(func(ctx context.Context, c registryv1.RegistryServiceClient) error {
-		resp, err := c.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: id, Fresh: true})
-		rec = resp.GetRecord()
-		return err
-	})
-	return rec, err
-}
-
-// pieces is how many pieces of a task a CDN has.
-func (s *site) pieces(cdn *cluster.Node, id string) (int64, error) {
-	conn, err := s.conn(cdn.RPC)
-	if err != nil {
-		return 0, err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), askLimit)
-	defer cancel()
-	resp, err := cdnv1.NewCdnServiceClient(conn).Stat(ctx, &cdnv1.StatRequest{TaskId: id})
-	if err != nil {
-		return 0, fmt.Errorf("asking %s: %w", cdn.Name, err)
-	}
-	return int64(resp.GetPieceCount()), nil
-}
-
 // states are those of the CDNs that are members, as a registry sees them.
 func (s *site) states(n *cluster.Node) (map[string]registryv1.MemberState, error) {
 	states := make(map[string]registryv1.MemberState)
-	err := s.askAt(n, func(ctx context.Context, c registryv1.RegistryServiceClient) error {
+	err := s.AskAt(n, func(ctx context.Context, c registryv1.RegistryServiceClient) error {
 		resp, err := c.ListMembers(ctx, &registryv1.ListMembersRequest{Roles: []registryv1.Role{registryv1.Role_ROLE_CDN}})
 		for _, m := range resp.GetMembers() {
 			states[m.GetId()] = m.GetState()
@@ -223,7 +150,7 @@ func (s *site) mark(t testing.TB, cdn *cluster.Node, drain bool) {
 }
 
 func (s *site) setMark(cdn *cluster.Node, drain bool) error {
-	return s.ask(func(ctx context.Context, c registryv1.RegistryServiceClient) error {
+	return s.Ask(func(ctx context.Context, c registryv1.RegistryServiceClient) error {
 		_, err := c.DrainMember(ctx, &registryv1.DrainMemberRequest{Role: registryv1.Role_ROLE_CDN, Id: cdn.ID, Drain: drain})
 		return err
 	})

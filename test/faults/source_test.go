@@ -1,8 +1,6 @@
 package faults
 
 import (
-	"crypto/md5"
-	"encoding/hex"
 	"fmt"
 	"time"
 
@@ -25,8 +23,7 @@ func (s *site) newFile(size, rate int64) file {
 		path: fmt.Sprintf("/%d", name),
 	}
 	s.source.Put(f.path, f.File)
-	sum := md5.Sum(origin.Content(f.Size, f.Seed))
-	f.sum, f.url = hex.EncodeToString(sum[:]), s.source.URL(f.path)
+	f.sum, f.url = origin.MD5(f.Size, f.Seed), s.source.URL(f.path)
 	f.id = taskid.Compute(f.url, "", "", nil)
 	return f
 }

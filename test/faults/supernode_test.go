@@ -99,7 +99,7 @@ func bystander(tr *trial) *cluster.Node {
 func withRoom(tr *trial) {
 	owned := make(map[string]int32)
 	await(tr.t, joinLimit, "the loads are to be told", func() error {
-		return tr.ask(func(ctx context.Context, c registryv1.RegistryServiceClient) error {
+		return tr.Ask(func(ctx context.Context, c registryv1.RegistryServiceClient) error {
 			resp, err := c.ListMembers(ctx, &registryv1.ListMembersRequest{})
 			for _, l := range resp.GetLoads() {
 				owned[l.GetCdnId()] = l.GetOwned()

@@ -168,7 +168,7 @@ func (tr *trial) do(step func(*trial)) {
 func (tr *trial) awaitRecord() {
 	tr.t.Helper()
 	await(tr.t, joinLimit, "the task is to have an owner and a replica", func() error {
-		rec, err := tr.record(tr.file.id)
+		rec, err := tr.Record(tr.file.id)
 		if err == nil && len(rec.GetReplicas()) == 0 {
 			err = errors.New("there is no replica")
 		}
@@ -210,7 +210,7 @@ func (tr *trial) awaitCopied(part int64) {
 		return // and none has to be there
 	}
 	await(tr.t, joinLimit, "the replica is to keep up", func() error {
-		got, err := tr.pieces(tr.replica(), tr.file.id)
+		got, err := tr.Pieces(tr.replica(), tr.file.id)
 		if err == nil && got < want {
 			err = fmt.Errorf("%s has %d pieces, not %d", tr.replica().Name, got, want)
 		}

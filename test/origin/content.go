@@ -1,7 +1,9 @@
 package origin
 
 import (
+	"crypto/md5"
 	"encoding/binary"
+	"encoding/hex"
 	"io"
 	"math/rand/v2"
 )
@@ -61,4 +63,11 @@ func Content(size int64, seed uint64) []byte {
 	content := make([]byte, size)
 	_, _ = newGenerated(seed).ReadAt(content, 0) // never fails
 	return content
+}
+
+// MD5 is that of what Reader gives, in hex.
+func MD5(size int64, seed uint64) string {
+	sum := md5.New()
+	_, _ = io.Copy(sum, Reader(size, seed)) // never fails
+	return hex.EncodeToString(sum.Sum(nil))
 }

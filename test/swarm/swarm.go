@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/supernode-ha/supernode/test/pace"
 	"github.com/supernode-ha/supernode/test/peer"
 )
 
@@ -90,11 +91,20 @@ func New(configs []peer.Config) (*Swarm, error) {
 
 // Download lets all of them download at once.
 func (s *Swarm) Download(ctx context.Context) Tally {
+	return s.DownloadAfter(ctx, make([]time.Duration, len(s.Peers)))
+}
+
+// DownloadAfter lets each of them download when its time has come.
+func (s *Swarm) DownloadAfter(ctx context.Context, delays []time.Duration) Tally {
 	t := Tally{Outcomes: make([]Outcome, len(s.Peers)), Codes: make(map[int]int)}
 	began := time.Now()
 	var all sync.WaitGroup
 	for i, p := range s.Peers {
 		all.Go(func() {
+			if !pace.Pause(ctx, delays[i]) {
+				t.Outcomes[i].Err = fmt.Errorf("waiting to begin: %w", context.Cause(ctx))
+				return
+			}
 			t.Outcomes[i].Result, t.Outcomes[i].Err = p.Download(ctx)
 		})
 	}
