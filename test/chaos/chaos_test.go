@@ -79,11 +79,13 @@ type run struct {
 	source *origin.Origin
 	began  time.Time
 
-	mu     sync.Mutex // guards what follows
-	files  []file
-	asked  map[string]bool // files that somebody downloaded
-	tally  tally
-	serves []*peer.Peer
+	// serving are the peers that have downloaded.
+	serving sync.WaitGroup
+
+	mu    sync.Mutex // guards what follows
+	files []file
+	asked map[string]bool // files that somebody downloaded
+	tally tally
 }
 
 // tally is what came out.
@@ -116,9 +118,7 @@ func TestChaos(t *testing.T) {
 		work.Go(func() { r.client(ctx, i) })
 	}
 	work.Wait()
-	for _, p := range r.serves {
-		p.Close()
-	}
+	r.serving.Wait()
 	r.conclude()
 }
 
@@ -247,7 +247,8 @@ func sizes() []int64 { return []int64{0, 300_000, 5_000_000, 5_000_000, 24_000_0
 func (r *run) choose(random *rand.Rand) file {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.files) > 0 && random.IntN(3) > 0 {
+	// Few are new: two copies of every one stay on disk.
+	if len(r.files) > 0 && random.IntN(6) > 0 {
 		return r.files[max(0, len(r.files)-1-random.IntN(6))]
 	}
 	size := sizes()[random.IntN(len(sizes()))]
@@ -277,26 +278,29 @@ func (r *run) download(ctx context.Context, random *rand.Rand, number, n int) {
 		r.wrong("%v", err)
 		return
 	}
-	vanishes := random.IntN(10) == 0
+	vanishes, leaves := random.IntN(10) == 0, random.IntN(2) == 0
 	after, serves := pace.Between(random, 10*time.Millisecond, 3*time.Second), pace.Between(random, 0, 20*time.Second)
 	// What has begun is ended, though the time is over.
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-	defer cancel()
 	if vanishes {
 		defer time.AfterFunc(after, p.Vanish).Stop()
 	}
 	result, err := p.Download(limit)
 	r.note(f, result, err)
-	if err != nil && !errors.Is(err, peer.ErrVanished) {
-		p.Close()
-		return
-	}
 	// It serves on for a while, and leaves or vanishes.
-	go func() {
-		pace.Pause(ctx, serves)
+	r.serving.Go(func() {
+		defer cancel()
+		if err == nil {
+			pace.Pause(ctx, serves)
+		}
+		if err == nil && leaves {
+			_ = p.Leave(limit) // whom it tells may be dead
+		}
 		p.Close()
-		_ = os.RemoveAll(dir)
-	}()
+		if err := os.RemoveAll(dir); err != nil {
+			r.wrong("%v", err)
+		}
+	})
 }
 
 func (r *run) note(f file, result peer.Result, err error) {
