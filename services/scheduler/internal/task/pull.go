@@ -9,6 +9,10 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
+// linger is how long a pull is remembered behind its time that nobody waited
+// for: together that is about as long as a client gives a call.
+const linger = 2 * time.Second
+
 // Outcome is how a piece ended at the peer that pulls.
 type Outcome int
 
@@ -59,8 +63,15 @@ type Answer struct {
 // pull is a pull that is held.
 type pull struct {
 	Pull
-	until time.Time
-	reply chan pullReply // has room for the one reply
+	until    time.Time
+	replaced bool           // by another one of the peer
+	reply    chan pullReply // has room for the one reply
+}
+
+// same tells whether a pull says and asks the same as another one.
+func (p *pull) same(other *pull) bool {
+	return p.PeerID == other.PeerID && p.Stage == other.Stage && p.Outcome == other.Outcome &&
+		p.Num == other.Num && p.Size == other.Size && p.From == other.From
 }
 
 type pullReply struct {
@@ -122,12 +133,14 @@ func (t *Task) take(p *pull) error {
 			return err
 		}
 	}
+	p.until = t.patience(p, now)
 	// A peer pulls one after another: an earlier pull that is still held is
 	// one that it has given up.
 	t.held = slices.DeleteFunc(t.held, func(old *pull) bool {
 		if old.PeerID != p.PeerID {
 			return false
 		}
+		old.replaced = true
 		old.reply <- pullReply{}
 		return true
 	})
@@ -138,9 +151,31 @@ func (t *Task) take(p *pull) error {
 		p.reply <- pullReply{}
 		return nil
 	}
-	p.until = now.Add(p.MaxWait)
 	t.held = append(t.held, p)
 	return nil
+}
+
+// patience is until when a pull may be held. Behind a balancer a client whose
+// gateway dies asks the same again at another one, and gives both together no
+// more time than it gives one: what it has waited counts.
+func (t *Task) patience(p *pull, now time.Time) time.Time {
+	until := now.Add(p.MaxWait)
+	bound := func(old *pull) {
+		if old.same(p) && old.until.Before(until) {
+			until = old.until
+		}
+	}
+	for _, old := range t.held {
+		bound(old)
+	}
+	t.left = slices.DeleteFunc(t.left, func(old *pull) bool {
+		if forgotten := now.Sub(old.until) > linger; forgotten {
+			return true
+		}
+		bound(old)
+		return old.PeerID == p.PeerID
+	})
+	return until
 }
 
 func (t *Task) report(p *pull, now time.Time) error {
@@ -199,6 +234,9 @@ func (t *Task) tryAnswer(p *pull, now time.Time) (pullReply, bool) {
 // abandon takes back what was given to a pull that nobody waits for any more.
 func (t *Task) abandon(p *pull) {
 	t.held = slices.DeleteFunc(t.held, func(held *pull) bool { return held == p })
+	if !p.replaced && !p.until.IsZero() {
+		t.left = append(t.left, p)
+	}
 	select {
 	case r := <-p.reply:
 		t.swarm.Undelivered(p.PeerID, r.answer.Offers)

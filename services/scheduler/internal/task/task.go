@@ -68,6 +68,7 @@ type Task struct {
 	err      error
 	failedAt time.Time
 	held     []*pull
+	left     []*pull // whose askers went before the answer
 	facts    []chan struct{}
 	used     time.Time
 }

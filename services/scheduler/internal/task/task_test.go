@@ -207,6 +207,44 @@ func TestWhatNobodyTookIsGivenAgain(t *testing.T) {
 	})
 }
 
+// TestPullThatIsAskedAgainGoesOn has the gateway that asks for a client go away,
+// or seem to, and the client ask again at another one.
+func TestPullThatIsAskedAgainGoesOn(t *testing.T) {
+	const hold = 3 * time.Second
+	first := Pull{PeerID: "a", Num: 0, Size: size, Outcome: Receiving, MaxWait: hold}
+	other := first
+	other.Outcome = Nothing
+	for _, tt := range []struct {
+		name        string
+		after, gone time.Duration // 0 is not seen to be gone
+		again       Pull
+		want        time.Duration // since the first
+	}{
+		{"the same", 2 * time.Second, 2 * time.Second, first, hold},
+		{"the same, before the end of the first is seen", 2 * time.Second, 0, first, hold},
+		{"the same, behind the time of the first", 3500 * time.Millisecond, 2 * time.Second, first, 3500 * time.Millisecond},
+		{"another", 2 * time.Second, 2 * time.Second, other, 5 * time.Second},
+		{"the same, when the client has given up long ago", 6 * time.Second, 2 * time.Second, first, 9 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inTask(t, func(ctx context.Context, task *Task) {
+				prepare(ctx, t, task, 0, "a")
+				began := time.Now()
+				asker, leave := context.WithCancel(ctx)
+				defer leave()
+				go func() { _, _ = task.Pull(asker, first) }()
+				if tt.gone > 0 {
+					time.AfterFunc(tt.gone, leave)
+				}
+				<-time.After(tt.after)
+				_, err := task.Pull(ctx, tt.again)
+				require.NoError(t, err)
+				require.WithinDuration(t, began.Add(tt.want), time.Now(), pace)
+			})
+		})
+	}
+}
+
 func TestPullsOfFailedTasksAreToldWhy(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 0, "a")
