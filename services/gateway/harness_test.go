@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -140,6 +141,8 @@ type world struct {
 	base    string
 	service *gateway.Service
 	logs    *observer.ObservedLogs
+	// writes counts those on connections of clients.
+	writes *atomic.Int64
 	// stop ends Run and gives its error.
 	stop func() error
 }
@@ -180,16 +183,17 @@ func startWith(t *testing.T, cfg gateway.Config, members gateway.Members) *world
 	core, logs := observer.New(zapcore.DebugLevel)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
+	counted := &counting{Listener: l}
 	registry := prometheus.NewRegistry()
 	service, err := gateway.New(cfg, gateway.Deps{
 		Logger: zap.New(core), Metrics: registry, Gatherer: registry,
-		Members: members, Dial: dialer(t), REST: l,
+		Members: members, Dial: dialer(t), REST: counted,
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- service.Run(ctx) }()
-	w := &world{t: t, base: "http://" + l.Addr().String(), service: service, logs: logs}
+	w := &world{t: t, base: "http://" + l.Addr().String(), service: service, logs: logs, writes: &counted.writes}
 	w.stop = sync.OnceValue(func() error { cancel(); return <-ended })
 	t.Cleanup(func() {
 		http.DefaultClient.CloseIdleConnections()
@@ -226,6 +230,7 @@ type answer struct {
 	header http.Header
 	raw    string
 	body   map[string]any
+	last   bool // of its connection, it says
 }
 
 func (a answer) code() int {
@@ -247,7 +252,7 @@ func (w *world) send(method, uri, contentType string, body []byte) answer {
 	defer func() { _ = resp.Body.Close() }()
 	raw, err := io.ReadAll(resp.Body)
 	require.NoError(w.t, err)
-	a := answer{status: resp.StatusCode, header: resp.Header, raw: string(raw)}
+	a := answer{status: resp.StatusCode, header: resp.Header, raw: string(raw), last: resp.Close}
 	_ = json.Unmarshal(raw, &a.body)
 	return a
 }

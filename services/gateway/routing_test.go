@@ -218,6 +218,7 @@ func TestStopAnswersHeldPulls(t *testing.T) {
 	got := <-answered
 	require.Equal(t, http.StatusOK, got.status)
 	require.Equal(t, 602, got.code())
+	require.True(t, got.last, "the connection is not used again")
 	_, err := net.Dial("tcp", w.base[len("http://"):])
 	require.Error(t, err, "nobody is accepted any more")
 }

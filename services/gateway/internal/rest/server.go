@@ -70,6 +70,9 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serving REST on %s: %w", l.Addr(), err)
 	case <-ctx.Done():
 	}
+	// Every answer from here on says that it is the connection's last, so that no
+	// client sends the next request on one that is just being closed.
+	server.SetKeepAlivesEnabled(false)
 	s.release()
 	if err = s.stop(server, s.budget+hardStop); err != nil {
 		cut()
