@@ -11,6 +11,9 @@ const (
 	rateOfSource = 7_000_000
 	// finishedBefore serve on from memory, while underWay are in the midst.
 	finishedBefore, underWay = peersOfTrial / 2, peersOfTrial
+	// rateOfPeer bounds what a peer fetches where a call that takes 5 s, as it may
+	// on a machine that is busy with the peers' own work, would fail; 0 is no bound.
+	rateOfPeer = 0
 	// The same of those that are many.
 	sizeOfSmall = 12_000_000
 	rateOfSmall = 3_000_000

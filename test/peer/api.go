@@ -9,8 +9,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,9 +38,10 @@ func (e *statusError) Error() string { return fmt.Sprintf("%d:%.200s", e.status,
 
 // api makes the calls to the cluster the way dfget's HTTP library does: over
 // connections that are kept, given up after 5 s but not taken back (the
-// request stays on its connection until it is answered), a GET repeated up to
-// five times when its connection breaks, a POST when it breaks before a byte
-// of answer.
+// request stays on its connection until it is answered), a GET repeated when
+// its connection breaks, a POST when it ends or breaks behind the request and
+// before a byte of answer. There are five attempts in all, a connection that
+// was refused is the last.
 type api struct {
 	life      context.Context // the process's: when it ends, connections are cut
 	calls     *sync.WaitGroup
@@ -91,6 +94,7 @@ type answer struct {
 	status int
 	body   []byte
 	err    error
+	begun  bool // a byte of it came
 }
 
 func (a *api) call(ctx context.Context, method string, to *url.URL, body []byte) ([]byte, error) {
@@ -121,23 +125,31 @@ func (a *api) attempts(method string, to *url.URL, body []byte) answer {
 	var got answer
 	for range callAttempts {
 		got = a.once(method, to, body)
-		if got.err == nil || a.life.Err() != nil || !worthRepeating(method, got.err) {
+		if got.err == nil || a.life.Err() != nil || !worthRepeating(method, got) {
 			break
 		}
 	}
 	return got
 }
 
-func worthRepeating(method string, err error) bool {
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
-		return false
+func worthRepeating(method string, got answer) bool {
+	op, doing := (*net.OpError)(nil), ""
+	if errors.As(got.err, &op) {
+		doing = op.Op
 	}
-	return method == http.MethodGet || errors.Is(err, io.EOF)
+	switch {
+	case doing == "dial":
+		return false
+	case method == http.MethodGet:
+		return true
+	}
+	return doing != "write" && !got.begun
 }
 
 func (a *api) once(method string, to *url.URL, body []byte) answer {
-	request, err := http.NewRequestWithContext(a.life, method, "", bytes.NewReader(body))
+	var begun atomic.Bool
+	ctx := httptrace.WithClientTrace(a.life, &httptrace.ClientTrace{GotFirstResponseByte: func() { begun.Store(true) }})
+	request, err := http.NewRequestWithContext(ctx, method, "", bytes.NewReader(body))
 	if err != nil {
 		return answer{err: err}
 	}
@@ -148,11 +160,11 @@ func (a *api) once(method string, to *url.URL, body []byte) answer {
 	}
 	response, err := a.client.Do(request)
 	if err != nil {
-		return answer{err: err}
+		return answer{err: err, begun: begun.Load()}
 	}
 	defer response.Body.Close() //nolint:errcheck // it has been read
 	got, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
-	return answer{status: response.StatusCode, body: got, err: err}
+	return answer{status: response.StatusCode, body: got, err: err, begun: true}
 }
 
 // sleep waits, and gives the context's cause when that ends first.
