@@ -171,6 +171,8 @@ func (s *site) crowd(t *testing.T, c crowd) sight {
 	ctx, cancel := context.WithTimeout(t.Context(), trialLimit)
 	defer cancel()
 	s.comeBack(t)
+	stoodStill := watchStanding() // who fails on a machine that did may have had no time to answer
+	defer func() { t.Logf("this process did not run for %s at most", stoodStill()) }()
 	saw := sight{wire: newWire()}
 	f, silent := s.stalledFile(), s.silentFile()
 	done := begin(ctx, t, saw.peers(t, c, f, 0, peersOfTrial))
