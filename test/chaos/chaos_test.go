@@ -241,7 +241,7 @@ func (r *run) client(ctx context.Context, number int) {
 }
 
 // sizes are those of the files: none, parts of a piece, some pieces, many.
-func sizes() []int64 { return []int64{0, 300_000, 5_000_000, 5_000_000, 24_000_000, 90_000_000} }
+func sizes() []int64 { return []int64{0, 300_000, 5_000_000, 5_000_000, 12_000_000, 40_000_000} }
 
 // choose gives a new file, or one that others download or have.
 func (r *run) choose(random *rand.Rand) file {
