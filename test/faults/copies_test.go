@@ -55,7 +55,7 @@ func (s *site) settled(id, sum string) (*registryv1.TaskRecord, error) {
 	if rec.GetStatus() != registryv1.TaskStatus_TASK_STATUS_SUCCESS {
 		return rec, fmt.Errorf("the record says %s", rec.GetStatus())
 	}
-	states, err := s.states(s.there(cluster.Registry)[0])
+	states, err := s.states(s.there(cluster.Registry)[0], registryv1.Role_ROLE_CDN)
 	if err != nil {
 		return rec, err
 	}

@@ -3,6 +3,8 @@ package faults
 import (
 	"context"
 	"errors"
+	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/supernode-ha/supernode/test/cluster"
+	"github.com/supernode-ha/supernode/test/peer"
 	"github.com/supernode-ha/supernode/test/swarm"
 )
 
@@ -18,11 +21,23 @@ const loadersAtOnce = 3
 
 // load is downloads that begin and end all the time.
 type load struct {
+	// atOnce is how many files are downloaded at a time, each by a number of
+	// peers. nodes are the addresses that one of all these peers is given.
+	atOnce, each int
+	nodes        func(i int) []string
+	// size is that of a file, rate and limit bound what the source sends and a
+	// peer fetches, in bytes a second.
+	size, rate, limit int64
+	observe           func(peer.Event)
+
 	mu       sync.Mutex // guards what follows
 	files    []file
 	failures []error
 	peers    int
 	pieces   int
+	// migrations is how often peers went to another address.
+	migrations  int
+	longestPull time.Duration
 }
 
 // All supernodes are told to stop and started again, one after the other,
@@ -33,7 +48,16 @@ func TestAllRestartedOneAfterTheOther(t *testing.T) {
 	s := bundles(t, 3, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*trialLimit)
 	defer cancel()
-	l, end := s.keepLoading(ctx, t)
+	gateways := s.All(cluster.Gateway)
+	l := &load{atOnce: loadersAtOnce, each: len(gateways), size: sizeOfSmall, rate: rateOfSmall, nodes: func(i int) []string {
+		k := i % len(gateways)
+		var all []string
+		for _, n := range slices.Concat(gateways[k:], gateways[:k]) {
+			all = append(all, n.REST)
+		}
+		return all
+	}}
+	end := s.keepLoading(ctx, t, l)
 	began := time.Now()
 	for _, n := range s.Nodes {
 		l.awaitMore(t, loadersAtOnce)
@@ -58,18 +82,54 @@ func TestAllRestartedOneAfterTheOther(t *testing.T) {
 	}.log(t)
 }
 
+// Every process is told to stop and started again, one after the other, while
+// many peers, each behind a balancer of its own, download. Nobody may notice.
+func TestEveryProcessRestartedUnderACrowd(t *testing.T) {
+	t.Parallel()
+	const files = 4
+	s := services(t, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*trialLimit)
+	defer cancel()
+	saw := newWire()
+	l := &load{
+		observe: saw.observe, atOnce: files, each: everywhere / files, nodes: s.balance(t, everywhere).listed(1),
+		size: sizeOfFile, rate: rateOfSource, limit: rateOfEach,
+	}
+	end := s.keepLoading(ctx, t, l)
+	began := time.Now()
+	for _, n := range s.Nodes {
+		require.NoError(t, n.Stop(), n.Name)
+		n.Launch(t)
+		n.Await(t)
+		s.awaitMembers(t)
+		t.Logf("%s was restarted %s after the beginning", n.Name, time.Since(began).Round(time.Millisecond))
+	}
+	end()
+	var sent, size int64
+	for _, f := range l.files {
+		sent, size = sent+s.sent(f), size+f.Size
+	}
+	t.Logf("longest pull %s, answers %v, calls without one %v", l.longestPull.Round(time.Millisecond), saw.codes, saw.failed)
+	require.Empty(t, l.failures, "downloads failed")
+	require.Zero(t, l.migrations)
+	saw.requireExpected(t)
+	outcome{
+		Fault: "every process restarted", Peers: l.peers, Right: l.peers - len(l.failures),
+		MB: float64(l.size) / 1e6, Source: ratio(sent, size), Copies: 2, FailedPieces: l.pieces, End: seconds(time.Since(began)),
+	}.log(t)
+}
+
 // keepLoading downloads one new file after the other, several at a time, until
 // end is called, which waits for those that have begun.
-func (s *site) keepLoading(ctx context.Context, t *testing.T) (l *load, end func()) {
+func (s *site) keepLoading(ctx context.Context, t *testing.T, l *load) (end func()) {
 	t.Helper()
-	l = &load{}
 	stop, loaders := make(chan struct{}), sync.WaitGroup{}
 	end = sync.OnceFunc(func() {
 		close(stop)
 		loaders.Wait()
 	})
 	t.Cleanup(end)
-	for range loadersAtOnce {
+	for i := range l.atOnce {
 		loaders.Go(func() {
 			for {
 				select {
@@ -78,19 +138,26 @@ func (s *site) keepLoading(ctx context.Context, t *testing.T) (l *load, end func
 				case <-ctx.Done():
 					return
 				default:
-					s.loadOne(ctx, t, l)
+					s.loadOne(ctx, t, l, i*l.each)
 				}
 			}
 		})
 	}
-	return l, end
+	return end
 }
 
-// loadOne downloads a new file by a peer of each gateway.
-func (s *site) loadOne(ctx context.Context, t *testing.T, l *load) {
-	f := s.newFile(sizeOfSmall, rateOfSmall)
-	gateways := s.All(cluster.Gateway)
-	peers, err := swarm.New(peersAt(t, len(gateways), f.url, gateways, false))
+// loadOne downloads a new file by peers that are numbered from first on. What
+// they have written is removed.
+func (s *site) loadOne(ctx context.Context, t *testing.T, l *load, first int) {
+	f := s.newFile(l.size, l.rate)
+	dir := t.TempDir()
+	defer func() { _ = os.RemoveAll(dir) }()
+	configs := peersAt(t, l.each, f.url, nil, false)
+	for i := range configs {
+		configs[i].Nodes, configs[i].Dir, configs[i].LocalLimit = l.nodes(first+i), dir, l.limit
+		configs[i].Observe = l.observe
+	}
+	peers, err := swarm.New(configs)
 	if err != nil {
 		t.Errorf("making peers: %v", err)
 		return
@@ -103,6 +170,8 @@ func (s *site) loadOne(ctx context.Context, t *testing.T, l *load) {
 	for _, o := range tally.Outcomes {
 		l.peers++
 		l.pieces += o.PieceFailures
+		l.migrations += o.Migrations
+		l.longestPull = max(l.longestPull, o.MaxPullTime)
 		switch {
 		case o.Err != nil:
 			l.failures = append(l.failures, o.Err)

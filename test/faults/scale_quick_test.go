@@ -14,6 +14,10 @@ const (
 	// rateOfPeer bounds what a peer fetches where a call that takes 5 s, as it may
 	// on a machine that is busy with the peers' own work, would fail; 0 is no bound.
 	rateOfPeer = 0
+	// everywhere is how many download while every process is restarted, none of
+	// them faster than rateOfEach.
+	everywhere = 24
+	rateOfEach = 1_000_000
 	// The same of those that are many.
 	sizeOfSmall = 12_000_000
 	rateOfSmall = 3_000_000

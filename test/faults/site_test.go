@@ -99,11 +99,11 @@ func (s *site) there(r cluster.Role) []*cluster.Node {
 	return slices.DeleteFunc(s.Running(r), func(n *cluster.Node) bool { return s.away[n] })
 }
 
-// states are those of the CDNs that are members, as a registry sees them.
-func (s *site) states(n *cluster.Node) (map[string]registryv1.MemberState, error) {
+// states are those of the members of a role, as a registry sees them.
+func (s *site) states(n *cluster.Node, role registryv1.Role) (map[string]registryv1.MemberState, error) {
 	states := make(map[string]registryv1.MemberState)
 	err := s.AskAt(n, func(ctx context.Context, c registryv1.RegistryServiceClient) error {
-		resp, err := c.ListMembers(ctx, &registryv1.ListMembersRequest{Roles: []registryv1.Role{registryv1.Role_ROLE_CDN}})
+		resp, err := c.ListMembers(ctx, &registryv1.ListMembersRequest{Roles: []registryv1.Role{role}})
 		for _, m := range resp.GetMembers() {
 			states[m.GetId()] = m.GetState()
 		}
@@ -112,16 +112,17 @@ func (s *site) states(n *cluster.Node) (map[string]registryv1.MemberState, error
 	return states, err
 }
 
-// awaitState waits until every running registry knows a CDN in a state.
-func (s *site) awaitState(t testing.TB, cdn *cluster.Node, want registryv1.MemberState) {
+// awaitState waits until every running registry knows a node, as a member of a
+// role, in a state.
+func (s *site) awaitState(t testing.TB, node *cluster.Node, role registryv1.Role, want registryv1.MemberState) {
 	t.Helper()
-	await(t, joinLimit, fmt.Sprintf("%s is to be %s", cdn.Name, want), func() error {
+	await(t, joinLimit, fmt.Sprintf("%s is to be %s", node.Name, want), func() error {
 		for _, r := range s.there(cluster.Registry) {
-			states, err := s.states(r)
+			states, err := s.states(r, role)
 			if err != nil {
 				return err
 			}
-			if got := states[cdn.ID]; got != want {
+			if got := states[node.ID]; got != want {
 				return fmt.Errorf("%s says that it is %s", r.Name, got)
 			}
 		}
@@ -129,11 +130,14 @@ func (s *site) awaitState(t testing.TB, cdn *cluster.Node, want registryv1.Membe
 	})
 }
 
-// awaitMembers waits until every registry knows all CDNs that run.
+// awaitMembers waits until every registry knows all CDNs and schedulers that run.
 func (s *site) awaitMembers(t testing.TB) {
 	t.Helper()
 	for _, cdn := range s.there(cluster.CDN) {
-		s.awaitState(t, cdn, registryv1.MemberState_MEMBER_STATE_READY)
+		s.awaitState(t, cdn, registryv1.Role_ROLE_CDN, registryv1.MemberState_MEMBER_STATE_READY)
+	}
+	for _, scheduler := range s.there(cluster.Scheduler) {
+		s.awaitState(t, scheduler, registryv1.Role_ROLE_SCHEDULER, registryv1.MemberState_MEMBER_STATE_READY)
 	}
 }
 
@@ -146,7 +150,7 @@ func (s *site) mark(t testing.TB, cdn *cluster.Node, drain bool) {
 	if drain {
 		want = registryv1.MemberState_MEMBER_STATE_DRAINING
 	}
-	s.awaitState(t, cdn, want)
+	s.awaitState(t, cdn, registryv1.Role_ROLE_CDN, want)
 }
 
 func (s *site) setMark(cdn *cluster.Node, drain bool) error {
