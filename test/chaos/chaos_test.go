@@ -79,6 +79,7 @@ type run struct {
 	source *origin.Origin
 	began  time.Time
 
+	buffers peer.Buffers
 	// serving are the peers that have downloaded.
 	serving sync.WaitGroup
 
@@ -272,7 +273,7 @@ func (r *run) download(ctx context.Context, random *rand.Rand, number, n int) {
 		nodes = append(nodes, g[(number+n+i)%len(g)].REST)
 	}
 	p, err := peer.New(peer.Config{
-		Nodes: nodes, KeepOrder: true, IP: fmt.Sprintf("127.%d.%d.%d", 240+number%8, 1+(n/250)%250, 1+n%250), Dir: dir, URL: f.url, NoBackSource: true,
+		Nodes: nodes, KeepOrder: true, IP: fmt.Sprintf("127.%d.%d.%d", 240+number%8, 1+(n/250)%250, 1+n%250), Dir: dir, URL: f.url, NoBackSource: true, Buffers: &r.buffers,
 	})
 	if err != nil {
 		r.wrong("%v", err)
