@@ -28,10 +28,12 @@ var block, ports atomic.Int32
 // is address 7 of it.
 func Net(t Scope) func(host int) string {
 	t.Helper()
-	n := block.Add(1)
-	// Other test processes run at the same time.
-	second := 32 + os.Getpid()%200
-	return func(host int) string { return fmt.Sprintf("127.%d.%d.%d", second, n, host) }
+	const third, second = 250, 200
+	n := int(block.Add(1))
+	// Other test processes run at the same time; one that takes more than a
+	// /16 goes on far from its first.
+	far := 32 + (os.Getpid()+n/third*(second/3))%second
+	return func(host int) string { return fmt.Sprintf("127.%d.%d.%d", far, n%third, host) }
 }
 
 // FreePort gives a port that nobody listens on, below those that outgoing

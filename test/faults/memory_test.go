@@ -42,6 +42,7 @@ type wire struct {
 	mu     sync.Mutex
 	codes  map[int]int            // of all answers
 	failed map[string]int         // of calls that had no answer
+	lost   []time.Time            // when those ended
 	offers map[string][]time.Time // by whom the peers were sent to
 	bytes  int64                  // of all pieces that came
 	pieces []arrival
@@ -65,6 +66,7 @@ func (w *wire) observe(e peer.Event) {
 	case peer.Registered, peer.Pulled, peer.Reported:
 		if e.Err != nil {
 			w.failed[e.Err.Error()]++
+			w.lost = append(w.lost, e.Time)
 			return
 		}
 		w.codes[e.Code]++
@@ -121,6 +123,17 @@ func (w *wire) fromCDN(from, to time.Time) float64 {
 		}
 	}
 	return ratio(theirs, max(all, 1))
+}
+
+// unanswered is how long after a moment calls ended that had no answer.
+func (w *wire) unanswered(since time.Time) []time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var all []time.Duration
+	for _, at := range w.lost {
+		all = append(all, at.Sub(since).Round(time.Millisecond))
+	}
+	return all
 }
 
 // requireExpected wants that no answer is one that dfget does not expect while

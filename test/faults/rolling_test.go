@@ -93,11 +93,14 @@ func TestEveryProcessRestartedUnderACrowd(t *testing.T) {
 	saw := newWire()
 	l := &load{
 		observe: saw.observe, atOnce: files, each: everywhere / files, nodes: s.balance(t, everywhere).listed(1),
-		size: sizeOfFile, rate: rateOfSource, limit: rateOfEach,
+		size: sizeOfSmall, rate: rateOfSmall, limit: rateOfEach,
 	}
 	end := s.keepLoading(ctx, t, l)
 	began := time.Now()
-	for _, n := range s.Nodes {
+	for i, n := range s.Nodes {
+		// From the beginning of the downloads to their end.
+		part := everywhere * l.size * int64(i) / int64(len(s.Nodes))
+		await(t, trialLimit, "downloads are to go on", func() error { return unless(saw.came() >= part, "they do not") })
 		require.NoError(t, n.Stop(), n.Name)
 		n.Launch(t)
 		n.Await(t)
@@ -109,7 +112,8 @@ func TestEveryProcessRestartedUnderACrowd(t *testing.T) {
 	for _, f := range l.files {
 		sent, size = sent+s.sent(f), size+f.Size
 	}
-	t.Logf("longest pull %s, answers %v, calls without one %v", l.longestPull.Round(time.Millisecond), saw.codes, saw.failed)
+	t.Logf("longest pull %s, answers %v, calls without one %v, at %v",
+		l.longestPull.Round(time.Millisecond), saw.codes, saw.failed, saw.unanswered(began))
 	require.Empty(t, l.failures, "downloads failed")
 	require.Zero(t, l.migrations)
 	saw.requireExpected(t)

@@ -17,7 +17,7 @@ const (
 	// everywhere is how many download while every process is restarted, none of
 	// them faster than rateOfEach.
 	everywhere = 200
-	rateOfEach = 900_000
+	rateOfEach = 300_000
 	// The same of those that are many.
 	sizeOfSmall = 30_000_000
 	rateOfSmall = 400_000
