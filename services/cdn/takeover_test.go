@@ -115,7 +115,7 @@ func TestOwnerAsksAfterAPause(t *testing.T) {
 			require.Less(t, a.counter(t, "supernode_cdn_fetched_bytes_total"), float64(20<<20))
 			s, err := a.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id})
 			require.NoError(t, err)
-			require.EqualValues(t, 1, s.GetPieceCount(), "what is here is kept")
+			require.Positive(t, s.GetPieceCount(), "what is here is kept")
 		})
 	}
 }
