@@ -1,5 +1,5 @@
-// Package cluster runs the real commands as processes on loopback addresses:
-// one supernode, several that share an etcd, or every service by itself, and
+// Package cluster runs the real commands as processes, on loopback addresses or
+// on the hosts of package lab: one supernode, several that share an etcd, or every service by itself, and
 // the etcd too. It starts, awaits, signals and stops them, and looks into what
 // they logged. What is asked of them is for the tests.
 package cluster
