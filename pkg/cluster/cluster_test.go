@@ -2,7 +2,6 @@ package cluster_test
 
 import (
 	"context"
-	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,6 +18,7 @@ import (
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	"github.com/supernode-ha/supernode/pkg/cluster"
 	"github.com/supernode-ha/supernode/pkg/rpcclient"
+	"github.com/supernode-ha/supernode/pkg/rpctest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -48,23 +48,11 @@ func (r *rude) WatchMembers(_ *registryv1.WatchMembersRequest, s registryv1.Regi
 
 func (r *rude) client(t *testing.T) registryv1.RegistryServiceClient {
 	t.Helper()
-	server := grpc.NewServer()
-	registryv1.RegisterRegistryServiceServer(server, r)
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		_ = server.Serve(l) // ends when it is stopped
-	}()
+	endpoint, _ := rpctest.Serve(t, func(g *grpc.Server) { registryv1.RegisterRegistryServiceServer(g, r) })
 	pool := rpcclient.NewPool("", nil)
-	conn, err := pool.Dial(l.Addr().String())
+	conn, err := pool.Dial(endpoint)
 	require.NoError(t, err)
-	t.Cleanup(func() {
-		require.NoError(t, pool.Close())
-		server.Stop()
-		<-served
-	})
+	t.Cleanup(func() { require.NoError(t, pool.Close()) })
 	return registryv1.NewRegistryServiceClient(conn)
 }
 

@@ -25,6 +25,7 @@ import (
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/cluster"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/pkg/rpctest"
 	"github.com/supernode-ha/supernode/services/gateway"
 )
 
@@ -151,15 +152,10 @@ type world struct {
 func serve(t *testing.T, schedulers ...*scheduler) {
 	t.Helper()
 	for _, s := range schedulers {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		s.endpoint = l.Addr().String()
-		server := grpc.NewServer()
-		schedulerv1.RegisterSchedulerServiceServer(server, s)
-		healthv1.RegisterHealthServer(server, &pulse{scheduler: s})
-		done := make(chan struct{})
-		go func() { defer close(done); _ = server.Serve(l) }()
-		t.Cleanup(func() { server.Stop(); <-done })
+		s.endpoint, _ = rpctest.Serve(t, func(g *grpc.Server) {
+			schedulerv1.RegisterSchedulerServiceServer(g, s)
+			healthv1.RegisterHealthServer(g, &pulse{scheduler: s})
+		})
 	}
 }
 

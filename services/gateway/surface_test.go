@@ -21,6 +21,7 @@ import (
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/buildinfo"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/pkg/rpctest"
 	"github.com/supernode-ha/supernode/services/gateway"
 )
 
@@ -182,14 +183,8 @@ func TestNetworkIsMerged(t *testing.T) {
 // TestOverGRPC wants the same service on the gRPC port.
 func TestOverGRPC(t *testing.T) {
 	w := start(t, gateway.Config{}, &scheduler{id: "s1"})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	server := grpc.NewServer()
-	w.service.Register(server)
-	done := make(chan struct{})
-	go func() { defer close(done); _ = server.Serve(l) }()
-	defer func() { server.Stop(); <-done }()
-	conn, err := dialer(t)(l.Addr().String())
+	endpoint, _ := rpctest.Serve(t, func(g *grpc.Server) { w.service.Register(g) })
+	conn, err := dialer(t)(endpoint)
 	require.NoError(t, err)
 	client := dfgetv1.NewDfgetServiceClient(conn)
 	out, err := client.RegisterPeer(t.Context(), &dfgetv1.RegisterPeerRequest{RawUrl: "http://h/", Cid: "c", Ip: "10.0.0.1"})

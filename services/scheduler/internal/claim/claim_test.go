@@ -2,7 +2,6 @@ package claim
 
 import (
 	"context"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,6 +21,7 @@ import (
 	"github.com/supernode-ha/supernode/pkg/ring"
 	"github.com/supernode-ha/supernode/pkg/rpcclient"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/pkg/rpctest"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
 )
 
@@ -58,31 +58,12 @@ func (w *world) ResolveTask(_ context.Context, req *registryv1.ResolveTaskReques
 	return resp, rpcerr.Status(err).Err()
 }
 
-func serve(t *testing.T, register func(*grpc.Server)) (endpoint string, stop func()) {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	g := grpc.NewServer()
-	register(g)
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		_ = g.Serve(l) // ends when it is stopped
-	}()
-	stop = sync.OnceFunc(func() {
-		g.Stop()
-		<-served
-	})
-	t.Cleanup(stop)
-	return l.Addr().String(), stop
-}
-
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{members: []cluster.Member{{ID: "a", Endpoint: "127.0.0.1:1"}, {ID: "b", Endpoint: "127.0.0.1:2"}}}
-	registry, _ := serve(t, func(g *grpc.Server) { registryv1.RegisterRegistryServiceServer(g, w) })
+	registry, _ := rpctest.Serve(t, func(g *grpc.Server) { registryv1.RegisterRegistryServiceServer(g, w) })
 	w.other.ID = "other"
-	w.other.Endpoint, w.kill = serve(t, func(g *grpc.Server) { healthv1.RegisterHealthServer(g, grpchealth.NewServer()) })
+	w.other.Endpoint, w.kill = rpctest.Serve(t, func(g *grpc.Server) { healthv1.RegisterHealthServer(g, grpchealth.NewServer()) })
 	pool := rpcclient.NewPool("", nil)
 	conn, err := pool.Dial(registry)
 	require.NoError(t, err)

@@ -2,7 +2,6 @@ package health
 
 import (
 	"context"
-	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/supernode-ha/supernode/pkg/rpcclient"
+	"github.com/supernode-ha/supernode/pkg/rpctest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -69,21 +69,7 @@ func serving() (*healthv1.HealthCheckResponse, error) {
 func serve(t *testing.T, address string) *server {
 	t.Helper()
 	s := &server{says: serving}
-	l, err := net.Listen("tcp4", address)
-	require.NoError(t, err)
-	g := grpc.NewServer()
-	healthv1.RegisterHealthServer(g, s)
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		_ = g.Serve(l) // ends when it is stopped
-	}()
-	s.endpoint = l.Addr().String()
-	s.stop = sync.OnceFunc(func() {
-		g.Stop()
-		<-served
-	})
-	t.Cleanup(s.stop)
+	s.endpoint, s.stop = rpctest.ServeAt(t, address, func(g *grpc.Server) { healthv1.RegisterHealthServer(g, s) })
 	return s
 }
 

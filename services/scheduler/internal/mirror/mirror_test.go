@@ -3,7 +3,6 @@ package mirror
 import (
 	"context"
 	"fmt"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +18,7 @@ import (
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/cluster"
 	"github.com/supernode-ha/supernode/pkg/rpcclient"
+	"github.com/supernode-ha/supernode/pkg/rpctest"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
@@ -75,21 +75,7 @@ func newStandby(t testing.TB, id, address string) *standby {
 	book, err := NewBook(prometheus.NewRegistry())
 	require.NoError(t, err)
 	s := &standby{Member: cluster.Member{ID: id}, book: book}
-	l, err := net.Listen("tcp4", address)
-	require.NoError(t, err)
-	s.Endpoint = l.Addr().String()
-	g := grpc.NewServer()
-	schedulerv1.RegisterSchedulerServiceServer(g, s)
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		_ = g.Serve(l) // ends when it is stopped
-	}()
-	s.stop = sync.OnceFunc(func() {
-		g.Stop()
-		<-served
-	})
-	t.Cleanup(s.stop)
+	s.Endpoint, s.stop = rpctest.ServeAt(t, address, func(g *grpc.Server) { schedulerv1.RegisterSchedulerServiceServer(g, s) })
 	return s
 }
 

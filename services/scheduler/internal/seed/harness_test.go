@@ -2,7 +2,6 @@ package seed
 
 import (
 	"context"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +21,7 @@ import (
 	"github.com/supernode-ha/supernode/pkg/cluster"
 	"github.com/supernode-ha/supernode/pkg/rpcclient"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/pkg/rpctest"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
@@ -38,33 +38,6 @@ const (
 )
 
 var taskID = strings.Repeat("0a", 32)
-
-// serve runs a gRPC server until the test ends, or stop is called.
-func serve(t *testing.T, register func(*grpc.Server)) (endpoint string, stop func()) {
-	t.Helper()
-	server := grpc.NewServer(
-		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-			resp, err := next(ctx, req)
-			return resp, rpcerr.Status(err).Err()
-		}),
-		grpc.StreamInterceptor(func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-			return rpcerr.Status(next(srv, s)).Err()
-		}))
-	register(server)
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		_ = server.Serve(l) // ends when it is stopped
-	}()
-	stop = sync.OnceFunc(func() {
-		server.Stop()
-		<-served
-	})
-	t.Cleanup(stop)
-	return l.Addr().String(), stop
-}
 
 // copyAt is a CDN instance that behaves as a test wants it to.
 type copyAt struct {
@@ -285,7 +258,7 @@ func newWorld(t *testing.T, ids ...string) *world {
 	}
 	for i, id := range ids {
 		c := &copyAt{seeds: make(chan *cdnv1.SeedRequest, 100), follows: make(chan struct{}, 100), left: make(chan struct{}, 1), seed: tells(), follow: has()}
-		endpoint, kill := serve(t, func(s *grpc.Server) {
+		endpoint, kill := rpctest.Serve(t, func(s *grpc.Server) {
 			cdnv1.RegisterCdnServiceServer(s, c)
 			healthv1.RegisterHealthServer(s, c)
 		})
@@ -304,7 +277,7 @@ func newWorld(t *testing.T, ids ...string) *world {
 func (w *world) follow() {
 	t := w.t
 	t.Helper()
-	endpoint, silence := serve(t, func(s *grpc.Server) { registryv1.RegisterRegistryServiceServer(s, w) })
+	endpoint, silence := rpctest.Serve(t, func(s *grpc.Server) { registryv1.RegisterRegistryServiceServer(s, w) })
 	w.silence = silence
 	pool := rpcclient.NewPool("", nil)
 	conn, err := pool.Dial(endpoint)

@@ -148,69 +148,6 @@ func TestSemiSuccessIsServedOnceWrittenOrAfterAWhile(t *testing.T) {
 	require.Equal(t, "a", s.Offer("b", start)[0].SourceID)
 }
 
-func TestPeerThatFailsAnotherIsAvoidedByThatOne(t *testing.T) {
-	s := newSwarm(t, 1, "bad", "a", "b")
-	require.NoError(t, s.Got("bad", 0, size, start))
-	require.Equal(t, "bad", s.Offer("a", start)[0].SourceID)
-	failed(t, s, "a", 0, "bad", start)
-	require.True(t, s.Offer("a", start)[0].FromCDN)
-	require.Equal(t, "bad", s.Offer("b", start)[0].SourceID, "others still use it")
-	require.NoError(t, s.Restarted("a"))
-	later := start.Add(avoidFor + time.Second)
-	s.Tick(later)
-	require.Equal(t, "bad", s.Offer("a", later)[0].SourceID, "it comes back after a while")
-}
-
-func TestPeerThatFailsManyIsAvoidedByAllForAWhile(t *testing.T) {
-	ids := []string{"bad", "a", "b", "c", "d", "e", "f"}
-	s := newSwarm(t, 1, ids...)
-	require.NoError(t, s.Got("bad", 0, size, start))
-	for _, id := range ids[1:6] {
-		failed(t, s, id, 0, "bad", start)
-	}
-	require.True(t, s.Offer("f", start)[0].FromCDN)
-	require.NoError(t, s.Restarted("f"))
-	require.Equal(t, "bad", s.Offer("f", start.Add(blockFor))[0].SourceID)
-}
-
-func TestPeerThatFailsWithEverybodyGetsTheCDN(t *testing.T) {
-	s := newSwarm(t, 2, "a", "b", "c", "d", "e", "f", "walled")
-	for _, id := range []string{"a", "b", "c", "d", "e", "f"} {
-		require.NoError(t, s.Got(id, 0, size, start))
-		require.NoError(t, s.Got(id, 1, size, start))
-	}
-	for _, id := range []string{"a", "b", "c", "d", "e"} {
-		failed(t, s, "walled", 0, id, start)
-	}
-	for _, o := range s.Offer("walled", start) {
-		require.True(t, o.FromCDN)
-	}
-}
-
-func TestCDNThatFailsIsTriedAgainSoon(t *testing.T) {
-	s := newSwarm(t, 1, "a")
-	offers := s.Offer("a", start)
-	failed(t, s, "a", 0, offers[0].SourceID, start)
-	require.Empty(t, s.Offer("a", start))
-	require.Len(t, s.Offer("a", start.Add(cdnPause)), 1)
-}
-
-func TestLostPiecesAreOfferedNoMore(t *testing.T) {
-	s := newSwarm(t, 2, "liar", "a")
-	require.NoError(t, s.Got("liar", 0, size, start))
-	require.NoError(t, s.Got("liar", 1, size, start))
-	s.Lost("liar", 0)
-	for _, o := range s.Offer("a", start) {
-		require.Equal(t, o.Num == 0, o.FromCDN)
-	}
-	require.NoError(t, s.Restarted("a"))
-	s.Lost("liar", -1)
-	s.Lost("nobody", -1)
-	for _, o := range s.Offer("a", start) {
-		require.True(t, o.FromCDN)
-	}
-}
-
 func TestTwoVersionsAreNeverMixed(t *testing.T) {
 	s := newSwarm(t, 2, "a")
 	require.NoError(t, s.Got("a", 0, size, start))
@@ -374,31 +311,6 @@ func TestTasksShareTheBudgetOfACDNButNoneIsLockedOut(t *testing.T) {
 		given += len(other.Offer(id, start))
 	}
 	require.Equal(t, floor, given)
-}
-
-func failed(t *testing.T, s *Swarm, id string, num int32, from string, now time.Time) {
-	t.Helper()
-	_, err := s.Failed(id, num, size, from, now)
-	require.NoError(t, err)
-}
-
-// A client repeats its report for as long as it is told to wait: that is one
-// failure, or a healthy peer would be shunned for a single one.
-func TestFailureThatIsToldAgainIsOne(t *testing.T) {
-	s := newSwarm(t, 1, "a")
-	offers := s.Offer("a", start)
-	require.Len(t, offers, 1)
-	for i := range 10 {
-		news, err := s.Failed("a", 0, size, offers[0].SourceID, start)
-		require.NoError(t, err)
-		require.Equal(t, i == 0, news)
-	}
-	later := start.Add(2 * cdnPause)
-	again := s.Offer("a", later)
-	require.Len(t, again, 1, "one failure has one pause")
-	news, err := s.Failed("a", 0, size, again[0].SourceID, later)
-	require.NoError(t, err)
-	require.True(t, news, "it was offered again since")
 }
 
 // What a pull that nobody waited for was given is taken back, and not what the
