@@ -28,7 +28,9 @@ type load struct {
 	// size is that of a file, rate and limit bound what the source sends and a
 	// peer fetches, in bytes a second.
 	size, rate, limit int64
-	observe           func(peer.Event)
+	// within is the time in which the peers of a file begin, one after the other.
+	within  time.Duration
+	observe func(peer.Event)
 
 	mu       sync.Mutex // guards what follows
 	files    []file
@@ -93,8 +95,10 @@ func TestEveryProcessRestartedUnderACrowd(t *testing.T) {
 	saw := newWire()
 	l := &load{
 		observe: saw.observe, atOnce: files, each: everywhere / files, nodes: s.balance(t, everywhere).listed(1),
-		size: sizeOfSmall, rate: rateOfSmall, limit: rateOfEach,
+		size: sizeForEach, rate: rateOfEach * 3 / 2, limit: rateOfEach, within: beginWithin,
 	}
+	stoodStill := watchStanding()
+	defer stoodStill()
 	end := s.keepLoading(ctx, t, l)
 	began := time.Now()
 	for i, n := range s.Nodes {
@@ -112,10 +116,11 @@ func TestEveryProcessRestartedUnderACrowd(t *testing.T) {
 	for _, f := range l.files {
 		sent, size = sent+s.sent(f), size+f.Size
 	}
-	t.Logf("longest pull %s, answers %v, calls without one %v, at %v",
-		l.longestPull.Round(time.Millisecond), saw.codes, saw.failed, saw.unanswered(began))
+	t.Logf("longest pull %s, answers %v, calls without one %v, at %v; this process did not run for %s at most",
+		l.longestPull.Round(time.Millisecond), saw.codes, saw.failed, saw.unanswered(began), stoodStill().Round(time.Millisecond))
 	require.Empty(t, l.failures, "downloads failed")
 	require.Zero(t, l.migrations)
+	require.Empty(t, saw.failed, "calls without an answer")
 	saw.requireExpected(t)
 	outcome{
 		Fault: "every process restarted", Peers: l.peers, Right: l.peers - len(l.failures),
@@ -166,7 +171,11 @@ func (s *site) loadOne(ctx context.Context, t *testing.T, l *load, first int) {
 		t.Errorf("making peers: %v", err)
 		return
 	}
-	tally := peers.Download(ctx)
+	delays := make([]time.Duration, l.each)
+	for i := range delays {
+		delays[i] = l.within * time.Duration(i) / time.Duration(l.each)
+	}
+	tally := peers.DownloadAfter(ctx, delays)
 	peers.Close()
 	l.mu.Lock()
 	defer l.mu.Unlock()

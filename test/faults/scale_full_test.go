@@ -15,10 +15,15 @@ const (
 	// on a machine that is busy with the peers' own work, would fail; 0 is no bound.
 	rateOfPeer = 3_000_000
 	// everywhere is how many download while every process is restarted, none of
-	// them faster than rateOfEach.
-	everywhere = 200
-	rateOfEach = 300_000
-	// The same of those that are many.
+	// them faster than rateOfEach. They begin within beginWithin, and so do not end at
+	// the same time: each reads its whole file then for its MD5, all of them
+	// together would take a processor each for minutes, and whoever is not at the
+	// end yet would be left without.
+	everywhere  = 200
+	sizeForEach = 100_000_000
+	rateOfEach  = 450_000
+	beginWithin = 2 * time.Minute
+	// Files that are many are small.
 	sizeOfSmall = 30_000_000
 	rateOfSmall = 400_000
 	// usual is the percentage of the file at which things happen.

@@ -15,10 +15,12 @@ const (
 	// on a machine that is busy with the peers' own work, would fail; 0 is no bound.
 	rateOfPeer = 0
 	// everywhere is how many download while every process is restarted, none of
-	// them faster than rateOfEach.
-	everywhere = 24
-	rateOfEach = 1_000_000
-	// The same of those that are many.
+	// them faster than rateOfEach. They begin within beginWithin.
+	everywhere  = 24
+	sizeForEach = sizeOfSmall
+	rateOfEach  = 1_000_000
+	beginWithin = 2 * time.Second
+	// Files that are many are small.
 	sizeOfSmall = 12_000_000
 	rateOfSmall = 3_000_000
 	// usual is the percentage of the file at which things happen: late enough
