@@ -4,8 +4,8 @@
 // Its memory is all that it has: one goroutine a task (internal/task) owns
 // that task's state (internal/swarm); internal/table keeps the tasks;
 // internal/seed learns of pieces from the CDNs that have copies; internal/claim
-// asks the registry who has a task, internal/health who answers. It never
-// touches the bytes of a file, nor etcd.
+// asks the registry who has a task, internal/health who answers, internal/reach
+// which CDNs do, here and at another scheduler. It never touches the bytes of a file, nor etcd.
 package scheduler
 
 import (
@@ -26,6 +26,7 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/reach"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/rpc"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
@@ -105,17 +106,18 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
 	}
+	cdns := reach.New(follower.Health, deps.Members, deps.Dial)
 	tasks := table.New(context.Background(), table.Config{
 		FailAccessInterval: cfg.FailAccessInterval, GCInitialDelay: cfg.GCInitialDelay, GCInterval: cfg.GCInterval,
 		TaskExpireTime: cfg.TaskExpireTime, PeerGCDelay: cfg.PeerGCDelay,
 	}, table.Deps{
-		Log: deps.Logger, Follower: follower, Book: book, Mirror: sender,
+		Log: deps.Logger, Follower: follower, Book: book, Mirror: sender, Reach: cdns,
 		Task: task.Deps{
 			Log: deps.Logger, Limits: swarm.Limits{Up: cfg.UpLimit, Down: cfg.DownLimit},
 			Budget: budget.New(cfg.CDNBytes), Stats: stats,
 		},
 	})
-	server, err := rpc.New(tasks, book, deps.Metrics)
+	server, err := rpc.New(tasks, book, cdns, deps.Metrics)
 	if err != nil {
 		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
 	}

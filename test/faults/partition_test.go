@@ -1,16 +1,26 @@
 package faults
 
 import (
+	"fmt"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/supernode-ha/supernode/test/cluster"
 	"github.com/supernode-ha/supernode/test/lab"
 )
 
+// Hosts that hear only some of the others, or nobody. There is one network of
+// hosts at a time.
+func TestPartitions(t *testing.T) {
+	t.Parallel()
+	t.Run("owner", ownerCutOff)
+	t.Run("scheduler", schedulerParted)
+}
+
 // The owner's host is cut off in mid-fetch: it lives and hears nobody. Source,
 // etcd and clients are on the other side. When it is back it must have lost.
-func TestOwnerCutOff(t *testing.T) {
-	t.Parallel()
+func ownerCutOff(t *testing.T) {
 	hosts := lab.Hosts(t, 3)
 	var specs []cluster.Spec
 	at := make(map[string]*lab.Host)
@@ -44,4 +54,63 @@ func TestOwnerCutOff(t *testing.T) {
 		})
 	}
 	carryOut(t, s, plans...)
+}
+
+// The task's scheduler does not hear the CDNs any more in mid-fetch, nor they
+// it; everybody else reaches all of them. Clients know one gateway each, and
+// never have to leave it: the task goes to a scheduler that hears a CDN. So
+// do files that the parted scheduler is asked for first.
+func schedulerParted(t *testing.T) {
+	const processes = 12
+	free, at := lab.Hosts(t, processes), make(map[string]*lab.Host)
+	place := func(int) cluster.Spec {
+		h := free[0]
+		free, at[h.IP] = free[1:], h
+		return cluster.Spec{IP: h.IP, REST: h.IP + ":8002", Inside: h.Inside()}
+	}
+	s := newSite(t, cluster.RunServices(t, binaries, cluster.RunEtcds(t, binaries, lab.HubIP), place, 3, nil), lab.HubIP)
+	var cdns []*lab.Host
+	for _, n := range s.All(cluster.CDN) {
+		cdns = append(cdns, at[n.IP])
+	}
+	carryOut(t, s, plan{
+		name: "scheduler hears no CDN", at: 30, slower: 2, own: true, epochs: 1,
+		fault: func(tr *trial) {
+			parted := tr.scheduler()
+			at[parted.IP].Part(tr.t, cdns...)
+			atOnce := tr.newFileOf(parted)
+			tr.requireServed(atOnce, false)
+			await(tr.t, joinLimit, "the task is to have another scheduler", func() error {
+				rec, err := tr.Record(tr.file.id)
+				if err == nil && rec.GetScheduler() == parted.ID {
+					err = fmt.Errorf("it is still %s", parted.Name)
+				}
+				return err
+			})
+			later := tr.newFileOf(parted)
+			tr.requireServed(later, true)
+			at[parted.IP].Join(tr.t, cdns...)
+			for _, f := range []file{atOnce, later} {
+				rec := tr.settleFile(tr.t, f)
+				require.NotEqual(tr.t, parted.ID, rec.GetScheduler())
+				require.LessOrEqual(tr.t, rec.GetEpoch(), int64(2), "it is not handed back and forth")
+			}
+		},
+	})
+}
+
+// newFileOf gives a file that gateways ask a scheduler for first.
+func (tr *trial) newFileOf(scheduler *cluster.Node) file {
+	for {
+		if f := tr.newFile(sizeOfSmall, rateOfSmall); tr.schedulerToBe(f) == scheduler {
+			return f
+		}
+	}
+}
+
+// requireServed has a few clients download a file.
+func (tr *trial) requireServed(f file, own bool) {
+	tr.t.Helper()
+	gateways := tr.there(cluster.Gateway)
+	requireRight(tr.t, f, <-begin(tr.ctx, tr.t, peersAt(tr.t, len(gateways), f.url, gateways, own)))
 }

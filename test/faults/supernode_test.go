@@ -79,13 +79,15 @@ func unless(ok bool, what string) error {
 
 // schedulerToBe is where the task's scheduler will be: the first in rendezvous
 // order, as gateways ask it. The owner would be there too.
-func schedulerToBe(tr *trial) *cluster.Node {
+func schedulerToBe(tr *trial) *cluster.Node { return tr.schedulerToBe(tr.file) }
+
+func (s *site) schedulerToBe(f file) *cluster.Node {
 	var nodes []ring.Node
-	for _, n := range tr.there(cluster.Scheduler) {
+	for _, n := range s.there(cluster.Scheduler) {
 		nodes = append(nodes, ring.Node{ID: n.ID, Weight: 1})
 	}
-	id, _ := ring.First(tr.file.id, nodes)
-	return tr.Member(cluster.Scheduler, id)
+	id, _ := ring.First(f.id, nodes)
+	return s.Member(cluster.Scheduler, id)
 }
 
 // bystander is another one, the same every time.

@@ -1855,6 +1855,89 @@ func (x *RecallResponse) GetMemory() *TaskMemory {
 	return nil
 }
 
+// ListReachableRequest asks for all of them.
+type ListReachableRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReachableRequest) Reset() {
+	*x = ListReachableRequest{}
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReachableRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReachableRequest) ProtoMessage() {}
+
+func (x *ListReachableRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReachableRequest.ProtoReflect.Descriptor instead.
+func (*ListReachableRequest) Descriptor() ([]byte, []int) {
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{25}
+}
+
+// ListReachableResponse lists CDNs.
+type ListReachableResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// cdn_ids are those that take work and answered when they were pinged last.
+	CdnIds        []string `protobuf:"bytes,1,rep,name=cdn_ids,json=cdnIds,proto3" json:"cdn_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReachableResponse) Reset() {
+	*x = ListReachableResponse{}
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReachableResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReachableResponse) ProtoMessage() {}
+
+func (x *ListReachableResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReachableResponse.ProtoReflect.Descriptor instead.
+func (*ListReachableResponse) Descriptor() ([]byte, []int) {
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListReachableResponse) GetCdnIds() []string {
+	if x != nil {
+		return x.CdnIds
+	}
+	return nil
+}
+
 // TaskMemory is what a scheduler knows of a task, or what changed of that.
 type TaskMemory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1885,7 +1968,7 @@ type TaskMemory struct {
 
 func (x *TaskMemory) Reset() {
 	*x = TaskMemory{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[25]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1897,7 +1980,7 @@ func (x *TaskMemory) String() string {
 func (*TaskMemory) ProtoMessage() {}
 
 func (x *TaskMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[25]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1910,7 +1993,7 @@ func (x *TaskMemory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskMemory.ProtoReflect.Descriptor instead.
 func (*TaskMemory) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{25}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TaskMemory) GetTaskId() string {
@@ -2006,7 +2089,7 @@ type PeerMemory struct {
 
 func (x *PeerMemory) Reset() {
 	*x = PeerMemory{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[26]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +2101,7 @@ func (x *PeerMemory) String() string {
 func (*PeerMemory) ProtoMessage() {}
 
 func (x *PeerMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[26]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +2114,7 @@ func (x *PeerMemory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerMemory.ProtoReflect.Descriptor instead.
 func (*PeerMemory) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{26}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PeerMemory) GetPeer() *Peer {
@@ -2188,7 +2271,10 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\rRecallRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\"L\n" +
 	"\x0eRecallResponse\x12:\n" +
-	"\x06memory\x18\x01 \x01(\v2\".supernode.scheduler.v1.TaskMemoryR\x06memory\"\x96\x03\n" +
+	"\x06memory\x18\x01 \x01(\v2\".supernode.scheduler.v1.TaskMemoryR\x06memory\"\x16\n" +
+	"\x14ListReachableRequest\"0\n" +
+	"\x15ListReachableResponse\x12\x17\n" +
+	"\acdn_ids\x18\x01 \x03(\tR\x06cdnIds\"\x96\x03\n" +
 	"\n" +
 	"TaskMemory\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
@@ -2224,7 +2310,7 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x0ePieceErrorType\x12 \n" +
 	"\x1cPIECE_ERROR_TYPE_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fPIECE_ERROR_TYPE_FILE_NOT_EXIST\x10\x01\x12\"\n" +
-	"\x1ePIECE_ERROR_TYPE_MD5_NOT_MATCH\x10\x022\xba\a\n" +
+	"\x1ePIECE_ERROR_TYPE_MD5_NOT_MATCH\x10\x022\xa8\b\n" +
 	"\x10SchedulerService\x12i\n" +
 	"\fRegisterPeer\x12+.supernode.scheduler.v1.RegisterPeerRequest\x1a,.supernode.scheduler.v1.RegisterPeerResponse\x12c\n" +
 	"\n" +
@@ -2235,7 +2321,8 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\rReportMetrics\x12,.supernode.scheduler.v1.ReportMetricsRequest\x1a-.supernode.scheduler.v1.ReportMetricsResponse\x12`\n" +
 	"\tListPeers\x12(.supernode.scheduler.v1.ListPeersRequest\x1a).supernode.scheduler.v1.ListPeersResponse\x12[\n" +
 	"\x06Mirror\x12%.supernode.scheduler.v1.MirrorRequest\x1a&.supernode.scheduler.v1.MirrorResponse(\x010\x01\x12Y\n" +
-	"\x06Recall\x12%.supernode.scheduler.v1.RecallRequest\x1a&.supernode.scheduler.v1.RecallResponse0\x01B\xf0\x01\n" +
+	"\x06Recall\x12%.supernode.scheduler.v1.RecallRequest\x1a&.supernode.scheduler.v1.RecallResponse0\x01\x12l\n" +
+	"\rListReachable\x12,.supernode.scheduler.v1.ListReachableRequest\x1a-.supernode.scheduler.v1.ListReachableResponseB\xf0\x01\n" +
 	"\x1acom.supernode.scheduler.v1B\x0eSchedulerProtoP\x01ZHgithub.com/supernode-ha/supernode/api/supernode/scheduler/v1;schedulerv1\xa2\x02\x03SSX\xaa\x02\x16Supernode.Scheduler.V1\xca\x02\x16Supernode\\Scheduler\\V1\xe2\x02\"Supernode\\Scheduler\\V1\\GPBMetadata\xea\x02\x18Supernode::Scheduler::V1b\x06proto3"
 
 var (
@@ -2251,7 +2338,7 @@ func file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP() []byte {
 }
 
 var file_supernode_scheduler_v1_scheduler_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_supernode_scheduler_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_supernode_scheduler_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_supernode_scheduler_v1_scheduler_proto_goTypes = []any{
 	(PullStatus)(0),                  // 0: supernode.scheduler.v1.PullStatus
 	(PieceResult)(0),                 // 1: supernode.scheduler.v1.PieceResult
@@ -2281,21 +2368,23 @@ var file_supernode_scheduler_v1_scheduler_proto_goTypes = []any{
 	(*MirrorResponse)(nil),           // 25: supernode.scheduler.v1.MirrorResponse
 	(*RecallRequest)(nil),            // 26: supernode.scheduler.v1.RecallRequest
 	(*RecallResponse)(nil),           // 27: supernode.scheduler.v1.RecallResponse
-	(*TaskMemory)(nil),               // 28: supernode.scheduler.v1.TaskMemory
-	(*PeerMemory)(nil),               // 29: supernode.scheduler.v1.PeerMemory
-	(*v1.Source)(nil),                // 30: supernode.cdn.v1.Source
-	(*durationpb.Duration)(nil),      // 31: google.protobuf.Duration
-	(*v1.SourceFacts)(nil),           // 32: supernode.cdn.v1.SourceFacts
-	(*v1.SeedResult)(nil),            // 33: supernode.cdn.v1.SeedResult
-	(*v1.Piece)(nil),                 // 34: supernode.cdn.v1.Piece
+	(*ListReachableRequest)(nil),     // 28: supernode.scheduler.v1.ListReachableRequest
+	(*ListReachableResponse)(nil),    // 29: supernode.scheduler.v1.ListReachableResponse
+	(*TaskMemory)(nil),               // 30: supernode.scheduler.v1.TaskMemory
+	(*PeerMemory)(nil),               // 31: supernode.scheduler.v1.PeerMemory
+	(*v1.Source)(nil),                // 32: supernode.cdn.v1.Source
+	(*durationpb.Duration)(nil),      // 33: google.protobuf.Duration
+	(*v1.SourceFacts)(nil),           // 34: supernode.cdn.v1.SourceFacts
+	(*v1.SeedResult)(nil),            // 35: supernode.cdn.v1.SeedResult
+	(*v1.Piece)(nil),                 // 36: supernode.cdn.v1.Piece
 }
 var file_supernode_scheduler_v1_scheduler_proto_depIdxs = []int32{
-	30, // 0: supernode.scheduler.v1.RegisterPeerRequest.source:type_name -> supernode.cdn.v1.Source
+	32, // 0: supernode.scheduler.v1.RegisterPeerRequest.source:type_name -> supernode.cdn.v1.Source
 	3,  // 1: supernode.scheduler.v1.RegisterPeerRequest.peer:type_name -> supernode.scheduler.v1.Peer
 	0,  // 2: supernode.scheduler.v1.PullPiecesRequest.status:type_name -> supernode.scheduler.v1.PullStatus
 	1,  // 3: supernode.scheduler.v1.PullPiecesRequest.result:type_name -> supernode.scheduler.v1.PieceResult
 	4,  // 4: supernode.scheduler.v1.PullPiecesRequest.piece:type_name -> supernode.scheduler.v1.PieceRef
-	31, // 5: supernode.scheduler.v1.PullPiecesRequest.max_wait:type_name -> google.protobuf.Duration
+	33, // 5: supernode.scheduler.v1.PullPiecesRequest.max_wait:type_name -> google.protobuf.Duration
 	10, // 6: supernode.scheduler.v1.PullPiecesResponse.offers:type_name -> supernode.scheduler.v1.PieceOffers
 	11, // 7: supernode.scheduler.v1.PullPiecesResponse.finished:type_name -> supernode.scheduler.v1.Finished
 	12, // 8: supernode.scheduler.v1.PullPiecesResponse.wait:type_name -> supernode.scheduler.v1.Wait
@@ -2303,16 +2392,16 @@ var file_supernode_scheduler_v1_scheduler_proto_depIdxs = []int32{
 	4,  // 10: supernode.scheduler.v1.ReportPieceRequest.piece:type_name -> supernode.scheduler.v1.PieceRef
 	2,  // 11: supernode.scheduler.v1.ReportPieceErrorRequest.type:type_name -> supernode.scheduler.v1.PieceErrorType
 	4,  // 12: supernode.scheduler.v1.ReportPieceErrorRequest.piece:type_name -> supernode.scheduler.v1.PieceRef
-	31, // 13: supernode.scheduler.v1.ReportMetricsRequest.duration:type_name -> google.protobuf.Duration
+	33, // 13: supernode.scheduler.v1.ReportMetricsRequest.duration:type_name -> google.protobuf.Duration
 	3,  // 14: supernode.scheduler.v1.PeerEntry.peer:type_name -> supernode.scheduler.v1.Peer
 	22, // 15: supernode.scheduler.v1.ListPeersResponse.entries:type_name -> supernode.scheduler.v1.PeerEntry
-	28, // 16: supernode.scheduler.v1.MirrorRequest.tasks:type_name -> supernode.scheduler.v1.TaskMemory
-	28, // 17: supernode.scheduler.v1.RecallResponse.memory:type_name -> supernode.scheduler.v1.TaskMemory
-	30, // 18: supernode.scheduler.v1.TaskMemory.source:type_name -> supernode.cdn.v1.Source
-	32, // 19: supernode.scheduler.v1.TaskMemory.facts:type_name -> supernode.cdn.v1.SourceFacts
-	33, // 20: supernode.scheduler.v1.TaskMemory.result:type_name -> supernode.cdn.v1.SeedResult
-	34, // 21: supernode.scheduler.v1.TaskMemory.pieces:type_name -> supernode.cdn.v1.Piece
-	29, // 22: supernode.scheduler.v1.TaskMemory.peers:type_name -> supernode.scheduler.v1.PeerMemory
+	30, // 16: supernode.scheduler.v1.MirrorRequest.tasks:type_name -> supernode.scheduler.v1.TaskMemory
+	30, // 17: supernode.scheduler.v1.RecallResponse.memory:type_name -> supernode.scheduler.v1.TaskMemory
+	32, // 18: supernode.scheduler.v1.TaskMemory.source:type_name -> supernode.cdn.v1.Source
+	34, // 19: supernode.scheduler.v1.TaskMemory.facts:type_name -> supernode.cdn.v1.SourceFacts
+	35, // 20: supernode.scheduler.v1.TaskMemory.result:type_name -> supernode.cdn.v1.SeedResult
+	36, // 21: supernode.scheduler.v1.TaskMemory.pieces:type_name -> supernode.cdn.v1.Piece
+	31, // 22: supernode.scheduler.v1.TaskMemory.peers:type_name -> supernode.scheduler.v1.PeerMemory
 	3,  // 23: supernode.scheduler.v1.PeerMemory.peer:type_name -> supernode.scheduler.v1.Peer
 	6,  // 24: supernode.scheduler.v1.SchedulerService.RegisterPeer:input_type -> supernode.scheduler.v1.RegisterPeerRequest
 	8,  // 25: supernode.scheduler.v1.SchedulerService.PullPieces:input_type -> supernode.scheduler.v1.PullPiecesRequest
@@ -2323,17 +2412,19 @@ var file_supernode_scheduler_v1_scheduler_proto_depIdxs = []int32{
 	21, // 30: supernode.scheduler.v1.SchedulerService.ListPeers:input_type -> supernode.scheduler.v1.ListPeersRequest
 	24, // 31: supernode.scheduler.v1.SchedulerService.Mirror:input_type -> supernode.scheduler.v1.MirrorRequest
 	26, // 32: supernode.scheduler.v1.SchedulerService.Recall:input_type -> supernode.scheduler.v1.RecallRequest
-	7,  // 33: supernode.scheduler.v1.SchedulerService.RegisterPeer:output_type -> supernode.scheduler.v1.RegisterPeerResponse
-	9,  // 34: supernode.scheduler.v1.SchedulerService.PullPieces:output_type -> supernode.scheduler.v1.PullPiecesResponse
-	14, // 35: supernode.scheduler.v1.SchedulerService.ReportPiece:output_type -> supernode.scheduler.v1.ReportPieceResponse
-	16, // 36: supernode.scheduler.v1.SchedulerService.ReportPieceError:output_type -> supernode.scheduler.v1.ReportPieceErrorResponse
-	18, // 37: supernode.scheduler.v1.SchedulerService.ReportPeerDown:output_type -> supernode.scheduler.v1.ReportPeerDownResponse
-	20, // 38: supernode.scheduler.v1.SchedulerService.ReportMetrics:output_type -> supernode.scheduler.v1.ReportMetricsResponse
-	23, // 39: supernode.scheduler.v1.SchedulerService.ListPeers:output_type -> supernode.scheduler.v1.ListPeersResponse
-	25, // 40: supernode.scheduler.v1.SchedulerService.Mirror:output_type -> supernode.scheduler.v1.MirrorResponse
-	27, // 41: supernode.scheduler.v1.SchedulerService.Recall:output_type -> supernode.scheduler.v1.RecallResponse
-	33, // [33:42] is the sub-list for method output_type
-	24, // [24:33] is the sub-list for method input_type
+	28, // 33: supernode.scheduler.v1.SchedulerService.ListReachable:input_type -> supernode.scheduler.v1.ListReachableRequest
+	7,  // 34: supernode.scheduler.v1.SchedulerService.RegisterPeer:output_type -> supernode.scheduler.v1.RegisterPeerResponse
+	9,  // 35: supernode.scheduler.v1.SchedulerService.PullPieces:output_type -> supernode.scheduler.v1.PullPiecesResponse
+	14, // 36: supernode.scheduler.v1.SchedulerService.ReportPiece:output_type -> supernode.scheduler.v1.ReportPieceResponse
+	16, // 37: supernode.scheduler.v1.SchedulerService.ReportPieceError:output_type -> supernode.scheduler.v1.ReportPieceErrorResponse
+	18, // 38: supernode.scheduler.v1.SchedulerService.ReportPeerDown:output_type -> supernode.scheduler.v1.ReportPeerDownResponse
+	20, // 39: supernode.scheduler.v1.SchedulerService.ReportMetrics:output_type -> supernode.scheduler.v1.ReportMetricsResponse
+	23, // 40: supernode.scheduler.v1.SchedulerService.ListPeers:output_type -> supernode.scheduler.v1.ListPeersResponse
+	25, // 41: supernode.scheduler.v1.SchedulerService.Mirror:output_type -> supernode.scheduler.v1.MirrorResponse
+	27, // 42: supernode.scheduler.v1.SchedulerService.Recall:output_type -> supernode.scheduler.v1.RecallResponse
+	29, // 43: supernode.scheduler.v1.SchedulerService.ListReachable:output_type -> supernode.scheduler.v1.ListReachableResponse
+	34, // [34:44] is the sub-list for method output_type
+	24, // [24:34] is the sub-list for method input_type
 	24, // [24:24] is the sub-list for extension type_name
 	24, // [24:24] is the sub-list for extension extendee
 	0,  // [0:24] is the sub-list for field type_name
@@ -2355,7 +2446,7 @@ func file_supernode_scheduler_v1_scheduler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_supernode_scheduler_v1_scheduler_proto_rawDesc), len(file_supernode_scheduler_v1_scheduler_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

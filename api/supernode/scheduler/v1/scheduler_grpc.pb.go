@@ -31,6 +31,7 @@ const (
 	SchedulerService_ListPeers_FullMethodName        = "/supernode.scheduler.v1.SchedulerService/ListPeers"
 	SchedulerService_Mirror_FullMethodName           = "/supernode.scheduler.v1.SchedulerService/Mirror"
 	SchedulerService_Recall_FullMethodName           = "/supernode.scheduler.v1.SchedulerService/Recall"
+	SchedulerService_ListReachable_FullMethodName    = "/supernode.scheduler.v1.SchedulerService/ListReachable"
 )
 
 // SchedulerServiceClient is the client API for SchedulerService service.
@@ -79,6 +80,9 @@ type SchedulerServiceClient interface {
 	// Recall gives what the caller has told of a task before it was restarted,
 	// the first part with anew. There is none when nothing is known.
 	Recall(ctx context.Context, in *RecallRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RecallResponse], error)
+	// ListReachable tells which CDNs answer this scheduler. One that hears from
+	// none of them asks the standby of a task before it gives the task away.
+	ListReachable(ctx context.Context, in *ListReachableRequest, opts ...grpc.CallOption) (*ListReachableResponse, error)
 }
 
 type schedulerServiceClient struct {
@@ -191,6 +195,16 @@ func (c *schedulerServiceClient) Recall(ctx context.Context, in *RecallRequest, 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type SchedulerService_RecallClient = grpc.ServerStreamingClient[RecallResponse]
 
+func (c *schedulerServiceClient) ListReachable(ctx context.Context, in *ListReachableRequest, opts ...grpc.CallOption) (*ListReachableResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListReachableResponse)
+	err := c.cc.Invoke(ctx, SchedulerService_ListReachable_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SchedulerServiceServer is the server API for SchedulerService service.
 // All implementations must embed UnimplementedSchedulerServiceServer
 // for forward compatibility.
@@ -237,6 +251,9 @@ type SchedulerServiceServer interface {
 	// Recall gives what the caller has told of a task before it was restarted,
 	// the first part with anew. There is none when nothing is known.
 	Recall(*RecallRequest, grpc.ServerStreamingServer[RecallResponse]) error
+	// ListReachable tells which CDNs answer this scheduler. One that hears from
+	// none of them asks the standby of a task before it gives the task away.
+	ListReachable(context.Context, *ListReachableRequest) (*ListReachableResponse, error)
 	mustEmbedUnimplementedSchedulerServiceServer()
 }
 
@@ -273,6 +290,9 @@ func (UnimplementedSchedulerServiceServer) Mirror(grpc.BidiStreamingServer[Mirro
 }
 func (UnimplementedSchedulerServiceServer) Recall(*RecallRequest, grpc.ServerStreamingServer[RecallResponse]) error {
 	return status.Error(codes.Unimplemented, "method Recall not implemented")
+}
+func (UnimplementedSchedulerServiceServer) ListReachable(context.Context, *ListReachableRequest) (*ListReachableResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListReachable not implemented")
 }
 func (UnimplementedSchedulerServiceServer) mustEmbedUnimplementedSchedulerServiceServer() {}
 func (UnimplementedSchedulerServiceServer) testEmbeddedByValue()                          {}
@@ -439,6 +459,24 @@ func _SchedulerService_Recall_Handler(srv interface{}, stream grpc.ServerStream)
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type SchedulerService_RecallServer = grpc.ServerStreamingServer[RecallResponse]
 
+func _SchedulerService_ListReachable_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListReachableRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SchedulerServiceServer).ListReachable(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SchedulerService_ListReachable_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SchedulerServiceServer).ListReachable(ctx, req.(*ListReachableRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SchedulerService_ServiceDesc is the grpc.ServiceDesc for SchedulerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -473,6 +511,10 @@ var SchedulerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListPeers",
 			Handler:    _SchedulerService_ListPeers_Handler,
+		},
+		{
+			MethodName: "ListReachable",
+			Handler:    _SchedulerService_ListReachable_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

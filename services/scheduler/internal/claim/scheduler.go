@@ -90,20 +90,30 @@ func (r *Resolver) takeOver(
 }
 
 // HandOver gives a task of this scheduler to another one that knows what there
-// is to know of it. One that is not this one's any more is no error.
+// is to know of it. One that is not this one's any more, or that has no record yet, is no error.
 func (r *Resolver) HandOver(ctx context.Context, taskID, to string) error {
 	resp, err := r.Registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: taskID, Fresh: true})
-	if err != nil {
+	switch {
+	case err == nil:
+	case rpcerr.From(err).Code == codes.NotFound:
+		return nil
+	default:
 		return fmt.Errorf("asking for the record of task %s: %w", taskID, err)
 	}
 	record := resp.GetRecord()
 	if record.GetScheduler() != r.SelfID {
 		return nil
 	}
-	_, err = r.ask(ctx, &registryv1.ResolveTaskRequest{
+	given, err := r.ask(ctx, &registryv1.ResolveTaskRequest{
 		TaskId: taskID, Url: record.GetUrl(), SchedulerId: to, Last: record, LostScheduler: r.SelfID,
 	})
-	return err
+	switch {
+	case err != nil:
+		return err
+	case given.GetUnclaimed() || given.GetRecord().GetScheduler() == r.SelfID:
+		return unsaid(taskID, errors.New("it is still this scheduler's"))
+	}
+	return nil
 }
 
 // desk lets those who ask for the same task at the same time share the answer.

@@ -51,7 +51,7 @@ func dial(t *testing.T) (schedulerv1.SchedulerServiceClient, *prometheus.Registr
 			SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Log: zap.NewNop(),
 		})},
 	})
-	s, err := New(tasks, book, reg)
+	s, err := New(tasks, book, nil, reg)
 	require.NoError(t, err)
 	server := grpc.NewServer(grpc.UnaryInterceptor(
 		func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {

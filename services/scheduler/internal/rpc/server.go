@@ -19,6 +19,7 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/pkg/taskid"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/reach"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/table"
@@ -38,16 +39,17 @@ type Server struct {
 	schedulerv1.UnimplementedSchedulerServiceServer
 	table     *table.Table
 	book      *mirror.Book
+	reach     *reach.Reach
 	streams   atomic.Int64 // that others have opened
 	downloads *prometheus.CounterVec
 	seconds   prometheus.Histogram
 }
 
-// New makes a server on a table and a book of what others tell; its metrics go
-// to reg.
-func New(t *table.Table, book *mirror.Book, reg prometheus.Registerer) (*Server, error) {
+// New makes a server on a table, a book of what others tell, and the CDNs that
+// answer; its metrics go to reg.
+func New(t *table.Table, book *mirror.Book, cdns *reach.Reach, reg prometheus.Registerer) (*Server, error) {
 	s := &Server{
-		table: t, book: book,
+		table: t, book: book, reach: cdns,
 		downloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "supernode_scheduler_downloads_total",
 			Help: "Downloads that peers reported as ended, by result and whether they went to the source.",
@@ -236,6 +238,11 @@ func (s *Server) Recall(req *schedulerv1.RecallRequest, stream schedulerv1.Sched
 		}
 	}
 	return nil
+}
+
+// ListReachable tells which CDNs answer.
+func (s *Server) ListReachable(context.Context, *schedulerv1.ListReachableRequest) (*schedulerv1.ListReachableResponse, error) {
+	return &schedulerv1.ListReachableResponse{CdnIds: s.reach.Heard()}, nil
 }
 
 func checkMirror(req *schedulerv1.MirrorRequest) error {

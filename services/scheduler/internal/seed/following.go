@@ -2,6 +2,7 @@ package seed
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -184,14 +185,30 @@ func (w *following) resolve(ctx context.Context) {
 	slices.Sort(lost.Excluded)
 	lost.Excluded = slices.Compact(lost.Excluded)
 	last, asked := w.claim, w.lost
+	unusable := slices.Collect(maps.Keys(w.failed))
 	w.asking, w.resolveAt = true, time.Time{}
 	w.work.Go(func() {
-		c, err := w.Claims.Resolve(ctx, w.id, w.url, last, lost)
+		var c claim.Claim
+		err := w.yield(ctx, last, asked, unusable)
+		if err == nil {
+			c, err = w.Claims.Resolve(ctx, w.id, w.url, last, lost)
+		}
 		select {
 		case w.answers <- answer{asked, c, err}:
 		case <-ctx.Done():
 		}
 	})
+}
+
+// yield gives the task away if that is its only chance.
+func (w *following) yield(ctx context.Context, last claim.Claim, lost loss, unusable []string) error {
+	if w.Yield == nil || last.Known() && lost.owner == "" {
+		return nil
+	}
+	if need, err := w.sink.Need(ctx); err != nil || need.Whole && need.Unfinished == 0 {
+		return nil //nolint:nilerr // a task that has ended is not asked for any more
+	}
+	return w.Yield(ctx, w.id, unusable)
 }
 
 // hear takes news of the record.

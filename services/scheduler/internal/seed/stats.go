@@ -30,7 +30,7 @@ func NewStats(reg prometheus.Registerer, monitor *health.Monitor) (*Stats, error
 		Help: "Takeovers of tasks that were asked for, by what was found out.",
 	}, []string{"cause"})}
 	suspects := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "supernode_scheduler_suspects", Help: "Instances that tasks use and that do not answer.",
+		Name: "supernode_scheduler_suspects", Help: "CDNs that do not answer.",
 	}, func() float64 { return float64(len(monitor.Suspects())) })
 	return s, errors.Join(reg.Register(s.takeovers), reg.Register(suspects))
 }

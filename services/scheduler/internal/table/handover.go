@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 )
 
 // handovers is how many tasks are handed over at the same time.
@@ -32,6 +36,41 @@ func (t *Table) HandOver(ctx context.Context) error {
 		return fmt.Errorf("handing tasks over: %w", err)
 	}
 	return nil
+}
+
+// yieldFlush is how long a task that is given away waits for its standby to know
+// the latest of it.
+const yieldFlush = 500 * time.Millisecond
+
+// yield gives a task to its standby, and says NOT_OWNER then, if this scheduler
+// reaches no CDN that it could use and that one does. It is asked first: when the CDNs are gone
+// tasks would be handed back and forth.
+func (t *Table) yield(ctx context.Context, id string, unusable []string) error {
+	if !t.deps.Reach.Deaf(unusable) {
+		return nil
+	}
+	to, ok := t.deps.Mirror.Standby(id)
+	if !ok {
+		return nil
+	}
+	log := t.deps.Log.With(zap.String("task_id", id), zap.String("scheduler_id", to.ID))
+	heard, err := t.deps.Reach.HeardAt(ctx, to.Endpoint)
+	if err != nil {
+		log.Debug("no CDN answers here, nor does the task's standby", zap.Error(err))
+		return nil
+	}
+	if !slices.ContainsFunc(heard, func(cdn string) bool { return !slices.Contains(unusable, cdn) }) {
+		return nil
+	}
+	flushing, cancel := context.WithTimeout(ctx, yieldFlush)
+	defer cancel()
+	told := t.deps.Mirror.Flush(flushing) // one that is behind is better than none
+	if err := t.deps.Follower.Claims.HandOver(ctx, id, to.ID); err != nil {
+		log.Warn("no CDN answers here, and the task cannot be given to its standby", zap.Error(err))
+		return nil
+	}
+	log.Warn("no CDN answers here; the task's standby goes on with it", zap.NamedError("flush", told))
+	return claim.NotOwner(to.ID, to.Endpoint)
 }
 
 // flush waits for the standbys for half of the time that there is.

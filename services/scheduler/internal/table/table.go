@@ -19,6 +19,7 @@ import (
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/reach"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
@@ -39,11 +40,14 @@ type Config struct {
 
 // Deps are what a table needs.
 type Deps struct {
-	Log      *zap.Logger
+	Log *zap.Logger
+	// Follower follows the tasks; Yield is the table's to set.
 	Follower *seed.Follower
 	// Book is what other schedulers remember, Mirror tells them what is here.
 	Book   *mirror.Book
 	Mirror *mirror.Sender
+	// Reach is which CDNs answer.
+	Reach *reach.Reach
 	// Task is what tasks need; Changed is the table's to set.
 	Task task.Deps
 }
@@ -75,7 +79,9 @@ type entry struct {
 func New(ctx context.Context, cfg Config, deps Deps) *Table {
 	root, end := context.WithCancel(ctx)
 	deps.Task.Changed = deps.Mirror.Changed
-	return &Table{cfg: cfg, deps: deps, root: root, end: end, began: time.Now(), tasks: make(map[string]*entry)}
+	t := &Table{cfg: cfg, deps: deps, root: root, end: end, began: time.Now(), tasks: make(map[string]*entry)}
+	deps.Follower.Yield = t.yield
+	return t
 }
 
 // Run puts old tasks away until ctx ends, then all of them, and waits for them.
@@ -85,6 +91,7 @@ func (t *Table) Run(ctx context.Context) error {
 	defer t.work.Wait()
 	t.work.Go(func() { t.deps.Follower.Claims.Watch(t.root) })
 	t.work.Go(func() { t.deps.Mirror.Run(t.root) })
+	t.work.Go(func() { t.deps.Reach.Run(t.root) })
 	defer func() { // under the lock: then nothing is begun any more that Wait would miss
 		t.mu.Lock()
 		defer t.mu.Unlock()

@@ -2,7 +2,6 @@ package table
 
 import (
 	"context"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,10 +24,12 @@ import (
 	"github.com/supernode-ha/supernode/pkg/cluster"
 	"github.com/supernode-ha/supernode/pkg/rpcclient"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/pkg/rpctest"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/reach"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
@@ -57,15 +58,20 @@ type world struct {
 	other    cluster.Member // the other scheduler, a member that answers until it is killed
 	kill     func()
 	cdn      string
+	killCDN  func()
+	others   []cluster.Member // schedulers that may be standbys
 
 	mu     sync.Mutex
-	record *registryv1.TaskRecord
-	away   atomic.Bool // the store can not be reached
+	record *registryv1.TaskRecord // nil when there is none
+	away   atomic.Bool            // the store can not be reached
 }
 
 func (w *world) GetTask(context.Context, *registryv1.GetTaskRequest) (*registryv1.GetTaskResponse, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.record == nil {
+		return nil, rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "there is no record")
+	}
 	return &registryv1.GetTaskResponse{Record: w.record}, nil
 }
 
@@ -109,40 +115,33 @@ func (*world) Seed(_ *cdnv1.SeedRequest, s cdnv1.CdnService_SeedServer) error {
 	return nil
 }
 
-func serve(t *testing.T, register func(*grpc.Server)) (endpoint string, stop func()) {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	g := grpc.NewServer()
-	healthv1.RegisterHealthServer(g, grpchealth.NewServer())
-	register(g)
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		_ = g.Serve(l) // ends when it is stopped
-	}()
-	stop = sync.OnceFunc(func() {
-		g.Stop()
-		<-served
-	})
-	t.Cleanup(stop)
-	return l.Addr().String(), stop
-}
-
-func newWorld(t *testing.T) *world {
+// newWorld makes a world in which the other scheduler serves what others register,
+// and then is the standby of the task.
+func newWorld(t *testing.T, others ...func(*grpc.Server)) *world {
 	t.Helper()
 	w := &world{
 		t: t, metrics: prometheus.NewRegistry(), watching: make(chan *registryv1.WatchTasksResponse),
 		record: &registryv1.TaskRecord{TaskId: taskID, Owner: "cdn", Scheduler: "other", Epoch: 3},
 	}
-	registry, _ := serve(t, func(g *grpc.Server) { registryv1.RegisterRegistryServiceServer(g, w) })
-	w.cdn, _ = serve(t, func(g *grpc.Server) { cdnv1.RegisterCdnServiceServer(g, w) })
+	registry, _ := rpctest.Serve(t, func(g *grpc.Server) { registryv1.RegisterRegistryServiceServer(g, w) })
+	w.cdn, w.killCDN = rpctest.Serve(t, func(g *grpc.Server) {
+		healthv1.RegisterHealthServer(g, grpchealth.NewServer())
+		cdnv1.RegisterCdnServiceServer(g, w)
+	})
 	w.other.ID = "other"
-	w.other.Endpoint, w.kill = serve(t, func(*grpc.Server) {})
+	w.other.Endpoint, w.kill = rpctest.Serve(t, func(g *grpc.Server) {
+		healthv1.RegisterHealthServer(g, grpchealth.NewServer())
+		for _, f := range others {
+			f(g)
+		}
+	})
+	if len(others) > 0 {
+		w.others = []cluster.Member{w.other}
+	}
 	pool := rpcclient.NewPool("", nil)
 	conn, err := pool.Dial(registry)
 	require.NoError(t, err)
-	monitor := health.New(health.Default(), pool.Dial, zap.NewNop())
+	monitor := health.New(health.Config{Interval: 20 * time.Millisecond, Timeout: 2 * time.Second}, pool.Dial, zap.NewNop())
 	stats, err := seed.NewStats(w.metrics, monitor)
 	require.NoError(t, err)
 	taskStats, err := task.NewStats(w.metrics)
@@ -150,11 +149,11 @@ func newWorld(t *testing.T) *world {
 	w.book, err = mirror.NewBook(w.metrics)
 	require.NoError(t, err)
 	sender, err := mirror.NewSender(mirror.Deps{
-		SelfID: "me", Members: nobody{}, Dial: pool.Dial, Log: zap.NewNop(), Metrics: w.metrics,
+		SelfID: "me", Members: w, Dial: pool.Dial, Log: zap.NewNop(), Metrics: w.metrics,
 	})
 	require.NoError(t, err)
 	w.table = New(context.Background(), Config{GCInitialDelay: time.Hour, GCInterval: time.Hour, TaskExpireTime: time.Hour}, Deps{
-		Log: zap.NewNop(), Book: w.book, Mirror: sender,
+		Log: zap.NewNop(), Book: w.book, Mirror: sender, Reach: reach.New(monitor, w, pool.Dial),
 		Follower: &seed.Follower{
 			Claims: claim.New(claim.Deps{
 				SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Schedulers: health.New(health.Default(), pool.Dial, zap.NewNop()), Log: zap.NewNop(),
@@ -177,12 +176,14 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// nobody is a cluster without other schedulers.
-type nobody struct{}
+// The world is the list of members as well, which never changes.
+func (w *world) Schedulers() []cluster.Member { return w.others }
 
-func (nobody) Schedulers() []cluster.Member { return nil }
+func (w *world) Members(cluster.Role) []cluster.Member {
+	return []cluster.Member{{ID: "cdn", Role: cluster.CDN, Endpoint: w.cdn}}
+}
 
-func (nobody) Changed() <-chan struct{} { return nil }
+func (*world) Changed() <-chan struct{} { return nil }
 
 func (w *world) register(peer string) (swarm.Facts, error) {
 	w.t.Helper()
