@@ -1895,7 +1895,7 @@ func (*ListReachableRequest) Descriptor() ([]byte, []int) {
 // ListReachableResponse lists CDNs.
 type ListReachableResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// cdn_ids are those that take work and answered when they were pinged last.
+	// cdn_ids are those that take work and answered, sorted.
 	CdnIds        []string `protobuf:"bytes,1,rep,name=cdn_ids,json=cdnIds,proto3" json:"cdn_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

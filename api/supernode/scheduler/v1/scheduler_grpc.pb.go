@@ -80,8 +80,9 @@ type SchedulerServiceClient interface {
 	// Recall gives what the caller has told of a task before it was restarted,
 	// the first part with anew. There is none when nothing is known.
 	Recall(ctx context.Context, in *RecallRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RecallResponse], error)
-	// ListReachable tells which CDNs answer this scheduler. One that hears from
-	// none of them asks the standby of a task before it gives the task away.
+	// ListReachable pings the CDNs and tells which answer this scheduler. One that
+	// hears from none of them asks the standby of a task before it gives the task
+	// away.
 	ListReachable(ctx context.Context, in *ListReachableRequest, opts ...grpc.CallOption) (*ListReachableResponse, error)
 }
 
@@ -251,8 +252,9 @@ type SchedulerServiceServer interface {
 	// Recall gives what the caller has told of a task before it was restarted,
 	// the first part with anew. There is none when nothing is known.
 	Recall(*RecallRequest, grpc.ServerStreamingServer[RecallResponse]) error
-	// ListReachable tells which CDNs answer this scheduler. One that hears from
-	// none of them asks the standby of a task before it gives the task away.
+	// ListReachable pings the CDNs and tells which answer this scheduler. One that
+	// hears from none of them asks the standby of a task before it gives the task
+	// away.
 	ListReachable(context.Context, *ListReachableRequest) (*ListReachableResponse, error)
 	mustEmbedUnimplementedSchedulerServiceServer()
 }

@@ -219,19 +219,30 @@ func public(raw string) string {
 }
 
 func (r *Resolver) ask(ctx context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
-	select {
-	case r.turns <- struct{}{}:
-		defer func() { <-r.turns }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	ctx, done, err := r.turn(ctx)
+	if err != nil {
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
-	defer cancel()
+	defer done()
 	resp, err := r.Registry.ResolveTask(ctx, req)
 	if err != nil {
 		return nil, fmt.Errorf("resolving the task: %w", err)
 	}
 	return resp, nil
+}
+
+// turn waits until a question may be asked, and gives the time that it may take.
+func (r *Resolver) turn(ctx context.Context) (limited context.Context, done func(), err error) {
+	select {
+	case r.turns <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	limited, cancel := context.WithTimeout(ctx, resolveTimeout)
+	return limited, func() {
+		cancel()
+		<-r.turns
+	}, nil
 }
 
 // NotOwner says which scheduler answers for a task instead.

@@ -90,30 +90,40 @@ func (r *Resolver) takeOver(
 }
 
 // HandOver gives a task of this scheduler to another one that knows what there
-// is to know of it. One that is not this one's any more, or that has no record yet, is no error.
-func (r *Resolver) HandOver(ctx context.Context, taskID, to string) error {
-	resp, err := r.Registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: taskID, Fresh: true})
-	switch {
-	case err == nil:
-	case rpcerr.From(err).Code == codes.NotFound:
-		return nil
-	default:
-		return fmt.Errorf("asking for the record of task %s: %w", taskID, err)
+// is to know of it, and tells who answers for it now: nobody when it has no
+// record, another one when it was not this one's any more.
+func (r *Resolver) HandOver(ctx context.Context, taskID, to string) (scheduler string, err error) {
+	record, err := r.fresh(ctx, taskID)
+	if err != nil || record.GetScheduler() != r.SelfID {
+		return record.GetScheduler(), err
 	}
-	record := resp.GetRecord()
-	if record.GetScheduler() != r.SelfID {
-		return nil
-	}
-	given, err := r.ask(ctx, &registryv1.ResolveTaskRequest{
+	resp, err := r.ask(ctx, &registryv1.ResolveTaskRequest{
 		TaskId: taskID, Url: record.GetUrl(), SchedulerId: to, Last: record, LostScheduler: r.SelfID,
 	})
 	switch {
 	case err != nil:
-		return err
-	case given.GetUnclaimed() || given.GetRecord().GetScheduler() == r.SelfID:
-		return unsaid(taskID, errors.New("it is still this scheduler's"))
+		return "", err
+	case resp.GetUnclaimed() || resp.GetRecord().GetScheduler() == r.SelfID:
+		return "", unsaid(taskID, errors.New("it is still this scheduler's"))
 	}
-	return nil
+	return resp.GetRecord().GetScheduler(), nil
+}
+
+// fresh gives the record that the store has, or none.
+func (r *Resolver) fresh(ctx context.Context, taskID string) (*registryv1.TaskRecord, error) {
+	ctx, done, err := r.turn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	resp, err := r.Registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: taskID, Fresh: true})
+	switch {
+	case err == nil:
+		return resp.GetRecord(), nil
+	case rpcerr.From(err).Code == codes.NotFound:
+		return nil, nil
+	}
+	return nil, fmt.Errorf("asking for the record of task %s: %w", taskID, err)
 }
 
 // desk lets those who ask for the same task at the same time share the answer.

@@ -143,16 +143,12 @@ func (m *Monitor) Suspect(id string) bool {
 	return in != nil && in.suspect
 }
 
-// Last tells how the last ping of an instance went: neither is true of one that
-// is not watched, or was not pinged yet.
-func (m *Monitor) Last(id string) (answered, missed bool) {
+// Missed tells whether an instance is watched and did not answer the last ping.
+func (m *Monitor) Missed(id string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	in := m.instances[id]
-	if in == nil || in.pinged.IsZero() {
-		return false, false
-	}
-	return in.missed == 0, in.missed > 0
+	return in != nil && in.missed > 0
 }
 
 // Suspects are all that do not answer, sorted.

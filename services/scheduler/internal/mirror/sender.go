@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -187,12 +188,15 @@ func (s *Sender) progress() {
 	s.moved = make(chan struct{})
 }
 
-// Flush waits until the standbys know what there is to tell now, or ctx ends.
-func (s *Sender) Flush(ctx context.Context) error {
+// Flush waits until the standbys, or some of them, know what there is to tell
+// now, or ctx ends.
+func (s *Sender) Flush(ctx context.Context, ids ...string) error {
 	s.mu.Lock()
 	marks := make(map[*lane]mark)
-	for _, l := range s.lanes {
-		marks[l] = l.pending()
+	for id, l := range s.lanes {
+		if len(ids) == 0 || slices.Contains(ids, id) {
+			marks[l] = l.pending()
+		}
 	}
 	s.mu.Unlock()
 	for {

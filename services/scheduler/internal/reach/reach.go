@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
@@ -18,10 +19,13 @@ import (
 )
 
 const (
-	// askTimeout bounds the question to another scheduler: clients wait for what
-	// comes of it.
-	askTimeout = 500 * time.Millisecond
-	// fresh is how long its answer counts. When the CDNs are gone all tasks ask.
+	// pingTimeout bounds a ping that somebody waits for, askTimeout the question to
+	// another scheduler, who pings: clients wait for what comes of it.
+	pingTimeout = 300 * time.Millisecond
+	askTimeout  = 600 * time.Millisecond
+	// pingsAtOnce is how many CDNs are pinged at the same time.
+	pingsAtOnce = 32
+	// fresh is how long an answer counts. When the CDNs are gone all tasks ask.
 	fresh = time.Second
 )
 
@@ -86,58 +90,86 @@ func (r *Reach) Run(ctx context.Context) {
 	}
 }
 
-// Heard are the CDNs that take work and answered when they were pinged last.
-func (r *Reach) Heard() []string {
-	var ids []string
+// Heard pings the CDNs that take work and gives those that answer.
+func (r *Reach) Heard(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	var (
+		mu  sync.Mutex // guards ids
+		ids []string
+	)
+	var pings errgroup.Group
+	pings.SetLimit(pingsAtOnce)
 	for _, m := range r.ready() {
-		if answered, _ := r.health.Last(m.ID); answered {
-			ids = append(ids, m.ID)
-		}
+		pings.Go(func() error {
+			if r.health.Check(ctx, m.ID, m.Endpoint) == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				ids = append(ids, m.ID)
+			}
+			return nil
+		})
 	}
+	_ = pings.Wait() // has no errors
+	slices.Sort(ids)
 	return ids
 }
 
-// Deaf tells whether there are CDNs that take work, beside those that the
-// caller cannot use, and none of them answered when it was pinged last.
-func (r *Reach) Deaf(unusable []string) bool {
-	others := slices.DeleteFunc(r.ready(), func(m cluster.Member) bool { return slices.Contains(unusable, m.ID) })
-	for _, m := range others {
-		if _, missed := r.health.Last(m.ID); !missed {
+// Deaf tells whether there are CDNs that take work, and none of them answers:
+// neither when it was pinged last nor now.
+func (r *Reach) Deaf(ctx context.Context) bool {
+	ready := r.ready()
+	for _, m := range ready {
+		if !r.health.Missed(m.ID) {
 			return false
 		}
 	}
-	return len(others) > 0
+	return len(ready) > 0 && len(r.once(ctx, self, func(ctx context.Context) ([]string, error) { return r.Heard(ctx), nil }).cdns) == 0
 }
 
 func (r *Reach) ready() []cluster.Member {
 	return slices.DeleteFunc(slices.Clone(r.members.Members(cluster.CDN)), func(m cluster.Member) bool { return m.Draining })
 }
 
+// self stands for this scheduler among the endpoints of others.
+const self = ""
+
 // HeardAt gives what another scheduler says of Heard, a moment ago at most.
 func (r *Reach) HeardAt(ctx context.Context, endpoint string) ([]string, error) {
-	r.mu.Lock()
-	last, known := r.answers[endpoint]
-	r.mu.Unlock()
-	if known && time.Since(last.at) < fresh {
-		return last.cdns, last.err
-	}
+	a := r.once(ctx, endpoint, func(ctx context.Context) ([]string, error) { return r.ask(ctx, endpoint) })
+	return a.cdns, a.err
+}
+
+// once finds something out for all who ask within a moment.
+func (r *Reach) once(ctx context.Context, key string, find func(context.Context) ([]string, error)) answer {
 	// Others rely on the answer though the first who asked may leave.
 	ctx = context.WithoutCancel(ctx)
-	got, _, _ := r.asking.Do(endpoint, func() (any, error) {
-		cdns, err := r.ask(ctx, endpoint)
+	got, _, _ := r.asking.Do(key, func() (any, error) {
+		if a, known := r.answered(key); known {
+			return a, nil
+		}
+		cdns, err := find(ctx)
 		a := answer{at: time.Now(), cdns: cdns, err: err}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		for e, old := range r.answers { // those of schedulers that are no more
-			if time.Since(old.at) >= fresh {
-				delete(r.answers, e)
-			}
-		}
-		r.answers[endpoint] = a
+		r.answers[key] = a
 		return a, nil
 	})
 	a, _ := got.(answer)
-	return a.cdns, a.err
+	return a
+}
+
+// answered gives an answer that still counts, and forgets those that do not.
+func (r *Reach) answered(key string) (answer, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k, old := range r.answers {
+		if time.Since(old.at) >= fresh {
+			delete(r.answers, k)
+		}
+	}
+	a, known := r.answers[key]
+	return a, known
 }
 
 func (r *Reach) ask(ctx context.Context, endpoint string) ([]string, error) {

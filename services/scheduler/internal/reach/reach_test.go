@@ -4,8 +4,8 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -79,26 +79,28 @@ func run(t *testing.T) (*Reach, *crowd) {
 
 func requireHeard(t *testing.T, r *Reach, ids ...string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return slices.Equal(r.Heard(), ids) }, patience, 5*time.Millisecond, "%v are to be heard", ids)
+	require.Eventually(t, func() bool { return slices.Equal(r.Heard(t.Context()), ids) }, patience, 5*time.Millisecond, "%v are to be heard", ids)
+}
+
+func requireDeaf(t *testing.T, r *Reach) {
+	t.Helper()
+	require.Eventually(t, func() bool { return r.Deaf(t.Context()) }, patience, 5*time.Millisecond)
 }
 
 func TestWhoIsHeard(t *testing.T) {
 	r, members := run(t)
-	require.False(t, r.Deaf(nil), "there is nobody to hear")
+	require.False(t, r.Deaf(t.Context()), "there is nobody to hear")
 	a, killA := cdn(t, "a")
 	b, killB := cdn(t, "b")
 	members.become(a, b)
 	requireHeard(t, r, "a", "b")
-	require.False(t, r.Deaf(nil))
-	require.False(t, r.Deaf([]string{"a"}))
-	require.False(t, r.Deaf([]string{"a", "b"}), "another scheduler could use none either")
+	require.False(t, r.Deaf(t.Context()))
 	killA()
 	requireHeard(t, r, "b")
-	require.False(t, r.Deaf(nil))
-	require.True(t, r.Deaf([]string{"b"}), "the only one that answers is of no use")
+	require.False(t, r.Deaf(t.Context()))
 	killB()
 	requireHeard(t, r)
-	require.Eventually(t, func() bool { return r.Deaf(nil) }, patience, 5*time.Millisecond)
+	requireDeaf(t, r)
 }
 
 func TestWhoDrainsIsNotHeard(t *testing.T) {
@@ -111,7 +113,7 @@ func TestWhoDrainsIsNotHeard(t *testing.T) {
 	members.become(a, b)
 	requireHeard(t, r, "b")
 	killB()
-	require.Eventually(t, func() bool { return r.Deaf(nil) }, patience, 5*time.Millisecond, "who drains takes no task")
+	requireDeaf(t, r) // who drains takes no task
 }
 
 func TestWhoMovedIsHeardAtTheNewPlace(t *testing.T) {
@@ -120,47 +122,79 @@ func TestWhoMovedIsHeardAtTheNewPlace(t *testing.T) {
 	members.become(a)
 	requireHeard(t, r, "a")
 	kill()
-	require.Eventually(t, func() bool { return r.Deaf(nil) }, patience, 5*time.Millisecond)
+	requireDeaf(t, r)
 	a, _ = cdn(t, "a")
 	members.become(a)
 	requireHeard(t, r, "a")
+	require.Eventually(t, func() bool { return !r.Deaf(t.Context()) }, patience, 5*time.Millisecond)
+}
+
+// Who is no member any more is not pinged either.
+func TestWhoLeftIsLeftAlone(t *testing.T) {
+	r, members := run(t)
+	a, kill := cdn(t, "a")
+	members.become(a)
+	kill()
+	require.Eventually(t, func() bool { return r.health.Missed("a") }, patience, 5*time.Millisecond)
 	members.become()
-	requireHeard(t, r)
-	require.False(t, r.Deaf(nil))
+	require.Eventually(t, func() bool { return !r.health.Missed("a") }, patience, 5*time.Millisecond, "it is not watched")
+	require.False(t, r.Deaf(t.Context()))
+}
+
+// When the CDNs are gone all tasks ask, within a moment.
+func TestAllWhoAskWithinAMomentShareTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, asked := New(nil, nil, nil), 0
+		ask := func() answer {
+			return r.once(t.Context(), "x", func(context.Context) ([]string, error) {
+				asked++ // one at a time
+				<-time.After(fresh / 2)
+				return []string{"a"}, nil
+			})
+		}
+		var work sync.WaitGroup
+		for range 100 {
+			work.Go(func() { ask() })
+		}
+		work.Wait()
+		require.Equal(t, []string{"a"}, ask().cdns)
+		require.Equal(t, 1, asked)
+		<-time.After(fresh)
+		ask()
+		require.Equal(t, 2, asked, "an answer does not count for ever")
+	})
+}
+
+// Others rely on an answer though the first who asked has left.
+func TestWhoLeavesDoesNotSpoilTheAnswer(t *testing.T) {
+	r := New(nil, nil, nil)
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	a := r.once(ctx, "x", func(ctx context.Context) ([]string, error) { return nil, ctx.Err() })
+	require.NoError(t, a.err)
 }
 
 // standby is a scheduler that hears two CDNs.
 type standby struct {
 	schedulerv1.UnimplementedSchedulerServiceServer
-	asked atomic.Int64
 }
 
-func (s *standby) ListReachable(context.Context, *schedulerv1.ListReachableRequest) (*schedulerv1.ListReachableResponse, error) {
-	s.asked.Add(1)
+func (standby) ListReachable(context.Context, *schedulerv1.ListReachableRequest) (*schedulerv1.ListReachableResponse, error) {
 	return &schedulerv1.ListReachableResponse{CdnIds: []string{"x", "y"}}, nil
 }
 
-func TestAnotherIsAskedOnceForAllTasks(t *testing.T) {
+func TestAnotherIsAsked(t *testing.T) {
 	r, _ := run(t)
-	s := &standby{}
-	endpoint, stop := rpctest.Serve(t, func(g *grpc.Server) { schedulerv1.RegisterSchedulerServiceServer(g, s) })
-	const tasks = 100
-	var work sync.WaitGroup
-	began := time.Now()
-	for range tasks {
-		work.Go(func() {
-			heard, err := r.HeardAt(t.Context(), endpoint)
-			require.NoError(t, err)
-			require.Equal(t, []string{"x", "y"}, heard)
-		})
-	}
-	work.Wait()
-	require.LessOrEqual(t, s.asked.Load(), 1+int64(time.Since(began)/fresh), "an answer counts for a while")
+	endpoint, stop := rpctest.Serve(t, func(g *grpc.Server) { schedulerv1.RegisterSchedulerServiceServer(g, standby{}) })
+	require.Eventually(t, func() bool {
+		heard, err := r.HeardAt(t.Context(), endpoint)
+		return err == nil && slices.Equal(heard, []string{"x", "y"})
+	}, patience, 20*time.Millisecond)
 	stop()
 	require.Eventually(t, func() bool {
 		_, err := r.HeardAt(t.Context(), endpoint)
 		return err != nil
-	}, patience, 20*time.Millisecond, "what it said before must not count for ever")
+	}, patience, 20*time.Millisecond)
 }
 
 // One of a version that cannot tell is none that hears anybody.

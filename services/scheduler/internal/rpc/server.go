@@ -241,8 +241,8 @@ func (s *Server) Recall(req *schedulerv1.RecallRequest, stream schedulerv1.Sched
 }
 
 // ListReachable tells which CDNs answer.
-func (s *Server) ListReachable(context.Context, *schedulerv1.ListReachableRequest) (*schedulerv1.ListReachableResponse, error) {
-	return &schedulerv1.ListReachableResponse{CdnIds: s.reach.Heard()}, nil
+func (s *Server) ListReachable(ctx context.Context, _ *schedulerv1.ListReachableRequest) (*schedulerv1.ListReachableResponse, error) {
+	return &schedulerv1.ListReachableResponse{CdnIds: s.reach.Heard(ctx)}, nil
 }
 
 func checkMirror(req *schedulerv1.MirrorRequest) error {

@@ -2,7 +2,6 @@ package seed
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -185,11 +184,10 @@ func (w *following) resolve(ctx context.Context) {
 	slices.Sort(lost.Excluded)
 	lost.Excluded = slices.Compact(lost.Excluded)
 	last, asked := w.claim, w.lost
-	unusable := slices.Collect(maps.Keys(w.failed))
 	w.asking, w.resolveAt = true, time.Time{}
 	w.work.Go(func() {
 		var c claim.Claim
-		err := w.yield(ctx, last, asked, unusable)
+		err := w.yield(ctx, last, asked)
 		if err == nil {
 			c, err = w.Claims.Resolve(ctx, w.id, w.url, last, lost)
 		}
@@ -201,14 +199,14 @@ func (w *following) resolve(ctx context.Context) {
 }
 
 // yield gives the task away if that is its only chance.
-func (w *following) yield(ctx context.Context, last claim.Claim, lost loss, unusable []string) error {
+func (w *following) yield(ctx context.Context, last claim.Claim, lost loss) error {
 	if w.Yield == nil || last.Known() && lost.owner == "" {
 		return nil
 	}
 	if need, err := w.sink.Need(ctx); err != nil || need.Whole && need.Unfinished == 0 {
 		return nil //nolint:nilerr // a task that has ended is not asked for any more
 	}
-	return w.Yield(ctx, w.id, unusable)
+	return w.Yield(ctx, w.id)
 }
 
 // hear takes news of the record.

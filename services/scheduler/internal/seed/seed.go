@@ -70,10 +70,10 @@ type Follower struct {
 	Dial   func(endpoint string) (grpc.ClientConnInterface, error)
 	Stats  *Stats
 	Log    *zap.Logger
-	// Yield is asked, before the registry is, for a task that has no owner to go
-	// on with and that somebody needs: without a CDN of those that are not unusable it
-	// may give the task to another scheduler, and then says NOT_OWNER. It may be nil.
-	Yield func(ctx context.Context, taskID string, unusable []string) error
+	// Yield is asked, before the registry is, for a task that somebody needs and
+	// that has no owner to go on with. If no CDN answers here it may give the task
+	// to another scheduler, and then says NOT_OWNER. It may be nil.
+	Yield func(ctx context.Context, taskID string) error
 }
 
 // Follow keeps the sink told until ctx ends, or until the task can not be had:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,7 +29,10 @@ func (t *Table) HandOver(ctx context.Context) error {
 		if !ok {
 			continue // nobody is there
 		}
-		work.Go(func() error { return t.deps.Follower.Claims.HandOver(ctx, e.ID, to.ID) })
+		work.Go(func() error {
+			_, err := t.deps.Follower.Claims.HandOver(ctx, e.ID, to.ID)
+			return err
+		})
 	}
 	if err := errors.Join(told, work.Wait()); err != nil {
 		return fmt.Errorf("handing tasks over: %w", err)
@@ -42,11 +44,11 @@ func (t *Table) HandOver(ctx context.Context) error {
 // the latest of it.
 const yieldFlush = 500 * time.Millisecond
 
-// yield gives a task to its standby, and says NOT_OWNER then, if this scheduler
-// reaches no CDN that it could use and that one does. It is asked first: when the CDNs are gone
-// tasks would be handed back and forth.
-func (t *Table) yield(ctx context.Context, id string, unusable []string) error {
-	if !t.deps.Reach.Deaf(unusable) {
+// yield gives a task to its standby, and says NOT_OWNER then, if no CDN answers
+// this scheduler and one answers that one. It is asked first: when the CDNs are
+// gone for everybody tasks would be handed back and forth.
+func (t *Table) yield(ctx context.Context, id string) error {
+	if !t.deps.Reach.Deaf(ctx) {
 		return nil
 	}
 	to, ok := t.deps.Mirror.Standby(id)
@@ -54,20 +56,20 @@ func (t *Table) yield(ctx context.Context, id string, unusable []string) error {
 		return nil
 	}
 	log := t.deps.Log.With(zap.String("task_id", id), zap.String("scheduler_id", to.ID))
-	heard, err := t.deps.Reach.HeardAt(ctx, to.Endpoint)
-	if err != nil {
-		log.Debug("no CDN answers here, nor does the task's standby", zap.Error(err))
-		return nil
-	}
-	if !slices.ContainsFunc(heard, func(cdn string) bool { return !slices.Contains(unusable, cdn) }) {
+	if heard, err := t.deps.Reach.HeardAt(ctx, to.Endpoint); len(heard) == 0 {
+		log.Debug("no CDN answers here, nor the task's standby", zap.Error(err))
 		return nil
 	}
 	flushing, cancel := context.WithTimeout(ctx, yieldFlush)
 	defer cancel()
-	told := t.deps.Mirror.Flush(flushing) // one that is behind is better than none
-	if err := t.deps.Follower.Claims.HandOver(ctx, id, to.ID); err != nil {
+	told := t.deps.Mirror.Flush(flushing, to.ID) // one that is behind is better than none
+	scheduler, err := t.deps.Follower.Claims.HandOver(ctx, id, to.ID)
+	switch {
+	case err != nil:
 		log.Warn("no CDN answers here, and the task cannot be given to its standby", zap.Error(err))
 		return nil
+	case scheduler != "" && scheduler != to.ID:
+		return nil // the registry says whose it is by now
 	}
 	log.Warn("no CDN answers here; the task's standby goes on with it", zap.NamedError("flush", told))
 	return claim.NotOwner(to.ID, to.Endpoint)

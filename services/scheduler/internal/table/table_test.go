@@ -64,6 +64,7 @@ type world struct {
 	mu     sync.Mutex
 	record *registryv1.TaskRecord // nil when there is none
 	away   atomic.Bool            // the store can not be reached
+	given  atomic.Int64           // how often the other scheduler was to have the task
 }
 
 func (w *world) GetTask(context.Context, *registryv1.GetTaskRequest) (*registryv1.GetTaskResponse, error) {
@@ -78,6 +79,9 @@ func (w *world) GetTask(context.Context, *registryv1.GetTaskRequest) (*registryv
 func (w *world) ResolveTask(_ context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if req.GetSchedulerId() == "other" {
+		w.given.Add(1)
+	}
 	if req.GetLostScheduler() == w.record.GetScheduler() && req.GetLast().GetEpoch() == w.record.GetEpoch() && !w.away.Load() {
 		w.record = &registryv1.TaskRecord{TaskId: taskID, Owner: "cdn", Scheduler: req.GetSchedulerId(), Epoch: w.record.GetEpoch() + 1}
 	}

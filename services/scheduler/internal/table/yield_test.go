@@ -39,7 +39,7 @@ func deafWorld(t *testing.T) (*world, *ears) {
 	w := newWorld(t, func(g *grpc.Server) { schedulerv1.RegisterSchedulerServiceServer(g, standby) })
 	w.become(&registryv1.TaskRecord{TaskId: taskID, Owner: "cdn", Scheduler: "me", Epoch: 3})
 	w.killCDN()
-	require.Eventually(t, func() bool { return w.table.deps.Reach.Deaf(nil) }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return w.table.deps.Reach.Deaf(t.Context()) }, patience, time.Millisecond)
 	return w, standby
 }
 
@@ -109,7 +109,8 @@ func TestTaskStaysWhileTheStoreIsAway(t *testing.T) {
 	t.Parallel()
 	w, standby := deafWorld(t)
 	w.away.Store(true)
-	w.waits(func() bool { return standby.asked.Load() >= 2 })
+	// It is tried, and not believed: whoever is sent to the standby must find the record there.
+	w.waits(func() bool { return w.given.Load() > 0 && standby.asked.Load() >= 2 })
 	require.Equal(t, "me", w.recorded().GetScheduler())
 	w.away.Store(false)
 	w.requireSentToOther()
