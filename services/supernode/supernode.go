@@ -19,9 +19,9 @@ import (
 )
 
 // Build adds the four services to a process. They start in this order and
-// stop in the opposite one: first the members drain and the CDN hands over
-// what it owns, while everything goes on serving, then nothing new is taken in,
-// then the members leave, then what they stand on ends.
+// stop in the opposite one: first the members drain, and scheduler and CDN hand
+// over what is theirs, while everything goes on serving, then nothing new is
+// taken in, then the members leave, then what they stand on ends.
 func Build(_ context.Context, p *process.Process) error {
 	rest, err := netaddr.ListenAny(p.Settings.Port)
 	if err != nil {
