@@ -3,6 +3,7 @@ package lab_test
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -100,6 +101,21 @@ func TestTmpfsIsFullUntilSpaceIsFreed(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o600))
 }
 
+// within is how long a connection may take that is to come about, and inVain
+// how long one is tried that is not to.
+const (
+	within = 10 * time.Second
+	inVain = time.Second
+)
+
+// dial has a host connect to an address, and gives what it said of it.
+func dial(t *testing.T, from *lab.Host, ip, port string, limit time.Duration) (string, error) {
+	t.Helper()
+	args := append(from.Inside(), "timeout", fmt.Sprint(limit.Seconds()), "bash", "-c", "true > /dev/tcp/"+ip+"/"+port)
+	out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
+	return string(out), err
+}
+
 func TestHostsReachEachOtherUntilOneIsCutOff(t *testing.T) {
 	hosts := lab.Hosts(t, 2)
 	l, err := net.Listen("tcp4", lab.HubIP+":0")
@@ -120,18 +136,17 @@ func TestHostsReachEachOtherUntilOneIsCutOff(t *testing.T) {
 	}()
 	_, port, err := net.SplitHostPort(l.Addr().String())
 	require.NoError(t, err)
-	connect := func(from *lab.Host) error {
-		args := append(from.Inside(), "timeout", "1", "bash", "-c", "true > /dev/tcp/"+lab.HubIP+"/"+port)
-		return exec.CommandContext(t.Context(), args[0], args[1:]...).Run()
-	}
 	reach := func(from *lab.Host) {
 		t.Helper()
 		result := make(chan error, 1)
-		go func() { result <- connect(from) }()
+		go func() {
+			_, err := dial(t, from, lab.HubIP, port, within)
+			result <- err
+		}()
 		select {
 		case ip := <-accepted:
 			require.Equal(t, from.IP, ip)
-		case <-time.After(10 * time.Second):
+		case <-time.After(within):
 			t.Error("a host does not reach its network")
 		}
 		require.NoError(t, <-result)
@@ -139,7 +154,8 @@ func TestHostsReachEachOtherUntilOneIsCutOff(t *testing.T) {
 	reach(hosts[0])
 	reach(hosts[1])
 	hosts[0].Cut(t)
-	require.Error(t, connect(hosts[0]))
+	_, err = dial(t, hosts[0], lab.HubIP, port, inVain)
+	require.Error(t, err)
 	reach(hosts[1])
 	hosts[0].Heal(t)
 	reach(hosts[0])
@@ -151,23 +167,27 @@ func TestHostsReachEachOtherUntilOneIsCutOff(t *testing.T) {
 func TestHostsThatArePartedReachOthers(t *testing.T) {
 	hosts := lab.Hosts(t, 3)
 	// Nobody listens: who is reached refuses at once.
-	reaches := func(from, to *lab.Host) bool {
-		args := append(from.Inside(), "timeout", "1", "bash", "-c", "true > /dev/tcp/"+to.IP+"/1")
-		out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
+	requireReach := func(from, to *lab.Host, reaches bool) {
+		t.Helper()
+		limit := inVain
+		if reaches {
+			limit = within
+		}
+		out, err := dial(t, from, to.IP, "1", limit)
 		require.Error(t, err)
-		return strings.Contains(string(out), "refused")
+		require.Equal(t, reaches, strings.Contains(out, "refused"), out)
 	}
-	require.True(t, reaches(hosts[0], hosts[1]))
+	requireReach(hosts[0], hosts[1], true)
 	hosts[0].Part(t, hosts[1])
-	require.False(t, reaches(hosts[0], hosts[1]))
-	require.False(t, reaches(hosts[1], hosts[0]))
-	require.True(t, reaches(hosts[0], hosts[2]))
-	require.True(t, reaches(hosts[2], hosts[1]))
+	requireReach(hosts[0], hosts[1], false)
+	requireReach(hosts[1], hosts[0], false)
+	requireReach(hosts[0], hosts[2], true)
+	requireReach(hosts[2], hosts[1], true)
 	hosts[1].Part(t, hosts[0], hosts[2])
 	hosts[0].Join(t, hosts[1])
-	require.False(t, reaches(hosts[0], hosts[1]))
-	require.False(t, reaches(hosts[2], hosts[1]))
+	requireReach(hosts[0], hosts[1], false)
+	requireReach(hosts[2], hosts[1], false)
 	hosts[1].Join(t, hosts[2], hosts[0])
-	require.True(t, reaches(hosts[0], hosts[1]))
-	require.True(t, reaches(hosts[1], hosts[0]))
+	requireReach(hosts[0], hosts[1], true)
+	requireReach(hosts[1], hosts[0], true)
 }
