@@ -7,6 +7,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/supernode-ha/supernode/test/cmd/demo/internal/stage"
@@ -17,18 +18,18 @@ func TestAllIsCleanedUpWhateverHappens(t *testing.T) {
 	var dir string
 	err := stage.Run(t.Context(), "play", io.Discard, func(s *stage.Stage) {
 		dir = s.TempDir()
-		require.DirExists(t, dir)
-		require.NotEqual(t, dir, s.TempDir())
+		assert.DirExists(t, dir) // require would end the goroutine of the play, not the test
+		assert.NotEqual(t, dir, s.TempDir())
 		s.Cleanup(func() {
 			order = append(order, 1)
-			require.Error(t, s.Context().Err())
-			require.True(t, s.Failed())
+			assert.Error(t, s.Context().Err())
+			assert.True(t, s.Failed())
 		})
 		s.Cleanup(func() {
 			order = append(order, 2)
 			s.Fatalf("at the end")
 		})
-		require.False(t, s.Failed())
+		assert.False(t, s.Failed())
 		s.Fatalf("of %d", 1)
 		order = append(order, 3)
 	})
@@ -50,7 +51,7 @@ func TestWhoIsToldToEndHasNotFailed(t *testing.T) {
 		cancel(told)
 		<-s.Context().Done()
 		s.Errorf("in the midst of it")
-		require.False(t, s.Failed())
+		assert.False(t, s.Failed())
 	})
 	require.Equal(t, told, err)
 }
