@@ -183,6 +183,16 @@ func (w *world) addScheduler(id string, cfg scheduler.Config) *desk {
 	return &desk{SchedulerServiceClient: schedulerv1.NewSchedulerServiceClient(conn), node: n, view: view}
 }
 
+// served is a world with a CDN, a scheduler, and a file of three pieces at /f.
+func served(t *testing.T) (w *world, d *desk, content []byte) {
+	t.Helper()
+	w = newWorld(t)
+	w.addCDN("c", cdn.Config{})
+	content = origin.Content(fileSize, 1)
+	w.origin.Put("/f", origin.File{Content: content})
+	return w, w.addScheduler("s1", patient()), content
+}
+
 // mirrored waits until another scheduler knows all that this one does.
 func (d *desk) mirrored(t *testing.T, standby *desk) {
 	t.Helper()

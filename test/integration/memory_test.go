@@ -8,26 +8,27 @@ import (
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/cluster"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
-	"github.com/supernode-ha/supernode/services/cdn"
-	"github.com/supernode-ha/supernode/test/origin"
 )
 
 // finishedAtFirst is two schedulers that know of each other, and a peer that has
 // a whole file through the first.
 func finishedAtFirst(t *testing.T) (w *world, first, second *desk, a *peer) {
 	t.Helper()
-	w = newWorld(t)
-	w.addCDN("c", cdn.Config{})
-	first, second = w.addScheduler("s1", patient()), w.addScheduler("s2", patient())
+	w, first, content := served(t)
+	second = w.addScheduler("s2", patient())
 	sees(t, second.view, cluster.Scheduler, "s1")
 	sees(t, first.view, cluster.Scheduler, "s2")
-	content := origin.Content(fileSize, 1)
-	w.origin.Put("/f", origin.File{Content: content})
-	a = newPeer(t, first, "a", w.origin.URL("/f"))
+	return w, first, second, finished(t, w, first, content)
+}
+
+// finished gives a peer that has the whole file of a world through a scheduler.
+func finished(t *testing.T, w *world, d *desk, content []byte) *peer {
+	t.Helper()
+	a := newPeer(t, d, "a", w.origin.URL("/f"))
 	a.port = 20001
 	a.mustRegister()
 	a.finish(content)
-	return w, first, second, a
+	return a
 }
 
 // When a scheduler dies its standby knows who has which piece: the pull that
@@ -56,8 +57,9 @@ func TestStandbyGoesOnWithTheMemory(t *testing.T) {
 	require.EqualValues(t, 1, w.origin.Stats("/f").Bodies)
 }
 
-// One that is killed and is back at once, under its name, has nothing in its
-// memory, and the record says that the task is its own: the standby knows.
+// One that ends without handing anything over and is back at once, under its
+// name, has nothing in its memory, and the record says that the task is its own:
+// the standby knows.
 func TestSchedulerThatRestartsGetsItsMemoryBack(t *testing.T) {
 	t.Parallel()
 	w, first, second, a := finishedAtFirst(t)
@@ -80,15 +82,8 @@ func TestSchedulerThatRestartsGetsItsMemoryBack(t *testing.T) {
 // A standby that is new gets all there is.
 func TestNewStandbyIsToldEverything(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.addCDN("c", cdn.Config{})
-	first := w.addScheduler("s1", patient())
-	content := origin.Content(fileSize, 1)
-	w.origin.Put("/f", origin.File{Content: content})
-	a := newPeer(t, first, "a", w.origin.URL("/f"))
-	a.port = 20001
-	a.mustRegister()
-	a.finish(content)
+	w, first, content := served(t)
+	finished(t, w, first, content)
 	second := w.addScheduler("s2", patient())
 	sees(t, first.view, cluster.Scheduler, "s2")
 	first.mirrored(t, second)
@@ -105,11 +100,7 @@ func TestNewStandbyIsToldEverything(t *testing.T) {
 // its pull.
 func TestStrangerGoesOnWithoutAnyMemory(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.addCDN("c", cdn.Config{})
-	first := w.addScheduler("s1", patient())
-	content := origin.Content(fileSize, 1)
-	w.origin.Put("/f", origin.File{Content: content})
+	w, first, content := served(t)
 	a := newPeer(t, first, "a", w.origin.URL("/f"))
 	a.mustRegister()
 	_, err := a.work(func() bool { return len(a.parts) == 1 })

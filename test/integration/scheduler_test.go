@@ -27,11 +27,7 @@ const (
 
 func TestDownload(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.addCDN("c", cdn.Config{})
-	d := w.addScheduler("s", patient())
-	content := origin.Content(fileSize, 1)
-	w.origin.Put("/f", origin.File{Content: content})
+	w, d, content := served(t)
 	a := newPeer(t, d, "a", w.origin.URL("/f"))
 	a.port = 20001
 	facts := a.mustRegister()
@@ -109,12 +105,9 @@ func TestSourceIsAskedAgainAfterTheInterval(t *testing.T) {
 
 func TestAnotherSchedulersTask(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.addCDN("c", cdn.Config{})
-	first, second := w.addScheduler("s1", patient()), w.addScheduler("s2", patient())
+	w, first, content := served(t)
+	second := w.addScheduler("s2", patient())
 	sees(t, second.view, cluster.Scheduler, "s1")
-	content := origin.Content(fileSize, 1)
-	w.origin.Put("/f", origin.File{Content: content})
 	a := newPeer(t, first, "a", w.origin.URL("/f"))
 	a.mustRegister()
 
