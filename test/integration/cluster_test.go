@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"path/filepath"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
@@ -199,23 +201,27 @@ func (d *desk) mirrored(t *testing.T, standby *desk) {
 	// What peers have said before this listing is marked as changed when it comes.
 	_, err := d.ListPeers(t.Context(), &schedulerv1.ListPeersRequest{Limit: 1})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool {
-		return gauge(t, standby.metrics, "supernode_scheduler_mirrored_tasks") > 0 &&
-			gauge(t, d.metrics, "supernode_scheduler_mirror_behind_tasks") == 0
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		there, err := gauge(standby.metrics, "supernode_scheduler_mirrored_tasks")
+		require.NoError(c, err)
+		require.Positive(c, there)
+		behind, err := gauge(d.metrics, "supernode_scheduler_mirror_behind_tasks")
+		require.NoError(c, err)
+		require.Zero(c, behind)
 	}, patience, 5*time.Millisecond)
 }
 
-func gauge(t *testing.T, metrics *prometheus.Registry, name string) float64 {
-	t.Helper()
+func gauge(metrics *prometheus.Registry, name string) (float64, error) {
 	families, err := metrics.Gather()
-	require.NoError(t, err)
+	if err != nil {
+		return 0, err
+	}
 	for _, f := range families {
 		if f.GetName() == name {
-			return f.GetMetric()[0].GetGauge().GetValue()
+			return f.GetMetric()[0].GetGauge().GetValue(), nil
 		}
 	}
-	require.FailNow(t, "there is no such metric", name)
-	return 0
+	return 0, fmt.Errorf("there is no metric %s", name)
 }
 
 func getTask(id string) *registryv1.GetTaskRequest { return &registryv1.GetTaskRequest{TaskId: id} }
