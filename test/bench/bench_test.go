@@ -1,5 +1,6 @@
-// Package bench measures downloads through a real supernode process, with
-// peers and a source on loopback. It asserts nothing about time.
+// Package bench measures downloads through real supernode processes, with peers
+// and a source on loopback: through one that nothing happens to, and from one
+// that is killed on to another. It asserts nothing about time.
 package bench
 
 import (

@@ -1,7 +1,10 @@
 // Package cluster runs the real commands as processes, on loopback addresses or
-// on the hosts of package lab: one supernode, several that share an etcd, or every service by itself, and
-// the etcd too. It starts, awaits, signals and stops them, and looks into what
-// they logged. What is asked of them is for the tests.
+// on the hosts of package lab: one supernode, several that share an etcd, or
+// every service by itself, and the etcd too. It starts, awaits, signals and stops
+// them, looks into what they logged, fills a CDN's cache before it starts and
+// sets the wall clocks that they go by. Isolated gives the tests of a process
+// namespaces of their own to run them in. What is asked of the processes is
+// package operator's, and what should come of it is for those who run them.
 package cluster
 
 import (

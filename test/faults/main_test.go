@@ -6,8 +6,9 @@
 // and no second fetch is required.
 //
 // The quick form is part of every test run; with the build tag "faults" the
-// same tests are as large as the product's promises. Every trial logs a line
-// that begins with "outcome" and goes on as JSON.
+// same tests are as large as the product's promises. Most trials log a line that
+// begins with "outcome" and goes on as JSON; those of gateways, and of the memory
+// of who has which piece, log what they saw in words.
 package faults
 
 import (
