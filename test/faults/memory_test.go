@@ -230,7 +230,6 @@ func memoryAtRest(t *testing.T, s *site) {
 	after, err := s.Record(f.id)
 	require.NoError(t, err)
 	require.Equal(t, s.standbyOf(f.id, nil).ID, after.GetScheduler(), "it was handed over, not only lost")
-	atLeast(time.Second) // in which the one that stopped could have said more
 
 	saw, stopped := newWire(), time.Now()
 	late := peersAt(t, 3, f.url, gateways, true)
