@@ -12,8 +12,14 @@ import (
 )
 
 // peersAt makes n configurations. Each knows all of the gateways, another one
-// first, or only its own.
+// first, or only its own. What they write is there until the test ends.
 func peersAt(t *testing.T, n int, url string, gateways []*cluster.Node, own bool) []peer.Config {
+	t.Helper()
+	return peersIn(t, t.TempDir(), n, url, gateways, own)
+}
+
+// peersIn has them write into a directory, which they can share.
+func peersIn(t *testing.T, dir string, n int, url string, gateways []*cluster.Node, own bool) []peer.Config {
 	t.Helper()
 	address, buffers := cluster.Net(t), &peer.Buffers{}
 	configs := make([]peer.Config, n)
@@ -26,7 +32,7 @@ func peersAt(t *testing.T, n int, url string, gateways []*cluster.Node, own bool
 			nodes = nodes[:1]
 		}
 		configs[i] = peer.Config{
-			Nodes: nodes, KeepOrder: true, IP: address(1 + i%250), Dir: t.TempDir(),
+			Nodes: nodes, KeepOrder: true, IP: address(1 + i%250), Dir: dir,
 			URL: url, NoBackSource: true, Buffers: buffers,
 		}
 	}

@@ -161,9 +161,9 @@ func (s *site) loadOne(ctx context.Context, t *testing.T, l *load, first int) {
 	f := s.newFile(l.size, l.rate)
 	dir := t.TempDir()
 	defer func() { _ = os.RemoveAll(dir) }()
-	configs := peersAt(t, l.each, f.url, nil, false)
+	configs := peersIn(t, dir, l.each, f.url, nil, false)
 	for i := range configs {
-		configs[i].Nodes, configs[i].Dir, configs[i].LocalLimit = l.nodes(first+i), dir, l.limit
+		configs[i].Nodes, configs[i].LocalLimit = l.nodes(first+i), l.limit
 		configs[i].Observe = l.observe
 	}
 	peers, err := swarm.New(configs)
