@@ -101,7 +101,8 @@ type tally struct {
 func TestChaos(t *testing.T) {
 	seed, length := settings(t)
 	t.Logf("%s=%d %s=%s", seedEnv, seed, timeEnv, length)
-	hosts, at := places(t)
+	// Clients and source are where the hosts are joined.
+	at, hosts := cluster.AtHosts(lab.Hosts(t, ofEach*len(Roles())))
 	etcds := cluster.RunEtcdsAt(t, binaries, at(0), at(1), at(2))
 	o, err := origin.Start(origin.Config{Address: lab.HubIP + ":0"})
 	require.NoError(t, err)
@@ -121,19 +122,6 @@ func TestChaos(t *testing.T) {
 	work.Wait()
 	r.serving.Wait()
 	r.conclude()
-}
-
-// places gives every process a host of its own. Clients and source are where
-// the hosts are joined.
-func places(t *testing.T) (hosts map[string]*lab.Host, at func(number int) cluster.Spec) {
-	t.Helper()
-	free := lab.Hosts(t, ofEach*len(Roles()))
-	hosts = make(map[string]*lab.Host)
-	return hosts, func(int) cluster.Spec {
-		h := free[0]
-		free, hosts[h.IP] = free[1:], h
-		return cluster.Spec{IP: h.IP, REST: h.IP + ":8002", Inside: h.Inside()}
-	}
 }
 
 // strike deals the blows, and undoes each when its time is over.

@@ -1,5 +1,7 @@
 package cluster
 
+import "github.com/supernode-ha/supernode/test/lab"
+
 // Layout is a running cluster whose nodes can be told apart, ended and started
 // again.
 type Layout struct {
@@ -53,6 +55,20 @@ func RunServices(t Scope, b *Binaries, etcds []*Etcd, at func(number int) Spec, 
 // AtAddresses runs every process beside the test, at an address of its own.
 func AtAddresses(address func(int) string) func(number int) Spec {
 	return func(number int) Spec { return Spec{IP: address(number)} }
+}
+
+// AtHosts runs every process on a host of its own, whatever its number: the next
+// of hosts. byIP finds the host of a process.
+func AtHosts(hosts []*lab.Host) (at func(number int) Spec, byIP map[string]*lab.Host) {
+	byIP = make(map[string]*lab.Host)
+	for _, h := range hosts {
+		byIP[h.IP] = h
+	}
+	return func(int) Spec {
+		h := hosts[0]
+		hosts = hosts[1:]
+		return Spec{IP: h.IP, REST: h.IP + ":8002", Inside: h.Inside()}
+	}, byIP
 }
 
 func (l *Layout) run(t Scope) {

@@ -21,13 +21,8 @@ func TestPartitions(t *testing.T) {
 // The owner's host is cut off in mid-fetch: it lives and hears nobody. Source,
 // etcd and clients are on the other side. When it is back it must have lost.
 func ownerCutOff(t *testing.T) {
-	hosts := lab.Hosts(t, 3)
-	var specs []cluster.Spec
-	at := make(map[string]*lab.Host)
-	for _, h := range hosts {
-		specs = append(specs, cluster.Spec{IP: h.IP, REST: h.IP + ":8002", Inside: h.Inside()})
-		at[h.IP] = h
-	}
+	place, at := cluster.AtHosts(lab.Hosts(t, 3))
+	specs := []cluster.Spec{place(1), place(2), place(3)}
 	s := newSite(t, cluster.RunBundles(t, binaries, cluster.RunEtcds(t, binaries, lab.HubIP), specs), lab.HubIP)
 	cut := func(tr *trial) {
 		owner := tr.owner()
@@ -62,12 +57,7 @@ func ownerCutOff(t *testing.T) {
 // do files that the parted scheduler is asked for first.
 func schedulerParted(t *testing.T) {
 	const processes = 12
-	free, at := lab.Hosts(t, processes), make(map[string]*lab.Host)
-	place := func(int) cluster.Spec {
-		h := free[0]
-		free, at[h.IP] = free[1:], h
-		return cluster.Spec{IP: h.IP, REST: h.IP + ":8002", Inside: h.Inside()}
-	}
+	place, at := cluster.AtHosts(lab.Hosts(t, processes))
 	s := newSite(t, cluster.RunServices(t, binaries, cluster.RunEtcds(t, binaries, lab.HubIP), place, 3, nil), lab.HubIP)
 	var cdns []*lab.Host
 	for _, n := range s.All(cluster.CDN) {
