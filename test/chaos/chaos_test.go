@@ -335,11 +335,11 @@ func (r *run) conclude() {
 		"%d migrations, longest download %s, longest pull %s, answers %v",
 		seedEnv, r.seed, t.right, t.vanished, t.failed, t.wrong, t.bytes>>20, once>>20, float64(sent)/float64(max(once, 1)),
 		t.migrations, t.longest.Round(time.Millisecond), t.worstPull.Round(time.Millisecond), t.codes)
-	for code := range t.codes {
-		require.Contains(r.t, []int{peer.NoAnswer, 600, 601, 602, 611, 612}, code, "answers to pulls")
-	}
 	for _, text := range t.told {
 		r.t.Error(text)
+	}
+	for code := range t.codes {
+		require.Contains(r.t, []int{peer.NoAnswer, 600, 601, 602, 611, 612}, code, "answers to pulls")
 	}
 	require.Positive(r.t, t.right)
 }

@@ -1,8 +1,11 @@
 // Package chaos lets a cluster live through a random but reproducible time:
 // processes of every role and members of etcd are killed, held, told to stop and
-// started again, cut off and parted from each other, while peers come, download files of all sizes, leave and vanish.
-// A seed names the schedule of both. What one fault costs is measured in package
-// faults; here it is only asked whether anything ever goes wrong.
+// started again, cut off and parted from each other, while peers come, download
+// files of all sizes, leave and vanish. A seed names the blows and their times; a
+// blow comes later when what was done to its role before takes long to undo. What
+// peers do is drawn from the seed, too, but how much of that they get to depends
+// on how fast they are. What one fault costs is measured in package faults; here
+// it is only asked whether anything ever goes wrong.
 package chaos
 
 import (
@@ -67,7 +70,7 @@ const (
 	blowLeast, blowMost = 500 * time.Millisecond, 12 * time.Second
 )
 
-// Plan makes the blows of a time: of processes of each role, n of each. The
+// Plan makes the blows of a time, in the order of their times: of processes of each role, n of each. The
 // same seed makes the same plan.
 func Plan(seed uint64, length time.Duration, n int) []Blow {
 	var blows []Blow
