@@ -78,6 +78,7 @@ type run struct {
 	hosts  map[string]*lab.Host // by address: every process has its own
 	source *origin.Origin
 	began  time.Time
+	dir    string // of what clients write and processes are given
 
 	buffers peer.Buffers
 	// serving are the peers that have downloaded.
@@ -108,7 +109,7 @@ func TestChaos(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, o.Close()) })
 	r := &run{
-		t: t, seed: seed, source: o, asked: make(map[string]bool), tally: tally{codes: make(map[int]int)},
+		t: t, seed: seed, source: o, dir: t.TempDir(), asked: make(map[string]bool), tally: tally{codes: make(map[int]int)},
 		layout: cluster.RunServices(t, binaries, etcds, at, ofEach, nil), hosts: hosts,
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), length)
@@ -221,11 +222,15 @@ func (r *run) wrong(format string, args ...any) {
 	r.tally.told = append(r.tally.told, text)
 }
 
-// client downloads one file after another.
+// client downloads one file after another. Who cannot even begin would not
+// be able to the next time either.
 func (r *run) client(ctx context.Context, number int) {
 	random := rand.New(rand.NewPCG(r.seed, 100+uint64(number)))
 	for n := 0; ctx.Err() == nil; n++ {
-		r.download(ctx, random, number, n)
+		if err := r.download(ctx, random, number, n); err != nil {
+			r.wrong("client %d ends: %v", number, err)
+			return
+		}
 	}
 }
 
@@ -249,23 +254,23 @@ func (r *run) choose(random *rand.Rand) file {
 	return made
 }
 
-func (r *run) download(ctx context.Context, random *rand.Rand, number, n int) {
+// download lets a peer download and serve on. The error is why it could not begin.
+func (r *run) download(ctx context.Context, random *rand.Rand, number, n int) error {
 	f := r.choose(random)
-	dir := filepath.Join(r.t.TempDir(), fmt.Sprint(number, "-", n))
+	dir := filepath.Join(r.dir, fmt.Sprint(number, "-", n))
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		r.wrong("%v", err)
-		return
+		return err
 	}
 	var nodes []string
 	for i, g := 0, r.layout.All(cluster.Gateway); i < len(g); i++ {
 		nodes = append(nodes, g[(number+n+i)%len(g)].REST)
 	}
 	p, err := peer.New(peer.Config{
-		Nodes: nodes, KeepOrder: true, IP: fmt.Sprintf("127.%d.%d.%d", 240+number%8, 1+(n/250)%250, 1+n%250), Dir: dir, URL: f.url, NoBackSource: true, Buffers: &r.buffers,
+		Nodes: nodes, KeepOrder: true, IP: fmt.Sprintf("127.%d.%d.%d", 240+number%8, 1+(n/250)%250, 1+n%250),
+		Dir: dir, URL: f.url, NoBackSource: true, Buffers: &r.buffers,
 	})
 	if err != nil {
-		r.wrong("%v", err)
-		return
+		return err
 	}
 	vanishes, leaves := random.IntN(10) == 0, random.IntN(2) == 0
 	after, serves := pace.Between(random, 10*time.Millisecond, 3*time.Second), pace.Between(random, 0, 20*time.Second)
@@ -290,6 +295,7 @@ func (r *run) download(ctx context.Context, random *rand.Rand, number, n int) {
 			r.wrong("%v", err)
 		}
 	})
+	return nil
 }
 
 func (r *run) note(f file, result peer.Result, err error) {
