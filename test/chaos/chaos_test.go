@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -123,95 +121,6 @@ func TestChaos(t *testing.T) {
 	work.Wait()
 	r.serving.Wait()
 	r.conclude()
-}
-
-// strike deals the blows, and undoes each when its time is over.
-func (r *run) strike(ctx context.Context, plan []Blow) {
-	var undoing sync.WaitGroup
-	defer undoing.Wait()
-	for _, b := range plan {
-		if !pace.Pause(ctx, time.Until(r.began.Add(b.At))) {
-			return
-		}
-		r.t.Log(b)
-		undo := r.deal(b)
-		undoing.Go(func() {
-			pace.Pause(ctx, b.For)
-			undo()
-		})
-	}
-}
-
-// process is a node or a member of etcd.
-type process interface {
-	Kill()
-	Signal(s syscall.Signal) error
-	Stop() error
-}
-
-func (r *run) deal(b Blow) (undo func()) {
-	p, again := r.process(b.Role, b.Number)
-	host := r.hostOf(b.Role, b.Number)
-	switch b.Kind {
-	case Hold:
-		r.check(p.Signal(syscall.SIGSTOP))
-		return func() { r.check(p.Signal(syscall.SIGCONT)) }
-	case Stop:
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			if err := p.Stop(); err != nil && b.Role != Etcd {
-				r.wrong("%s: %v", b, err)
-			}
-		}()
-		return func() {
-			<-done
-			again()
-		}
-	case Cut:
-		host.Cut(r.t)
-		return func() { host.Heal(r.t) }
-	case Part:
-		var others []*lab.Host
-		for i := range ofEach {
-			if other := r.hostOf(b.From, i); other != host {
-				others = append(others, other)
-			}
-		}
-		host.Part(r.t, others...)
-		return func() { host.Join(r.t, others...) }
-	default:
-		p.Kill()
-		return again
-	}
-}
-
-// process gives one of a role, and how it is started again.
-func (r *run) process(role cluster.Role, number int) (p process, again func()) {
-	if role == Etcd {
-		e := r.layout.Etcds[number]
-		return e, func() { e.Launch(r.t) }
-	}
-	n := r.layout.All(role)[number]
-	return n, func() {
-		n.Launch(r.t)
-		n.Await(r.t)
-	}
-}
-
-func (r *run) hostOf(role cluster.Role, number int) *lab.Host {
-	if role == Etcd {
-		host, _, err := net.SplitHostPort(r.layout.Etcds[number].Endpoint)
-		require.NoError(r.t, err)
-		return r.hosts[host]
-	}
-	return r.hosts[r.layout.All(role)[number].IP]
-}
-
-func (r *run) check(err error) {
-	if err != nil {
-		r.wrong("signal: %v", err)
-	}
 }
 
 func (r *run) wrong(format string, args ...any) {

@@ -39,6 +39,12 @@ type partings struct {
 	pairs map[[2]string]int
 }
 
+// reporter is a test, or whoever else is told what cannot be done.
+type reporter interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
 // Hosts makes n hosts that are joined by a switch, to which the test's process
 // is connected too. There is one such network at a time.
 func Hosts(t testing.TB, n int) []*Host {
@@ -85,14 +91,14 @@ func (h *Host) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(),
 
 // Cut takes the host off the network: what it sends and what is sent to it is
 // lost, and no side is told.
-func (h *Host) Cut(t testing.TB) {
+func (h *Host) Cut(t reporter) {
 	t.Helper()
 	// A cable that ends nowhere, where nobody answers: both ends stay up.
 	run(t, "ip", "link", "set", h.port, "nomaster", "arp", "off")
 }
 
 // Heal undoes Cut.
-func (h *Host) Heal(t testing.TB) {
+func (h *Host) Heal(t reporter) {
 	t.Helper()
 	run(t, "ip", "link", "set", h.port, "master", bridge, "arp", "on")
 }
@@ -100,7 +106,7 @@ func (h *Host) Heal(t testing.TB) {
 // Part loses what the host and the others send each other, and tells nobody.
 // All of them go on reaching everybody else. Who is parted twice has to be
 // joined twice.
-func (h *Host) Part(t testing.TB, others ...*Host) {
+func (h *Host) Part(t reporter, others ...*Host) {
 	t.Helper()
 	h.partings.mu.Lock()
 	defer h.partings.mu.Unlock()
@@ -113,7 +119,7 @@ func (h *Host) Part(t testing.TB, others ...*Host) {
 }
 
 // Join undoes Part.
-func (h *Host) Join(t testing.TB, others ...*Host) {
+func (h *Host) Join(t reporter, others ...*Host) {
 	t.Helper()
 	h.partings.mu.Lock()
 	defer h.partings.mu.Unlock()
@@ -131,7 +137,7 @@ func (p *partings) add(a, b *Host, n int) int {
 }
 
 // neighbours changes where two hosts take each other's network card to be.
-func neighbours(t testing.TB, a, b *Host, verb string, more ...string) {
+func neighbours(t reporter, a, b *Host, verb string, more ...string) {
 	t.Helper()
 	for _, way := range [][2]*Host{{a, b}, {b, a}} {
 		args := append(way[0].Inside(), "ip", "neigh", verb, way[1].IP, "dev", "eth0")
@@ -164,7 +170,7 @@ func newNetwork() (*os.File, error) {
 	return made, err
 }
 
-func run(t testing.TB, name string, args ...string) {
+func run(t reporter, name string, args ...string) {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput() //nolint:noctx // these end at once
 	if err != nil {
