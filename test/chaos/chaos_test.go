@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/supernode-ha/supernode/test/cluster"
 	"github.com/supernode-ha/supernode/test/lab"
@@ -40,11 +41,12 @@ var binaries *cluster.Binaries
 
 func TestMain(m *testing.M) {
 	built, code := cluster.Isolated(false, false)
-	if built != nil {
-		binaries = built
-		code = m.Run()
+	if built == nil {
+		os.Exit(code)
 	}
-	os.Exit(code)
+	binaries = built
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"),
+		goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"), goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"))
 }
 
 func settings(t *testing.T) (seed uint64, length time.Duration) {
