@@ -27,6 +27,9 @@ const (
 	// limit bounds the downloads. They take less than a minute.
 	limit = 100 * time.Second
 
+	size = 200_000_000
+	rate = 5_000_000
+
 	interrupted = 130
 )
 
@@ -55,12 +58,14 @@ func run(ctx context.Context, seed uint64) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(stage.Run(ctx, "demo", os.Stderr, func(s *stage.Stage) { perform(s, built, seed, out) }), built.Remove())
+	return errors.Join(stage.Run(ctx, "demo", os.Stderr, func(s *stage.Stage) {
+		perform(s, built, play.Config{Seed: seed, Size: size, Rate: rate}, out)
+	}), built.Remove())
 }
 
 // perform plays, watches and shows. What is wrong with it, the stage is told.
-func perform(s *stage.Stage, built *cluster.Binaries, seed uint64, out *screen.Screen) {
-	p, err := play.New(s, built, seed)
+func perform(s *stage.Stage, built *cluster.Binaries, cfg play.Config, out *screen.Screen) {
+	p, err := play.New(s, built, cfg)
 	if err != nil {
 		s.Fatalf("beginning: %v", err)
 	}

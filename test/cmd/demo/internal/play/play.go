@@ -21,8 +21,6 @@ import (
 
 const (
 	path = "/file"
-	size = 200_000_000
-	rate = 5_000_000 // bytes a second that the source sends
 
 	// dfget walks its list of supernodes once and has nowhere to go behind the
 	// last. Here more of them die than it has names, so it has each that often.
@@ -30,10 +28,19 @@ const (
 	rounds = 12
 )
 
+// Config is what is played.
+type Config struct {
+	// Seed names who is killed and when, and what the file has in it.
+	Seed uint64
+	// Size is that of the file, and Rate what the source sends of it, in bytes a
+	// second: together they say how long it takes at least.
+	Size, Rate int64
+}
+
 // Play is one demonstration.
 type Play struct {
+	cfg    Config
 	scope  cluster.Scope
-	seed   uint64
 	plan   *plan
 	layout *cluster.Layout
 	source *origin.Origin
@@ -48,8 +55,8 @@ type Play struct {
 }
 
 // New starts a cluster and a source, and has the peers ready. Close must follow.
-func New(scope cluster.Scope, b *cluster.Binaries, seed uint64) (*Play, error) {
-	p := &Play{scope: scope, seed: seed, plan: newPlan(seed), sum: origin.MD5(size, seed)}
+func New(scope cluster.Scope, b *cluster.Binaries, cfg Config) (*Play, error) {
+	p := &Play{cfg: cfg, scope: scope, plan: newPlan(cfg.Seed), sum: origin.MD5(cfg.Size, cfg.Seed)}
 	address := cluster.Net(scope)
 	var specs []cluster.Spec
 	for i := range supernodes {
@@ -64,7 +71,7 @@ func New(scope cluster.Scope, b *cluster.Binaries, seed uint64) (*Play, error) {
 	if p.source, err = origin.Start(origin.Config{}); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
-	p.source.Put(path, origin.File{Size: size, Seed: seed, ETag: fmt.Sprintf(`"%d"`, seed), Rate: rate})
+	p.source.Put(path, origin.File{Size: cfg.Size, Seed: cfg.Seed, ETag: fmt.Sprintf(`"%d"`, cfg.Seed), Rate: cfg.Rate})
 	if err := p.gather(address); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
@@ -77,7 +84,7 @@ func (p *Play) gather(address func(int) string) error {
 	for _, g := range gateways {
 		names[g.REST] = g.ID
 	}
-	p.crowd = newCrowd(size, names)
+	p.crowd = newCrowd(p.cfg.Size, names)
 	buffers := &peer.Buffers{}
 	var configs []peer.Config
 	for i := range peers {
@@ -121,8 +128,8 @@ func (p *Play) Run(ctx context.Context, cast func() scene.Cast) (scene.Tally, er
 // conclude adds up. The error is what is wrong with it.
 func (p *Play) conclude(downloads swarm.Tally) (scene.Tally, error) {
 	t := scene.Tally{
-		Seed: p.seed, Peers: len(downloads.Outcomes), Size: size, Sent: p.source.Total().BytesSent, Migrations: downloads.Migrations,
-		Kills: len(p.kills), Stall: p.crowd.stall(time.Now()), Took: downloads.Took, BackToSource: downloads.BackToSource,
+		Seed: p.cfg.Seed, Peers: len(downloads.Outcomes), Size: p.cfg.Size, Sent: p.source.Total().BytesSent,
+		Migrations: downloads.Migrations, Kills: len(p.kills), Stall: p.crowd.stall(time.Now()), Took: downloads.Took, BackToSource: downloads.BackToSource,
 	}
 	var errs []error
 	for i, o := range downloads.Outcomes {
@@ -141,7 +148,7 @@ func (p *Play) conclude(downloads swarm.Tally) (scene.Tally, error) {
 
 // Scene is how it is now, but for who is what to the task.
 func (p *Play) Scene(cast scene.Cast) scene.Scene {
-	s := scene.Scene{Seed: p.seed, Size: size, Sent: p.source.Total().BytesSent, Peers: p.crowd.peers()}
+	s := scene.Scene{Seed: p.cfg.Seed, Size: p.cfg.Size, Sent: p.source.Total().BytesSent, Peers: p.crowd.peers()}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.began.IsZero() {
