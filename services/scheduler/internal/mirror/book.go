@@ -130,6 +130,13 @@ func (b *Book) Ended(stream string, now time.Time) {
 	}
 }
 
+// Knows tells whether anything is remembered of a task.
+func (b *Book) Knows(taskID string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.tasks[taskID] != nil
+}
+
 // Recall gives what is remembered of a task, if anything is. It stays there:
 // whoever asks may find that the task is another's.
 func (b *Book) Recall(taskID string) (Remembered, bool) {

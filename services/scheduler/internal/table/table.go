@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/singleflight"
 	"google.golang.org/grpc/codes"
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
@@ -61,6 +62,8 @@ type Table struct {
 	work sync.WaitGroup
 	// began is when the process did.
 	began time.Time
+	// reviving shares the making of a task of what is remembered of it.
+	reviving singleflight.Group
 
 	mu    sync.Mutex // guards tasks and leaving
 	tasks map[string]*entry

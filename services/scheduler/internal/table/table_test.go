@@ -65,9 +65,13 @@ type world struct {
 	record *registryv1.TaskRecord // nil when there is none
 	away   atomic.Bool            // the store can not be reached
 	given  atomic.Int64           // how often the other scheduler was to have the task
+	asked  chan struct{}          // if it is set, GetTask waits until it is closed
 }
 
 func (w *world) GetTask(context.Context, *registryv1.GetTaskRequest) (*registryv1.GetTaskResponse, error) {
+	if w.asked != nil {
+		<-w.asked
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.record == nil {
@@ -258,12 +262,8 @@ supernode_scheduler_takeovers_total{cause="scheduler"} `+asked+`
 	}
 }
 
-// What another scheduler told of its task before it died is known when the
-// first pull comes: nobody has to register again.
-func TestTaskOfADeadSchedulerGoesOnAsItKnewIt(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.kill()
+// remember has the other scheduler tell of its task.
+func (w *world) remember() {
 	w.book.Take("other", &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{{
 		TaskId: taskID, Anew: true, TaskUrl: "http://source/file", Source: &cdnv1.Source{Url: "http://source/file"},
 		Facts:  &cdnv1.SourceFacts{Length: 2 * (size - 5), PieceSize: size},
@@ -273,11 +273,45 @@ func TestTaskOfADeadSchedulerGoesOnAsItKnewIt(t *testing.T) {
 			{Peer: &schedulerv1.Peer{Id: "whole", Ip: "127.0.1.2", Port: 20002, Path: "/peer/file/x"}, Have: []uint64{3}, Serves: []uint64{3}},
 		},
 	}}}, time.Now())
+}
+
+// What another scheduler told of its task before it died is known when the
+// first pull comes: nobody has to register again.
+func TestTaskOfADeadSchedulerGoesOnAsItKnewIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.kill()
+	w.remember()
 	answer, err := w.pull("p", 0)
 	require.NoError(t, err)
 	require.Len(t, answer.Offers, 1)
 	require.Equal(t, "whole", answer.Offers[0].SourceID, "those who had finished serve on")
 	require.EqualValues(t, 1, answer.Offers[0].Num)
+}
+
+// The first of them makes the task of the memory, which is in it then.
+func TestCrowdOfADeadSchedulerGoesOnAsItKnewIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.kill()
+	w.remember()
+	w.asked = make(chan struct{})
+	found := make(chan error, 100)
+	var began sync.WaitGroup
+	for range cap(found) {
+		began.Add(1)
+		go func() {
+			began.Done()
+			_, err := w.table.Get(t.Context(), taskID, false)
+			found <- err
+		}()
+	}
+	began.Wait()
+	close(w.asked)
+	for range cap(found) {
+		require.NoError(t, <-found)
+	}
+	require.Equal(t, 1, w.table.Count())
 }
 
 // With nothing but the record a task is made for a peer that nobody knows: it

@@ -19,9 +19,7 @@ import (
 // memory it is made only to adopt who asks. Else it says NOT_OWNER when
 // another scheduler answers for it, or TASK_NOT_FOUND.
 func (t *Table) Get(ctx context.Context, id string, adopt bool) (*task.Task, error) {
-	t.mu.Lock()
-	e := t.tasks[id]
-	t.mu.Unlock()
+	e := t.find(id)
 	switch {
 	case e != nil:
 		return e.Task, nil
@@ -29,30 +27,36 @@ func (t *Table) Get(ctx context.Context, id string, adopt bool) (*task.Task, err
 		return nil, errStopping
 	}
 	record, err := t.deps.Follower.Claims.Whose(ctx, id)
+	// Others were given the same answer, and may have made it meanwhile.
+	if e := t.find(id); e != nil {
+		return e.Task, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	t.askStandby(ctx, id)
-	memory, known := t.deps.Book.Recall(id)
-	if !known && !adopt {
+	e, err = t.revive(ctx, id, record.GetUrl())
+	if e == nil && err == nil && adopt {
+		e, err = t.resume(id, record.GetUrl(), seed.Source{URL: record.GetUrl()}, swarm.Memory{})
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case e == nil:
 		return nil, rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "nothing is known of task %s but its record", id)
 	}
-	source := seed.Source{URL: record.GetUrl()}
-	if known {
-		source = seed.SourceFrom(memory.Source)
-	}
-	source.Resumed = true
-	e, err = t.revive(id, record.GetUrl(), source, memory.Memory)
-	if err != nil {
-		return nil, err
-	}
 	return e.Task, nil
+}
+
+func (t *Table) find(id string) *entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.tasks[id]
 }
 
 // askStandby asks the standby of a task for what this scheduler may have known of it
 // before it was restarted. A standby keeps that for a while.
 func (t *Table) askStandby(ctx context.Context, id string) {
-	if _, known := t.deps.Book.Recall(id); known || time.Since(t.began) >= mirror.Keep {
+	if t.deps.Book.Knows(id) || time.Since(t.began) >= mirror.Keep {
 		return
 	}
 	if err := t.deps.Mirror.Recall(ctx, id, t.deps.Book); err != nil {
@@ -60,9 +64,31 @@ func (t *Table) askStandby(ctx context.Context, id string) {
 	}
 }
 
-// revive makes a task that this scheduler answers for and has nothing of, with
+// revive makes a task that this scheduler answers for of what is remembered of
+// it; it is nil if nothing is. A whole crowd asks at the same time when a
+// scheduler has died: the memory is looked for once for all of them.
+func (t *Table) revive(ctx context.Context, id, url string) (*entry, error) {
+	// Others rely on it though the first who asked may leave.
+	ctx = context.WithoutCancel(ctx)
+	made, err, _ := t.reviving.Do(id, func() (any, error) {
+		if e := t.find(id); e != nil {
+			return e, nil
+		}
+		t.askStandby(ctx, id)
+		memory, known := t.deps.Book.Recall(id)
+		if !known {
+			return t.find(id), nil // who made it took the memory
+		}
+		return t.resume(id, url, seed.SourceFrom(memory.Source), memory.Memory)
+	})
+	e, _ := made.(*entry)
+	return e, err
+}
+
+// resume makes a task that this scheduler answers for and has nothing of, with
 // what is remembered of it.
-func (t *Table) revive(id, url string, source seed.Source, memory swarm.Memory) (*entry, error) {
+func (t *Table) resume(id, url string, source seed.Source, memory swarm.Memory) (*entry, error) {
+	source.Resumed = true
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if e := t.tasks[id]; e != nil {
@@ -80,14 +106,11 @@ func (t *Table) revive(id, url string, source seed.Source, memory swarm.Memory) 
 // recall makes a task that another scheduler told of, if it is this one's by
 // now: without that its memory would be handed out as if it were.
 func (t *Table) recall(ctx context.Context, id string) error {
-	t.mu.Lock()
-	_, here := t.tasks[id]
-	t.mu.Unlock()
-	if here {
+	if t.find(id) != nil {
 		return nil
 	}
 	t.askStandby(ctx, id)
-	if _, told := t.deps.Book.Recall(id); !told {
+	if !t.deps.Book.Knows(id) {
 		return nil
 	}
 	_, err := t.Get(ctx, id, false)
