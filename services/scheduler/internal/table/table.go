@@ -113,15 +113,14 @@ func (t *Table) Run(ctx context.Context) error {
 	}
 }
 
-// begin makes a task; prepare is called before it runs. The caller holds mu.
-func (t *Table) begin(id, url string, source seed.Source, prepare func(*task.Task)) *entry {
+// begin runs a task that was made. The caller holds mu.
+func (t *Table) begin(made *task.Task, source seed.Source) *entry {
 	run, stop := context.WithCancel(t.root)
-	e := &entry{Task: task.New(id, url, t.deps.Task), asker: fingerprint(source), stop: stop}
-	prepare(e.Task)
-	t.tasks[id] = e
+	e := &entry{Task: made, asker: fingerprint(source), stop: stop}
+	t.tasks[e.ID] = e
 	t.work.Go(func() { e.Run(run) })
 	t.work.Go(func() { t.follow(run, e, source) })
-	t.deps.Mirror.Add(id, url, source.Proto(), e.Task)
+	t.deps.Mirror.Add(e.ID, e.URL, source.Proto(), e.Task)
 	return e
 }
 
@@ -205,12 +204,12 @@ func (t *Table) obtain(
 		t.deps.Mirror.Remove(id, failed.Task)
 		t.deps.Book.Forget(id)
 	}
-	return t.begin(id, url, source, func(made *task.Task) {
-		if source.Resumed {
-			made.Restore(swarm.Memory{})
-		}
-		made.KeepOut(outdated)
-	}), true, nil
+	fresh := task.New(id, url, t.deps.Task)
+	if source.Resumed {
+		fresh.Restore(swarm.Memory{})
+	}
+	fresh.KeepOut(outdated)
+	return t.begin(fresh, source), true, nil
 }
 
 // outdated are the peers that have pieces of a version of the source that is

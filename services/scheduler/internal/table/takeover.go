@@ -86,9 +86,13 @@ func (t *Table) revive(ctx context.Context, id, url string) (*entry, error) {
 }
 
 // resume makes a task that this scheduler answers for and has nothing of, with
-// what is remembered of it.
+// what is remembered of it. That takes long for a crowd with a large file, and
+// all calls wait for the table: it is done before, and in vain if the task is
+// there then.
 func (t *Table) resume(id, url string, source seed.Source, memory swarm.Memory) (*entry, error) {
 	source.Resumed = true
+	made := task.New(id, url, t.deps.Task)
+	made.Restore(memory)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if e := t.tasks[id]; e != nil {
@@ -100,7 +104,7 @@ func (t *Table) resume(id, url string, source seed.Source, memory swarm.Memory) 
 	t.deps.Book.Forget(id) // it is in the task now
 	t.deps.Log.Info("going on with a task that was another scheduler's",
 		zap.String("task_id", id), zap.Int("peers", len(memory.Peers)), zap.Int("pieces", len(memory.Pieces)))
-	return t.begin(id, url, source, func(made *task.Task) { made.Restore(memory) }), nil
+	return t.begin(made, source), nil
 }
 
 // recall makes a task that another scheduler told of, if it is this one's by
