@@ -45,7 +45,11 @@ type world struct {
 	other cluster.Member
 	kill  func()
 	left  atomic.Bool
+	// leaving says that this scheduler is about to end.
+	leaving atomic.Bool
 }
+
+func (w *world) mayTake() bool { return !w.leaving.Load() }
 
 func (w *world) GetTask(context.Context, *registryv1.GetTaskRequest) (*registryv1.GetTaskResponse, error) {
 	w.asked.Add(1)
@@ -104,14 +108,14 @@ func (w *world) otherHas(epoch int64) {
 
 // whose gives the error of Whose.
 func (w *world) whose(ctx context.Context) error {
-	_, err := w.Whose(ctx, taskID)
+	_, err := w.Whose(ctx, taskID, w.mayTake)
 	return err
 }
 
 // mine requires that the task is this scheduler's by now.
 func mine(t *testing.T, w *world) {
 	t.Helper()
-	record, err := w.Whose(t.Context(), taskID)
+	record, err := w.Whose(t.Context(), taskID, w.mayTake)
 	require.NoError(t, err)
 	require.Equal(t, taskID, record.GetTaskId())
 }
@@ -179,6 +183,21 @@ func TestSchedulerThatEndsTakesNothing(t *testing.T) {
 	w.Close()
 	notOwner(t, w, w.whose(t.Context()))
 	require.Zero(t, w.taken.Load())
+}
+
+func TestSchedulerThatIsToldToStopTakesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.otherHas(3)
+	w.leaving.Store(true)
+	notOwner(t, w, w.whose(t.Context()))
+	w.kill()
+	err := w.whose(t.Context())
+	require.Equal(t, codes.Unavailable, rpcerr.From(err).Code, "%v", err)
+	require.Empty(t, rpcerr.ReasonOf(err), "the registry did say whose it is")
+	require.Zero(t, w.taken.Load())
+	w.leaving.Store(false)
+	mine(t, w)
 }
 
 func TestWhoLosesTheRaceForADeadSchedulersTaskSaysWhoWon(t *testing.T) {

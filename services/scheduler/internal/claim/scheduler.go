@@ -140,8 +140,10 @@ type question struct {
 
 // Whose says whose a task is that is not here: its record when this scheduler
 // answers for it, since now perhaps, because the one that did is dead;
-// NOT_OWNER when another does, TASK_NOT_FOUND when nobody does.
-func (r *Resolver) Whose(ctx context.Context, taskID string) (*registryv1.TaskRecord, error) {
+// NOT_OWNER when another does, TASK_NOT_FOUND when nobody does. It is taken from
+// a dead one only if mayTake still says so: a scheduler that is about to end has
+// no use for it, and the record would name a dead one again.
+func (r *Resolver) Whose(ctx context.Context, taskID string, mayTake func() bool) (*registryv1.TaskRecord, error) {
 	r.desk.mu.Lock()
 	q := r.desk.asked[taskID]
 	mine := q == nil
@@ -152,7 +154,7 @@ func (r *Resolver) Whose(ctx context.Context, taskID string) (*registryv1.TaskRe
 	r.desk.mu.Unlock()
 	if mine {
 		// Others rely on the answer though the first who asked may leave.
-		q.record, q.err = r.whose(context.WithoutCancel(ctx), taskID)
+		q.record, q.err = r.whose(context.WithoutCancel(ctx), taskID, mayTake)
 		r.desk.mu.Lock()
 		delete(r.desk.asked, taskID)
 		r.desk.mu.Unlock()
@@ -166,7 +168,7 @@ func (r *Resolver) Whose(ctx context.Context, taskID string) (*registryv1.TaskRe
 	}
 }
 
-func (r *Resolver) whose(ctx context.Context, taskID string) (*registryv1.TaskRecord, error) {
+func (r *Resolver) whose(ctx context.Context, taskID string, mayTake func() bool) (*registryv1.TaskRecord, error) {
 	ctx, cancel := context.WithTimeout(ctx, whoseTimeout)
 	defer cancel()
 	unknown := rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "task %s is not known", taskID)
@@ -186,6 +188,9 @@ func (r *Resolver) whose(ctx context.Context, taskID string) (*registryv1.TaskRe
 	p, endpoint := r.pulse(ctx, record.GetScheduler(), "")
 	if p == alive {
 		return nil, NotOwner(record.GetScheduler(), endpoint)
+	}
+	if !mayTake() {
+		return nil, rpcerr.New(codes.Unavailable, "", "scheduler %s does not answer, and this one takes no task over any more", record.GetScheduler())
 	}
 	taken, err := r.takeOver(ctx, &registryv1.ResolveTaskRequest{TaskId: taskID, Url: record.GetUrl()}, record, p)
 	switch {

@@ -379,6 +379,20 @@ func TestWhoLosesATaskToAnotherSchedulerSaysSo(t *testing.T) {
 	require.Eventually(t, func() bool { return w.table.Count() == 0 }, patience, time.Millisecond)
 }
 
+// One that is about to end would have the record name a dead scheduler again.
+func TestTableThatIsHandedOverTakesNoTask(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.remember()
+	require.NoError(t, w.table.HandOver(t.Context()))
+	_, err := w.pull("p", 0)
+	require.Equal(t, rpcerr.NotOwner, rpcerr.ReasonOf(err), "it still says whose it is: %v", err)
+	w.kill()
+	_, err = w.pull("p", 0)
+	require.Equal(t, codes.Unavailable, rpcerr.From(err).Code, "%v", err)
+	require.Equal(t, "other", w.recorded().GetScheduler())
+}
+
 func TestStoppedTableTakesNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -26,7 +26,7 @@ func (t *Table) Get(ctx context.Context, id string, adopt bool) (*task.Task, err
 	case t.root.Err() != nil:
 		return nil, errStopping
 	}
-	record, err := t.deps.Follower.Claims.Whose(ctx, id)
+	record, err := t.deps.Follower.Claims.Whose(ctx, id, t.takes)
 	// Others were given the same answer, and may have made it meanwhile.
 	if e := t.find(id); e != nil {
 		return e.Task, nil
@@ -51,6 +51,13 @@ func (t *Table) find(id string) *entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.tasks[id]
+}
+
+// takes tells whether tasks are taken from dead schedulers.
+func (t *Table) takes() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.leaving && t.root.Err() == nil
 }
 
 // askStandby asks the standby of a task for what this scheduler may have known of it
