@@ -65,12 +65,18 @@ type world struct {
 	record *registryv1.TaskRecord // nil when there is none
 	away   atomic.Bool            // the store can not be reached
 	given  atomic.Int64           // how often the other scheduler was to have the task
+	silent atomic.Bool            // nor does a registry answer
 	asked  chan struct{}          // if it is set, GetTask waits until it is closed
 }
+
+var errSilent = rpcerr.New(codes.Unavailable, "", "nobody is there")
 
 func (w *world) GetTask(context.Context, *registryv1.GetTaskRequest) (*registryv1.GetTaskResponse, error) {
 	if w.asked != nil {
 		<-w.asked
+	}
+	if w.silent.Load() {
+		return nil, errSilent
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -81,6 +87,9 @@ func (w *world) GetTask(context.Context, *registryv1.GetTaskRequest) (*registryv
 }
 
 func (w *world) ResolveTask(_ context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+	if w.silent.Load() {
+		return nil, errSilent
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if req.GetSchedulerId() == "other" {
@@ -165,7 +174,7 @@ func newWorld(t *testing.T, others ...func(*grpc.Server)) *world {
 		Follower: &seed.Follower{
 			Claims: claim.New(claim.Deps{
 				SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Schedulers: health.New(health.Default(), pool.Dial, zap.NewNop()), Log: zap.NewNop(),
-				CDNs:          func() []cluster.Member { return nil },
+				CDNs:          func() []cluster.Member { return w.Members(cluster.CDN) },
 				FindScheduler: func(id string) (cluster.Member, bool) { return w.other, id == "other" },
 				TookOver:      func() { stats.TakeOver(seed.CauseScheduler) },
 			}),
@@ -287,6 +296,24 @@ func TestTaskOfADeadSchedulerGoesOnAsItKnewIt(t *testing.T) {
 	require.Len(t, answer.Offers, 1)
 	require.Equal(t, "whole", answer.Offers[0].SourceID, "those who had finished serve on")
 	require.EqualValues(t, 1, answer.Offers[0].Num)
+}
+
+// Without a memory it would be made without a registry, too.
+func TestRememberedTaskIsRegisteredForWithoutARegistry(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.remember()
+	w.silent.Store(true)
+	facts, err := w.register("late")
+	require.NoError(t, err)
+	require.EqualValues(t, size, facts.PieceSize)
+	answer, err := w.pull("p", 0)
+	require.NoError(t, err)
+	require.NotEmpty(t, answer.Offers)
+	w.silent.Store(false)
+	require.Eventually(t, func() bool { return w.table.Count() == 0 }, patience, time.Millisecond, "it is the other's")
+	w.requireSentToOther()
+	require.True(t, w.book.Knows(taskID), "which tells of it still")
 }
 
 // The first of them makes the task of the memory, which is in it then.

@@ -1,6 +1,7 @@
 package table
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -34,7 +35,7 @@ func (t *Table) Get(ctx context.Context, id string, adopt bool) (*task.Task, err
 	if err != nil {
 		return nil, err
 	}
-	e, err = t.revive(ctx, id, record.GetUrl())
+	e, err = t.revive(ctx, id, record.GetUrl(), true)
 	if e == nil && err == nil && adopt {
 		e, err = t.resume(id, record.GetUrl(), seed.Source{URL: record.GetUrl()}, swarm.Memory{})
 	}
@@ -71,10 +72,11 @@ func (t *Table) askStandby(ctx context.Context, id string) {
 	}
 }
 
-// revive makes a task that this scheduler answers for of what is remembered of
-// it; it is nil if nothing is. A whole crowd asks at the same time when a
-// scheduler has died: the memory is looked for once for all of them.
-func (t *Table) revive(ctx context.Context, id, url string) (*entry, error) {
+// revive makes a task of what is remembered of it; it is nil if nothing is. A
+// whole crowd asks at the same time when a scheduler has died: the memory is
+// looked for once for all of them. What is not claimed may be found to be
+// another's, who tells of it still: the book keeps that.
+func (t *Table) revive(ctx context.Context, id, url string, claimed bool) (*entry, error) {
 	// Others rely on it though the first who asked may leave.
 	ctx = context.WithoutCancel(ctx)
 	made, err, _ := t.reviving.Do(id, func() (any, error) {
@@ -86,14 +88,18 @@ func (t *Table) revive(ctx context.Context, id, url string) (*entry, error) {
 		if !known {
 			return t.find(id), nil // who made it took the memory
 		}
-		return t.resume(id, url, seed.SourceFrom(memory.Source), memory.Memory)
+		e, err := t.resume(id, cmp.Or(url, memory.URL), seed.SourceFrom(memory.Source), memory.Memory)
+		if err == nil && claimed {
+			t.deps.Book.Forget(id) // it is in the task now
+		}
+		return e, err
 	})
 	e, _ := made.(*entry)
 	return e, err
 }
 
-// resume makes a task that this scheduler answers for and has nothing of, with
-// what is remembered of it. That takes long for a crowd with a large file, and
+// resume makes a task that was another scheduler's, with what is remembered of
+// it, unless it is here. That takes long for a crowd with a large file, and
 // all calls wait for the table: it is done before, and in vain if the task is
 // there then.
 func (t *Table) resume(id, url string, source seed.Source, memory swarm.Memory) (*entry, error) {
@@ -108,14 +114,14 @@ func (t *Table) resume(id, url string, source seed.Source, memory swarm.Memory) 
 	if t.root.Err() != nil || t.leaving {
 		return nil, errStopping
 	}
-	t.deps.Book.Forget(id) // it is in the task now
 	t.deps.Log.Info("going on with a task that was another scheduler's",
 		zap.String("task_id", id), zap.Int("peers", len(memory.Peers)), zap.Int("pieces", len(memory.Pieces)))
 	return t.begin(made, source), nil
 }
 
 // recall makes a task that another scheduler told of, if it is this one's by
-// now: without that its memory would be handed out as if it were.
+// now: without that its memory would be handed out as if it were. While no
+// registry answers it is made all the same, as any task is then.
 func (t *Table) recall(ctx context.Context, id string) error {
 	if t.find(id) != nil {
 		return nil
@@ -125,8 +131,11 @@ func (t *Table) recall(ctx context.Context, id string) error {
 		return nil
 	}
 	_, err := t.Get(ctx, id, false)
-	if rpcerr.ReasonOf(err) == rpcerr.TaskNotFound {
+	switch rpcerr.ReasonOf(err) {
+	case rpcerr.TaskNotFound:
 		return nil // it begins anew
+	case rpcerr.StoreUnavailable:
+		_, err = t.revive(ctx, id, "", false)
 	}
 	return err
 }
