@@ -1,0 +1,135 @@
+package mirror
+
+import (
+	"context"
+	"io"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
+	"github.com/supernode-ha/supernode/pkg/cluster"
+)
+
+// line is the connection to a standby that is asked what it knows. It answers
+// once it is told what, so a test sees who waits and for how long.
+type line struct {
+	grpc.ClientConnInterface
+	asked   atomic.Int64
+	answers chan []*schedulerv1.TaskMemory
+}
+
+func (l *line) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+	l.asked.Add(1)
+	select {
+	case parts := <-l.answers:
+		return &answering{parts: parts}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// answering is an answer on its way.
+type answering struct {
+	grpc.ClientStream
+	parts []*schedulerv1.TaskMemory
+}
+
+func (*answering) SendMsg(any) error { return nil }
+func (*answering) CloseSend() error  { return nil }
+
+func (a *answering) RecvMsg(m any) error {
+	if len(a.parts) == 0 {
+		return io.EOF
+	}
+	proto.Merge(m.(proto.Message), &schedulerv1.RecallResponse{Memory: a.parts[0]})
+	a.parts = a.parts[1:]
+	return nil
+}
+
+// asking makes a sender whose standby is at the end of a line, and a book.
+func asking(t *testing.T) (*Sender, *Book, *line) {
+	t.Helper()
+	l := &line{answers: make(chan []*schedulerv1.TaskMemory)}
+	s, err := NewSender(Deps{
+		SelfID: "me", Members: &memberList{list: []cluster.Member{{ID: "b", Endpoint: "b:1"}}}, Log: zap.NewNop(),
+		Dial:    func(string) (grpc.ClientConnInterface, error) { return l, nil },
+		Metrics: prometheus.NewRegistry(),
+	})
+	require.NoError(t, err)
+	book, err := NewBook(prometheus.NewRegistry())
+	require.NoError(t, err)
+	return s, book, l
+}
+
+func memoryOf(id string, peers ...string) *schedulerv1.TaskMemory {
+	m := &schedulerv1.TaskMemory{TaskId: id, Anew: true}
+	for _, p := range peers {
+		m.Peers = append(m.Peers, &schedulerv1.PeerMemory{Peer: &schedulerv1.Peer{Id: p}})
+	}
+	return m
+}
+
+// A restarted scheduler is asked for a task by all of its peers at once.
+func TestCrowdRecallsATaskOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, book, l := asking(t)
+		answers := make(chan error, 50)
+		first, leave := context.WithCancel(t.Context())
+		go func() { answers <- s.Recall(first, idOf(1), book) }()
+		synctest.Wait()
+		for range cap(answers) - 1 {
+			go func() { answers <- s.Recall(t.Context(), idOf(1), book) }()
+		}
+		synctest.Wait()
+		leave() // the others rely on the answer
+		synctest.Wait()
+		require.EqualValues(t, 1, l.asked.Load())
+		l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(1), "p")}
+		for range cap(answers) {
+			require.NoError(t, <-answers)
+		}
+		r, _ := book.Recall(idOf(1))
+		require.Len(t, r.Memory.Peers, 1)
+		book.Prune(time.Now().Add(Keep))
+		require.False(t, book.Knows(idOf(1)), "nobody tells of it any more")
+	})
+}
+
+// Every new file is asked for too, for a while after a restart.
+func TestStandbyThatDoesNotAnswerIsLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, book, l := asking(t)
+		require.ErrorIs(t, s.Recall(t.Context(), idOf(1), book), context.DeadlineExceeded)
+		for i := range 100 {
+			require.NoError(t, s.Recall(t.Context(), idOf(i), book))
+		}
+		require.EqualValues(t, 1, l.asked.Load())
+		<-time.After(recallPause) // by the bubble's clock
+		go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(2), "p")} }()
+		require.NoError(t, s.Recall(t.Context(), idOf(2), book))
+		require.True(t, book.Knows(idOf(2)))
+	})
+}
+
+// A scheduler that took the task meanwhile tells of it.
+func TestWhatIsToldCountsMoreThanWhatIsRecalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, book, l := asking(t)
+		done := make(chan error, 1)
+		go func() { done <- s.Recall(t.Context(), idOf(1), book) }()
+		synctest.Wait()
+		book.Take("other", &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{memoryOf(idOf(1), "a", "b")}}, time.Now())
+		l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(1), "a")}
+		require.NoError(t, <-done)
+		r, _ := book.Recall(idOf(1))
+		require.Len(t, r.Memory.Peers, 2)
+	})
+}
