@@ -14,6 +14,7 @@ import (
 
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/ids"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
@@ -63,6 +64,21 @@ func NewBook(reg prometheus.Registerer) (*Book, error) {
 		defer b.mu.Unlock()
 		return float64(len(b.tasks))
 	}))
+}
+
+// Check refuses a message with names that cannot be. It comes before Take.
+func Check(req *schedulerv1.MirrorRequest) error {
+	for _, m := range req.GetTasks() {
+		if err := ids.CheckTask(m.GetTaskId()); err != nil {
+			return err
+		}
+		for _, p := range m.GetPeers() {
+			if err := ids.Check(m.GetTaskId(), p.GetPeer().GetId()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Take notes what a stream tells. Only the stream that told a task anew may

@@ -90,7 +90,12 @@ func (s *Sender) recall(ctx context.Context, endpoint, taskID string, book *Book
 		if err != nil {
 			return fmt.Errorf("asking a standby: %w", err)
 		}
-		all.Tasks = append(all.Tasks, resp.GetMemory())
+		if m := resp.GetMemory(); m.GetTaskId() == taskID {
+			all.Tasks = append(all.Tasks, m)
+		}
+	}
+	if err := Check(&all); err != nil {
+		return fmt.Errorf("what a standby says: %w", err)
 	}
 	if !book.Knows(taskID) { // what is told meanwhile is newer
 		book.Take(recalled, &all, time.Now())

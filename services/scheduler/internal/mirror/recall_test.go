@@ -16,6 +16,7 @@ import (
 
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
 )
 
 // line is the connection to a standby that is asked what it knows. It answers
@@ -116,6 +117,22 @@ func TestStandbyThatDoesNotAnswerIsLeftAlone(t *testing.T) {
 		go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(2), "p")} }()
 		require.NoError(t, s.Recall(t.Context(), idOf(2), book))
 		require.True(t, book.Knows(idOf(2)))
+	})
+}
+
+func TestRecalledMemoryIsCheckedAsOneThatIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, book, l := asking(t)
+		go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(2), "p"), memoryOf(idOf(1), "p")} }()
+		require.NoError(t, s.Recall(t.Context(), idOf(1), book))
+		require.True(t, book.Knows(idOf(1)))
+		require.False(t, book.Knows(idOf(2)), "nobody asked for it")
+		for _, peer := range []string{"", "../p"} {
+			go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(3), "p", peer)} }()
+			require.Equal(t, rpcerr.InvalidArgument, rpcerr.ReasonOf(s.Recall(t.Context(), idOf(3), book)), "%q", peer)
+			require.False(t, book.Knows(idOf(3)))
+			<-time.After(recallPause) // by the bubble's clock
+		}
 	})
 }
 

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -17,7 +16,7 @@ import (
 
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
-	"github.com/supernode-ha/supernode/pkg/taskid"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/ids"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/reach"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
@@ -31,7 +30,6 @@ const (
 	maxHold = 30 * time.Second
 	// maxListing is the most entries of one listing.
 	maxListing = 10000
-	maxIDLen   = 255
 )
 
 // Server answers SchedulerService.
@@ -65,19 +63,9 @@ func New(t *table.Table, book *mirror.Book, cdns *reach.Reach, reg prometheus.Re
 	return s, errors.Join(reg.Register(s.downloads), reg.Register(s.seconds), reg.Register(tasks))
 }
 
-func checkIDs(taskID, peerID string) error {
-	if err := taskid.Check(taskID); err != nil {
-		return rpcerr.Invalid("task_id: %v", err)
-	}
-	if peerID == "" || len(peerID) > maxIDLen || strings.Contains(peerID, "/") || strings.Contains(peerID, "..") {
-		return rpcerr.Invalid("peer id %.80q: want 1 to %d characters without / and ..", peerID, maxIDLen)
-	}
-	return nil
-}
-
 // find gives the task of a call that must be of a known task.
 func (s *Server) find(ctx context.Context, taskID, peerID string, adopt bool) (*task.Task, error) {
-	if err := checkIDs(taskID, peerID); err != nil {
+	if err := ids.Check(taskID, peerID); err != nil {
 		return nil, err
 	}
 	return s.table.Get(ctx, taskID, adopt)
@@ -93,7 +81,7 @@ func checkPiece(p *schedulerv1.PieceRef) error {
 // RegisterPeer takes a peer into a task.
 func (s *Server) RegisterPeer(ctx context.Context, req *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error) {
 	peer, src := req.GetPeer(), req.GetSource()
-	if err := checkIDs(req.GetTaskId(), peer.GetId()); err != nil {
+	if err := ids.Check(req.GetTaskId(), peer.GetId()); err != nil {
 		return nil, err
 	}
 	if src.GetUrl() == "" {
@@ -187,7 +175,7 @@ func (s *Server) ReportPeerDown(ctx context.Context, req *schedulerv1.ReportPeer
 
 // ReportMetrics counts how a download ended.
 func (s *Server) ReportMetrics(_ context.Context, req *schedulerv1.ReportMetricsRequest) (*schedulerv1.ReportMetricsResponse, error) {
-	if err := checkIDs(req.GetTaskId(), req.GetPeerId()); err != nil {
+	if err := ids.Check(req.GetTaskId(), req.GetPeerId()); err != nil {
 		return nil, err
 	}
 	result, source := "failure", "no"
@@ -214,7 +202,7 @@ func (s *Server) Mirror(stream schedulerv1.SchedulerService_MirrorServer) error 
 		if err != nil {
 			return err
 		}
-		if err := checkMirror(req); err != nil {
+		if err := mirror.Check(req); err != nil {
 			return err
 		}
 		if name == "" {
@@ -229,8 +217,8 @@ func (s *Server) Mirror(stream schedulerv1.SchedulerService_MirrorServer) error 
 
 // Recall gives what another scheduler told of a task.
 func (s *Server) Recall(req *schedulerv1.RecallRequest, stream schedulerv1.SchedulerService_RecallServer) error {
-	if err := taskid.Check(req.GetTaskId()); err != nil {
-		return rpcerr.Invalid("task_id: %v", err)
+	if err := ids.CheckTask(req.GetTaskId()); err != nil {
+		return err
 	}
 	for _, part := range s.book.Parts(req.GetTaskId()) {
 		if err := stream.Send(&schedulerv1.RecallResponse{Memory: part}); err != nil {
@@ -243,20 +231,6 @@ func (s *Server) Recall(req *schedulerv1.RecallRequest, stream schedulerv1.Sched
 // ListReachable tells which CDNs answer.
 func (s *Server) ListReachable(ctx context.Context, _ *schedulerv1.ListReachableRequest) (*schedulerv1.ListReachableResponse, error) {
 	return &schedulerv1.ListReachableResponse{CdnIds: s.reach.Heard(ctx)}, nil
-}
-
-func checkMirror(req *schedulerv1.MirrorRequest) error {
-	for _, m := range req.GetTasks() {
-		if err := taskid.Check(m.GetTaskId()); err != nil {
-			return rpcerr.Invalid("task_id: %v", err)
-		}
-		for _, p := range m.GetPeers() {
-			if err := checkIDs(m.GetTaskId(), p.GetPeer().GetId()); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // ListPeers lists the peers that serve.
