@@ -207,11 +207,12 @@ func (s *Sender) Flush(ctx context.Context, ids ...string) error {
 		s.mu.Lock()
 		moved := s.moved
 		for l, m := range marks {
-			switch {
-			case s.lanes[l.to.ID] != l, l.settled(m):
+			if m.streams != l.streams { // all is told anew, and may have been by now
+				m = l.pending()
+				marks[l] = m
+			}
+			if s.lanes[l.to.ID] != l || l.settled(m) {
 				delete(marks, l) // others are told by those that come after it
-			case m.streams != l.streams:
-				marks[l] = l.pending()
 			}
 		}
 		left := len(marks)
