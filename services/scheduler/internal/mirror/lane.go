@@ -150,7 +150,10 @@ func (l *lane) stream(ctx context.Context) (told bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("reaching a standby: %w", err)
 	}
-	l.begin()
+	l.anew()
+	// What the standby had may be lost with the stream: nothing counts as known
+	// to it until it is told again, though that may take a while.
+	defer l.anew()
 	broken := make(chan error, 1)
 	reader.Go(func() {
 		for {
@@ -180,8 +183,8 @@ func (l *lane) stream(ctx context.Context) (told bool, err error) {
 	}
 }
 
-// begin marks all tasks of the lane as unknown to the standby.
-func (l *lane) begin() {
+// anew marks all tasks of the lane as unknown to the standby.
+func (l *lane) anew() {
 	l.sender.mu.Lock()
 	defer l.sender.mu.Unlock()
 	l.sent, l.untaken, l.telling, l.rounds = 0, nil, 0, 0

@@ -246,6 +246,29 @@ func TestTasksMoveWithTheMembers(t *testing.T) {
 	}
 }
 
+// One that was restarted knows nothing of a task that nothing happens to.
+func TestNothingIsKnownToAStandbyThatIsAway(t *testing.T) {
+	t.Parallel()
+	b := newStandby(t, "b", "127.0.0.1:0")
+	s, _ := newSender(t, b.Member)
+	s.Add(idOf(1), "u", nil, &memory{peers: 5})
+	b.knows(t, idOf(1), 5)
+	flush(t, s)
+	b.stop()
+	require.Eventually(t, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.behind() == 1
+	}, patience, time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, s.Flush(ctx), context.DeadlineExceeded)
+	again := newStandby(t, "b", b.Endpoint)
+	flush(t, s)
+	r, _ := again.book.Recall(idOf(1))
+	require.Len(t, r.Memory.Peers, 5)
+}
+
 // A standby that hangs costs nobody anything but what it does not know, and
 // that is told at once when it goes on.
 func TestStandbyThatHangsHoldsNothingUp(t *testing.T) {
