@@ -35,7 +35,7 @@ type lane struct {
 
 	changed  map[string]struct{} // tasks that have something to tell
 	gone     map[string]struct{} // tasks that are no more
-	released map[string]struct{} // tasks that are another's
+	released map[string]struct{} // tasks that are another's, or told to another
 	// streams counts those that were opened, rounds the times that it told what
 	// there was to tell, on this one.
 	streams, rounds int

@@ -226,18 +226,29 @@ func TestTasksMoveWithTheMembers(t *testing.T) {
 		b.knows(t, idOf(i), 1)
 	}
 	m.set(b.Member, c.Member)
-	moved := 0
+	var moved, stayed []string
 	for i := range n {
 		to, ok := s.Standby(idOf(i))
 		require.True(t, ok)
 		if to.ID != "c" {
+			stayed = append(stayed, idOf(i))
 			continue
 		}
-		moved++
+		moved = append(moved, idOf(i))
 		c.knows(t, idOf(i), 1)
-		require.Eventually(t, func() bool { _, there := b.book.Recall(idOf(i)); return !there }, patience, time.Millisecond)
 	}
-	require.NotZero(t, moved)
+	require.NotEmpty(t, moved)
+	flush(t, s)
+	for _, id := range moved {
+		b.knows(t, id, 1)
+	}
+	b.book.Prune(time.Now().Add(Keep))
+	for _, id := range moved {
+		require.False(t, b.book.Knows(id), "it is told to another")
+	}
+	for _, id := range stayed {
+		require.True(t, b.book.Knows(id))
+	}
 	draining := c.Member
 	draining.Draining = true
 	m.set(b.Member, draining)
@@ -267,6 +278,39 @@ func TestNothingIsKnownToAStandbyThatIsAway(t *testing.T) {
 	flush(t, s)
 	r, _ := again.book.Recall(idOf(1))
 	require.Len(t, r.Memory.Peers, 5)
+}
+
+// What nobody else was told yet must not be forgotten by who knows it.
+func TestStandbyKeepsATaskThatItsSuccessorIsNotToldOf(t *testing.T) {
+	t.Parallel()
+	for name, later := range map[string]func(b cluster.Member) []cluster.Member{
+		"nobody is left to be told": func(b cluster.Member) []cluster.Member {
+			b.Draining = true
+			return []cluster.Member{b}
+		},
+		"it is out of reach": func(b cluster.Member) []cluster.Member {
+			b.Draining = true
+			return []cluster.Member{b, {ID: "c", Endpoint: "127.0.0.1:1"}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newStandby(t, "b", "127.0.0.1:0")
+			s, m := newSender(t, b.Member)
+			s.Add(idOf(1), "u", nil, &memory{peers: 1})
+			b.knows(t, idOf(1), 1)
+			m.set(later(b.Member)...)
+			require.Eventually(t, func() bool { // b has been told
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				l := s.lanes["b"]
+				return s.tasks[idOf(1)].lane != l && l.behind() == 0
+			}, patience, time.Millisecond)
+			b.knows(t, idOf(1), 1)
+			b.book.Prune(time.Now().Add(Keep))
+			require.False(t, b.book.Knows(idOf(1)), "nobody tells of it any more")
+		})
+	}
 }
 
 // A standby that hangs costs nobody anything but what it does not know, and
@@ -332,36 +376,4 @@ func TestTaskWithoutFactsIsNotTold(t *testing.T) {
 	blank.mu.Unlock()
 	s.Changed(idOf(1))
 	b.knows(t, idOf(1), 1)
-}
-
-func TestBookKeepsWhatADeadSchedulerToldForAWhile(t *testing.T) {
-	book, err := NewBook(prometheus.NewRegistry())
-	require.NoError(t, err)
-	now := time.Now()
-	told := func(stream string, anew bool, peers ...string) {
-		m := &schedulerv1.TaskMemory{TaskId: idOf(1), Anew: anew}
-		for _, p := range peers {
-			m.Peers = append(m.Peers, &schedulerv1.PeerMemory{Peer: &schedulerv1.Peer{Id: p}})
-		}
-		book.Take(stream, &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{m}}, now)
-	}
-	told("old", false, "nobody")
-	_, there := book.Recall(idOf(1))
-	require.False(t, there, "a change of what was never told")
-	told("old", true, "a", "b")
-	told("new", true, "c")
-	told("old", true, "a", "b")
-	told("new", false, "d")
-	r, _ := book.Recall(idOf(1))
-	require.Len(t, r.Memory.Peers, 2, "the other stream has no say any more")
-	book.Prune(now.Add(2 * Keep))
-	_, there = book.Recall(idOf(1))
-	require.True(t, there, "its stream is open")
-	book.Ended("old", now)
-	book.Prune(now.Add(Keep - time.Second))
-	_, there = book.Recall(idOf(1))
-	require.True(t, there)
-	book.Prune(now.Add(Keep))
-	_, there = book.Recall(idOf(1))
-	require.False(t, there)
 }

@@ -160,7 +160,9 @@ func (s *Sender) Changed(id string) {
 	}
 }
 
-// assign gives a task to its standby's lane. The caller holds mu.
+// assign gives a task to its standby's lane. The standby before keeps what it
+// knows, for a while: the new one has nothing yet, and is perhaps not reached,
+// or there is none. The caller holds mu.
 func (s *Sender) assign(id string, item *told, members []cluster.Member) {
 	var next *lane
 	if m, ok := Standby(id, s.SelfID, members); ok {
@@ -170,7 +172,7 @@ func (s *Sender) assign(id string, item *told, members []cluster.Member) {
 		return
 	}
 	if item.lane != nil {
-		item.lane.drop(id)
+		item.lane.release(id)
 	}
 	item.lane, item.anew = next, true
 	if next != nil {
