@@ -190,7 +190,8 @@ func (r *Resolver) whose(ctx context.Context, taskID string, mayTake func() bool
 		return nil, NotOwner(record.GetScheduler(), endpoint)
 	}
 	if !mayTake() {
-		return nil, rpcerr.New(codes.Unavailable, "", "scheduler %s does not answer, and this one takes no task over any more", record.GetScheduler())
+		return nil, rpcerr.New(codes.Unavailable, "",
+			"scheduler %s does not answer, and this one takes no task over any more", record.GetScheduler())
 	}
 	taken, err := r.takeOver(ctx, &registryv1.ResolveTaskRequest{TaskId: taskID, Url: record.GetUrl()}, record, p)
 	switch {

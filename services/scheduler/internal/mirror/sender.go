@@ -266,7 +266,10 @@ func (s *Sender) arrange(ctx context.Context, work *sync.WaitGroup) {
 			old.end()
 		}
 		run, end := context.WithCancel(ctx)
-		l := &lane{sender: s, to: m, end: end, changed: make(map[string]struct{}), gone: make(map[string]struct{}), released: make(map[string]struct{}), wake: make(chan struct{}, 1)}
+		l := &lane{
+			sender: s, to: m, end: end, wake: make(chan struct{}, 1), changed: make(map[string]struct{}),
+			gone: make(map[string]struct{}), released: make(map[string]struct{}),
+		}
 		s.lanes[m.ID] = l
 		work.Go(func() { l.run(run) })
 	}
