@@ -44,8 +44,8 @@ func (s *Sender) Recall(ctx context.Context, taskID string, book *Book) error {
 	// Others rely on the answer though the first who asked may leave.
 	ctx = context.WithoutCancel(ctx)
 	_, err, _ := s.recalls.asking.Do(taskID, func() (any, error) {
-		err := s.recall(ctx, to.Endpoint, taskID, book)
-		s.recalls.heard(to.Endpoint, err, time.Now())
+		spoke, err := s.recall(ctx, to.Endpoint, taskID, book)
+		s.recalls.heard(to.Endpoint, spoke, time.Now())
 		return nil, err
 	})
 	return err
@@ -59,27 +59,29 @@ func (r *recalls) isSilent(endpoint string, now time.Time) bool {
 }
 
 // heard notes whether a standby answered.
-func (r *recalls) heard(endpoint string, err error, now time.Time) {
+func (r *recalls) heard(endpoint string, spoke bool, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	maps.DeleteFunc(r.silent, func(e string, since time.Time) bool {
 		return e == endpoint || now.Sub(since) >= recallPause // it may be no more
 	})
-	if err != nil {
+	if !spoke {
 		r.silent[endpoint] = now
 	}
 }
 
-func (s *Sender) recall(ctx context.Context, endpoint, taskID string, book *Book) error {
+// recall asks one standby. One that spoke is there, though it may know more than
+// can be told in time.
+func (s *Sender) recall(ctx context.Context, endpoint, taskID string, book *Book) (spoke bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, recallTimeout)
 	defer cancel()
 	conn, err := s.Dial(endpoint)
 	if err != nil {
-		return fmt.Errorf("reaching a standby: %w", err)
+		return false, fmt.Errorf("reaching a standby: %w", err)
 	}
 	stream, err := schedulerv1.NewSchedulerServiceClient(conn).Recall(ctx, &schedulerv1.RecallRequest{TaskId: taskID})
 	if err != nil {
-		return fmt.Errorf("asking a standby: %w", err)
+		return false, fmt.Errorf("asking a standby: %w", err)
 	}
 	all := schedulerv1.MirrorRequest{Released: []string{taskID}} // nobody tells of it on
 	for {
@@ -88,17 +90,18 @@ func (s *Sender) recall(ctx context.Context, endpoint, taskID string, book *Book
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("asking a standby: %w", err)
+			return spoke, fmt.Errorf("asking a standby: %w", err)
 		}
+		spoke = true
 		if m := resp.GetMemory(); m.GetTaskId() == taskID {
 			all.Tasks = append(all.Tasks, m)
 		}
 	}
 	if err := Check(&all); err != nil {
-		return fmt.Errorf("what a standby says: %w", err)
+		return true, fmt.Errorf("what a standby says: %w", err)
 	}
 	if !book.Knows(taskID) { // what is told meanwhile is newer
 		book.Take(recalled, &all, time.Now())
 	}
-	return nil
+	return true, nil
 }
