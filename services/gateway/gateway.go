@@ -143,7 +143,7 @@ func build(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	reports, err := late.New(late.Config{Entries: lateEntries, Keep: lateKeep}, deps.Metrics)
+	reports, err := late.New(late.Config{Entries: lateEntries, Keep: lateKeep, Attempt: cfg.CallBudget}, deps.Metrics)
 	if err != nil {
 		return nil, err
 	}

@@ -19,9 +19,9 @@ import (
 // repeat it, or give it up.
 func (s *Service) report(ctx context.Context, task request.TaskID, peer request.PeerID, call clientCall) error {
 	key := keyOf(task, peer)
-	return s.tell(ctx, late.Report{Key: key, Give: func(ctx context.Context) error {
-		return s.recall(ctx, key, route.Plan{Attempt: reportAttempt, Again: againFor(ctx)}, withClient(call), never)
-	}})
+	return s.tell(ctx, late.Report{Key: key}, func(ctx context.Context, again time.Duration) error {
+		return s.recall(ctx, key, route.Plan{Attempt: reportAttempt, Again: again}, withClient(call), never)
+	})
 }
 
 // last is a report that is told even if the client has left meanwhile. It is of
@@ -29,24 +29,26 @@ func (s *Service) report(ctx context.Context, task request.TaskID, peer request.
 func (s *Service) last(ctx context.Context, task request.TaskID, peer request.PeerID, call clientCall) error {
 	key := keyOf(task, peer)
 	s.roster.End(key)
-	return s.tell(ctx, late.Report{Key: key, Lasting: true, Give: func(ctx context.Context) error {
-		err := s.router.Do(ctx, key.Task, route.Plan{Attempt: reportAttempt, Again: againFor(ctx)}, withClient(call))
+	return s.tell(ctx, late.Report{Key: key, Lasting: true}, func(ctx context.Context, again time.Duration) error {
+		err := s.router.Do(ctx, key.Task, route.Plan{Attempt: reportAttempt, Again: again}, withClient(call))
 		if verdict.Forgotten(err) {
 			return nil // then there is nothing to forget
 		}
 		return err
-	}})
+	})
 }
 
-// tell makes the attempts that there is time for. A client that does not wait
-// for them has told it all the same.
-func (s *Service) tell(ctx context.Context, r late.Report) error {
-	budget, cancel := context.WithTimeout(ctx, min(reportBudget, s.cfg.CallBudget))
+// tell makes the attempts that there is time for: give is told for how long to
+// repeat them. A client that does not wait for them has told it all the same.
+func (s *Service) tell(ctx context.Context, r late.Report, give func(ctx context.Context, again time.Duration) error) error {
+	patience := min(reportBudget, s.cfg.CallBudget)
+	budget, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	err := r.Give(budget)
+	err := give(budget, patience)
 	if err == nil {
 		return nil
 	}
+	r.Give = func(ctx context.Context) error { return give(ctx, 0) } // what waits has pauses of its own
 	switch verdict.Report(err) {
 	case verdict.Moot:
 		return nil
@@ -57,15 +59,6 @@ func (s *Service) tell(ctx context.Context, r late.Report) error {
 	case verdict.Refused:
 	}
 	return failed(err)
-}
-
-// againFor is how long a report is tried again: while there is time.
-func againFor(ctx context.Context) time.Duration {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return 0
-	}
-	return time.Until(deadline)
 }
 
 // never adopts: a report alone does not make a peer one that fetches.

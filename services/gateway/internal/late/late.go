@@ -4,14 +4,14 @@
 // none outlives the process:
 //
 //	Put --> waiting --taken--> forwarded, or refused by a scheduler
-//	           └--not within Keep--> expired
+//	           ├--not in time--> expired
 //	           └--no room, Forget, the end--> dropped
 package late
 
 import (
-	"container/list"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,12 +23,9 @@ import (
 )
 
 const (
-	// atOnce is how many are given at the same time: one scheduler that is slow
-	// must not keep all others from hearing.
+	// atOnce is how many are given at the same time, so that one scheduler that
+	// is slow does not keep the others from hearing.
 	atOnce = 8
-	// A report is tried again after firstPause, then after twice as long each
-	// time, up to lastPause.
-	firstPause, lastPause = 250 * time.Millisecond, 4 * time.Second
 	// lastWords is how long the last attempts may take, when the queue ends.
 	lastWords = time.Second
 )
@@ -47,6 +44,8 @@ type Config struct {
 	Entries int
 	// Keep is how long a report is kept.
 	Keep time.Duration
+	// Attempt is how long one attempt may take.
+	Attempt time.Duration
 }
 
 // Report is what could not be told.
@@ -55,7 +54,7 @@ type Report struct {
 	Key roster.Key
 	// Lasting is true when it is to be given even if the client has left.
 	Lasting bool
-	// Give makes one attempt.
+	// Give makes one attempt and does not repeat it: that is done here.
 	Give func(context.Context) error
 }
 
@@ -63,23 +62,16 @@ type Report struct {
 type Queue struct {
 	cfg     Config
 	results *prometheus.CounterVec
-	wake    chan struct{}
+	wake    chan struct{} // there is something new to wait for
 
 	mu      sync.Mutex // guards what follows, and the entries
-	entries *list.List // of *entry, the oldest first
+	waiting waiting
 	ended   bool
-}
-
-type entry struct {
-	Report
-	until time.Time
-	next  time.Time // it is not tried before that
-	pause time.Duration
 }
 
 // New makes an empty queue.
 func New(cfg Config, metrics prometheus.Registerer) (*Queue, error) {
-	q := &Queue{cfg: cfg, wake: make(chan struct{}, 1), entries: list.New(), results: prometheus.NewCounterVec(prometheus.CounterOpts{
+	q := &Queue{cfg: cfg, wake: make(chan struct{}, 1), results: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "supernode_gateway_late_reports_total",
 		Help: "Reports that were taken from a client before a scheduler had them, by what became of them.",
 	}, []string{"result"})}
@@ -98,7 +90,7 @@ func New(cfg Config, metrics prometheus.Registerer) (*Queue, error) {
 func (q *Queue) Waiting() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.entries.Len()
+	return q.waiting.len()
 }
 
 // Put takes a report. It is false when the queue has ended: then the client has
@@ -110,14 +102,12 @@ func (q *Queue) Put(r Report) bool {
 	if q.ended {
 		return false
 	}
-	if q.entries.Len() >= q.cfg.Entries {
-		q.remove(q.entries.Front(), dropped)
+	q.expire(now)
+	if q.waiting.len() >= q.cfg.Entries {
+		q.remove(q.waiting.oldest(), dropped)
 	}
-	q.entries.PushBack(&entry{Report: r, until: now.Add(q.cfg.Keep), next: now.Add(firstPause), pause: firstPause})
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
+	q.waiting.add(&entry{Report: r, until: now.Add(q.cfg.Keep)}, now)
+	q.news()
 	return true
 }
 
@@ -126,113 +116,137 @@ func (q *Queue) Put(r Report) bool {
 func (q *Queue) Forget(key roster.Key) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for el := q.entries.Front(); el != nil; {
-		next := el.Next()
-		if e := el.Value.(*entry); e.Key == key && !e.Lasting {
-			q.remove(el, dropped)
+	for e := range q.waiting.all() {
+		if e.Key == key && !e.Lasting {
+			q.remove(e, dropped)
 		}
-		el = next
 	}
 }
 
-// remove takes an entry out, if it is there still. The caller holds mu.
-func (q *Queue) remove(el *list.Element, result string) {
-	before := q.entries.Len()
-	q.entries.Remove(el)
-	if q.entries.Len() < before {
-		q.results.WithLabelValues(result).Inc()
-	}
-}
-
-// Run gives reports until ctx ends, then each once more, and drops the rest.
+// Run gives reports until ctx ends, then each once more, and drops the rest. It
+// returns when no attempt is under way any more.
 func (q *Queue) Run(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	var attempts sync.WaitGroup
+	// Whoever gives a report is found before the report is: it might be too old
+	// by then, or another one be more urgent.
+	free := make(chan struct{}, atOnce)
+	for range atOnce {
+		free <- struct{}{}
+	}
 	for {
 		select {
 		case <-ctx.Done():
-			q.end(context.WithoutCancel(ctx))
-			return
-		case <-q.wake:
-		case <-timer.C:
+		case <-free:
 		}
-		q.try(ctx, q.due(time.Now()))
-		if wait, any := q.untilNext(time.Now()); any {
-			timer.Reset(wait)
+		e := q.next(ctx)
+		if e == nil {
+			break
 		}
+		attempts.Go(func() {
+			q.attempt(ctx, e)
+			free <- struct{}{}
+		})
 	}
+	attempts.Wait()
+	q.end(context.WithoutCancel(ctx))
 }
 
 func (q *Queue) end(ctx context.Context) {
 	q.mu.Lock()
 	q.ended = true
+	q.expire(time.Now())
+	last := slices.Collect(q.waiting.all())
 	q.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, lastWords)
 	defer cancel()
-	q.try(ctx, q.due(time.Now().Add(q.cfg.Keep)))
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for q.entries.Len() > 0 {
-		q.remove(q.entries.Front(), dropped)
-	}
-}
-
-// due are the entries that are to be tried at a time.
-func (q *Queue) due(at time.Time) []*list.Element {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	var list []*list.Element
-	for el := q.entries.Front(); el != nil; el = el.Next() {
-		if !el.Value.(*entry).next.After(at) {
-			list = append(list, el)
-		}
-	}
-	return list
-}
-
-// untilNext is how long until there is something to try.
-func (q *Queue) untilNext(now time.Time) (wait time.Duration, any bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for el := q.entries.Front(); el != nil; el = el.Next() {
-		if d := el.Value.(*entry).next.Sub(now); !any || d < wait {
-			wait, any = d, true
-		}
-	}
-	return max(wait, 0), any
-}
-
-// try makes one attempt at each and waits for all.
-func (q *Queue) try(ctx context.Context, due []*list.Element) {
 	var group errgroup.Group
 	group.SetLimit(atOnce)
-	for _, el := range due {
+	for _, e := range last {
 		if ctx.Err() != nil {
 			break
 		}
-		e := el.Value.(*entry)
 		group.Go(func() error {
-			q.settle(el, e, e.Give(ctx))
+			q.attempt(ctx, e)
 			return nil
 		})
 	}
 	_ = group.Wait() // no attempt returns an error
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for e := range q.waiting.all() {
+		q.remove(e, dropped)
+	}
+}
+
+// next waits for the next report that is to be tried, and gives nil when ctx
+// ends.
+func (q *Queue) next(ctx context.Context) *entry {
+	for ctx.Err() == nil {
+		e, wait := q.take(time.Now())
+		if e != nil {
+			return e
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-q.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+	return nil
+}
+
+func (q *Queue) take(now time.Time) (*entry, time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.expire(now)
+	return q.waiting.take(now, q.cfg.Keep)
+}
+
+func (q *Queue) attempt(ctx context.Context, e *entry) {
+	ctx, cancel := context.WithTimeout(ctx, q.cfg.Attempt)
+	defer cancel()
+	q.settle(e, e.Give(ctx))
 }
 
 // settle notes how an attempt ended.
-func (q *Queue) settle(el *list.Element, e *entry, err error) {
+func (q *Queue) settle(e *entry, err error) {
 	now := time.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if !e.waits() {
+		return // it was dropped meanwhile
+	}
 	switch {
 	case err == nil:
-		q.remove(el, forwarded)
+		q.remove(e, forwarded)
 	case verdict.Report(err) != verdict.Later:
-		q.remove(el, refused)
-	case now.After(e.until):
-		q.remove(el, expired)
+		q.remove(e, refused)
 	default:
-		e.next = now.Add(e.pause)
-		e.pause = min(2*e.pause, lastPause)
+		q.waiting.again(e, now)
+		q.expire(now)
+		q.news()
+	}
+}
+
+// expire drops what has waited for too long. The caller holds mu.
+func (q *Queue) expire(now time.Time) {
+	for _, e := range q.waiting.overdue(now) {
+		q.remove(e, expired)
+	}
+}
+
+// remove takes out an entry that waits. The caller holds mu.
+func (q *Queue) remove(e *entry, result string) {
+	q.waiting.remove(e)
+	q.results.WithLabelValues(result).Inc()
+}
+
+// news has Run look again at what it waits for.
+func (q *Queue) news() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
 	}
 }

@@ -3,6 +3,7 @@ package late
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -21,6 +22,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// The bounds of the queues.
+const keep, attempt = time.Minute, 3 * time.Second
+
 var errAway = rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, "away")
 
 // world is a queue in a bubble of its own time.
@@ -36,7 +40,7 @@ func inQueue(t *testing.T, entries int, f func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, metrics: prometheus.NewRegistry()}
 		var err error
-		w.Queue, err = New(Config{Entries: entries, Keep: time.Minute}, w.metrics)
+		w.Queue, err = New(Config{Entries: entries, Keep: keep, Attempt: attempt}, w.metrics)
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -53,7 +57,7 @@ func (w *world) requireCounts(want map[string]int) {
 	text := "# HELP supernode_gateway_late_reports_total Reports that were taken from a client before a scheduler had them, by what became of them.\n" +
 		"# TYPE supernode_gateway_late_reports_total counter\n"
 	for result, n := range want {
-		text += `supernode_gateway_late_reports_total{result="` + result + `"} ` + string(rune('0'+n)) + "\n"
+		text += `supernode_gateway_late_reports_total{result="` + result + `"} ` + strconv.Itoa(n) + "\n"
 	}
 	require.NoError(w.t, testutil.GatherAndCompare(w.metrics, strings.NewReader(text), "supernode_gateway_late_reports_total"))
 }
@@ -62,6 +66,11 @@ func (w *world) put(peer string, lasting bool, give func(context.Context) error)
 	w.t.Helper()
 	require.True(w.t, w.Put(Report{Key: roster.Key{Task: "t", Peer: peer}, Lasting: lasting, Give: give}))
 }
+
+func away(context.Context) error { return errAway }
+
+// hang is a scheduler that does not answer.
+func hang(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 
 func TestReportIsGivenOnceASchedulerIsThere(t *testing.T) {
 	inQueue(t, 10, func(w *world) {
@@ -119,12 +128,50 @@ func TestOldestMakesRoom(t *testing.T) {
 
 func TestWhatIsToldOfWhoLeftIsDroppedUnlessItLasts(t *testing.T) {
 	inQueue(t, 10, func(w *world) {
-		away := func(context.Context) error { return errAway }
 		w.put("a", false, away)
 		w.put("a", true, away)
 		w.put("b", false, away)
 		w.Forget(roster.Key{Task: "t", Peer: "a"})
 		require.Equal(t, 2, w.Waiting())
+	})
+}
+
+// What waited for long is not told any more, however much there is to do.
+func TestNothingIsGivenThatIsTooOld(t *testing.T) {
+	const many = 20 * atOnce * int(keep/attempt)
+	inQueue(t, many, func(w *world) {
+		start := time.Now()
+		var oldest atomic.Int64
+		for range many {
+			w.put("a", false, func(ctx context.Context) error {
+				oldest.Store(max(oldest.Load(), int64(time.Since(start))))
+				return hang(ctx)
+			})
+		}
+		<-time.After(keep - time.Second)
+		require.Equal(t, many, w.Waiting())
+		<-time.After(time.Second + attempt)
+		require.Zero(t, w.Waiting())
+		<-time.After(keep)
+		require.Less(t, time.Duration(oldest.Load()), keep)
+		w.requireCounts(map[string]int{expired: many})
+	})
+}
+
+// What is new does not wait behind those that have hung before.
+func TestNewOneGoesBeforeThoseThatHang(t *testing.T) {
+	const many = 5 * atOnce
+	inQueue(t, 2*many, func(w *world) {
+		for range many {
+			w.put("a", false, hang)
+		}
+		<-time.After(keep / 2)
+		for range many {
+			w.put("b", false, func(context.Context) error { return nil })
+		}
+		<-time.After(firstPause + attempt)
+		require.Equal(t, many, w.Waiting())
+		w.requireCounts(map[string]int{forwarded: many})
 	})
 }
 
@@ -148,7 +195,7 @@ func TestEndGivesEachOnceMoreAndDropsTheRest(t *testing.T) {
 			}
 			return nil
 		})
-		w.put("away", true, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+		w.put("away", true, hang)
 		<-time.After(time.Second)
 		ending.Store(true)
 		w.end()
