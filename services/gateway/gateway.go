@@ -56,6 +56,9 @@ const (
 const (
 	lateEntries = 10_000
 	lateKeep    = 2 * time.Minute
+	// A peer that no scheduler knows pulls when it has reported a piece, and is
+	// known then. Ids that somebody made up are not worth more calls.
+	lateKeepStrangers = 10 * time.Second
 )
 
 // Members is who is in the cluster, as far as a gateway wants to know; a
@@ -143,7 +146,9 @@ func build(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	reports, err := late.New(late.Config{Entries: lateEntries, Keep: lateKeep, Attempt: cfg.CallBudget}, deps.Metrics)
+	reports, err := late.New(late.Config{
+		Entries: lateEntries, Keep: lateKeep, KeepStrangers: lateKeepStrangers, Attempt: cfg.CallBudget,
+	}, deps.Metrics)
 	if err != nil {
 		return nil, err
 	}

@@ -49,11 +49,11 @@ func (s *Service) tell(ctx context.Context, r late.Report, give func(ctx context
 		return nil
 	}
 	r.Give = func(ctx context.Context) error { return give(ctx, 0) } // what waits has pauses of its own
-	switch verdict.Report(err) {
+	switch fate := verdict.Report(err); fate {
 	case verdict.Moot:
 		return nil
-	case verdict.Later:
-		if s.late.Put(r) {
+	case verdict.Later, verdict.Soon:
+		if s.late.Put(r, fate) {
 			return nil
 		}
 	case verdict.Refused:

@@ -40,10 +40,12 @@ const (
 
 // Config is the bounds; none may be 0.
 type Config struct {
-	// Entries is how many reports are kept at most: the oldest goes first.
+	// Entries is how many reports are kept at most. Those of strangers go first,
+	// then the oldest.
 	Entries int
-	// Keep is how long a report is kept.
-	Keep time.Duration
+	// Keep is how long a report is kept, and KeepStrangers for how long from
+	// when a scheduler has said that it does not know whose it is.
+	Keep, KeepStrangers time.Duration
 	// Attempt is how long one attempt may take.
 	Attempt time.Duration
 }
@@ -93,9 +95,10 @@ func (q *Queue) Waiting() int {
 	return q.waiting.len()
 }
 
-// Put takes a report. It is false when the queue has ended: then the client has
-// to be told that the report is lost.
-func (q *Queue) Put(r Report) bool {
+// Put takes a report whose first attempt ended with a fate, which is Later or
+// Soon. It is false when the queue has ended: then the client has to be told
+// that the report is lost.
+func (q *Queue) Put(r Report, fate verdict.Fate) bool {
 	now := time.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -103,10 +106,14 @@ func (q *Queue) Put(r Report) bool {
 		return false
 	}
 	q.expire(now)
-	if q.waiting.len() >= q.cfg.Entries {
-		q.remove(q.waiting.oldest(), dropped)
+	e := &entry{Report: r, until: now.Add(q.cfg.Keep)}
+	q.waiting.add(e, now)
+	if fate == verdict.Soon {
+		q.waiting.doubt(e, now.Add(q.cfg.KeepStrangers))
 	}
-	q.waiting.add(&entry{Report: r, until: now.Add(q.cfg.Keep)}, now)
+	if q.waiting.len() > q.cfg.Entries {
+		q.remove(q.waiting.leastWorth(), dropped) // a stranger's may be the very one
+	}
 	q.news()
 	return true
 }
@@ -218,16 +225,21 @@ func (q *Queue) settle(e *entry, err error) {
 	if !e.waits() {
 		return // it was dropped meanwhile
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		q.remove(e, forwarded)
-	case verdict.Report(err) != verdict.Later:
-		q.remove(e, refused)
-	default:
-		q.waiting.again(e, now)
-		q.expire(now)
-		q.news()
+		return
 	}
+	switch verdict.Report(err) {
+	case verdict.Later:
+	case verdict.Soon:
+		q.waiting.doubt(e, now.Add(q.cfg.KeepStrangers))
+	default:
+		q.remove(e, refused)
+		return
+	}
+	q.waiting.again(e, now)
+	q.expire(now)
+	q.news()
 }
 
 // expire drops what has waited for too long. The caller holds mu.

@@ -18,14 +18,18 @@ import (
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/gateway/internal/roster"
+	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // The bounds of the queues.
-const keep, attempt = time.Minute, 3 * time.Second
+const keep, keepStrangers, attempt = time.Minute, 10 * time.Second, 3 * time.Second
 
-var errAway = rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, "away")
+var (
+	errAway = rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, "away")
+	errWho  = rpcerr.New(codes.NotFound, rpcerr.PeerNotFound, "who")
+)
 
 // world is a queue in a bubble of its own time.
 type world struct {
@@ -40,7 +44,7 @@ func inQueue(t *testing.T, entries int, f func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, metrics: prometheus.NewRegistry()}
 		var err error
-		w.Queue, err = New(Config{Entries: entries, Keep: keep, Attempt: attempt}, w.metrics)
+		w.Queue, err = New(Config{Entries: entries, Keep: keep, KeepStrangers: keepStrangers, Attempt: attempt}, w.metrics)
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -64,7 +68,12 @@ func (w *world) requireCounts(want map[string]int) {
 
 func (w *world) put(peer string, lasting bool, give func(context.Context) error) {
 	w.t.Helper()
-	require.True(w.t, w.Put(Report{Key: roster.Key{Task: "t", Peer: peer}, Lasting: lasting, Give: give}))
+	require.True(w.t, w.Put(Report{Key: roster.Key{Task: "t", Peer: peer}, Lasting: lasting, Give: give}, verdict.Later))
+}
+
+func (w *world) putStranger(peer string, give func(context.Context) error) {
+	w.t.Helper()
+	require.True(w.t, w.Put(Report{Key: roster.Key{Task: "t", Peer: peer}, Give: give}, verdict.Soon))
 }
 
 func away(context.Context) error { return errAway }
@@ -100,7 +109,7 @@ func TestReportIsGivenOnceASchedulerIsThere(t *testing.T) {
 func TestReportThatIsNoUseIsDropped(t *testing.T) {
 	inQueue(t, 10, func(w *world) {
 		w.put("wrong", false, func(context.Context) error { return rpcerr.Invalid("no such piece") })
-		w.put("nobody", false, func(context.Context) error { return rpcerr.New(codes.NotFound, rpcerr.PeerNotFound, "who") })
+		w.put("nobody", false, func(context.Context) error { return errWho })
 		<-time.After(time.Second)
 		require.Equal(t, 1, w.Waiting(), "a peer may be known yet")
 		<-time.After(2 * time.Minute)
@@ -175,6 +184,58 @@ func TestNewOneGoesBeforeThoseThatHang(t *testing.T) {
 	})
 }
 
+// Whoever is not known soon will not be.
+func TestReportOfAStrangerIsKeptForSeconds(t *testing.T) {
+	inQueue(t, 10, func(w *world) {
+		var asked, late atomic.Int32
+		w.putStranger("nobody", func(context.Context) error { asked.Add(1); return errWho })
+		var back atomic.Bool
+		w.put("forgotten", false, func(context.Context) error {
+			if !back.Load() {
+				return errAway
+			}
+			late.Add(1)
+			return errWho
+		})
+		var known atomic.Bool
+		w.putStranger("adopted", func(context.Context) error {
+			if !known.Load() {
+				return errWho
+			}
+			return nil
+		})
+		<-time.After(keepStrangers / 2)
+		known.Store(true)
+		<-time.After(keepStrangers/2 + time.Millisecond)
+		require.Equal(t, 1, w.Waiting())
+		require.LessOrEqual(t, asked.Load(), int32(steps))
+		w.requireCounts(map[string]int{expired: 1, forwarded: 1})
+		back.Store(true)
+		<-time.After(lastPause + keepStrangers + time.Millisecond)
+		require.Zero(t, w.Waiting())
+		require.LessOrEqual(t, late.Load(), int32(steps))
+		w.requireCounts(map[string]int{expired: 2, forwarded: 1})
+	})
+}
+
+// Ids that were made up take no room from those who were there.
+func TestStrangersMakeRoomFirst(t *testing.T) {
+	inQueue(t, 3, func(w *world) {
+		var given atomic.Int32
+		count := func(context.Context) error { given.Add(1); return nil }
+		w.put("a", true, count)
+		for range 100 {
+			w.putStranger("nobody", away)
+		}
+		w.put("b", true, count)
+		w.put("c", true, count)
+		w.putStranger("nobody", away)
+		<-time.After(time.Second)
+		require.EqualValues(t, 3, given.Load())
+		w.requireCounts(map[string]int{forwarded: 3, dropped: 101})
+	})
+}
+
 // One scheduler that hangs does not keep the others from hearing.
 func TestSlowOneIsNotWaitedFor(t *testing.T) {
 	inQueue(t, 10, func(w *world) {
@@ -201,6 +262,6 @@ func TestEndGivesEachOnceMoreAndDropsTheRest(t *testing.T) {
 		w.end()
 		require.Zero(t, w.Waiting())
 		w.requireCounts(map[string]int{forwarded: 1, dropped: 1})
-		require.False(t, w.Put(Report{Give: func(context.Context) error { return errors.New("never called") }}))
+		require.False(t, w.Put(Report{Give: func(context.Context) error { return errors.New("never called") }}, verdict.Later))
 	})
 }

@@ -7,7 +7,7 @@
 //	source wants to know    608           610       taken           by its gRPC code
 //	source broken           607           610       taken           by its gRPC code
 //	cluster can repair it   503           602       taken, later    503
-//	nobody knows who asks   404           404       taken, later    404
+//	nobody knows who asks   404           404       taken, soon     404
 //	all else                by its gRPC code
 //
 // Three-digit codes from 600 on are dfget's own and go out with HTTP 200;
@@ -95,6 +95,9 @@ const (
 	Refused Fate = iota
 	// Later is one that may be taken another time.
 	Later
+	// Soon is one of a peer that nobody knows: it will be taken within seconds,
+	// when the peer's next pull has it adopted, or never.
+	Soon
 	// Moot is one that is of no use to anybody any more.
 	Moot
 )
@@ -105,7 +108,9 @@ func Report(err error) Fate {
 	switch e := rpcerr.From(err); {
 	case fromSource(e.Reason):
 		return Moot
-	case repairable(e), Forgotten(err):
+	case Forgotten(err):
+		return Soon
+	case repairable(e):
 		return Later
 	}
 	return Refused

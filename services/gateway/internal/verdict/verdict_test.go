@@ -48,3 +48,20 @@ func TestOursIsNotTold(t *testing.T) {
 		}
 	}
 }
+
+func TestFatesOfReports(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want verdict.Fate
+	}{
+		{context.DeadlineExceeded, verdict.Later},
+		{rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, ""), verdict.Later},
+		{rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, ""), verdict.Soon},
+		{rpcerr.New(codes.NotFound, rpcerr.PeerNotFound, ""), verdict.Soon},
+		{rpcerr.New(codes.Unavailable, rpcerr.SourceUnreachable, ""), verdict.Moot},
+		{rpcerr.Invalid("no such piece"), verdict.Refused},
+		{errors.New("x"), verdict.Refused},
+	} {
+		require.Equal(t, c.want, verdict.Report(c.err), c.err)
+	}
+}
