@@ -1,7 +1,10 @@
 // Package gateway is the service that unmodified clients talk to: it answers
-// dfget's REST surface on top of the schedulers' gRPC. It keeps no state but a
-// bounded memory of who owns which task and of the registrations that it has
-// forwarded, and can do without both, so any number of gateways are equal.
+// dfget's REST surface on top of the schedulers' gRPC. Any number of gateways
+// are equal, since what one keeps is memory, bounded, and what another can do
+// without: who owns which task, and the registrations that it has forwarded, to
+// repeat them where they were forgotten. Only the reports that it has
+// acknowledged before a scheduler had them are nowhere else: a gateway that is
+// killed takes up to 10,000 of them with it.
 //
 // The packages below are request (what may be asked), wire (how it is
 // written), verdict (what an error means), roster (who has registered), late

@@ -19,7 +19,8 @@ import (
 )
 
 // PullPieces asks for the next pieces. Whatever the cluster can still repair
-// is answered with a wait, at once: dfget takes any error for a reason to leave.
+// is asked for again for a while and then answered with a wait: dfget takes any
+// error for a reason to leave.
 func (s *Service) PullPieces(ctx context.Context, in *dfgetv1.PullPiecesRequest) (*dfgetv1.PullPiecesResponse, error) {
 	p, err := request.NewPull(in)
 	if err != nil {

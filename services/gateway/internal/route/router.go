@@ -125,7 +125,9 @@ func (r *Router) round(ctx context.Context, task string, plan Plan, call Call) e
 			return nil
 		}
 		r.note(task, m, err)
-		// Without a CDN the owner itself can do nothing, nor can any other.
+		// Without a CDN the owner itself can do nothing. If another scheduler hears
+		// one, the owner gives the task to it and then sends us there
+		// (docs/adr/0008): whoever is asked before that sends us back.
 		if ctx.Err() != nil || !verdict.Repairable(err) || rpcerr.ReasonOf(err) == rpcerr.NoCDN {
 			return err
 		}
