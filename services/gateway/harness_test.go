@@ -24,7 +24,6 @@ import (
 
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/cluster"
-	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/pkg/rpctest"
 	"github.com/supernode-ha/supernode/services/gateway"
 )
@@ -62,8 +61,7 @@ func (s *scheduler) calls() []any {
 func (s *scheduler) RegisterPeer(ctx context.Context, in *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error) {
 	s.see(in)
 	if s.register != nil {
-		out, err := s.register(ctx, in)
-		return out, onWire(err)
+		return s.register(ctx, in)
 	}
 	return &schedulerv1.RegisterPeerResponse{TaskId: in.GetTaskId(), Length: 300_000, PieceSize: 4 << 20}, nil
 }
@@ -71,8 +69,7 @@ func (s *scheduler) RegisterPeer(ctx context.Context, in *schedulerv1.RegisterPe
 func (s *scheduler) PullPieces(ctx context.Context, in *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
 	s.see(in)
 	if s.pull != nil {
-		out, err := s.pull(ctx, in)
-		return out, onWire(err)
+		return s.pull(ctx, in)
 	}
 	return waitAnswer("nothing yet"), nil
 }
@@ -80,7 +77,7 @@ func (s *scheduler) PullPieces(ctx context.Context, in *schedulerv1.PullPiecesRe
 func (s *scheduler) reported(ctx context.Context, in any) error {
 	s.see(in)
 	if s.report != nil {
-		return onWire(s.report(ctx))
+		return s.report(ctx)
 	}
 	return nil
 }
@@ -104,8 +101,7 @@ func (s *scheduler) ReportMetrics(ctx context.Context, in *schedulerv1.ReportMet
 func (s *scheduler) ListPeers(_ context.Context, in *schedulerv1.ListPeersRequest) (*schedulerv1.ListPeersResponse, error) {
 	s.see(in)
 	if s.list != nil {
-		out, err := s.list(in)
-		return out, onWire(err)
+		return s.list(in)
 	}
 	return &schedulerv1.ListPeersResponse{}, nil
 }
@@ -123,13 +119,6 @@ func (p *pulse) Check(ctx context.Context, _ *healthv1.HealthCheckRequest) (*hea
 		}
 	}
 	return &healthv1.HealthCheckResponse{Status: healthv1.HealthCheckResponse_SERVING}, nil
-}
-
-func onWire(err error) error {
-	if err == nil {
-		return nil
-	}
-	return rpcerr.Status(err).Err()
 }
 
 func waitAnswer(reason string) *schedulerv1.PullPiecesResponse {
@@ -179,17 +168,17 @@ func startWith(t *testing.T, cfg gateway.Config, members gateway.Members) *world
 	core, logs := observer.New(zapcore.DebugLevel)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	counted := &counting{Listener: l}
+	clients := &counting{Listener: l}
 	registry := prometheus.NewRegistry()
 	service, err := gateway.New(cfg, gateway.Deps{
 		Logger: zap.New(core), Metrics: registry, Gatherer: registry,
-		Members: members, Dial: dialer(t), REST: counted,
+		Members: members, Dial: dialer(t), REST: clients,
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- service.Run(ctx) }()
-	w := &world{t: t, base: "http://" + l.Addr().String(), service: service, logs: logs, writes: &counted.writes}
+	w := &world{t: t, base: "http://" + l.Addr().String(), service: service, logs: logs, writes: &clients.writes}
 	w.stop = sync.OnceValue(func() error { cancel(); return <-ended })
 	t.Cleanup(func() {
 		http.DefaultClient.CloseIdleConnections()

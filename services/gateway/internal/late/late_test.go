@@ -55,7 +55,7 @@ func inQueue(t *testing.T, entries int, f func(w *world)) {
 	})
 }
 
-// count is what became of reports, by result.
+// requireCounts wants to know what became of reports, by result.
 func (w *world) requireCounts(want map[string]int) {
 	w.t.Helper()
 	text := "# HELP supernode_gateway_late_reports_total Reports that were taken from a client before a scheduler had them, by what became of them.\n" +
