@@ -225,21 +225,35 @@ func (a answer) code() int {
 
 func (w *world) send(method, uri, contentType string, body []byte) answer {
 	w.t.Helper()
+	a, err := w.trySend(method, uri, contentType, body)
+	require.NoError(w.t, err)
+	return a
+}
+
+// trySend is for conditions that are awaited: they run in a goroutine of their
+// own, which must not end the test.
+func (w *world) trySend(method, uri, contentType string, body []byte) (answer, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, w.base+uri, bytes.NewReader(body))
-	require.NoError(w.t, err)
+	if err != nil {
+		return answer{}, err
+	}
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
 	resp, err := http.DefaultClient.Do(req)
-	require.NoError(w.t, err)
+	if err != nil {
+		return answer{}, err
+	}
 	defer func() { _ = resp.Body.Close() }()
 	raw, err := io.ReadAll(resp.Body)
-	require.NoError(w.t, err)
+	if err != nil {
+		return answer{}, err
+	}
 	a := answer{status: resp.StatusCode, header: resp.Header, raw: string(raw), last: resp.Close}
 	_ = json.Unmarshal(raw, &a.body)
-	return a
+	return a, nil
 }
 
 func (w *world) get(uri string) answer { w.t.Helper(); return w.send(http.MethodGet, uri, "", nil) }

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -59,6 +60,16 @@ func fickle(s *scheduler) (taken *atomic.Int32, let func()) {
 	return taken, func() { there.Store(true) }
 }
 
+// awaitForwarded waits until the gateway says that it has told so many reports.
+func awaitForwarded(w *world, n int) {
+	w.t.Helper()
+	line := fmt.Sprintf("supernode_gateway_late_reports_total{result=\"forwarded\"} %d\n", n)
+	require.Eventually(w.t, func() bool {
+		got, err := w.trySend(http.MethodGet, "/metrics", "", nil)
+		return err == nil && strings.Contains(got.raw, line)
+	}, patience, time.Millisecond)
+}
+
 func TestReportsAreTakenAndToldLater(t *testing.T) {
 	s := &scheduler{id: "s1"}
 	taken, let := fickle(s)
@@ -68,9 +79,7 @@ func TestReportsAreTakenAndToldLater(t *testing.T) {
 	require.Equal(t, 1, w.post("/task/metrics", countA).code())
 	require.Contains(t, w.get("/metrics").raw, "supernode_gateway_late_reports_waiting 3")
 	let()
-	require.Eventually(t, func() bool {
-		return strings.Contains(w.get("/metrics").raw, `supernode_gateway_late_reports_total{result="forwarded"} 3`)
-	}, patience, time.Millisecond)
+	awaitForwarded(w, 3)
 	require.EqualValues(t, 3, taken.Load(), "each is told once")
 	require.Contains(t, w.get("/metrics").raw, "supernode_gateway_late_reports_waiting 0")
 }
@@ -107,9 +116,7 @@ func TestReportWaitsUntilThePeerIsKnown(t *testing.T) {
 	w := start(t, gateway.Config{}, s)
 	require.Equal(t, 611, w.get(sucA).code())
 	require.Equal(t, 200, w.post("/peer/registry", good).code())
-	require.Eventually(t, func() bool {
-		return strings.Contains(w.get("/metrics").raw, `supernode_gateway_late_reports_total{result="forwarded"} 1`)
-	}, patience, time.Millisecond)
+	awaitForwarded(w, 1)
 }
 
 func TestWrongReportIsRefusedAtOnce(t *testing.T) {
