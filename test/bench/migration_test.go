@@ -1,12 +1,9 @@
 package bench
 
 import (
-	"context"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/stretchr/testify/require"
 
 	"github.com/supernode-ha/supernode/pkg/piece"
 	"github.com/supernode-ha/supernode/test/cluster"
@@ -55,8 +52,6 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 
 // migration is what a peer sees of one.
 type migration struct {
-	enough chan struct{} // closed when it has half
-
 	mu                      sync.Mutex // guards what follows
 	began, moved            time.Time
 	before, after, firstNew time.Duration
@@ -76,7 +71,6 @@ func (m *migration) observe(e peer.Event) {
 	case peer.Arrived:
 		if m.arrived++; m.arrived == migrationPieces/2 {
 			m.before = e.Time.Sub(m.began)
-			close(m.enough)
 		}
 	case peer.Migrated:
 		m.moved, m.had, m.pulls = e.Time, m.arrived, 0
@@ -100,39 +94,9 @@ func (m *migration) observe(e peer.Event) {
 func migrate(b *testing.B) *migration {
 	b.Helper()
 	file := cluster.NewCached("http://127.0.0.1:1/f", origin.Content(migrationPieces*(migrationSize-piece.WrapLength), 1), migrationSize)
-	net := cluster.Net(b)
-	var nodes []string
-	var first *cluster.Supernode
-	for host := range 2 {
-		home := b.TempDir()
-		file.Put(b, home)
-		node := cluster.StartSupernode(b, binaries, net(1+host), home)
-		nodes = append(nodes, node.REST)
-		if host == 0 {
-			first = node
-		} else {
-			defer node.Kill()
-		}
-	}
-	m := &migration{enough: make(chan struct{})}
-	p, err := peer.New(peer.Config{
-		Nodes: nodes, KeepOrder: true, IP: net(3), Dir: b.TempDir(), URL: file.URL, MD5: file.MD5, NoBackSource: true, Observe: m.observe,
-	})
-	require.NoError(b, err)
-	defer p.Close()
-	ended := make(chan error, 1)
-	go func() {
-		_, err := p.Download(context.Background())
-		ended <- err
-	}()
-	select {
-	case <-m.enough:
-	case err := <-ended:
-		require.Fail(b, "it ended before it had half", "%v", err)
-	}
-	first.Kill()
-	require.NoError(b, <-ended)
-	require.Equal(b, 1, p.Result().Migrations)
-	m.after = time.Since(m.moved)
+	m := &migration{}
+	end := cluster.Migrate(b, binaries, file, migrationPieces/2, peer.Config{Observe: m.observe})
+	end.Second.Kill() // the next ones are measured without it
+	m.after = end.Ended.Sub(m.moved)
 	return m
 }
