@@ -3,9 +3,10 @@
 //
 // Its memory is all that it has: one goroutine a task (internal/task) owns
 // that task's state (internal/swarm); internal/table keeps the tasks;
-// internal/seed learns of pieces from the CDNs that have copies; internal/claim
-// asks the registry who has a task, internal/health who answers, internal/reach
-// which CDNs do, here and at another scheduler. It never touches the bytes of a file, nor etcd.
+// internal/mirror tells their standbys of them; internal/seed learns of pieces
+// from the CDNs that have copies; internal/claim asks the registry who has a
+// task, internal/health who answers, internal/reach which CDNs do, here and at
+// another scheduler. It never touches the bytes of a file, nor etcd.
 package scheduler
 
 import (
