@@ -33,11 +33,13 @@ const (
 // taken when it returns.
 func (s *Swarm) Offer(id string, now time.Time) []Offer {
 	p := s.peers[id]
-	if p == nil || p.gone || len(p.running) >= s.limits.Down {
+	switch {
+	case p == nil || p.gone:
 		return nil
-	}
-	if p.migrant {
+	case p.migrant: // with all slots taken it may have to be asked again
 		return s.offerMigrant(p, now)
+	case len(p.running) >= s.limits.Down:
+		return nil
 	}
 	var offers []Offer
 	for _, num := range s.wanted(p) {

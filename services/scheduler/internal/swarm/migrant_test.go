@@ -21,7 +21,8 @@ type dfget struct {
 	begun   map[int32]int  // how often each was fetched
 	asked   map[int32]int  // how often it was offered each that it has and nobody knew of
 	most    int            // under way at a time
-	pulls   int
+	pulls   int            // that were answered
+	waits   bool           // the last one was not
 }
 
 func migrated(t *testing.T, s *Swarm, has ...int32) *dfget {
@@ -44,16 +45,21 @@ func (c *dfget) running() (list []int32) {
 	return list
 }
 
-// pull tells what is held back, and takes the answer. It tells nothing while
-// more than two pieces are under way.
+// pull tells what is held back, and takes the answer; one that is not answered
+// is looked at again. It tells nothing while more than two pieces are under way.
 func (c *dfget) pull() {
-	if c.held < 0 || len(c.running()) > 2 {
+	if c.held < 0 && !c.waits || len(c.running()) > 2 {
 		return
 	}
-	require.NoError(c.t, c.s.Receiving(c.id, c.held, size, start))
-	c.held = -1
-	c.pulls++
-	for _, o := range c.s.Offer(c.id, start) {
+	if c.held >= 0 {
+		require.NoError(c.t, c.s.Receiving(c.id, c.held, size, start))
+		c.held = -1
+	}
+	offers := c.s.Offer(c.id, start)
+	if c.waits = len(offers) == 0 && !c.s.Finished(c.id); !c.waits {
+		c.pulls++
+	}
+	for _, o := range offers {
 		here, known := c.here[o.Num]
 		switch {
 		case here:
@@ -110,34 +116,44 @@ func odd(pieces int) (nums []int32) {
 // No time passes: no slot waits for its lease.
 func TestMigrantIsAskedOfEachPieceOnceAndFetchesEachOnce(t *testing.T) {
 	const pieces = 200
-	s := newSwarm(t, pieces)
-	has := odd(pieces)
-	c := migrated(t, s, has...)
-	for !s.Finished(c.id) {
-		before := c.pulls
-		c.pull()
-		require.LessOrEqual(t, len(s.peers[c.id].running), 3)
-		if c.pulls == before { // the network is slower than the answers
-			c.arrive(c.running()[0])
-			c.report()
-		}
+	for down := 1; down <= 4; down++ {
+		t.Run(fmt.Sprint("down=", down), func(t *testing.T) {
+			s := newSwarm(t, pieces)
+			s.limits.Down = down
+			has := odd(pieces)
+			c := migrated(t, s, has...)
+			for !s.Finished(c.id) {
+				before := c.pulls
+				c.pull()
+				require.LessOrEqual(t, len(s.peers[c.id].running), min(down, 3))
+				if c.pulls == before { // the network is slower than the answers
+					c.arrive(c.running()[0])
+					c.report()
+				}
+			}
+			c.requireAll(pieces)
+			for _, num := range has[1:] {
+				require.Equal(t, 1, c.asked[num], "piece %d", num)
+			}
+			require.Len(t, c.begun, pieces-len(has))
+			require.Equal(t, min(down, 3), c.most, "it fetches as many at a time as it may")
+		})
 	}
-	c.requireAll(pieces)
-	for _, num := range has[1:] {
-		require.Equal(t, 1, c.asked[num], "piece %d", num)
-	}
-	require.Len(t, c.begun, pieces-len(has))
-	require.Equal(t, 3, c.most, "it fetches several at a time")
 }
 
 // Pieces end at any moment, several together, and their reports go astray.
 func TestMigrantWhoseAnswersAreLostWaitsForNothing(t *testing.T) {
 	for seed := range uint64(200) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		down := 1 + int(seed%4)
+		t.Run(fmt.Sprintf("%d,down=%d", seed, down), func(t *testing.T) {
 			const pieces = 60
 			random := rand.New(rand.NewPCG(seed, 0))
 			s := newSwarm(t, pieces)
+			s.limits.Down = down
 			c := migrated(t, s, odd(pieces)...)
+			// It brings pieces along that were under way when it came.
+			c.here[0], c.here[2] = false, false
+			c.begun[0], c.begun[2] = 1, 1
 			for i := 0; !s.Finished(c.id); i++ {
 				require.Less(t, i, 50*pieces, "it stands still")
 				running := c.running()
