@@ -2082,7 +2082,10 @@ type PeerMemory struct {
 	// moment.
 	Writing []uint64 `protobuf:"fixed64,5,rep,packed,name=writing,proto3" json:"writing,omitempty"`
 	// migrant says that it has pieces that its scheduler was never told of.
-	Migrant       bool `protobuf:"varint,6,opt,name=migrant,proto3" json:"migrant,omitempty"`
+	Migrant bool `protobuf:"varint,6,opt,name=migrant,proto3" json:"migrant,omitempty"`
+	// newcomer says that nothing was offered to it and it told of no piece yet: if
+	// it begins with one that nobody offered, it is a migrant.
+	Newcomer      bool `protobuf:"varint,7,opt,name=newcomer,proto3" json:"newcomer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2155,6 +2158,13 @@ func (x *PeerMemory) GetWriting() []uint64 {
 func (x *PeerMemory) GetMigrant() bool {
 	if x != nil {
 		return x.Migrant
+	}
+	return false
+}
+
+func (x *PeerMemory) GetNewcomer() bool {
+	if x != nil {
+		return x.Newcomer
 	}
 	return false
 }
@@ -2287,7 +2297,7 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x05peers\x18\b \x03(\v2\".supernode.scheduler.v1.PeerMemoryR\x05peers\x12\x1c\n" +
 	"\tforgotten\x18\t \x03(\tR\tforgotten\x12\x1a\n" +
 	"\boutdated\x18\n" +
-	" \x03(\tR\boutdated\"\xb2\x01\n" +
+	" \x03(\tR\boutdated\"\xce\x01\n" +
 	"\n" +
 	"PeerMemory\x120\n" +
 	"\x04peer\x18\x01 \x01(\v2\x1c.supernode.scheduler.v1.PeerR\x04peer\x12\x12\n" +
@@ -2295,7 +2305,8 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x06serves\x18\x03 \x03(\x06R\x06serves\x12\x12\n" +
 	"\x04left\x18\x04 \x01(\bR\x04left\x12\x18\n" +
 	"\awriting\x18\x05 \x03(\x06R\awriting\x12\x18\n" +
-	"\amigrant\x18\x06 \x01(\bR\amigrant*u\n" +
+	"\amigrant\x18\x06 \x01(\bR\amigrant\x12\x1a\n" +
+	"\bnewcomer\x18\a \x01(\bR\bnewcomer*u\n" +
 	"\n" +
 	"PullStatus\x12\x1b\n" +
 	"\x17PULL_STATUS_UNSPECIFIED\x10\x00\x12\x17\n" +

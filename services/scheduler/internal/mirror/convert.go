@@ -47,7 +47,7 @@ func parts(taskID string, m swarm.Memory) []*schedulerv1.TaskMemory {
 			Peer: &schedulerv1.Peer{
 				Id: p.ID, Ip: p.IP, Port: p.Port, Path: p.Path, HostName: p.HostName, Version: p.Version,
 			},
-			Have: p.Have, Serves: p.Serves, Writing: p.Writing, Left: p.Left, Migrant: p.Migrant,
+			Have: p.Have, Serves: p.Serves, Writing: p.Writing, Left: p.Left, Migrant: p.Migrant, Newcomer: p.Newcomer,
 		})
 	}
 	return list
@@ -63,6 +63,7 @@ func peerOf(m *schedulerv1.PeerMemory) swarm.PeerMemory {
 		PeerInfo: swarm.PeerInfo{
 			ID: p.GetId(), IP: p.GetIp(), Port: p.GetPort(), Path: p.GetPath(), HostName: p.GetHostName(), Version: p.GetVersion(),
 		},
-		Have: m.GetHave(), Serves: m.GetServes(), Writing: m.GetWriting(), Left: m.GetLeft(), Migrant: m.GetMigrant(),
+		Have: m.GetHave(), Serves: m.GetServes(), Writing: m.GetWriting(),
+		Left: m.GetLeft(), Migrant: m.GetMigrant(), Newcomer: m.GetNewcomer(),
 	}
 }

@@ -40,6 +40,9 @@ type PeerMemory struct {
 	Left bool
 	// Migrant says that it has pieces that nobody was told of.
 	Migrant bool
+	// Newcomer says that nothing was offered to it and nothing heard of it yet:
+	// it may still turn out to be a migrant.
+	Newcomer bool
 }
 
 // ledger is what changed since it was last told. While nobody wants to be told
@@ -136,7 +139,7 @@ func (p *Peer) memory() PeerMemory {
 		writing.Set(uint(num))
 	}
 	return PeerMemory{
-		PeerInfo: p.PeerInfo, Left: p.gone, Migrant: p.migrant,
+		PeerInfo: p.PeerInfo, Left: p.gone, Migrant: p.migrant, Newcomer: !p.known,
 		Have: p.have.Clone().Words(), Serves: p.serves.Clone().Words(), Writing: writing.Words(),
 	}
 }
@@ -167,7 +170,7 @@ func (s *Swarm) Restore(m Memory, now time.Time) {
 func (s *Swarm) restorePeer(m PeerMemory, now time.Time) {
 	s.AddPeer(m.PeerInfo, now)
 	p := s.peers[m.ID]
-	p.gone, p.known, p.migrant = m.Left, true, m.Migrant
+	p.gone, p.known, p.migrant = m.Left, !m.Newcomer, m.Migrant
 	most := uint(s.mostAtAll())
 	serves, writing := bitset.From(m.Serves), bitset.From(m.Writing)
 	for num := range bitset.From(m.Have).EachSet() {

@@ -189,6 +189,21 @@ func TestWhoIsAMigrant(t *testing.T) {
 	require.False(t, again.peers["new"].migrant, "all that it has is remembered")
 }
 
+// Its scheduler took it in, told the standby so, and died before its first pull.
+func TestMigrantThatHadOnlyRegisteredIsOneAtTheStandbyToo(t *testing.T) {
+	s := newSwarm(t, 10, "came", "new")
+	again := restored(t, s.Changes(true))
+	again.SetCopy(s.Copies()[0])
+	for num := range int32(10) {
+		require.NoError(t, again.Landed("cdn", num, md5Of(int(num)), size))
+	}
+	require.NoError(t, again.Receiving("came", 3, size, start))
+	require.True(t, again.peers["came"].migrant)
+	require.Len(t, again.Offer("new", start), 4)
+	require.NoError(t, again.Receiving("new", 3, size, start))
+	require.False(t, again.peers["new"].migrant, "it began here")
+}
+
 func TestMigrantOfATaskThatIsNotKnownYet(t *testing.T) {
 	s := newSwarm(t, 0)
 	require.NoError(t, s.SetFacts("cdn", Facts{Length: 3 * (size - 5), PieceSize: size}))

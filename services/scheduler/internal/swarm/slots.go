@@ -30,7 +30,11 @@ func lease(length int32) time.Duration {
 }
 
 func (s *Swarm) start(t *transfer, now time.Time) {
-	s.given, t.to.known = true, true
+	s.given = true
+	if !t.to.known {
+		t.to.known = true
+		s.ledger.peer(t.to.ID)
+	}
 	t.started, t.until = now, now.Add(lease(t.length))
 	t.to.running[t.num] = t
 	if t.to.failed.num == t.num {
