@@ -1,25 +1,107 @@
 package mirror
 
 import (
+	"cmp"
+	"fmt"
+	"slices"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
+	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-func TestPeersSurviveTheWire(t *testing.T) {
-	peers := []swarm.PeerMemory{
-		{
-			PeerInfo: swarm.PeerInfo{ID: "a", IP: "127.0.0.1", Port: 20000, Path: "/p", HostName: "h", Version: "1.0.6"},
-			Have:     []uint64{7}, Serves: []uint64{1}, Writing: []uint64{2},
+// passedOn is what a standby recalls of a task that it was told of so: all there
+// is first, and then what changed. It is in order, to be compared.
+func passedOn(t *testing.T, memories ...swarm.Memory) swarm.Memory {
+	t.Helper()
+	book, err := NewBook(prometheus.NewRegistry())
+	require.NoError(t, err)
+	require.True(t, memories[0].Anew)
+	for _, m := range memories {
+		passOn(t, book, m)
+	}
+	r, there := book.Recall("id")
+	require.True(t, there)
+	return inOrder(r.Memory)
+}
+
+// passOn tells a book of a memory, as messages that went over the wire.
+func passOn(t *testing.T, book *Book, m swarm.Memory) {
+	t.Helper()
+	for _, part := range parts("id", m) {
+		require.Less(t, proto.Size(part), 2<<20, "two of them are one message")
+		b, err := proto.Marshal(part)
+		require.NoError(t, err)
+		var got schedulerv1.TaskMemory
+		require.NoError(t, proto.Unmarshal(b, &got))
+		book.Take("stream", &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{&got}}, time.Now())
+	}
+}
+
+func inOrder(m swarm.Memory) swarm.Memory {
+	slices.SortFunc(m.Pieces, func(a, b swarm.PieceMemory) int { return cmp.Compare(a.Num, b.Num) })
+	slices.SortFunc(m.Peers, func(a, b swarm.PeerMemory) int { return cmp.Compare(a.ID, b.ID) })
+	return m
+}
+
+func TestMemorySurvivesTheWire(t *testing.T) {
+	all := swarm.Memory{
+		Anew:   true,
+		Facts:  &swarm.Facts{Length: 7, PieceSize: 4 << 20, ETag: `"e"`, LastModified: "l"},
+		Result: &swarm.Result{MD5: "m", Length: 7, PieceCount: 3},
+		Pieces: []swarm.PieceMemory{{Num: 0, MD5: "a", Length: 12}, {Num: 2, MD5: "b", Length: 9}},
+		Peers: []swarm.PeerMemory{
+			{
+				PeerInfo: swarm.PeerInfo{ID: "a", IP: "127.0.0.1", Port: 20000, Path: "/p", HostName: "h", Version: "1.0.6"},
+				Have:     []uint64{7, 1 << 63}, Serves: []uint64{1, 1 << 63}, Writing: []uint64{2},
+			},
+			{PeerInfo: swarm.PeerInfo{ID: "left"}, Left: true},
+			{PeerInfo: swarm.PeerInfo{ID: "migrant"}, Migrant: true},
+			{PeerInfo: swarm.PeerInfo{ID: "newcomer"}, Newcomer: true},
 		},
-		{PeerInfo: swarm.PeerInfo{ID: "left"}, Left: true},
-		{PeerInfo: swarm.PeerInfo{ID: "migrant"}, Migrant: true},
+		Outdated: []string{"old", "older"},
 	}
-	list := parts("id", swarm.Memory{Peers: peers})
-	require.Len(t, list, 1)
-	for i, m := range list[0].GetPeers() {
-		require.Equal(t, peers[i], peerOf(m))
+	require.Equal(t, all, passedOn(t, all))
+	require.Equal(t, all, passedOn(t, all, all), "what is told anew replaces what was told before")
+
+	changes := swarm.Memory{
+		Facts:     &swarm.Facts{Length: 8, PieceSize: 4 << 20},
+		Result:    &swarm.Result{MD5: "n", Length: 8, PieceCount: 4},
+		Pieces:    []swarm.PieceMemory{{Num: 2, MD5: "c", Length: 9}, {Num: 3, MD5: "d", Length: 9}},
+		Peers:     []swarm.PeerMemory{{PeerInfo: swarm.PeerInfo{ID: "migrant"}, Have: []uint64{1}, Left: true}},
+		Forgotten: []string{"left", "nobody"},
 	}
+	after := swarm.Memory{
+		Anew: true, Facts: changes.Facts, Result: changes.Result,
+		Pieces: []swarm.PieceMemory{all.Pieces[0], changes.Pieces[0], changes.Pieces[1]},
+		Peers:  []swarm.PeerMemory{all.Peers[0], changes.Peers[0], all.Peers[3]}, Outdated: all.Outdated,
+	}
+	require.Equal(t, after, passedOn(t, all, changes))
+	require.Equal(t, after, passedOn(t, all, changes, changes), "twice is the same as once")
+	require.Equal(t, after, passedOn(t, all, changes, swarm.Memory{}))
+}
+
+func TestLargeMemoryIsToldInParts(t *testing.T) {
+	all := swarm.Memory{Anew: true, Facts: &swarm.Facts{Length: 7}, Outdated: []string{"old"}}
+	for num := range int32(2*piecesOfPart + 1) {
+		all.Pieces = append(all.Pieces, swarm.PieceMemory{Num: num, MD5: fmt.Sprintf("%032x", num), Length: 4 << 20})
+	}
+	for i := range 200 {
+		all.Peers = append(all.Peers, swarm.PeerMemory{
+			PeerInfo: swarm.PeerInfo{ID: fmt.Sprintf("%03d", i), Path: "/p"},
+			Have:     slices.Repeat([]uint64{uint64(i) + 1}, 500), Serves: slices.Repeat([]uint64{1}, 500),
+		})
+	}
+	list := parts("id", all)
+	require.Equal(t, 3+3, len(list), "the last pieces and the first peers are one part")
+	for i, part := range list {
+		require.Equal(t, "id", part.GetTaskId())
+		require.Equal(t, i == 0, part.GetAnew(), "the others add to the first")
+	}
+	require.Equal(t, all, passedOn(t, all))
 }
