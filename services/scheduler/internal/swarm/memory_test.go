@@ -10,85 +10,15 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
 )
 
-// restored makes a swarm of what another remembers, as its standby does: of all
-// there is first, and then of what changed.
-func restored(t *testing.T, memories ...Memory) *Swarm {
+// restored makes a swarm of all that another remembers. How a standby gathers
+// that is package mirror's.
+func restored(t *testing.T, all Memory) *Swarm {
 	t.Helper()
-	require.True(t, memories[0].Anew)
-	all := memories[0]
-	peers := make(map[string]PeerMemory)
-	for _, m := range memories {
-		if m.Facts != nil {
-			all.Facts = m.Facts
-		}
-		if m.Result != nil {
-			all.Result = m.Result
-		}
-		for _, p := range m.Peers {
-			peers[p.ID] = p
-		}
-		for _, id := range m.Forgotten {
-			delete(peers, id)
-		}
-	}
-	for _, m := range memories[1:] {
-		all.Pieces = append(all.Pieces, m.Pieces...)
-	}
-	all.Peers = nil
-	for _, p := range peers {
-		all.Peers = append(all.Peers, p)
-	}
+	require.True(t, all.Anew)
 	s := New(Limits{Up: 5, Down: 4}, budget.New(1<<40))
 	s.Restore(all, start)
+	checkBooks(t, s)
 	return s
-}
-
-func TestRestoredSwarmGoesOn(t *testing.T) {
-	s := newSwarm(t, 3, "whole", "half", "left")
-	first := s.Changes(false)
-	for num := range int32(3) {
-		require.NoError(t, s.Got("whole", num, size, start))
-	}
-	require.NoError(t, s.Got("half", 0, size, start))
-	require.NoError(t, s.Receiving("half", 1, size, start))
-	require.NoError(t, s.Down("left", start))
-	require.True(t, s.Changed())
-	again := restored(t, first, s.Changes(false))
-	require.False(t, s.Changed())
-
-	require.True(t, again.Held())
-	require.True(t, again.Finished("whole"), "the result is known")
-	offers := again.Offer("half", start)
-	require.Equal(t, []int32{2}, nums(offers), "what it has is not offered again")
-	require.Equal(t, "whole", offers[0].SourceID, "no CDN is needed")
-	require.Equal(t, md5Of(2), offers[0].MD5)
-	again.AddPeer(peerInfo("new", 9), start)
-	for _, o := range again.Offer("new", start) {
-		if o.Num > 0 {
-			require.Equal(t, "whole", o.SourceID, "nobody is sent to who left, nor to half-written pieces")
-		}
-	}
-	again.Tick(start.Add(writeGrace))
-	require.True(t, again.peers["half"].serves.Test(1), "its report was lost with who was to hear it")
-	checkBooks(t, again)
-}
-
-// What nobody may take from a peer any more stays so: the piece was wrong, the
-// file is gone, or the peer left.
-func TestRestoredSwarmOffersNothingThatWasWithdrawn(t *testing.T) {
-	s := newSwarm(t, 1, "wrong", "gone", "left")
-	for _, id := range []string{"wrong", "gone", "left"} {
-		require.NoError(t, s.Got(id, 0, size, start))
-	}
-	first := s.Changes(true)
-	s.Lost("wrong", 0)
-	s.Lost("gone", -1)
-	require.NoError(t, s.Down("left", start))
-	again := restored(t, first, s.Changes(false))
-	again.Tick(start.Add(writeGrace))
-	require.Empty(t, again.chunks[0].holders)
-	require.True(t, again.Finished("wrong"), "it has it all the same")
-	require.True(t, again.Held())
 }
 
 // A standby that nobody reaches must not make everything that changes be kept.
@@ -104,20 +34,6 @@ func TestChangesThatNobodyAsksForAreBounded(t *testing.T) {
 	}
 	require.LessOrEqual(t, len(s.ledger.peers), slack+1)
 	require.True(t, s.Changes(false).Anew)
-}
-
-func TestRestoredSwarmTakesTheCopiesOfItsVersion(t *testing.T) {
-	s := newSwarm(t, 2, "p")
-	require.NoError(t, s.Got("p", 0, size, start))
-	again := restored(t, s.Changes(true))
-	again.SetCopy(Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~x", Owner: true})
-	require.NoError(t, again.SetFacts("cdn", s.facts))
-	for i := range int32(2) {
-		require.NoError(t, again.Landed("cdn", i, md5Of(int(i)), size))
-	}
-	require.NoError(t, again.SetResult("cdn", *s.result))
-	require.ErrorIs(t, again.Landed("cdn", 1, md5Of(7), size), ErrConflict, "and no other")
-	require.True(t, again.Offer("p", start)[0].FromCDN)
 }
 
 func TestChangesAreWhatChanged(t *testing.T) {

@@ -1,0 +1,161 @@
+package mirror
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+
+	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
+)
+
+const size = 4 << 20
+
+var start = time.Unix(1_700_000_000, 0)
+
+func newSwarm(t *testing.T, pieces int, peers ...string) *swarm.Swarm {
+	t.Helper()
+	s := swarm.New(swarm.Limits{Up: 5, Down: 4}, budget.New(1<<40))
+	s.SetCopy(swarm.Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~x", IP: "127.0.0.1", Port: 8001, Owner: true})
+	require.NoError(t, s.SetFacts("cdn", swarm.Facts{Length: int64(pieces) * (size - 5), PieceSize: size}))
+	for num := range int32(pieces) {
+		require.NoError(t, s.Landed("cdn", num, md5Of(num), size))
+	}
+	require.NoError(t, s.SetResult("cdn", swarm.Result{MD5: "m", Length: int64(pieces) * (size - 5), PieceCount: int32(pieces)}))
+	for _, id := range peers {
+		s.AddPeer(peerInfo(id), start)
+	}
+	return s
+}
+
+func md5Of(num int32) string { return fmt.Sprintf("%032x", num) }
+
+func peerInfo(id string) swarm.PeerInfo {
+	return swarm.PeerInfo{ID: id, IP: "127.0.1.1", Port: 20000, Path: "/peer/file/" + id}
+}
+
+// restored makes a swarm of what another one tells, as its standby does.
+func restored(t *testing.T, memories ...swarm.Memory) *swarm.Swarm {
+	t.Helper()
+	s := swarm.New(swarm.Limits{Up: 5, Down: 4}, budget.New(1<<40))
+	s.Restore(passedOn(t, memories...), start)
+	return s
+}
+
+// serving are the pieces that others may take, by who has them.
+func serving(s *swarm.Swarm) map[string][]int32 {
+	list := make(map[string][]int32)
+	for _, h := range s.Holdings(start) {
+		list[h.ID] = h.Pieces
+	}
+	return list
+}
+
+func TestRestoredSwarmGoesOn(t *testing.T) {
+	s := newSwarm(t, 3, "whole", "half", "left")
+	first := s.Changes(false)
+	for num := range int32(3) {
+		require.NoError(t, s.Got("whole", num, size, start))
+	}
+	require.NoError(t, s.Got("half", 0, size, start))
+	require.NoError(t, s.Receiving("half", 1, size, start))
+	require.NoError(t, s.Down("left", start))
+	require.True(t, s.Changed())
+	again := restored(t, first, s.Changes(false))
+	require.False(t, s.Changed())
+
+	require.True(t, again.Held())
+	require.True(t, again.Finished("whole"), "the result is known")
+	offers := again.Offer("half", start)
+	require.Len(t, offers, 1, "what it has is not offered again")
+	require.EqualValues(t, 2, offers[0].Num)
+	require.Equal(t, "whole", offers[0].SourceID, "no CDN is needed")
+	require.Equal(t, md5Of(2), offers[0].MD5)
+	again.AddPeer(peerInfo("new"), start)
+	for _, o := range again.Offer("new", start) {
+		if o.Num > 0 {
+			require.Equal(t, "whole", o.SourceID, "nobody is sent to who left, nor to half-written pieces")
+		}
+	}
+	again.Tick(start.Add(10 * time.Second))
+	require.Equal(t, []int32{0, 1}, serving(again)["half"], "its report was lost with who was to hear it")
+}
+
+// What nobody may take from a peer any more stays so: the piece was wrong, the
+// file is gone, or the peer left.
+func TestRestoredSwarmOffersNothingThatWasWithdrawn(t *testing.T) {
+	s := newSwarm(t, 1, "wrong", "gone", "left")
+	for _, id := range []string{"wrong", "gone", "left"} {
+		require.NoError(t, s.Got(id, 0, size, start))
+	}
+	first := s.Changes(true)
+	s.Lost("wrong", 0)
+	s.Lost("gone", -1)
+	require.NoError(t, s.Down("left", start))
+	again := restored(t, first, s.Changes(false))
+	again.Tick(start.Add(10 * time.Second))
+	require.Empty(t, serving(again))
+	require.True(t, again.Finished("wrong"), "it has it all the same")
+	require.True(t, again.Held())
+}
+
+func TestRestoredSwarmTakesTheCopiesOfItsVersion(t *testing.T) {
+	s := newSwarm(t, 2, "p")
+	require.NoError(t, s.Got("p", 0, size, start))
+	again := restored(t, s.Changes(true))
+	again.SetCopy(swarm.Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~x", Owner: true})
+	facts, _ := s.Facts()
+	require.NoError(t, again.SetFacts("cdn", facts))
+	for num := range int32(2) {
+		require.NoError(t, again.Landed("cdn", num, md5Of(num), size))
+	}
+	result, _ := s.Result()
+	require.NoError(t, again.SetResult("cdn", result))
+	require.ErrorIs(t, again.Landed("cdn", 1, strings.Repeat("7", 32), size), swarm.ErrConflict, "and no other")
+	require.True(t, again.Offer("p", start)[0].FromCDN)
+}
+
+// A peer that has pieces of another version is kept out by the standby too.
+func TestRestoredTaskKeepsOutdatedPeersOut(t *testing.T) {
+	newTask := func(prepare func(*task.Task)) *task.Task {
+		stats, err := task.NewStats(prometheus.NewRegistry())
+		require.NoError(t, err)
+		made := task.New("id", "u", task.Deps{
+			Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Budget: budget.New(1 << 40), Stats: stats,
+		})
+		prepare(made)
+		ctx, cancel := context.WithCancel(t.Context())
+		var work sync.WaitGroup
+		work.Go(func() { made.Run(ctx) })
+		t.Cleanup(func() {
+			cancel()
+			work.Wait()
+		})
+		return made
+	}
+	ctx := t.Context()
+	old := newTask(func(made *task.Task) { made.KeepOut(map[string]struct{}{"outdated": {}}) })
+	require.NoError(t, old.Attach(ctx, swarm.Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~x", Owner: true}))
+	require.NoError(t, old.Facts(ctx, "cdn", swarm.Facts{Length: size - 5, PieceSize: size}))
+	first, err := old.Memory(ctx, true)
+	require.NoError(t, err)
+	_, err = old.Register(ctx, peerInfo("p"))
+	require.NoError(t, err)
+	changes, err := old.Memory(ctx, false)
+	require.NoError(t, err)
+
+	again := newTask(func(made *task.Task) { made.Restore(passedOn(t, first, changes)) })
+	_, err = again.Register(ctx, peerInfo("outdated"))
+	require.Equal(t, rpcerr.SourceBroken, rpcerr.ReasonOf(err))
+	_, err = again.Register(ctx, peerInfo("p"))
+	require.NoError(t, err)
+}
