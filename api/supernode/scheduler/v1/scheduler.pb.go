@@ -2066,7 +2066,7 @@ func (x *TaskMemory) GetOutdated() []string {
 	return nil
 }
 
-// PeerMemory is all that is kept of one peer.
+// PeerMemory is all that is kept of one peer, or what changed of that.
 type PeerMemory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// peer is what it said of itself.
@@ -2085,7 +2085,12 @@ type PeerMemory struct {
 	Migrant bool `protobuf:"varint,6,opt,name=migrant,proto3" json:"migrant,omitempty"`
 	// newcomer says that nothing was offered to it and it told of no piece yet: if
 	// it begins with one that nobody offered, it is a migrant.
-	Newcomer      bool `protobuf:"varint,7,opt,name=newcomer,proto3" json:"newcomer,omitempty"`
+	Newcomer bool `protobuf:"varint,7,opt,name=newcomer,proto3" json:"newcomer,omitempty"`
+	// partial says that have, serves and writing are not told, but words.
+	Partial bool `protobuf:"varint,8,opt,name=partial,proto3" json:"partial,omitempty"`
+	// words are those of have, serves and writing that changed since the peer was
+	// told of last.
+	Words         []*PeerWord `protobuf:"bytes,9,rep,name=words,proto3" json:"words,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2167,6 +2172,93 @@ func (x *PeerMemory) GetNewcomer() bool {
 		return x.Newcomer
 	}
 	return false
+}
+
+func (x *PeerMemory) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
+}
+
+func (x *PeerMemory) GetWords() []*PeerWord {
+	if x != nil {
+		return x.Words
+	}
+	return nil
+}
+
+// PeerWord is one number of each of a peer's bit sets, as it is now.
+type PeerWord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// index is its place in the sets: its lowest bit is piece 64 * index.
+	Index int32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// have is that of PeerMemory's have.
+	Have uint64 `protobuf:"fixed64,2,opt,name=have,proto3" json:"have,omitempty"`
+	// serves is that of PeerMemory's serves.
+	Serves uint64 `protobuf:"fixed64,3,opt,name=serves,proto3" json:"serves,omitempty"`
+	// writing is that of PeerMemory's writing.
+	Writing       uint64 `protobuf:"fixed64,4,opt,name=writing,proto3" json:"writing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerWord) Reset() {
+	*x = PeerWord{}
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerWord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerWord) ProtoMessage() {}
+
+func (x *PeerWord) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerWord.ProtoReflect.Descriptor instead.
+func (*PeerWord) Descriptor() ([]byte, []int) {
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *PeerWord) GetIndex() int32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *PeerWord) GetHave() uint64 {
+	if x != nil {
+		return x.Have
+	}
+	return 0
+}
+
+func (x *PeerWord) GetServes() uint64 {
+	if x != nil {
+		return x.Serves
+	}
+	return 0
+}
+
+func (x *PeerWord) GetWriting() uint64 {
+	if x != nil {
+		return x.Writing
+	}
+	return 0
 }
 
 var File_supernode_scheduler_v1_scheduler_proto protoreflect.FileDescriptor
@@ -2297,7 +2389,7 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x05peers\x18\b \x03(\v2\".supernode.scheduler.v1.PeerMemoryR\x05peers\x12\x1c\n" +
 	"\tforgotten\x18\t \x03(\tR\tforgotten\x12\x1a\n" +
 	"\boutdated\x18\n" +
-	" \x03(\tR\boutdated\"\xce\x01\n" +
+	" \x03(\tR\boutdated\"\xa0\x02\n" +
 	"\n" +
 	"PeerMemory\x120\n" +
 	"\x04peer\x18\x01 \x01(\v2\x1c.supernode.scheduler.v1.PeerR\x04peer\x12\x12\n" +
@@ -2306,7 +2398,14 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x04left\x18\x04 \x01(\bR\x04left\x12\x18\n" +
 	"\awriting\x18\x05 \x03(\x06R\awriting\x12\x18\n" +
 	"\amigrant\x18\x06 \x01(\bR\amigrant\x12\x1a\n" +
-	"\bnewcomer\x18\a \x01(\bR\bnewcomer*u\n" +
+	"\bnewcomer\x18\a \x01(\bR\bnewcomer\x12\x18\n" +
+	"\apartial\x18\b \x01(\bR\apartial\x126\n" +
+	"\x05words\x18\t \x03(\v2 .supernode.scheduler.v1.PeerWordR\x05words\"f\n" +
+	"\bPeerWord\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x05R\x05index\x12\x12\n" +
+	"\x04have\x18\x02 \x01(\x06R\x04have\x12\x16\n" +
+	"\x06serves\x18\x03 \x01(\x06R\x06serves\x12\x18\n" +
+	"\awriting\x18\x04 \x01(\x06R\awriting*u\n" +
 	"\n" +
 	"PullStatus\x12\x1b\n" +
 	"\x17PULL_STATUS_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -2349,7 +2448,7 @@ func file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP() []byte {
 }
 
 var file_supernode_scheduler_v1_scheduler_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_supernode_scheduler_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_supernode_scheduler_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_supernode_scheduler_v1_scheduler_proto_goTypes = []any{
 	(PullStatus)(0),                  // 0: supernode.scheduler.v1.PullStatus
 	(PieceResult)(0),                 // 1: supernode.scheduler.v1.PieceResult
@@ -2383,19 +2482,20 @@ var file_supernode_scheduler_v1_scheduler_proto_goTypes = []any{
 	(*ListReachableResponse)(nil),    // 29: supernode.scheduler.v1.ListReachableResponse
 	(*TaskMemory)(nil),               // 30: supernode.scheduler.v1.TaskMemory
 	(*PeerMemory)(nil),               // 31: supernode.scheduler.v1.PeerMemory
-	(*v1.Source)(nil),                // 32: supernode.cdn.v1.Source
-	(*durationpb.Duration)(nil),      // 33: google.protobuf.Duration
-	(*v1.SourceFacts)(nil),           // 34: supernode.cdn.v1.SourceFacts
-	(*v1.SeedResult)(nil),            // 35: supernode.cdn.v1.SeedResult
-	(*v1.Piece)(nil),                 // 36: supernode.cdn.v1.Piece
+	(*PeerWord)(nil),                 // 32: supernode.scheduler.v1.PeerWord
+	(*v1.Source)(nil),                // 33: supernode.cdn.v1.Source
+	(*durationpb.Duration)(nil),      // 34: google.protobuf.Duration
+	(*v1.SourceFacts)(nil),           // 35: supernode.cdn.v1.SourceFacts
+	(*v1.SeedResult)(nil),            // 36: supernode.cdn.v1.SeedResult
+	(*v1.Piece)(nil),                 // 37: supernode.cdn.v1.Piece
 }
 var file_supernode_scheduler_v1_scheduler_proto_depIdxs = []int32{
-	32, // 0: supernode.scheduler.v1.RegisterPeerRequest.source:type_name -> supernode.cdn.v1.Source
+	33, // 0: supernode.scheduler.v1.RegisterPeerRequest.source:type_name -> supernode.cdn.v1.Source
 	3,  // 1: supernode.scheduler.v1.RegisterPeerRequest.peer:type_name -> supernode.scheduler.v1.Peer
 	0,  // 2: supernode.scheduler.v1.PullPiecesRequest.status:type_name -> supernode.scheduler.v1.PullStatus
 	1,  // 3: supernode.scheduler.v1.PullPiecesRequest.result:type_name -> supernode.scheduler.v1.PieceResult
 	4,  // 4: supernode.scheduler.v1.PullPiecesRequest.piece:type_name -> supernode.scheduler.v1.PieceRef
-	33, // 5: supernode.scheduler.v1.PullPiecesRequest.max_wait:type_name -> google.protobuf.Duration
+	34, // 5: supernode.scheduler.v1.PullPiecesRequest.max_wait:type_name -> google.protobuf.Duration
 	10, // 6: supernode.scheduler.v1.PullPiecesResponse.offers:type_name -> supernode.scheduler.v1.PieceOffers
 	11, // 7: supernode.scheduler.v1.PullPiecesResponse.finished:type_name -> supernode.scheduler.v1.Finished
 	12, // 8: supernode.scheduler.v1.PullPiecesResponse.wait:type_name -> supernode.scheduler.v1.Wait
@@ -2403,42 +2503,43 @@ var file_supernode_scheduler_v1_scheduler_proto_depIdxs = []int32{
 	4,  // 10: supernode.scheduler.v1.ReportPieceRequest.piece:type_name -> supernode.scheduler.v1.PieceRef
 	2,  // 11: supernode.scheduler.v1.ReportPieceErrorRequest.type:type_name -> supernode.scheduler.v1.PieceErrorType
 	4,  // 12: supernode.scheduler.v1.ReportPieceErrorRequest.piece:type_name -> supernode.scheduler.v1.PieceRef
-	33, // 13: supernode.scheduler.v1.ReportMetricsRequest.duration:type_name -> google.protobuf.Duration
+	34, // 13: supernode.scheduler.v1.ReportMetricsRequest.duration:type_name -> google.protobuf.Duration
 	3,  // 14: supernode.scheduler.v1.PeerEntry.peer:type_name -> supernode.scheduler.v1.Peer
 	22, // 15: supernode.scheduler.v1.ListPeersResponse.entries:type_name -> supernode.scheduler.v1.PeerEntry
 	30, // 16: supernode.scheduler.v1.MirrorRequest.tasks:type_name -> supernode.scheduler.v1.TaskMemory
 	30, // 17: supernode.scheduler.v1.RecallResponse.memory:type_name -> supernode.scheduler.v1.TaskMemory
-	32, // 18: supernode.scheduler.v1.TaskMemory.source:type_name -> supernode.cdn.v1.Source
-	34, // 19: supernode.scheduler.v1.TaskMemory.facts:type_name -> supernode.cdn.v1.SourceFacts
-	35, // 20: supernode.scheduler.v1.TaskMemory.result:type_name -> supernode.cdn.v1.SeedResult
-	36, // 21: supernode.scheduler.v1.TaskMemory.pieces:type_name -> supernode.cdn.v1.Piece
+	33, // 18: supernode.scheduler.v1.TaskMemory.source:type_name -> supernode.cdn.v1.Source
+	35, // 19: supernode.scheduler.v1.TaskMemory.facts:type_name -> supernode.cdn.v1.SourceFacts
+	36, // 20: supernode.scheduler.v1.TaskMemory.result:type_name -> supernode.cdn.v1.SeedResult
+	37, // 21: supernode.scheduler.v1.TaskMemory.pieces:type_name -> supernode.cdn.v1.Piece
 	31, // 22: supernode.scheduler.v1.TaskMemory.peers:type_name -> supernode.scheduler.v1.PeerMemory
 	3,  // 23: supernode.scheduler.v1.PeerMemory.peer:type_name -> supernode.scheduler.v1.Peer
-	6,  // 24: supernode.scheduler.v1.SchedulerService.RegisterPeer:input_type -> supernode.scheduler.v1.RegisterPeerRequest
-	8,  // 25: supernode.scheduler.v1.SchedulerService.PullPieces:input_type -> supernode.scheduler.v1.PullPiecesRequest
-	13, // 26: supernode.scheduler.v1.SchedulerService.ReportPiece:input_type -> supernode.scheduler.v1.ReportPieceRequest
-	15, // 27: supernode.scheduler.v1.SchedulerService.ReportPieceError:input_type -> supernode.scheduler.v1.ReportPieceErrorRequest
-	17, // 28: supernode.scheduler.v1.SchedulerService.ReportPeerDown:input_type -> supernode.scheduler.v1.ReportPeerDownRequest
-	19, // 29: supernode.scheduler.v1.SchedulerService.ReportMetrics:input_type -> supernode.scheduler.v1.ReportMetricsRequest
-	21, // 30: supernode.scheduler.v1.SchedulerService.ListPeers:input_type -> supernode.scheduler.v1.ListPeersRequest
-	24, // 31: supernode.scheduler.v1.SchedulerService.Mirror:input_type -> supernode.scheduler.v1.MirrorRequest
-	26, // 32: supernode.scheduler.v1.SchedulerService.Recall:input_type -> supernode.scheduler.v1.RecallRequest
-	28, // 33: supernode.scheduler.v1.SchedulerService.ListReachable:input_type -> supernode.scheduler.v1.ListReachableRequest
-	7,  // 34: supernode.scheduler.v1.SchedulerService.RegisterPeer:output_type -> supernode.scheduler.v1.RegisterPeerResponse
-	9,  // 35: supernode.scheduler.v1.SchedulerService.PullPieces:output_type -> supernode.scheduler.v1.PullPiecesResponse
-	14, // 36: supernode.scheduler.v1.SchedulerService.ReportPiece:output_type -> supernode.scheduler.v1.ReportPieceResponse
-	16, // 37: supernode.scheduler.v1.SchedulerService.ReportPieceError:output_type -> supernode.scheduler.v1.ReportPieceErrorResponse
-	18, // 38: supernode.scheduler.v1.SchedulerService.ReportPeerDown:output_type -> supernode.scheduler.v1.ReportPeerDownResponse
-	20, // 39: supernode.scheduler.v1.SchedulerService.ReportMetrics:output_type -> supernode.scheduler.v1.ReportMetricsResponse
-	23, // 40: supernode.scheduler.v1.SchedulerService.ListPeers:output_type -> supernode.scheduler.v1.ListPeersResponse
-	25, // 41: supernode.scheduler.v1.SchedulerService.Mirror:output_type -> supernode.scheduler.v1.MirrorResponse
-	27, // 42: supernode.scheduler.v1.SchedulerService.Recall:output_type -> supernode.scheduler.v1.RecallResponse
-	29, // 43: supernode.scheduler.v1.SchedulerService.ListReachable:output_type -> supernode.scheduler.v1.ListReachableResponse
-	34, // [34:44] is the sub-list for method output_type
-	24, // [24:34] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	32, // 24: supernode.scheduler.v1.PeerMemory.words:type_name -> supernode.scheduler.v1.PeerWord
+	6,  // 25: supernode.scheduler.v1.SchedulerService.RegisterPeer:input_type -> supernode.scheduler.v1.RegisterPeerRequest
+	8,  // 26: supernode.scheduler.v1.SchedulerService.PullPieces:input_type -> supernode.scheduler.v1.PullPiecesRequest
+	13, // 27: supernode.scheduler.v1.SchedulerService.ReportPiece:input_type -> supernode.scheduler.v1.ReportPieceRequest
+	15, // 28: supernode.scheduler.v1.SchedulerService.ReportPieceError:input_type -> supernode.scheduler.v1.ReportPieceErrorRequest
+	17, // 29: supernode.scheduler.v1.SchedulerService.ReportPeerDown:input_type -> supernode.scheduler.v1.ReportPeerDownRequest
+	19, // 30: supernode.scheduler.v1.SchedulerService.ReportMetrics:input_type -> supernode.scheduler.v1.ReportMetricsRequest
+	21, // 31: supernode.scheduler.v1.SchedulerService.ListPeers:input_type -> supernode.scheduler.v1.ListPeersRequest
+	24, // 32: supernode.scheduler.v1.SchedulerService.Mirror:input_type -> supernode.scheduler.v1.MirrorRequest
+	26, // 33: supernode.scheduler.v1.SchedulerService.Recall:input_type -> supernode.scheduler.v1.RecallRequest
+	28, // 34: supernode.scheduler.v1.SchedulerService.ListReachable:input_type -> supernode.scheduler.v1.ListReachableRequest
+	7,  // 35: supernode.scheduler.v1.SchedulerService.RegisterPeer:output_type -> supernode.scheduler.v1.RegisterPeerResponse
+	9,  // 36: supernode.scheduler.v1.SchedulerService.PullPieces:output_type -> supernode.scheduler.v1.PullPiecesResponse
+	14, // 37: supernode.scheduler.v1.SchedulerService.ReportPiece:output_type -> supernode.scheduler.v1.ReportPieceResponse
+	16, // 38: supernode.scheduler.v1.SchedulerService.ReportPieceError:output_type -> supernode.scheduler.v1.ReportPieceErrorResponse
+	18, // 39: supernode.scheduler.v1.SchedulerService.ReportPeerDown:output_type -> supernode.scheduler.v1.ReportPeerDownResponse
+	20, // 40: supernode.scheduler.v1.SchedulerService.ReportMetrics:output_type -> supernode.scheduler.v1.ReportMetricsResponse
+	23, // 41: supernode.scheduler.v1.SchedulerService.ListPeers:output_type -> supernode.scheduler.v1.ListPeersResponse
+	25, // 42: supernode.scheduler.v1.SchedulerService.Mirror:output_type -> supernode.scheduler.v1.MirrorResponse
+	27, // 43: supernode.scheduler.v1.SchedulerService.Recall:output_type -> supernode.scheduler.v1.RecallResponse
+	29, // 44: supernode.scheduler.v1.SchedulerService.ListReachable:output_type -> supernode.scheduler.v1.ListReachableResponse
+	35, // [35:45] is the sub-list for method output_type
+	25, // [25:35] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_supernode_scheduler_v1_scheduler_proto_init() }
@@ -2457,7 +2558,7 @@ func file_supernode_scheduler_v1_scheduler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_supernode_scheduler_v1_scheduler_proto_rawDesc), len(file_supernode_scheduler_v1_scheduler_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -48,7 +48,7 @@ type page struct {
 	facts  *swarm.Facts
 	result *swarm.Result
 	pieces map[int32]swarm.PieceMemory
-	peers  map[string]swarm.PeerMemory
+	peers  peers
 	// outdated are peers that have pieces of another version.
 	outdated []string
 	streams  bool // the stream tells of it
@@ -94,7 +94,7 @@ func (b *Book) Take(stream string, req *schedulerv1.MirrorRequest, now time.Time
 			}
 			p = &page{
 				from: stream, url: m.GetTaskUrl(), source: m.GetSource(), streams: true,
-				pieces: make(map[int32]swarm.PieceMemory), peers: make(map[string]swarm.PeerMemory),
+				pieces: make(map[int32]swarm.PieceMemory), peers: peers{byID: make(map[string]kept)},
 			}
 			b.tasks[m.GetTaskId()] = p
 		}
@@ -127,10 +127,10 @@ func (p *page) take(m *schedulerv1.TaskMemory) {
 		p.pieces[piece.GetNum()] = swarm.PieceMemory{Num: piece.GetNum(), MD5: piece.GetMd5(), Length: piece.GetLength()}
 	}
 	for _, peer := range m.GetPeers() {
-		p.peers[peer.GetPeer().GetId()] = peerOf(peer)
+		p.peers.take(peerOf(peer))
 	}
 	for _, id := range m.GetForgotten() {
-		delete(p.peers, id)
+		delete(p.peers.byID, id)
 	}
 	p.outdated = append(p.outdated, m.GetOutdated()...)
 }
@@ -164,7 +164,7 @@ func (b *Book) Recall(taskID string) (Remembered, bool) {
 	}
 	return Remembered{URL: p.url, Source: p.source, Memory: swarm.Memory{
 		Anew: true, Facts: p.facts, Result: p.result,
-		Pieces: slices.Collect(maps.Values(p.pieces)), Peers: slices.Collect(maps.Values(p.peers)),
+		Pieces: slices.Collect(maps.Values(p.pieces)), Peers: p.peers.lend(),
 		Outdated: slices.Clone(p.outdated),
 	}}, true
 }

@@ -12,8 +12,10 @@ import (
 const (
 	piecesOfPart = 10_000
 	wordsOfPart  = 64 << 10
-	// wordsOfPeer is about what a peer takes beside its bit sets.
+	// wordsOfPeer is about what a peer takes beside its bit sets, wordsOfWord what
+	// a word of them does that is told by itself.
 	wordsOfPeer = 50
+	wordsOfWord = 5
 )
 
 // parts cuts a memory into messages.
@@ -42,12 +44,13 @@ func parts(taskID string, m swarm.Memory) []*schedulerv1.TaskMemory {
 		if words >= wordsOfPart {
 			words = 0
 		}
-		words += wordsOfPeer + len(p.Have) + len(p.Serves) + len(p.Writing)
+		words += wordsOfPeer + len(p.Have) + len(p.Serves) + len(p.Writing) + wordsOfWord*len(p.Words)
 		part.Peers = append(part.Peers, &schedulerv1.PeerMemory{
 			Peer: &schedulerv1.Peer{
 				Id: p.ID, Ip: p.IP, Port: p.Port, Path: p.Path, HostName: p.HostName, Version: p.Version,
 			},
-			Have: p.Have, Serves: p.Serves, Writing: p.Writing, Left: p.Left, Migrant: p.Migrant, Newcomer: p.Newcomer,
+			Have: p.Have, Serves: p.Serves, Writing: p.Writing, Partial: p.Partial, Words: wordsFrom(p.Words),
+			Left: p.Left, Migrant: p.Migrant, Newcomer: p.Newcomer,
 		})
 	}
 	return list
@@ -63,7 +66,22 @@ func peerOf(m *schedulerv1.PeerMemory) swarm.PeerMemory {
 		PeerInfo: swarm.PeerInfo{
 			ID: p.GetId(), IP: p.GetIp(), Port: p.GetPort(), Path: p.GetPath(), HostName: p.GetHostName(), Version: p.GetVersion(),
 		},
-		Have: m.GetHave(), Serves: m.GetServes(), Writing: m.GetWriting(),
+		Have: m.GetHave(), Serves: m.GetServes(), Writing: m.GetWriting(), Partial: m.GetPartial(), Words: wordsOf(m.GetWords()),
 		Left: m.GetLeft(), Migrant: m.GetMigrant(), Newcomer: m.GetNewcomer(),
 	}
+}
+
+func wordsFrom(words []swarm.WordMemory) []*schedulerv1.PeerWord {
+	list := make([]*schedulerv1.PeerWord, len(words))
+	for i, w := range words {
+		list[i] = &schedulerv1.PeerWord{Index: w.Index, Have: w.Have, Serves: w.Serves, Writing: w.Writing}
+	}
+	return list
+}
+
+func wordsOf(words []*schedulerv1.PeerWord) (list []swarm.WordMemory) {
+	for _, w := range words {
+		list = append(list, swarm.WordMemory{Index: w.GetIndex(), Have: w.GetHave(), Serves: w.GetServes(), Writing: w.GetWriting()})
+	}
+	return list
 }

@@ -86,6 +86,53 @@ func TestMemorySurvivesTheWire(t *testing.T) {
 	require.Equal(t, after, passedOn(t, all, changes, swarm.Memory{}))
 }
 
+func TestWordsOfAPeerAreMerged(t *testing.T) {
+	all := swarm.Memory{Anew: true, Peers: []swarm.PeerMemory{
+		{PeerInfo: swarm.PeerInfo{ID: "a", IP: "127.0.0.1"}, Have: []uint64{1, 2, 4}, Serves: []uint64{1, 0, 4}, Writing: []uint64{0, 2}},
+		{PeerInfo: swarm.PeerInfo{ID: "b"}, Have: []uint64{8}, Newcomer: true},
+	}}
+	changes := swarm.Memory{Peers: []swarm.PeerMemory{
+		{PeerInfo: swarm.PeerInfo{ID: "a", IP: "127.0.0.2"}, Partial: true, Left: true, Words: []swarm.WordMemory{
+			{Index: 1, Have: 3, Serves: 2}, {Index: 4, Have: 5, Serves: 1, Writing: 4},
+			{Index: -1, Have: 1}, {Index: swarm.WordsAtAll, Have: 1}, // no task has such pieces
+		}},
+		{PeerInfo: swarm.PeerInfo{ID: "b"}, Partial: true},
+		{PeerInfo: swarm.PeerInfo{ID: "never heard of"}, Partial: true, Words: []swarm.WordMemory{{Index: 0, Have: 1}}},
+	}}
+	want := []swarm.PeerMemory{
+		{
+			PeerInfo: swarm.PeerInfo{ID: "a", IP: "127.0.0.2"}, Left: true,
+			Have: []uint64{1, 3, 4, 0, 5}, Serves: []uint64{1, 2, 4, 0, 1}, Writing: []uint64{0, 0, 0, 0, 4},
+		},
+		{PeerInfo: swarm.PeerInfo{ID: "b"}, Have: []uint64{8}},
+		{PeerInfo: swarm.PeerInfo{ID: "never heard of"}, Have: []uint64{1}},
+	}
+	require.Equal(t, want, passedOn(t, all, changes).Peers)
+	require.Equal(t, want, passedOn(t, all, changes, changes).Peers, "twice is the same as once")
+	require.Equal(t, all.Peers, passedOn(t, all, changes, all).Peers)
+}
+
+// Who takes a task over reads what he was given outside the book's lock.
+func TestWhatWasRecalledDoesNotChange(t *testing.T) {
+	book, err := NewBook(prometheus.NewRegistry())
+	require.NoError(t, err)
+	told := func(index int32) swarm.Memory {
+		return swarm.Memory{Peers: []swarm.PeerMemory{{
+			PeerInfo: swarm.PeerInfo{ID: "p"}, Partial: true, Words: []swarm.WordMemory{{Index: index, Have: 1}},
+		}}}
+	}
+	passOn(t, book, swarm.Memory{Anew: true, Peers: []swarm.PeerMemory{{PeerInfo: swarm.PeerInfo{ID: "p"}, Have: []uint64{0, 0, 0}}}})
+	first, _ := book.Recall("id")
+	passOn(t, book, told(0))
+	passOn(t, book, told(1))
+	second, _ := book.Recall("id")
+	passOn(t, book, told(2))
+	require.Equal(t, []uint64{0, 0, 0}, first.Memory.Peers[0].Have)
+	require.Equal(t, []uint64{1, 1, 0}, second.Memory.Peers[0].Have)
+	third, _ := book.Recall("id")
+	require.Equal(t, []uint64{1, 1, 1}, third.Memory.Peers[0].Have)
+}
+
 func TestLargeMemoryIsToldInParts(t *testing.T) {
 	all := swarm.Memory{Anew: true, Facts: &swarm.Facts{Length: 7}, Outdated: []string{"old"}}
 	for num := range int32(2*piecesOfPart + 1) {

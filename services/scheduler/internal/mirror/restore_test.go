@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
@@ -122,6 +124,100 @@ func TestRestoredSwarmTakesTheCopiesOfItsVersion(t *testing.T) {
 	require.NoError(t, again.SetResult("cdn", result))
 	require.ErrorIs(t, again.Landed("cdn", 1, strings.Repeat("7", 32), size), swarm.ErrConflict, "and no other")
 	require.True(t, again.Offer("p", start)[0].FromCDN)
+}
+
+// Whatever happens to peers, the standby knows the same as who asks for all there is.
+func TestChangesAddUpToAllThereIs(t *testing.T) {
+	for seed := range uint64(10) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		const pieces = 700
+		s := newSwarm(t, pieces)
+		book, err := NewBook(prometheus.NewRegistry())
+		require.NoError(t, err)
+		passOn(t, book, s.Changes(true))
+		now, partial := start, 0
+		for range 60 {
+			for range random.IntN(30) {
+				now = now.Add(time.Duration(random.IntN(500)) * time.Millisecond)
+				happen(t, s, random, fmt.Sprint(random.IntN(8)), random.Int32N(pieces), now)
+			}
+			changes := s.Changes(false)
+			for range 1 + random.IntN(2) {
+				passOn(t, book, changes)
+			}
+			for _, p := range changes.Peers {
+				if p.Partial {
+					partial++
+				}
+			}
+			r, _ := book.Recall("id")
+			require.Equal(t, trimmed(s.Changes(true)), trimmed(r.Memory))
+		}
+		require.NotZero(t, partial)
+	}
+}
+
+// happen lets something happen to a peer.
+func happen(t *testing.T, s *swarm.Swarm, random *rand.Rand, id string, num int32, now time.Time) {
+	t.Helper()
+	var err error
+	switch random.IntN(14) {
+	case 0:
+		s.AddPeer(peerInfo(id), now)
+	case 1:
+		err = s.Down(id, now)
+	case 2:
+		if random.IntN(4) == 0 {
+			num = -1 // all of them
+		}
+		s.Lost(id, num)
+	case 3:
+		s.Forget(now.Add(-time.Second), now.Add(-10*time.Minute))
+	case 4:
+		s.Tick(now)
+	case 5:
+		s.Offer(id, now)
+	case 6:
+		err = s.Seen(id, now)
+	case 7, 8, 9:
+		err = s.Receiving(id, num, size, now)
+	default:
+		err = s.Got(id, num, size, now)
+	}
+	if err != nil {
+		require.ErrorIs(t, err, swarm.ErrNoPeer)
+	}
+}
+
+// trimmed are the peers of a memory in order, and their sets without what says nothing.
+func trimmed(m swarm.Memory) []swarm.PeerMemory {
+	list := append([]swarm.PeerMemory{}, inOrder(m).Peers...)
+	for i := range list {
+		p := &list[i]
+		for _, set := range []*[]uint64{&p.Have, &p.Serves, &p.Writing} {
+			for len(*set) > 0 && (*set)[len(*set)-1] == 0 {
+				*set = (*set)[:len(*set)-1]
+			}
+			if len(*set) == 0 {
+				*set = nil
+			}
+		}
+	}
+	return list
+}
+
+// What a report costs does not grow with the file.
+func TestReportOfALargeFileIsToldInAFewBytes(t *testing.T) {
+	const pieces = 70_000
+	s := newSwarm(t, pieces, "p")
+	for num := range int32(pieces) {
+		require.NoError(t, s.Got("p", num, size, start))
+	}
+	s.Changes(true)
+	s.Lost("p", pieces/2)
+	list := parts("id", s.Changes(false))
+	require.Len(t, list, 1)
+	require.Less(t, proto.Size(list[0]), 200)
 }
 
 // A peer that has pieces of another version is kept out by the standby too.

@@ -29,13 +29,17 @@ type PieceMemory struct {
 	Length int32
 }
 
-// PeerMemory is all that is kept of one peer.
+// PeerMemory is all that is kept of one peer, or what changed of that.
 type PeerMemory struct {
 	PeerInfo
 	// Have, Serves and Writing, what it will serve in a moment, are bit sets:
 	// bit n of the whole is piece n, the lowest bit of each word first. The
 	// words must not be changed.
 	Have, Serves, Writing []uint64
+	// Partial says that the sets are not told, but Words: those words of them that
+	// changed.
+	Partial bool
+	Words   []WordMemory
 	// Left says that the peer serves no more and asks for nothing more.
 	Left bool
 	// Migrant says that it has pieces that nobody was told of.
@@ -45,32 +49,19 @@ type PeerMemory struct {
 	Newcomer bool
 }
 
-// ledger is what changed since it was last told. While nobody wants to be told
-// it is off, and nothing is written.
-type ledger struct {
-	on            bool
-	anew          bool
-	facts, result bool
-	pieces        map[int32]struct{}
-	peers         map[string]struct{} // those that are no more included
+// WordMemory is a word of each of a peer's bit sets, as it is now: told twice it
+// is the same as once.
+type WordMemory struct {
+	// Index is its place in the sets.
+	Index                 int32
+	Have, Serves, Writing uint64
 }
 
-// open begins an empty page.
-func (l *ledger) open() {
-	*l = ledger{on: true, pieces: make(map[int32]struct{}), peers: make(map[string]struct{})}
-}
-
-func (l *ledger) piece(num int32) {
-	if l.on {
-		l.pieces[num] = struct{}{}
-	}
-}
-
-func (l *ledger) peer(id string) {
-	if l.on {
-		l.peers[id] = struct{}{}
-	}
-}
+const (
+	wordBits = 64
+	// WordsAtAll bounds the words of a bit set.
+	WordsAtAll = piecesAtAll / wordBits
+)
 
 // Changed tells whether there is anything for Changes to tell.
 func (s *Swarm) Changed() bool {
@@ -96,9 +87,9 @@ func (s *Swarm) Changes(anew bool) Memory {
 	for num := range l.pieces {
 		m.Pieces = append(m.Pieces, s.pieceMemory(num))
 	}
-	for id := range l.peers {
+	for id, t := range l.peers {
 		if p := s.peers[id]; p != nil {
-			m.Peers = append(m.Peers, p.memory())
+			m.Peers = append(m.Peers, p.changes(t))
 		} else {
 			m.Forgotten = append(m.Forgotten, id)
 		}
@@ -133,18 +124,49 @@ func (s *Swarm) pieceMemory(num int32) PieceMemory {
 	return PieceMemory{Num: num, MD5: ch.md5, Length: ch.length}
 }
 
+// memory is all there is of a peer.
 func (p *Peer) memory() PeerMemory {
 	writing := &bitset.BitSet{}
 	for num := range p.writing {
 		writing.Set(uint(num))
 	}
-	return PeerMemory{
-		PeerInfo: p.PeerInfo, Left: p.gone, Migrant: p.migrant, Newcomer: !p.known,
-		Have: p.have.Clone().Words(), Serves: p.serves.Clone().Words(), Writing: writing.Words(),
-	}
+	m := p.state()
+	m.Have, m.Serves, m.Writing = p.have.Clone().Words(), p.serves.Clone().Words(), writing.Words()
+	return m
 }
 
-// Restore makes an empty swarm know what another remembered. Numbers that no
+// state is what is kept of a peer beside its bit sets.
+func (p *Peer) state() PeerMemory {
+	return PeerMemory{PeerInfo: p.PeerInfo, Left: p.gone, Migrant: p.migrant, Newcomer: !p.known}
+}
+
+// changes is what changed of a peer, or all if that is no more.
+func (p *Peer) changes(t *touched) PeerMemory {
+	if t.unheard || 2*int(t.words.Count()) >= len(p.have.Words()) {
+		return p.memory()
+	}
+	m := p.state()
+	m.Partial = true
+	for i := range t.words.EachSet() {
+		w := WordMemory{Index: int32(i), Have: word(p.have, i), Serves: word(p.serves, i)}
+		for num := range p.writing { // few
+			if uint(num)/wordBits == i {
+				w.Writing |= 1 << (uint(num) % wordBits)
+			}
+		}
+		m.Words = append(m.Words, w)
+	}
+	return m
+}
+
+func word(set *bitset.BitSet, i uint) uint64 {
+	if words := set.Words(); i < uint(len(words)) {
+		return words[i]
+	}
+	return 0
+}
+
+// Restore makes an empty swarm know all that another remembered. Numbers that no
 // task can have are passed over.
 func (s *Swarm) Restore(m Memory, now time.Time) {
 	if m.Facts != nil {

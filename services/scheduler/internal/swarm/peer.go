@@ -127,7 +127,7 @@ func (s *Swarm) got(id string, num, size int32, now time.Time, written bool) err
 	if p.serves.Test(uint(num)) {
 		return nil // and it has it
 	}
-	s.ledger.peer(id)
+	s.ledger.pieceOf(id, num)
 	p.have.Set(uint(num))
 	if written {
 		s.serve(p, num)
@@ -229,9 +229,8 @@ func (s *Swarm) stopServing(p *Peer) {
 	for num := range p.serves.EachSet() {
 		s.withdraw(p, int32(num))
 	}
-	if len(p.writing) > 0 {
-		s.ledger.peer(p.ID)
-		clear(p.writing)
+	for num := range p.writing {
+		s.withdraw(p, num)
 	}
 }
 
@@ -239,7 +238,7 @@ func (s *Swarm) withdraw(p *Peer, num int32) {
 	if _, writing := p.writing[num]; !writing && !p.serves.Test(uint(num)) {
 		return
 	}
-	s.ledger.peer(p.ID)
+	s.ledger.pieceOf(p.ID, num)
 	delete(p.writing, num)
 	if !p.serves.Test(uint(num)) {
 		return

@@ -128,7 +128,7 @@ func (s *Swarm) Tick(now time.Time) {
 		}
 		for num, since := range p.writing {
 			if now.Sub(since) >= writeGrace {
-				s.ledger.peer(p.ID)
+				s.ledger.pieceOf(p.ID, num)
 				s.serve(p, num)
 			}
 		}

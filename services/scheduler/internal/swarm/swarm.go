@@ -236,11 +236,12 @@ func (s *Swarm) peer(id string) (*Peer, error) {
 
 // AddPeer takes a peer in, or back with what it has.
 func (s *Swarm) AddPeer(info PeerInfo, now time.Time) {
-	s.ledger.peer(info.ID)
 	if p := s.peers[info.ID]; p != nil {
+		s.ledger.peer(info.ID)
 		p.PeerInfo, p.seen, p.gone = info, now, false
 		return
 	}
+	s.ledger.newPeer(info.ID)
 	s.peers[info.ID] = &Peer{
 		PeerInfo: info, seen: now,
 		have: &bitset.BitSet{}, serves: &bitset.BitSet{},
