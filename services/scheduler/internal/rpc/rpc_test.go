@@ -1,9 +1,8 @@
 package rpc
 
 import (
-	"context"
 	"math"
-	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,17 +14,22 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
+	grpchealth "google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
+	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/pkg/rpcclient"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/pkg/rpctest"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/reach"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/table"
@@ -36,13 +40,25 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var taskID = strings.Repeat("0a", 32)
 
-// dial serves a table without tasks, whose registry answers nothing.
+// cdns are the members of the cluster.
+type cdns []cluster.Member
+
+func (c cdns) Members(cluster.Role) []cluster.Member { return c }
+
+func (cdns) Changed() <-chan struct{} { return nil }
+
+// dial serves a table without tasks, whose registry answers nothing, in a
+// cluster with one CDN.
 func dial(t *testing.T) (schedulerv1.SchedulerServiceClient, *prometheus.Registry) {
 	t.Helper()
-	pipe := bufconn.Listen(64 << 10)
-	conn, err := grpc.NewClient("passthrough:///pipe", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }))
+	registry, _ := rpctest.Serve(t, func(*grpc.Server) {})
+	cdn, _ := rpctest.Serve(t, func(g *grpc.Server) { healthv1.RegisterHealthServer(g, grpchealth.NewServer()) })
+	pool := rpcclient.NewPool("", nil)
+	t.Cleanup(func() { require.NoError(t, pool.Close()) })
+	conn, err := pool.Dial(registry)
 	require.NoError(t, err)
+	monitor := health.New(health.Default(), pool.Dial, zap.NewNop())
+	t.Cleanup(monitor.Close)
 	reg := prometheus.NewRegistry()
 	book, err := mirror.NewBook(reg)
 	require.NoError(t, err)
@@ -51,22 +67,63 @@ func dial(t *testing.T) (schedulerv1.SchedulerServiceClient, *prometheus.Registr
 			SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Log: zap.NewNop(),
 		})},
 	})
-	s, err := New(tasks, book, nil, reg)
+	s, err := New(tasks, book, reach.New(monitor, cdns{{ID: "c", Role: cluster.CDN, Endpoint: cdn}}, pool.Dial), reg)
 	require.NoError(t, err)
-	server := grpc.NewServer(grpc.UnaryInterceptor(
-		func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-			resp, err := next(ctx, req)
-			return resp, rpcerr.Status(err).Err()
-		}))
-	schedulerv1.RegisterSchedulerServiceServer(server, s)
-	done := make(chan error, 1)
-	go func() { done <- server.Serve(pipe) }()
-	t.Cleanup(func() {
-		require.NoError(t, conn.Close())
-		server.Stop()
-		require.NoError(t, <-done)
-	})
+	endpoint, _ := rpctest.Serve(t, func(g *grpc.Server) { schedulerv1.RegisterSchedulerServiceServer(g, s) })
+	conn, err = pool.Dial(endpoint)
+	require.NoError(t, err)
 	return schedulerv1.NewSchedulerServiceClient(conn), reg
+}
+
+// What another scheduler tells may come from anybody.
+func TestWhatAnotherSchedulerTellsIsChecked(t *testing.T) {
+	client, _ := dial(t)
+	bad := &schedulerv1.PeerMemory{Peer: &schedulerv1.Peer{Id: "../x"}}
+	for name, m := range map[string]*schedulerv1.TaskMemory{
+		"no task": {}, "bad task": {TaskId: "../x"}, "bad peer": {TaskId: taskID, Peers: []*schedulerv1.PeerMemory{bad}},
+		"no peer": {TaskId: taskID, Peers: []*schedulerv1.PeerMemory{{}}},
+	} {
+		stream, err := client.Mirror(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, stream.Send(&schedulerv1.MirrorRequest{SchedulerId: "other", Tasks: []*schedulerv1.TaskMemory{m}}))
+		_, err = stream.Recv()
+		require.Equal(t, codes.InvalidArgument, status.Code(err), name)
+	}
+	recalled, err := client.Recall(t.Context(), &schedulerv1.RecallRequest{TaskId: "../x"})
+	require.NoError(t, err)
+	_, err = recalled.Recv()
+	require.Equal(t, codes.InvalidArgument, status.Code(err))
+}
+
+// What was told is given back to whoever told it, after a restart.
+func TestWhatWasToldIsRecalled(t *testing.T) {
+	client, _ := dial(t)
+	stream, err := client.Mirror(t.Context())
+	require.NoError(t, err)
+	told := &schedulerv1.TaskMemory{
+		TaskId: taskID, TaskUrl: "http://h/f", Anew: true, Source: &cdnv1.Source{Url: "http://h/f"},
+		Facts: &cdnv1.SourceFacts{Length: 10, PieceSize: 20},
+		Peers: []*schedulerv1.PeerMemory{{Peer: &schedulerv1.Peer{Id: "p"}, Have: []uint64{1}}},
+	}
+	require.NoError(t, stream.Send(&schedulerv1.MirrorRequest{SchedulerId: "other", Seq: 7, Tasks: []*schedulerv1.TaskMemory{told}}))
+	taken, err := stream.Recv()
+	require.NoError(t, err)
+	require.EqualValues(t, 7, taken.GetSeq())
+	recalled, err := client.Recall(t.Context(), &schedulerv1.RecallRequest{TaskId: taskID})
+	require.NoError(t, err)
+	part, err := recalled.Recv()
+	require.NoError(t, err)
+	require.Equal(t, "http://h/f", part.GetMemory().GetTaskUrl())
+	require.Len(t, part.GetMemory().GetPeers(), 1)
+	require.Equal(t, []uint64{1}, part.GetMemory().GetPeers()[0].GetHave())
+}
+
+func TestReachableCDNsAreListed(t *testing.T) {
+	client, _ := dial(t)
+	require.Eventually(t, func() bool { // a connection may take longer than a ping has
+		list, err := client.ListReachable(t.Context(), &schedulerv1.ListReachableRequest{})
+		return err == nil && slices.Equal(list.GetCdnIds(), []string{"c"})
+	}, 20*time.Second, 10*time.Millisecond)
 }
 
 func TestWhatCannotSucceedIsRefusedAtOnce(t *testing.T) {
