@@ -62,6 +62,8 @@ const (
 	// A peer that no scheduler knows pulls when it has reported a piece, and is
 	// known then. Ids that somebody made up are not worth more calls.
 	lateKeepStrangers = 10 * time.Second
+	// lateAttempt is how long one attempt may take: no client waits for it.
+	lateAttempt = 4 * time.Second
 )
 
 // Members is who is in the cluster, as far as a gateway wants to know; a
@@ -150,7 +152,7 @@ func build(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	reports, err := late.New(late.Config{
-		Entries: lateEntries, Keep: lateKeep, KeepStrangers: lateKeepStrangers, Attempt: cfg.CallBudget,
+		Entries: lateEntries, Keep: lateKeep, KeepStrangers: lateKeepStrangers, Attempt: lateAttempt,
 	}, deps.Metrics)
 	if err != nil {
 		return nil, err
