@@ -197,6 +197,7 @@ func (l *lane) anew() {
 			l.mark(id)
 		}
 	}
+	l.sender.progress() // there may be nothing left to tell here
 }
 
 // work is one task that is told of.

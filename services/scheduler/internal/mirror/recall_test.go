@@ -83,25 +83,13 @@ func memoryOf(id string, peers ...string) *schedulerv1.TaskMemory {
 	return m
 }
 
-// A restarted scheduler is asked for a task by all of its peers at once.
-func TestCrowdRecallsATaskOnce(t *testing.T) {
+// What was recalled is kept as what somebody told who tells no more.
+func TestRecalledMemoryIsKeptForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, book, l := asking(t)
-		answers := make(chan error, 50)
-		first, leave := context.WithCancel(t.Context())
-		go func() { answers <- s.Recall(first, idOf(1), book) }()
-		synctest.Wait()
-		for range cap(answers) - 1 {
-			go func() { answers <- s.Recall(t.Context(), idOf(1), book) }()
-		}
-		synctest.Wait()
-		leave() // the others rely on the answer
-		synctest.Wait()
+		go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(1), "p")} }()
+		require.NoError(t, s.Recall(t.Context(), idOf(1), book))
 		require.EqualValues(t, 1, l.asked.Load())
-		l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(1), "p")}
-		for range cap(answers) {
-			require.NoError(t, <-answers)
-		}
 		r, _ := book.Recall(idOf(1))
 		require.Len(t, r.Memory.Peers, 1)
 		book.Prune(time.Now().Add(Keep))
@@ -109,29 +97,13 @@ func TestCrowdRecallsATaskOnce(t *testing.T) {
 	})
 }
 
-// Every new file is asked for too, for a while after a restart.
-func TestStandbyThatDoesNotAnswerIsLeftAlone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, book, l := asking(t)
-		require.ErrorIs(t, s.Recall(t.Context(), idOf(1), book), context.DeadlineExceeded)
-		for i := range 100 {
-			require.NoError(t, s.Recall(t.Context(), idOf(i), book))
-		}
-		require.EqualValues(t, 1, l.asked.Load())
-		<-time.After(recallPause) // by the bubble's clock
-		go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(2), "p")} }()
-		require.NoError(t, s.Recall(t.Context(), idOf(2), book))
-		require.True(t, book.Knows(idOf(2)))
-	})
-}
-
-// It is slow with one large task, and has others.
-func TestStandbyThatDoesNotEndIsAskedOn(t *testing.T) {
+// Half of a memory would be told on as all there is.
+func TestMemoryThatIsNotTheWholeIsNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, book, l := asking(t)
 		go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(1), "p"), nil} }()
 		require.ErrorIs(t, s.Recall(t.Context(), idOf(1), book), context.DeadlineExceeded)
-		require.False(t, book.Knows(idOf(1)), "half of it would be told as all")
+		require.False(t, book.Knows(idOf(1)))
 		go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(2), "p")} }()
 		require.NoError(t, s.Recall(t.Context(), idOf(2), book))
 		require.True(t, book.Knows(idOf(2)))

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -46,8 +45,6 @@ type Sender struct {
 	Deps
 	sent  prometheus.Counter
 	bytes prometheus.Counter
-	// recalls are the questions to standbys, which guard themselves.
-	recalls recalls
 
 	mu    sync.Mutex // guards what follows and what lanes hold of tasks
 	tasks map[string]*told
@@ -72,7 +69,6 @@ type told struct {
 func NewSender(deps Deps) (*Sender, error) {
 	s := &Sender{
 		Deps: deps, tasks: make(map[string]*told), lanes: make(map[string]*lane), moved: make(chan struct{}),
-		recalls: recalls{silent: make(map[string]time.Time)},
 		sent: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "supernode_scheduler_mirror_messages_total", Help: "Messages that told a standby of tasks' memories.",
 		}),

@@ -23,8 +23,9 @@ const (
 	// another scheduler, who pings: clients wait for what comes of it.
 	pingTimeout = 300 * time.Millisecond
 	askTimeout  = 600 * time.Millisecond
-	// pingsAtOnce is how many CDNs are pinged at the same time.
-	pingsAtOnce = 32
+	// pingsAtOnce is how many CDNs are pinged at the same time. Those that hang take
+	// all the time that there is.
+	pingsAtOnce = 256
 	// fresh is how long an answer counts. When the CDNs are gone all tasks ask.
 	fresh = time.Second
 )

@@ -206,7 +206,7 @@ func (w *following) yield(ctx context.Context, last claim.Claim, lost loss) erro
 	if need, err := w.sink.Need(ctx); err != nil || need.Whole && need.Unfinished == 0 {
 		return nil //nolint:nilerr // a task that has ended is not asked for any more
 	}
-	return w.Yield(ctx, w.id)
+	return w.Yield(ctx, w.id, last.Known())
 }
 
 // hear takes news of the record.

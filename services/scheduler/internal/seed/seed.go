@@ -72,8 +72,9 @@ type Follower struct {
 	Log    *zap.Logger
 	// Yield is asked, before the registry is, for a task that somebody needs and
 	// that has no owner to go on with. If no CDN answers here it may give the task
-	// to another scheduler, and then says NOT_OWNER. It may be nil.
-	Yield func(ctx context.Context, taskID string) error
+	// to another scheduler, and then says NOT_OWNER. A task that was claimed has a
+	// record, or one that the store has lost. It may be nil.
+	Yield func(ctx context.Context, taskID string, claimed bool) error
 }
 
 // Follow keeps the sink told until ctx ends, or until the task can not be had:

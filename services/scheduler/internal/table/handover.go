@@ -47,7 +47,7 @@ const yieldFlush = 500 * time.Millisecond
 // yield gives a task to its standby, and says NOT_OWNER then, if no CDN answers
 // this scheduler and one answers that one. It is asked first: when the CDNs are
 // gone for everybody tasks would be handed back and forth.
-func (t *Table) yield(ctx context.Context, id string) error {
+func (t *Table) yield(ctx context.Context, id string, claimed bool) error {
 	if !t.deps.Reach.Deaf(ctx) {
 		return nil
 	}
@@ -70,6 +70,8 @@ func (t *Table) yield(ctx context.Context, id string) error {
 		return nil
 	case scheduler != "" && scheduler != to.ID:
 		return nil // the registry says whose it is by now
+	case scheduler == "" && claimed:
+		return nil // the record has to be put back first
 	}
 	log.Warn("no CDN answers here; the task's standby goes on with it", zap.NamedError("flush", told))
 	return claim.NotOwner(to.ID, to.Endpoint)

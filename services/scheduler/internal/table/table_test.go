@@ -64,6 +64,7 @@ type world struct {
 	record *registryv1.TaskRecord // nil when there is none
 	away   atomic.Bool            // the store can not be reached
 	given  atomic.Int64           // how often the other scheduler was to have the task
+	asks   atomic.Int64           // how often this one asked who has it
 	silent atomic.Bool            // nor does a registry answer
 	asked  chan struct{}          // if it is set, GetTask waits until it is closed
 }
@@ -93,6 +94,11 @@ func (w *world) ResolveTask(_ context.Context, req *registryv1.ResolveTaskReques
 	defer w.mu.Unlock()
 	if req.GetSchedulerId() == "other" {
 		w.given.Add(1)
+	} else {
+		w.asks.Add(1)
+	}
+	if w.record == nil {
+		return nil, rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, "no CDN takes the task")
 	}
 	if req.GetLostScheduler() == w.record.GetScheduler() && req.GetLast().GetEpoch() == w.record.GetEpoch() && !w.away.Load() {
 		w.record = &registryv1.TaskRecord{TaskId: taskID, Owner: "cdn", Scheduler: req.GetSchedulerId(), Epoch: w.record.GetEpoch() + 1}
@@ -237,7 +243,7 @@ func TestPeersOfADeadSchedulerGoOnHere(t *testing.T) {
 	for name, away := range map[string]bool{"claimed": false, "while the store is away": true} {
 		asked := "1"
 		if away { // it is asked for until somebody agrees
-			asked = "2"
+			asked = "3"
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
@@ -35,7 +36,7 @@ func (t *Table) Get(ctx context.Context, id string, adopt bool) (*task.Task, err
 	if err != nil {
 		return nil, err
 	}
-	e, err = t.revive(ctx, id, record.GetUrl(), true)
+	e, err = t.revive(ctx, id, record)
 	if e == nil && err == nil && adopt {
 		e, err = t.resume(id, record.GetUrl(), seed.Source{URL: record.GetUrl()}, swarm.Memory{})
 	}
@@ -64,7 +65,7 @@ func (t *Table) takes() bool {
 // askStandby asks the standby of a task for what this scheduler may have known of it
 // before it was restarted. A standby keeps that for a while.
 func (t *Table) askStandby(ctx context.Context, id string) {
-	if t.deps.Book.Knows(id) || time.Since(t.began) >= mirror.Keep {
+	if t.deps.Book.Knows(id) || !t.mayHaveKnown() {
 		return
 	}
 	if err := t.deps.Mirror.Recall(ctx, id, t.deps.Book); err != nil {
@@ -72,11 +73,16 @@ func (t *Table) askStandby(ctx context.Context, id string) {
 	}
 }
 
-// revive makes a task of what is remembered of it; it is nil if nothing is. A
-// whole crowd asks at the same time when a scheduler has died: the memory is
-// looked for once for all of them. What is not claimed may be found to be
-// another's, who tells of it still: the book keeps that.
-func (t *Table) revive(ctx context.Context, id, url string, claimed bool) (*entry, error) {
+// mayHaveKnown tells whether this scheduler was restarted so lately that standbys
+// keep what it had told them.
+func (t *Table) mayHaveKnown() bool { return time.Since(t.began) < mirror.Keep }
+
+// revive makes a task of what is remembered of it; it is nil if nothing is, or
+// only of another version than the record's. A whole crowd asks at the same time
+// when a scheduler has died: the memory is looked for once for all of them.
+// Without a record the task may be found to be another's, who tells of it still:
+// the book keeps that.
+func (t *Table) revive(ctx context.Context, id string, record *registryv1.TaskRecord) (*entry, error) {
 	// Others rely on it though the first who asked may leave.
 	ctx = context.WithoutCancel(ctx)
 	made, err, _ := t.reviving.Do(id, func() (any, error) {
@@ -85,17 +91,35 @@ func (t *Table) revive(ctx context.Context, id, url string, claimed bool) (*entr
 		}
 		t.askStandby(ctx, id)
 		memory, known := t.deps.Book.Recall(id)
-		if !known {
+		if !known || outdates(record, memory.Memory.Facts) {
 			return t.find(id), nil // who made it took the memory
 		}
-		e, err := t.resume(id, cmp.Or(url, memory.URL), seed.SourceFrom(memory.Source), memory.Memory)
-		if err == nil && claimed {
+		e, err := t.resume(id, cmp.Or(record.GetUrl(), memory.URL), seed.SourceFrom(memory.Source), memory.Memory)
+		if err == nil && record != nil {
 			t.deps.Book.Forget(id) // it is in the task now
 		}
 		return e, err
 	})
 	e, _ := made.(*entry)
 	return e, err
+}
+
+// outdates tells whether a record is of another version than what was remembered:
+// a former standby is not told of it when a task begins anew.
+func outdates(record *registryv1.TaskRecord, facts *swarm.Facts) bool {
+	if facts == nil || record.GetPieceSize() == 0 {
+		return false
+	}
+	source := record.GetSource()
+	switch {
+	case record.GetPieceSize() != facts.PieceSize:
+		return true
+	case source.GetLength() >= 0 && facts.Length >= 0 && source.GetLength() != facts.Length:
+		return true
+	case source.GetEtag() != "" && facts.ETag != "":
+		return source.GetEtag() != facts.ETag
+	}
+	return source.GetLastModified() != "" && facts.LastModified != "" && source.GetLastModified() != facts.LastModified
 }
 
 // resume makes a task that was another scheduler's, with what is remembered of
@@ -119,15 +143,12 @@ func (t *Table) resume(id, url string, source seed.Source, memory swarm.Memory) 
 	return t.begin(made, source), nil
 }
 
-// recall makes a task that another scheduler told of, if it is this one's by
-// now: without that its memory would be handed out as if it were. While no
-// registry answers it is made all the same, as any task is then.
+// recall makes a task that was told of, by another scheduler or by this one
+// before it was restarted, if it is this one's by now: without that its memory
+// would be handed out as if it were. While no registry answers it is made all the
+// same, as any task is then.
 func (t *Table) recall(ctx context.Context, id string) error {
-	if t.find(id) != nil {
-		return nil
-	}
-	t.askStandby(ctx, id)
-	if !t.deps.Book.Knows(id) {
+	if t.find(id) != nil || !t.deps.Book.Knows(id) && !t.mayHaveKnown() {
 		return nil
 	}
 	_, err := t.Get(ctx, id, false)
@@ -135,7 +156,7 @@ func (t *Table) recall(ctx context.Context, id string) error {
 	case rpcerr.TaskNotFound:
 		return nil // it begins anew
 	case rpcerr.StoreUnavailable:
-		_, err = t.revive(ctx, id, "", false)
+		_, err = t.revive(ctx, id, nil)
 	}
 	return err
 }

@@ -7,11 +7,14 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
+	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
 // remember has the other scheduler tell of its task.
@@ -39,6 +42,61 @@ func TestTaskOfADeadSchedulerGoesOnAsItKnewIt(t *testing.T) {
 	require.Len(t, answer.Offers, 1)
 	require.Equal(t, "whole", answer.Offers[0].SourceID, "those who had finished serve on")
 	require.EqualValues(t, 1, answer.Offers[0].Num)
+}
+
+// One that was the standby before is not told when the task begins anew.
+func TestMemoryOfAnotherVersionIsNoneOfTheTask(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.kill()
+	w.remember()
+	w.become(&registryv1.TaskRecord{
+		TaskId: taskID, Owner: "cdn", Scheduler: "me", Epoch: 3, PieceSize: size, Source: &registryv1.SourceIdentity{Length: 7},
+	})
+	_, err := w.pull("p", 0)
+	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err))
+}
+
+func TestWhichRecordIsOfAnotherVersion(t *testing.T) {
+	facts := swarm.Facts{Length: 10, PieceSize: size, ETag: `"1"`, LastModified: "a"}
+	record := func(length int64, pieceSize int32, etag, modified string) *registryv1.TaskRecord {
+		return &registryv1.TaskRecord{PieceSize: pieceSize, Source: &registryv1.SourceIdentity{Length: length, Etag: etag, LastModified: modified}}
+	}
+	for name, r := range map[string]*registryv1.TaskRecord{
+		"the same": record(10, size, `"1"`, "a"), "no record": nil, "nothing known": {},
+		"no length yet": record(-1, size, "", ""), "no validators": record(10, size, "", ""),
+	} {
+		require.False(t, outdates(r, &facts), name)
+	}
+	for name, r := range map[string]*registryv1.TaskRecord{
+		"length": record(11, size, `"1"`, "a"), "piece size": record(10, size+1, `"1"`, "a"),
+		"etag": record(10, size, `"2"`, "a"), "time": record(10, size, "", "b"),
+	} {
+		require.True(t, outdates(r, &facts), name)
+	}
+	require.False(t, outdates(record(11, size, "", ""), nil), "a memory without facts is of no version")
+}
+
+// A file that nobody had before is this scheduler's own business, also when it
+// has just begun and may have forgotten some.
+func TestNobodyIsAskedToRecallAFileWithoutRecord(t *testing.T) {
+	t.Parallel()
+	standby := &ears{}
+	w := newWorld(t, func(g *grpc.Server) { schedulerv1.RegisterSchedulerServiceServer(g, standby) })
+	w.become(nil)
+	w.waits(func() bool { return w.asks.Load() > 0 })
+	require.Zero(t, standby.recalled.Load())
+}
+
+// What it told before it was restarted the standby knows.
+func TestStandbyIsAskedToRecallATaskOfOnesOwn(t *testing.T) {
+	t.Parallel()
+	standby := &ears{}
+	w := newWorld(t, func(g *grpc.Server) { schedulerv1.RegisterSchedulerServiceServer(g, standby) })
+	w.become(&registryv1.TaskRecord{TaskId: taskID, Owner: "cdn", Scheduler: "me", Epoch: 3})
+	_, err := w.register("p")
+	require.NoError(t, err)
+	require.EqualValues(t, 1, standby.recalled.Load())
 }
 
 // Without a memory it would be made without a registry, too.

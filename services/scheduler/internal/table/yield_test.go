@@ -19,8 +19,14 @@ import (
 // ears is what a standby says of the CDNs that it hears.
 type ears struct {
 	schedulerv1.UnimplementedSchedulerServiceServer
-	deaf  atomic.Bool
-	asked atomic.Int64
+	deaf     atomic.Bool
+	asked    atomic.Int64
+	recalled atomic.Int64
+}
+
+func (e *ears) Recall(*schedulerv1.RecallRequest, schedulerv1.SchedulerService_RecallServer) error {
+	e.recalled.Add(1)
+	return nil // it knows nothing
 }
 
 func (e *ears) ListReachable(context.Context, *schedulerv1.ListReachableRequest) (*schedulerv1.ListReachableResponse, error) {
