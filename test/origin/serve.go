@@ -165,7 +165,7 @@ func (w *writer) step(p []byte) (int, error) {
 		}
 	}
 	if rate := w.version.Rate; rate > 0 {
-		due := w.started.Add(time.Duration(float64(w.sent) / float64(rate) * float64(time.Second)))
+		due := w.due(rate, time.Now())
 		if err := w.origin.wait(w.request.Context(), time.Until(due)); err != nil {
 			return 0, err
 		}
@@ -181,8 +181,20 @@ func (w *writer) step(p []byte) (int, error) {
 	return n, err
 }
 
-// hang waits until the file is released. What was not sent meanwhile is not
-// made up for: the rate is the same after it.
+// jitter is how late a step may be and be made up for.
+const jitter = 100 * time.Millisecond
+
+// due is when the next byte may be sent. What a client did not take for longer is
+// not made up for: the rate is the same after it.
+func (w *writer) due(rate int64, now time.Time) time.Time {
+	due := w.started.Add(time.Duration(float64(w.sent) / float64(rate) * float64(time.Second)))
+	if late := now.Sub(due) - jitter; late > 0 {
+		w.started, due = w.started.Add(late), due.Add(late)
+	}
+	return due
+}
+
+// hang waits until the file is released. That is not made up for either.
 func (w *writer) hang() error {
 	w.flush()
 	began := time.Now()
