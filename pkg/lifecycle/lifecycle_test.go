@@ -66,7 +66,7 @@ func TestGraceIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := lifecycle.NewGroup(zap.NewNop(), 10*time.Second)
 		slow := func(d time.Duration) func(context.Context) error {
-			return func(ctx context.Context) error { <-ctx.Done(); time.Sleep(d); return nil } //nolint:forbidigo // a clock of its own
+			return func(ctx context.Context) error { <-ctx.Done(); <-time.After(d); return nil }
 		}
 		release := make(chan struct{})
 		defer close(release)

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/supernode-ha/supernode/test/cluster"
 	"github.com/supernode-ha/supernode/test/lab"
@@ -45,8 +44,7 @@ func TestMain(m *testing.M) {
 		os.Exit(code)
 	}
 	binaries = built
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"),
-		goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"), goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"))
+	cluster.VerifyLeaks(m)
 }
 
 func settings(t *testing.T) (seed uint64, length time.Duration) {

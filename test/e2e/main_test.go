@@ -5,12 +5,10 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/supernode-ha/supernode/test/cluster"
 	"github.com/supernode-ha/supernode/test/origin"
@@ -21,16 +19,7 @@ import (
 var binaries *cluster.Binaries
 
 func TestMain(m *testing.M) {
-	var err error
-	if binaries, err = cluster.Build(context.Background(), true); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		_ = binaries.Remove()
-		os.Exit(code)
-	}), goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"),
-		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"))
+	cluster.Main(m, func(built *cluster.Binaries) { binaries = built })
 }
 
 // limit bounds every download of a test.

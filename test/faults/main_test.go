@@ -15,8 +15,6 @@ import (
 	"os"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/supernode-ha/supernode/test/cluster"
 )
 
@@ -30,6 +28,5 @@ func TestMain(m *testing.M) {
 		os.Exit(code)
 	}
 	binaries = built
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"),
-		goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"), goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"))
+	cluster.VerifyLeaks(m)
 }

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/supernode-ha/supernode/test/cluster"
 	"github.com/supernode-ha/supernode/test/cmd/demo/internal/play"
@@ -19,16 +16,7 @@ import (
 var binaries *cluster.Binaries
 
 func TestMain(m *testing.M) {
-	var err error
-	if binaries, err = cluster.Build(context.Background(), true); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		_ = binaries.Remove()
-		os.Exit(code)
-	}), goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"),
-		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"))
+	cluster.Main(m, func(built *cluster.Binaries) { binaries = built })
 }
 
 // The demonstration, small: it is played as it is shown, with real supernodes

@@ -113,7 +113,7 @@ func TestNothingIsLostHoweverLongTheRegistryIsAway(t *testing.T) {
 			r.Report(Update{ID: task.ID(strconv.Itoa(i)), Epoch: 1, Status: Success})
 		}
 		go r.Run(ctx)
-		time.Sleep(time.Hour) //nolint:forbidigo // of the bubble's clock
+		<-time.After(time.Hour) // by the bubble's clock
 		stop()
 		synctest.Wait()
 		taken := make(map[string]bool)
