@@ -24,14 +24,14 @@ func TestMembersComeAndGo(t *testing.T) {
 		resp, err := n[0].Heartbeat(bounded(t), &registryv1.HeartbeatRequest{Member: cdn("b")})
 		require.NoError(t, err)
 		require.Equal(t, 2*time.Second, resp.GetTtl().AsDuration())
+		silence := keepAlive(t, n[0], cdn("b"))
 		stop := keepAlive(t, n[0], scheduler("s"))
-		members := keepAlive(t, n[0], cdn("a"))
-		defer members()
+		keepAlive(t, n[0], cdn("a"))
 		got := all.until("s", "a", "b")
 		require.True(t, proto.Equal(cdn("a"), got[1]), "the whole member is told: %v", got[1])
 		schedulers.until("s")
 
-		// b stopped beating after the first time.
+		silence()
 		all.until("s", "a")
 		stop()
 		for range 2 {
@@ -48,16 +48,17 @@ func TestHeartbeatChangesTheMember(t *testing.T) {
 	eachStore(t, func(t *testing.T, nodes func(int) []*node) {
 		n := nodes(2)
 		w := watch(t, n[1])
-		defer keepAlive(t, n[0], scheduler("s"))()
+		keepAlive(t, n[0], scheduler("s"))
 		ready, draining := cdn("a"), cdn("a")
 		draining.State = registryv1.MemberState_MEMBER_STATE_DRAINING
 		for i, m := range []*registryv1.Member{ready, draining, ready} {
-			beat(t, n[i%2], m)
+			stop := keepAlive(t, n[i%2], m)
 			for {
 				if got := w.until("s", "a"); proto.Equal(got[1], m) {
 					break
 				}
 			}
+			stop()
 		}
 	})
 }

@@ -29,21 +29,18 @@ var errChanged = errors.New("changed meanwhile")
 // Heartbeat renews m's lease, whoever granted it, and writes m only if the
 // store has it differently or not at all. It answers how long the lease lives
 // from now on.
+//
+// The key itself is read each time. The copy may not have yet what another
+// registry wrote a moment ago, and m would not be written although it differs.
 func (s *Store) Heartbeat(ctx context.Context, m record.Member) (time.Duration, error) {
 	var ttl time.Duration
 	err := s.conn.Do(ctx, "heartbeat of "+describe(m.Key()), func(ctx context.Context, c *clientv3.Client) error {
-		// The copy tells the lease without asking etcd; if it lags, the
-		// renewal fails or the write does, and the key itself is asked.
-		known, ok := s.view.Lease(m.Key())
 		for range maxRounds {
-			var err error
-			if !ok {
-				known, ok, err = s.readMember(ctx, c, m.Key())
-				if err != nil {
-					return err
-				}
+			known, err := s.readMember(ctx, c, m.Key())
+			if err != nil {
+				return err
 			}
-			if ok && known.ID != 0 {
+			if known.ID != 0 {
 				ttl, err = s.renew(ctx, c, known, m)
 			} else {
 				ttl, err = s.join(ctx, c, known, m)
@@ -51,22 +48,22 @@ func (s *Store) Heartbeat(ctx context.Context, m record.Member) (time.Duration, 
 			if !errors.Is(err, errChanged) && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 				return err
 			}
-			ok = false
 		}
 		return errChanged
 	})
 	return ttl, err
 }
 
-// readMember asks for the key itself. A member that cannot be read is given
-// with its lease, and differs from any heartbeat.
-func (s *Store) readMember(ctx context.Context, c *clientv3.Client, key record.MemberKey) (view.Lease, bool, error) {
+// readMember gives a member as it stands in the store, all zero if it is not
+// there. One that cannot be read is given with its lease, and differs from any
+// heartbeat.
+func (s *Store) readMember(ctx context.Context, c *clientv3.Client, key record.MemberKey) (view.Lease, error) {
 	resp, err := c.Get(ctx, memberKey(key))
 	if err != nil || len(resp.Kvs) == 0 {
-		return view.Lease{}, false, err
+		return view.Lease{}, err
 	}
 	lease, _ := s.loadMember(resp.Kvs[0])
-	return lease, true, nil
+	return lease, nil
 }
 
 // renew keeps a lease alive, which is no write, and corrects the value if it differs.
@@ -139,9 +136,8 @@ func (s *Store) putMember(ctx context.Context, c *clientv3.Client, revision, lea
 func (s *Store) Leave(ctx context.Context, key record.MemberKey) error {
 	return s.conn.Do(ctx, "leave of "+describe(key), func(ctx context.Context, c *clientv3.Client) error {
 		for range maxRounds {
-			// Not from the copy: the lease must be the one the key has now.
-			known, ok, err := s.readMember(ctx, c, key)
-			if err != nil || !ok {
+			known, err := s.readMember(ctx, c, key)
+			if err != nil || known.Revision == 0 {
 				return err
 			}
 			gone, err := s.removeMember(ctx, c, key, known.Revision)

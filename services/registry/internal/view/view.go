@@ -93,13 +93,6 @@ func (v *View) Seen() (era string, revision int64) {
 	return v.era, v.seen
 }
 
-// Lease gives a member as it stands in the store, whatever operators want of it.
-func (v *View) Lease(key record.MemberKey) (Lease, bool) {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	return v.members.get(key)
-}
-
 // Member gives a member as it counts: one that is marked is DRAINING.
 func (v *View) Member(key record.MemberKey) (record.Member, bool) {
 	v.mu.RLock()
