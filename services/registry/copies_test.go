@@ -116,7 +116,8 @@ func TestDrainedMemberTakesNothingNew(t *testing.T) {
 	eachStore(t, func(t *testing.T, nodes func(int) []*node) {
 		n := nodes(2)
 		w := watch(t, n[1])
-		beat(t, n[0], cdn("c0"), scheduler("s"))
+		keepAlive(t, n[0], scheduler("s"))
+		stop := keepAlive(t, n[0], cdn("c0"))
 		drain := &registryv1.DrainMemberRequest{Role: registryv1.Role_ROLE_CDN, Id: "c0", Drain: true}
 		for range 2 {
 			_, err := n[0].DrainMember(bounded(t), drain)
@@ -133,9 +134,11 @@ func TestDrainedMemberTakesNothingNew(t *testing.T) {
 		untilState(registryv1.MemberState_MEMBER_STATE_DRAINING)
 		require.EqualValues(t, 1, metric(t, n[0], "supernode_registry_store_writes_total", "drain"))
 		// The mark outlives the member.
+		stop()
 		_, err := n[0].Leave(bounded(t), &registryv1.LeaveRequest{Role: registryv1.Role_ROLE_CDN, Id: "c0"})
 		require.NoError(t, err)
-		defer keepAlive(t, n[0], cdn("c0"), scheduler("s"))()
+		w.until("s")
+		keepAlive(t, n[0], cdn("c0"))
 		beaten, err := n[1].Heartbeat(bounded(t), &registryv1.HeartbeatRequest{Member: cdn("c0")})
 		require.NoError(t, err)
 		require.True(t, beaten.GetDrain())

@@ -24,8 +24,9 @@ import (
 func TestEmbeddedKeepsItsData(t *testing.T) {
 	cfg := registry.Config{EmbeddedDir: t.TempDir()}
 	n := startNode(t, cfg)
-	beat(t, n, cdn("c"), scheduler("s"))
+	stop := keepAlive(t, n, cdn("c"), scheduler("s"))
 	before := resolve(t, n, 1, "s").GetRecord()
+	stop()
 	require.NoError(t, n.stop())
 
 	n = startNode(t, cfg)

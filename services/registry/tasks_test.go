@@ -153,13 +153,14 @@ func TestTakeover(t *testing.T) {
 
 func TestDeadSchedulerAloneKeepsTheOwner(t *testing.T) {
 	n := startNode(t, registry.Config{EmbeddedDir: t.TempDir()})
-	defer keepAlive(t, n, cdn("c"), scheduler("s1"))()
-	beat(t, n, scheduler("s0"))
+	keepAlive(t, n, cdn("c"), scheduler("s1"))
+	stop := keepAlive(t, n, scheduler("s0"))
 	resolve(t, n, 1, "s0")
 	_, err := n.UpdateTask(bounded(t), &registryv1.UpdateTaskRequest{
 		TaskId: taskID(1), Owner: "c", Epoch: 1, Source: &registryv1.SourceIdentity{Length: 9}, Status: registryv1.TaskStatus_TASK_STATUS_SUCCESS,
 	})
 	require.NoError(t, err)
+	stop()
 	_, err = n.Leave(bounded(t), &registryv1.LeaveRequest{Role: registryv1.Role_ROLE_SCHEDULER, Id: "s0"})
 	require.NoError(t, err)
 	rec := resolve(t, n, 1, "s1").GetRecord()
@@ -179,7 +180,7 @@ func TestNoCDN(t *testing.T) {
 	n := startNode(t, registry.Config{EmbeddedDir: t.TempDir()})
 	draining := cdn("c")
 	draining.State = registryv1.MemberState_MEMBER_STATE_DRAINING
-	beat(t, n, draining)
+	keepAlive(t, n, draining)
 	_, err := n.ResolveTask(bounded(t), &registryv1.ResolveTaskRequest{TaskId: taskID(1), Url: "http://127.0.0.1/f", SchedulerId: "s"})
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 	require.Equal(t, rpcerr.NoCDN, rpcerr.ReasonOf(err))
