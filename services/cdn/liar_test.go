@@ -170,7 +170,9 @@ func TestReplicaWithAFullDisk(t *testing.T) {
 	h.write(id, serveOrigin(t, bare(nil)), 7, "owner", "b")
 	eventually(t, func() bool { return len(h.resigned(id)) > 0 })
 	requireNoFiles(t, b, id)
-	_, err := b.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id})
-	require.Error(t, err)
+	eventually(t, func() bool {
+		_, err := b.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id})
+		return err != nil
+	})
 	require.EqualValues(t, 1, l.follows.Load(), "it does not try again by itself")
 }
