@@ -115,9 +115,9 @@ func (w *world) whose(ctx context.Context) error {
 // mine requires that the task is this scheduler's by now.
 func mine(t *testing.T, w *world) {
 	t.Helper()
-	record, err := w.Whose(t.Context(), taskID, w.mayTake)
+	holding, err := w.Whose(t.Context(), taskID, w.mayTake)
 	require.NoError(t, err)
-	require.Equal(t, taskID, record.GetTaskId())
+	require.Equal(t, taskID, holding.Record.GetTaskId())
 }
 
 func (w *world) first(t *testing.T) (Claim, error) {

@@ -134,16 +134,25 @@ type desk struct {
 
 type question struct {
 	answered chan struct{} // closed when the rest is there
-	record   *registryv1.TaskRecord
+	holding  Holding
 	err      error
 }
 
-// Whose says whose a task is that is not here: its record when this scheduler
+// Holding is a task that this scheduler answers for.
+type Holding struct {
+	Record *registryv1.TaskRecord
+	// Unclaimed says that the store could not be asked. The record is what the
+	// registry had last seen: the task may have begun anew since, and may be found
+	// to be another scheduler's.
+	Unclaimed bool
+}
+
+// Whose says whose a task is that is not here: a holding when this scheduler
 // answers for it, since now perhaps, because the one that did is dead;
 // NOT_OWNER when another does, TASK_NOT_FOUND when nobody does. It is taken from
 // a dead one only if mayTake still says so: a scheduler that is about to end has
 // no use for it, and the record would name a dead one again.
-func (r *Resolver) Whose(ctx context.Context, taskID string, mayTake func() bool) (*registryv1.TaskRecord, error) {
+func (r *Resolver) Whose(ctx context.Context, taskID string, mayTake func() bool) (Holding, error) {
 	r.desk.mu.Lock()
 	q := r.desk.asked[taskID]
 	mine := q == nil
@@ -154,7 +163,7 @@ func (r *Resolver) Whose(ctx context.Context, taskID string, mayTake func() bool
 	r.desk.mu.Unlock()
 	if mine {
 		// Others rely on the answer though the first who asked may leave.
-		q.record, q.err = r.whose(context.WithoutCancel(ctx), taskID, mayTake)
+		q.holding, q.err = r.whose(context.WithoutCancel(ctx), taskID, mayTake)
 		r.desk.mu.Lock()
 		delete(r.desk.asked, taskID)
 		r.desk.mu.Unlock()
@@ -162,13 +171,13 @@ func (r *Resolver) Whose(ctx context.Context, taskID string, mayTake func() bool
 	}
 	select {
 	case <-q.answered:
-		return q.record, q.err
+		return q.holding, q.err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return Holding{}, ctx.Err()
 	}
 }
 
-func (r *Resolver) whose(ctx context.Context, taskID string, mayTake func() bool) (*registryv1.TaskRecord, error) {
+func (r *Resolver) whose(ctx context.Context, taskID string, mayTake func() bool) (Holding, error) {
 	ctx, cancel := context.WithTimeout(ctx, whoseTimeout)
 	defer cancel()
 	unknown := rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "task %s is not known", taskID)
@@ -176,31 +185,31 @@ func (r *Resolver) whose(ctx context.Context, taskID string, mayTake func() bool
 	switch {
 	case err == nil:
 	case rpcerr.From(err).Code == codes.NotFound:
-		return nil, unknown
+		return Holding{}, unknown
 	default:
 		// Another scheduler may well have it: the caller must not give up.
-		return nil, unsaid(taskID, err)
+		return Holding{}, unsaid(taskID, err)
 	}
 	record := resp.GetRecord()
 	if record.GetScheduler() == r.SelfID {
-		return record, nil
+		return Holding{Record: record}, nil
 	}
 	p, endpoint := r.pulse(ctx, record.GetScheduler(), "")
 	if p == alive {
-		return nil, NotOwner(record.GetScheduler(), endpoint)
+		return Holding{}, NotOwner(record.GetScheduler(), endpoint)
 	}
 	if !mayTake() {
-		return nil, rpcerr.New(codes.Unavailable, "",
+		return Holding{}, rpcerr.New(codes.Unavailable, "",
 			"scheduler %s does not answer, and this one takes no task over any more", record.GetScheduler())
 	}
 	taken, err := r.takeOver(ctx, &registryv1.ResolveTaskRequest{TaskId: taskID, Url: record.GetUrl()}, record, p)
 	switch {
 	case err == nil:
-		return taken.GetRecord(), nil
+		return Holding{Record: taken.GetRecord(), Unclaimed: taken.GetUnclaimed()}, nil
 	case rpcerr.ReasonOf(err) == rpcerr.NotOwner:
-		return nil, err
+		return Holding{}, err
 	}
-	return nil, unsaid(taskID, err)
+	return Holding{}, unsaid(taskID, err)
 }
 
 func unsaid(taskID string, err error) error {

@@ -25,6 +25,9 @@ const Keep = 10 * time.Minute
 // maxTasks bounds the tasks of a book.
 const maxTasks = 1 << 17
 
+// recalled is the stream that what was recalled is kept under.
+const recalled = "recalled"
+
 // Remembered is a task as its scheduler knew it.
 type Remembered struct {
 	// URL names the source without credentials, Source is what a CDN needs.
@@ -52,6 +55,7 @@ type page struct {
 	// outdated are peers that have pieces of another version.
 	outdated []string
 	streams  bool // the stream tells of it
+	orphaned bool // the stream ended while it did
 }
 
 // NewBook makes an empty book whose size is told to reg.
@@ -86,6 +90,21 @@ func Check(req *schedulerv1.MirrorRequest) error {
 func (b *Book) Take(stream string, req *schedulerv1.MirrorRequest, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.note(stream, req, now)
+}
+
+// Recalled notes what a standby still knew of a task, as of somebody who tells
+// nothing more, unless somebody has told of it meanwhile: that is newer.
+func (b *Book) Recalled(taskID string, req *schedulerv1.MirrorRequest, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.tasks[taskID] == nil {
+		b.note(recalled, req, now)
+	}
+}
+
+// note writes a message down. The caller holds mu.
+func (b *Book) note(stream string, req *schedulerv1.MirrorRequest, now time.Time) {
 	for _, m := range req.GetTasks() {
 		p := b.tasks[m.GetTaskId()]
 		if m.GetAnew() {
@@ -141,7 +160,7 @@ func (b *Book) Ended(stream string, now time.Time) {
 	defer b.mu.Unlock()
 	for _, p := range b.tasks {
 		if p.from == stream {
-			p.told, p.streams = now, false
+			p.told, p.orphaned, p.streams = now, p.orphaned || p.streams, false
 		}
 	}
 }
@@ -151,6 +170,15 @@ func (b *Book) Knows(taskID string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.tasks[taskID] != nil
+}
+
+// Orphaned tells whether a task is remembered whose scheduler told of it until it
+// was not heard any more: it is dead, as far as can be seen from here.
+func (b *Book) Orphaned(taskID string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := b.tasks[taskID]
+	return p != nil && p.orphaned
 }
 
 // Recall gives what is remembered of a task, if anything is. It stays there:
@@ -187,7 +215,7 @@ func (b *Book) Forget(taskID string) {
 	delete(b.tasks, taskID)
 }
 
-// Prune drops what no stream has told anything of for Keep.
+// Prune drops what nobody tells of any more, Keep after the last word.
 func (b *Book) Prune(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -41,3 +41,23 @@ func TestBookKeepsWhatADeadSchedulerToldForAWhile(t *testing.T) {
 	_, there = book.Recall(idOf(1))
 	require.False(t, there)
 }
+
+// One that says that it tells no more has given the task away; one that is cut
+// off has not.
+func TestTaskIsOrphanedOfASchedulerThatIsCutOff(t *testing.T) {
+	book, err := NewBook(prometheus.NewRegistry())
+	require.NoError(t, err)
+	tell := func(stream string) {
+		book.Take(stream, &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{memoryOf(idOf(1)), memoryOf(idOf(2))}}, time.Now())
+	}
+	orphaned := func() []bool { return []bool{book.Orphaned(idOf(1)), book.Orphaned(idOf(2)), book.Orphaned(idOf(3))} }
+	tell("first")
+	require.Equal(t, []bool{false, false, false}, orphaned())
+	book.Take("first", &schedulerv1.MirrorRequest{Released: []string{idOf(2)}}, time.Now())
+	for range 2 {
+		book.Ended("first", time.Now())
+		require.Equal(t, []bool{true, false, false}, orphaned())
+	}
+	tell("second")
+	require.Equal(t, []bool{false, false, false}, orphaned(), "it is back")
+}

@@ -13,9 +13,6 @@ import (
 // recallTimeout bounds the question to a standby: a client waits for it.
 const recallTimeout = 500 * time.Millisecond
 
-// recalled is the stream that what was recalled is kept under.
-const recalled = "recalled"
-
 // Recall asks the standby of a task what this scheduler had told it before it
 // was restarted, and writes that into the book.
 func (s *Sender) Recall(ctx context.Context, taskID string, book *Book) error {
@@ -49,8 +46,6 @@ func (s *Sender) Recall(ctx context.Context, taskID string, book *Book) error {
 	if err := Check(&all); err != nil {
 		return fmt.Errorf("what a standby says: %w", err)
 	}
-	if !book.Knows(taskID) { // what is told meanwhile is newer
-		book.Take(recalled, &all, time.Now())
-	}
+	book.Recalled(taskID, &all, time.Now())
 	return nil
 }

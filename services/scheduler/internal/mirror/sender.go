@@ -111,14 +111,12 @@ func (s *Sender) Standby(taskID string) (cluster.Member, bool) {
 	return Standby(taskID, s.SelfID, s.Members.Schedulers())
 }
 
-// Add has a task told of from now on.
+// Add has a task told of from now on. One of that id that was told of before has
+// been removed or released.
 func (s *Sender) Add(id, url string, source *cdnv1.Source, t Task) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	item := &told{Task: t, url: url, source: source}
-	if old := s.tasks[id]; old != nil && old.lane != nil {
-		delete(old.lane.changed, id)
-	}
 	s.tasks[id] = item
 	s.assign(id, item, s.Members.Schedulers())
 }

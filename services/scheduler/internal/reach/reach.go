@@ -37,7 +37,7 @@ type Members interface {
 	Changed() <-chan struct{}
 }
 
-// Reach is safe for concurrent use. It knows of nobody until Run.
+// Reach is safe for concurrent use. Nobody is known to be silent until Run.
 type Reach struct {
 	health  *health.Monitor
 	members Members

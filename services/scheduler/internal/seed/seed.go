@@ -70,8 +70,8 @@ type Follower struct {
 	Dial   func(endpoint string) (grpc.ClientConnInterface, error)
 	Stats  *Stats
 	Log    *zap.Logger
-	// Yield is asked, before the registry is, for a task that somebody needs and
-	// that has no owner to go on with. If no CDN answers here it may give the task
+	// Yield is asked, before the registry is, for a task that has no owner to go on
+	// with and is not done with: it is not whole, or somebody lacks some of it. If no CDN answers here it may give the task
 	// to another scheduler, and then says NOT_OWNER. A task that was claimed has a
 	// record, or one that the store has lost. It may be nil.
 	Yield func(ctx context.Context, taskID string, claimed bool) error

@@ -10,6 +10,7 @@ import (
 
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
@@ -19,7 +20,8 @@ import (
 // Get gives a task that is here, or that has to be: one whose scheduler is dead
 // is taken over, and made from what was remembered of it here. Without any
 // memory it is made only to adopt who asks. Else it says NOT_OWNER when
-// another scheduler answers for it, or TASK_NOT_FOUND.
+// another scheduler answers for it, or TASK_NOT_FOUND. While no registry answers,
+// a task is made of the memory whose scheduler is not heard any more.
 func (t *Table) Get(ctx context.Context, id string, adopt bool) (*task.Task, error) {
 	e := t.find(id)
 	switch {
@@ -28,25 +30,29 @@ func (t *Table) Get(ctx context.Context, id string, adopt bool) (*task.Task, err
 	case t.root.Err() != nil:
 		return nil, errStopping
 	}
-	record, err := t.deps.Follower.Claims.Whose(ctx, id, t.takes)
+	holding, err := t.deps.Follower.Claims.Whose(ctx, id, t.takes)
 	// Others were given the same answer, and may have made it meanwhile.
 	if e := t.find(id); e != nil {
 		return e.Task, nil
 	}
-	if err != nil {
+	unsaid := rpcerr.ReasonOf(err) == rpcerr.StoreUnavailable && t.deps.Book.Orphaned(id)
+	if err != nil && !unsaid {
 		return nil, err
 	}
-	e, err = t.revive(ctx, id, record)
-	if e == nil && err == nil && adopt {
-		e, err = t.resume(id, record.GetUrl(), seed.Source{URL: record.GetUrl()}, swarm.Memory{})
+	e, failed := t.revive(ctx, id, holding)
+	if e == nil && failed == nil && adopt && !unsaid {
+		url := holding.Record.GetUrl()
+		e, failed = t.resume(id, url, seed.Source{URL: url}, swarm.Memory{})
 	}
 	switch {
-	case err != nil:
+	case failed != nil:
+		return nil, failed
+	case e != nil:
+		return e.Task, nil
+	case unsaid:
 		return nil, err
-	case e == nil:
-		return nil, rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "nothing is known of task %s but its record", id)
 	}
-	return e.Task, nil
+	return nil, rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "nothing is known of task %s but its record", id)
 }
 
 func (t *Table) find(id string) *entry {
@@ -80,9 +86,11 @@ func (t *Table) mayHaveKnown() bool { return time.Since(t.began) < mirror.Keep }
 // revive makes a task of what is remembered of it; it is nil if nothing is, or
 // only of another version than the record's. A whole crowd asks at the same time
 // when a scheduler has died: the memory is looked for once for all of them.
-// Without a record the task may be found to be another's, who tells of it still:
-// the book keeps that.
-func (t *Table) revive(ctx context.Context, id string, record *registryv1.TaskRecord) (*entry, error) {
+// Without a record that the store agrees to, the memory may be of a newer version
+// than the record, and the task may be found to be another's, who tells of it
+// still: the book keeps that.
+func (t *Table) revive(ctx context.Context, id string, holding claim.Holding) (*entry, error) {
+	agreed := holding.Record != nil && !holding.Unclaimed
 	// Others rely on it though the first who asked may leave.
 	ctx = context.WithoutCancel(ctx)
 	made, err, _ := t.reviving.Do(id, func() (any, error) {
@@ -91,11 +99,11 @@ func (t *Table) revive(ctx context.Context, id string, record *registryv1.TaskRe
 		}
 		t.askStandby(ctx, id)
 		memory, known := t.deps.Book.Recall(id)
-		if !known || outdates(record, memory.Memory.Facts) {
+		if !known || agreed && outdates(holding.Record, memory.Memory.Facts) {
 			return t.find(id), nil // who made it took the memory
 		}
-		e, err := t.resume(id, cmp.Or(record.GetUrl(), memory.URL), seed.SourceFrom(memory.Source), memory.Memory)
-		if err == nil && record != nil {
+		e, err := t.resume(id, cmp.Or(holding.Record.GetUrl(), memory.URL), seed.SourceFrom(memory.Source), memory.Memory)
+		if err == nil && agreed {
 			t.deps.Book.Forget(id) // it is in the task now
 		}
 		return e, err
@@ -156,7 +164,7 @@ func (t *Table) recall(ctx context.Context, id string) error {
 	case rpcerr.TaskNotFound:
 		return nil // it begins anew
 	case rpcerr.StoreUnavailable:
-		_, err = t.revive(ctx, id, nil)
+		_, err = t.revive(ctx, id, claim.Holding{})
 	}
 	return err
 }

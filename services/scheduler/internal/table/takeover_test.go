@@ -57,6 +57,36 @@ func TestMemoryOfAnotherVersionIsNoneOfTheTask(t *testing.T) {
 	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err))
 }
 
+// What the registry had last seen says nothing of a task that began anew since.
+func TestMemoryCountsMoreThanARecordNobodyAgreesTo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.kill()
+	w.remember()
+	w.become(&registryv1.TaskRecord{
+		TaskId: taskID, Owner: "cdn", Scheduler: "other", Epoch: 3, PieceSize: size, Source: &registryv1.SourceIdentity{Length: 7},
+	})
+	w.away.Store(true)
+	answer, err := w.pull("p", 0)
+	require.NoError(t, err)
+	require.Len(t, answer.Offers, 1)
+	require.True(t, w.book.Knows(taskID), "the other one may be found to have it, and to tell of it")
+}
+
+// Whoever has downloaded for minutes does not wait for a registry.
+func TestRememberedTaskIsPulledWithoutARegistry(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.remember()
+	w.silent.Store(true)
+	_, err := w.pull("p", 0)
+	require.Equal(t, rpcerr.StoreUnavailable, rpcerr.ReasonOf(err), "its scheduler tells of it still")
+	w.book.Ended("other", time.Now())
+	answer, err := w.pull("p", 0)
+	require.NoError(t, err)
+	require.Len(t, answer.Offers, 1)
+}
+
 func TestWhichRecordIsOfAnotherVersion(t *testing.T) {
 	facts := swarm.Facts{Length: 10, PieceSize: size, ETag: `"1"`, LastModified: "a"}
 	record := func(length int64, pieceSize int32, etag, modified string) *registryv1.TaskRecord {
