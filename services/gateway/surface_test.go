@@ -84,8 +84,6 @@ func TestNumbersAreNumbers(t *testing.T) {
 
 // TestErrors is what dfget gets for what a scheduler says.
 func TestErrors(t *testing.T) {
-	s := &scheduler{id: "s1"}
-	w := start(t, gateway.Config{MaxHold: 20e6, CallBudget: 120e6}, s)
 	for _, c := range []struct {
 		err                  error
 		register, pull, rest int // dfget's code, or the HTTP status of an envelope; 0 when a report is taken
@@ -106,33 +104,42 @@ func TestErrors(t *testing.T) {
 		{rpcerr.Invalid("x"), 400, 400, 400},
 		{errors.New("secret"), 500, 500, 500},
 	} {
-		s.register = func(context.Context, *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error) {
-			return nil, c.err
-		}
-		s.pull = func(context.Context, *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
-			return nil, c.err
-		}
-		s.report = func(context.Context) error { return c.err }
-		answers := map[string]int{"/peer/registry": c.register, pullA: c.pull}
-		answers[sucA], answers[errorA], answers[downA], answers["/task/metrics"] = c.rest, c.rest, c.rest, c.rest
-		if c.rest == 0 {
-			answers[sucA], answers[errorA], answers[downA], answers["/task/metrics"] = 611, 200, 612, 1
-		}
-		for uri, want := range answers {
-			got := w.send(map[bool]string{true: "POST", false: "GET"}[!strings.Contains(uri, "?")], uri, "",
-				[]byte(map[string]string{"/peer/registry": good, "/task/metrics": countA}[uri]))
-			require.Equal(t, want, got.code(), "%v: %s: %s", c.err, uri, got.raw)
-			taken := c.rest == 0 && uri != pullA && uri != "/peer/registry"
-			if want >= 600 || taken {
-				require.Equal(t, http.StatusOK, got.status)
-			} else {
-				requireEnvelope(t, got)
+		t.Run(c.err.Error(), func(t *testing.T) {
+			t.Parallel()
+			w := start(t, gateway.Config{MaxHold: 20e6, CallBudget: 120e6}, &scheduler{
+				id:     "s1",
+				report: func(context.Context) error { return c.err },
+				register: func(context.Context, *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error) {
+					return nil, c.err
+				},
+				pull: func(context.Context, *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
+					return nil, c.err
+				},
+			})
+			answers := map[string]int{"/peer/registry": c.register, pullA: c.pull}
+			answers[sucA], answers[errorA], answers[downA], answers["/task/metrics"] = c.rest, c.rest, c.rest, c.rest
+			if c.rest == 0 {
+				answers[sucA], answers[errorA], answers[downA], answers["/task/metrics"] = 611, 200, 612, 1
 			}
-			require.NotContains(t, got.raw, "secret")
-		}
+			for uri, want := range answers {
+				got := w.send(map[bool]string{true: "POST", false: "GET"}[!strings.Contains(uri, "?")], uri, "",
+					[]byte(map[string]string{"/peer/registry": good, "/task/metrics": countA}[uri]))
+				require.Equal(t, want, got.code(), "%v: %s: %s", c.err, uri, got.raw)
+				taken := c.rest == 0 && uri != pullA && uri != "/peer/registry"
+				if want >= 600 || taken {
+					require.Equal(t, http.StatusOK, got.status)
+				} else {
+					requireEnvelope(t, got)
+				}
+				require.NotContains(t, got.raw, "secret")
+			}
+			ours := 0 // told once for each call, and nothing else is
+			if c.rest == http.StatusInternalServerError {
+				ours = len(answers)
+			}
+			require.Equal(t, ours, w.logs.FilterLevelExact(zapcore.ErrorLevel).Len())
+		})
 	}
-	// Ours is told once for each of the six calls, and nothing else is.
-	require.Equal(t, 6, w.logs.FilterLevelExact(zapcore.ErrorLevel).Len())
 }
 
 func TestMetricsHaveBoundedLabels(t *testing.T) {
