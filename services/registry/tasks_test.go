@@ -22,13 +22,14 @@ func TestTaskLifeCostsThreeWrites(t *testing.T) {
 		n := nodes(1)[0]
 		defer keepAlive(t, n, cdn("c"), scheduler("s"))()
 		watch(t, n).until("s", "c")
+		began := time.Now()
 		before := metric(t, n, "supernode_registry_store_writes_total", "")
 
-		resp, err := n.ResolveTask(bounded(t), &registryv1.ResolveTaskRequest{
+		resp, err := patiently(t, n.ResolveTask, &registryv1.ResolveTaskRequest{
 			TaskId: taskID(1), Url: "http://user:secret@127.0.0.1/a%2Fb?q=%7e#part", SchedulerId: "s",
 		})
 		require.NoError(t, err)
-		rec := resp.GetRecord()
+		rec, claimed := resp.GetRecord(), resp.GetRecord().GetRevision()
 		require.Equal(t, "http://127.0.0.1/a%2Fb?q=%7e", rec.GetUrl())
 		require.Equal(t, []any{"c", "s", int64(1), registryv1.TaskStatus_TASK_STATUS_WAITING},
 			[]any{rec.GetOwner(), rec.GetScheduler(), rec.GetEpoch(), rec.GetStatus()})
@@ -37,7 +38,7 @@ func TestTaskLifeCostsThreeWrites(t *testing.T) {
 
 		update := func(u *registryv1.UpdateTaskRequest) *registryv1.TaskRecord {
 			u.TaskId, u.Owner, u.Epoch = taskID(1), "c", 1
-			resp, err := n.UpdateTask(bounded(t), u)
+			resp, err := patiently(t, n.UpdateTask, u)
 			require.NoError(t, err)
 			return resp.GetRecord()
 		}
@@ -48,14 +49,17 @@ func TestTaskLifeCostsThreeWrites(t *testing.T) {
 		}
 		require.EqualValues(t, 7, rec.GetSource().GetLength(), "what is not set stays")
 		require.EqualValues(t, 4<<20, rec.GetPieceSize())
-		require.Equal(t, rec.GetRevision(), resolve(t, n, 1, "s").GetRecord().GetRevision())
-		require.EqualValues(t, 3, metric(t, n, "supernode_registry_store_writes_total", "")-before)
+		require.Equal(t, rec.GetRevision(), claim(t, n, 1, "s").GetRecord().GetRevision())
+		require.EqualValues(t, 2, rec.GetRevision()-claimed, "every write makes a revision of the store")
+		if time.Since(began) < prompt {
+			require.EqualValues(t, 3, metric(t, n, "supernode_registry_store_writes_total", "")-before)
+		}
 		require.EqualValues(t, 1, metric(t, n, "supernode_registry_records", ""))
 
-		_, err = n.DeleteTask(bounded(t), &registryv1.DeleteTaskRequest{TaskId: taskID(1), Epoch: 2})
+		_, err = patiently(t, n.DeleteTask, &registryv1.DeleteTaskRequest{TaskId: taskID(1), Epoch: 2})
 		require.Equal(t, rpcerr.StaleEpoch, rpcerr.ReasonOf(err))
 		for range 2 {
-			_, err = n.DeleteTask(bounded(t), &registryv1.DeleteTaskRequest{TaskId: taskID(1), Epoch: 1})
+			_, err = patiently(t, n.DeleteTask, &registryv1.DeleteTaskRequest{TaskId: taskID(1), Epoch: 1})
 			require.NoError(t, err)
 		}
 		_, err = n.GetTask(bounded(t), &registryv1.GetTaskRequest{TaskId: taskID(1)})
@@ -64,7 +68,7 @@ func TestTaskLifeCostsThreeWrites(t *testing.T) {
 }
 
 func TestRacingClaimsHaveOneWinner(t *testing.T) {
-	eachStoreFor(t, 30*time.Second, func(t *testing.T, nodes func(int) []*node) {
+	eachStore(t, func(t *testing.T, nodes func(int) []*node) {
 		n := nodes(2)
 		defer keepAlive(t, n[0], cdn("c1"), cdn("c2"), cdn("c3"), scheduler("s0"), scheduler("s1"))()
 		for _, one := range n {
@@ -78,13 +82,7 @@ func TestRacingClaimsHaveOneWinner(t *testing.T) {
 			all.Go(func() {
 				for i := range tasks {
 					task := (i + who) % tasks
-					req := &registryv1.ResolveTaskRequest{
-						TaskId: taskID(task), Url: "http://127.0.0.1/file", SchedulerId: fmt.Sprintf("s%d", who%2),
-					}
-					resp, err := n[who%2].ResolveTask(bounded(t), req)
-					for err == nil && resp.GetUnclaimed() { // a store this busy may be given up
-						resp, err = n[who%2].ResolveTask(bounded(t), req)
-					}
+					resp, err := patiently(t, n[who%2].ResolveTask, wishFor(task, fmt.Sprintf("s%d", who%2)))
 					if err != nil {
 						t.Error(err)
 						return
@@ -111,7 +109,8 @@ func TestRacingClaimsHaveOneWinner(t *testing.T) {
 }
 
 func TestTakeover(t *testing.T) {
-	eachStore(t, func(t *testing.T, nodes func(int) []*node) {
+	t.Parallel()
+	eachStoreFor(t, 6*time.Second, func(t *testing.T, nodes func(int) []*node) {
 		n := nodes(2)
 		w := watch(t, n[1])
 		defer keepAlive(t, n[0], cdn("c1"), scheduler("s1"))()
@@ -119,20 +118,20 @@ func TestTakeover(t *testing.T) {
 		w.until("s0", "s1", "c0", "c1")
 		ofC0 := -1 // a task that c0 owns
 		for i := 0; ofC0 < 0; i++ {
-			if resolve(t, n[0], i, "s0").GetRecord().GetOwner() == "c0" {
+			if claim(t, n[0], i, "s0").GetRecord().GetOwner() == "c0" {
 				ofC0 = i
 			}
 		}
-		_, err := n[0].UpdateTask(bounded(t), &registryv1.UpdateTaskRequest{
+		_, err := patiently(t, n[0].UpdateTask, &registryv1.UpdateTaskRequest{
 			TaskId: taskID(ofC0), Owner: "c0", Epoch: 1, PieceSize: 100, Source: &registryv1.SourceIdentity{Length: 9},
 			Status: registryv1.TaskStatus_TASK_STATUS_SUCCESS,
 		})
 		require.NoError(t, err)
-		require.EqualValues(t, 1, resolve(t, n[1], ofC0, "s1").GetRecord().GetEpoch(), "all alive: nothing changes")
+		require.EqualValues(t, 1, claim(t, n[1], ofC0, "s1").GetRecord().GetEpoch(), "all alive: nothing changes")
 
 		lost()
 		w.until("s1", "c1")
-		resp := resolve(t, n[1], ofC0, "s1")
+		resp := claim(t, n[1], ofC0, "s1")
 		rec := resp.GetRecord()
 		require.Equal(t, []any{"c1", "s1", int64(2)}, []any{rec.GetOwner(), rec.GetScheduler(), rec.GetEpoch()})
 		require.Equal(t, registryv1.TaskStatus_TASK_STATUS_SUCCESS, rec.GetStatus())
@@ -142,7 +141,7 @@ func TestTakeover(t *testing.T) {
 		require.Equal(t, "c1", resp.GetOwner().GetId())
 
 		// The old owner comes back and must not write over the new one.
-		_, err = n[0].UpdateTask(bounded(t), &registryv1.UpdateTaskRequest{
+		_, err = patiently(t, n[0].UpdateTask, &registryv1.UpdateTaskRequest{
 			TaskId: taskID(ofC0), Owner: "c0", Epoch: 1, Status: registryv1.TaskStatus_TASK_STATUS_FAILED,
 		})
 		require.Equal(t, codes.Aborted, status.Code(err))
@@ -155,20 +154,20 @@ func TestDeadSchedulerAloneKeepsTheOwner(t *testing.T) {
 	n := startNode(t, registry.Config{EmbeddedDir: t.TempDir()})
 	keepAlive(t, n, cdn("c"), scheduler("s1"))
 	stop := keepAlive(t, n, scheduler("s0"))
-	resolve(t, n, 1, "s0")
-	_, err := n.UpdateTask(bounded(t), &registryv1.UpdateTaskRequest{
+	claim(t, n, 1, "s0")
+	_, err := patiently(t, n.UpdateTask, &registryv1.UpdateTaskRequest{
 		TaskId: taskID(1), Owner: "c", Epoch: 1, Source: &registryv1.SourceIdentity{Length: 9}, Status: registryv1.TaskStatus_TASK_STATUS_SUCCESS,
 	})
 	require.NoError(t, err)
 	stop()
-	_, err = n.Leave(bounded(t), &registryv1.LeaveRequest{Role: registryv1.Role_ROLE_SCHEDULER, Id: "s0"})
+	_, err = patiently(t, n.Leave, &registryv1.LeaveRequest{Role: registryv1.Role_ROLE_SCHEDULER, Id: "s0"})
 	require.NoError(t, err)
-	rec := resolve(t, n, 1, "s1").GetRecord()
+	rec := claim(t, n, 1, "s1").GetRecord()
 	require.Equal(t, []any{"c", "s1", int64(2)}, []any{rec.GetOwner(), rec.GetScheduler(), rec.GetEpoch()})
 	require.Equal(t, registryv1.TaskStatus_TASK_STATUS_SUCCESS, rec.GetStatus())
 	require.EqualValues(t, 9, rec.GetSource().GetLength())
 
-	failed, err := n.UpdateTask(bounded(t), &registryv1.UpdateTaskRequest{
+	failed, err := patiently(t, n.UpdateTask, &registryv1.UpdateTaskRequest{
 		TaskId: taskID(1), Owner: "c", Epoch: 2, PieceSize: 4, Status: registryv1.TaskStatus_TASK_STATUS_FAILED,
 	})
 	require.NoError(t, err)
@@ -181,7 +180,7 @@ func TestNoCDN(t *testing.T) {
 	draining := cdn("c")
 	draining.State = registryv1.MemberState_MEMBER_STATE_DRAINING
 	keepAlive(t, n, draining)
-	_, err := n.ResolveTask(bounded(t), &registryv1.ResolveTaskRequest{TaskId: taskID(1), Url: "http://127.0.0.1/f", SchedulerId: "s"})
+	_, err := patiently(t, n.ResolveTask, &registryv1.ResolveTaskRequest{TaskId: taskID(1), Url: "http://127.0.0.1/f", SchedulerId: "s"})
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 	require.Equal(t, rpcerr.NoCDN, rpcerr.ReasonOf(err))
 }
@@ -203,7 +202,7 @@ func TestBadTaskRequestsAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := good()
 			spoil(r)
-			_, err := n.ResolveTask(bounded(t), r)
+			_, err := patiently(t, n.ResolveTask, r)
 			require.Equal(t, codes.InvalidArgument, status.Code(err), "%v", err)
 		})
 	}
@@ -219,7 +218,7 @@ func TestBadTaskRequestsAreRefused(t *testing.T) {
 		_, err = n.UpdateTask(ctx, u)
 		require.Equal(t, codes.InvalidArgument, status.Code(err))
 	}
-	_, err = n.UpdateTask(ctx, &registryv1.UpdateTaskRequest{TaskId: taskID(1), Owner: "c", Epoch: 1})
+	_, err = patiently(t, n.UpdateTask, &registryv1.UpdateTaskRequest{TaskId: taskID(1), Owner: "c", Epoch: 1})
 	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err))
 }
 
@@ -301,8 +300,8 @@ func TestBadWordsAboutHandsAreRefused(t *testing.T) {
 		err := call()
 		require.Equal(t, codes.InvalidArgument, status.Code(err), "%s: %v", name, err)
 	}
-	_, err := n.AnnounceCopies(ctx, announcement("c", 0, 1))
+	_, err := patiently(t, n.AnnounceCopies, announcement("c", 0, 1))
 	require.Equal(t, rpcerr.NoCDN, rpcerr.ReasonOf(err))
-	_, err = n.RepairTask(ctx, &registryv1.RepairTaskRequest{TaskId: id, CdnId: "c"})
+	_, err = patiently(t, n.RepairTask, &registryv1.RepairTaskRequest{TaskId: id, CdnId: "c"})
 	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err))
 }

@@ -86,7 +86,7 @@ func TestStoreThatWentBackBeginsAnotherEra(t *testing.T) {
 // be one in a moment. One that nobody remembers another for is not.
 func TestStoreInAnothersPlaceIsYoung(t *testing.T) {
 	s, client, _ := openStore(t)
-	s.ttl = time.Second
+	s.ttl = 5 * time.Second // it must be young still when the first swap is tried
 	scene, err := s.Look(t.Context(), someTask)
 	require.NoError(t, err)
 	require.False(t, scene.Young, "the first store that there is")
