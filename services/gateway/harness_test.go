@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
@@ -129,6 +128,7 @@ func waitAnswer(reason string) *schedulerv1.PullPiecesResponse {
 type world struct {
 	t       *testing.T
 	base    string
+	client  *http.Client
 	service *gateway.Service
 	logs    *observer.ObservedLogs
 	// writes counts those on connections of clients.
@@ -137,25 +137,24 @@ type world struct {
 	stop func() error
 }
 
+// offer makes a server the scheduler's.
+func (s *scheduler) offer(g *grpc.Server) {
+	schedulerv1.RegisterSchedulerServiceServer(g, s)
+	healthv1.RegisterHealthServer(g, &pulse{scheduler: s})
+}
+
 // serve starts gRPC servers for the schedulers.
 func serve(t *testing.T, schedulers ...*scheduler) {
 	t.Helper()
 	for _, s := range schedulers {
-		s.endpoint, _ = rpctest.Serve(t, func(g *grpc.Server) {
-			schedulerv1.RegisterSchedulerServiceServer(g, s)
-			healthv1.RegisterHealthServer(g, &pulse{scheduler: s})
-		})
+		s.endpoint, _ = rpctest.Serve(t, s.offer)
 	}
 }
 
 func start(t *testing.T, cfg gateway.Config, schedulers ...*scheduler) *world {
 	t.Helper()
 	serve(t, schedulers...)
-	var members view
-	for _, s := range schedulers {
-		members = append(members, cluster.Member{ID: s.id, Endpoint: s.endpoint})
-	}
-	return startWith(t, cfg, members)
+	return startWith(t, cfg, membersOf(schedulers))
 }
 
 // view is a cluster that stays as it is.
@@ -163,31 +162,52 @@ type view []cluster.Member
 
 func (v view) Schedulers() []cluster.Member { return v }
 
+func membersOf(schedulers []*scheduler) (members view) {
+	for _, s := range schedulers {
+		members = append(members, cluster.Member{ID: s.id, Endpoint: s.endpoint})
+	}
+	return members
+}
+
 func startWith(t *testing.T, cfg gateway.Config, members gateway.Members) *world {
 	t.Helper()
-	core, logs := observer.New(zapcore.DebugLevel)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	clients := &counting{Listener: l}
+	return run(t, cfg, members, place{listener: l, address: l.Addr().String(), client: http.DefaultClient, dial: dialer(t)})
+}
+
+// place is where a gateway meets its clients and schedulers.
+type place struct {
+	listener net.Listener
+	address  string // of the listener
+	client   *http.Client
+	dial     func(endpoint string) (grpc.ClientConnInterface, error)
+}
+
+func run(t *testing.T, cfg gateway.Config, members gateway.Members, at place) *world {
+	t.Helper()
+	core, logs := observer.New(zapcore.DebugLevel)
+	clients := &counting{Listener: at.listener}
 	registry := prometheus.NewRegistry()
 	service, err := gateway.New(cfg, gateway.Deps{
 		Logger: zap.New(core), Metrics: registry, Gatherer: registry,
-		Members: members, Dial: dialer(t), REST: clients,
+		Members: members, Dial: at.dial, REST: clients,
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- service.Run(ctx) }()
-	w := &world{t: t, base: "http://" + l.Addr().String(), service: service, logs: logs, writes: &clients.writes}
+	w := &world{t: t, base: "http://" + at.address, client: at.client, service: service, logs: logs, writes: &clients.writes}
 	w.stop = sync.OnceValue(func() error { cancel(); return <-ended })
 	t.Cleanup(func() {
-		http.DefaultClient.CloseIdleConnections()
+		w.client.CloseIdleConnections()
 		require.NoError(t, w.stop())
 	})
 	return w
 }
 
-func dialer(t *testing.T) func(string) (grpc.ClientConnInterface, error) {
+func dialer(t *testing.T, more ...grpc.DialOption) func(string) (grpc.ClientConnInterface, error) {
+	more = append(more, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	var mu sync.Mutex // guards conns
 	conns := make(map[string]*grpc.ClientConn)
 	t.Cleanup(func() {
@@ -201,7 +221,7 @@ func dialer(t *testing.T) func(string) (grpc.ClientConnInterface, error) {
 		if c := conns[endpoint]; c != nil {
 			return c, nil
 		}
-		c, err := grpc.NewClient("passthrough:///"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		c, err := grpc.NewClient("passthrough:///"+endpoint, more...)
 		if err == nil {
 			conns[endpoint] = c
 		}
@@ -233,7 +253,7 @@ func (w *world) send(method, uri, contentType string, body []byte) answer {
 // trySend is for conditions that are awaited: they run in a goroutine of their
 // own, which must not end the test.
 func (w *world) trySend(method, uri, contentType string, body []byte) (answer, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, w.base+uri, bytes.NewReader(body))
 	if err != nil {
@@ -242,7 +262,7 @@ func (w *world) trySend(method, uri, contentType string, body []byte) (answer, e
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := w.client.Do(req)
 	if err != nil {
 		return answer{}, err
 	}

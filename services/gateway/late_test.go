@@ -67,13 +67,15 @@ func awaitForwarded(w *world, n int) {
 	require.Eventually(w.t, func() bool {
 		got, err := w.trySend(http.MethodGet, "/metrics", "", nil)
 		return err == nil && strings.Contains(got.raw, line)
-	}, patience, time.Millisecond)
+	}, patience, 10*time.Millisecond)
 }
 
-func TestReportsAreTakenAndToldLater(t *testing.T) {
+func TestReportsAreTakenAndToldLater(t *testing.T) { inMemory(t, testReportsAreTakenAndToldLater) }
+
+func testReportsAreTakenAndToldLater(t *memory) {
 	s := &scheduler{id: "s1"}
 	taken, let := fickle(s)
-	w := start(t, impatient(), s)
+	w := t.start(impatient(), s)
 	require.Equal(t, 611, w.get(sucA).code())
 	require.Equal(t, 200, w.get(errorA).code())
 	require.Equal(t, 1, w.post("/task/metrics", countA).code())
@@ -85,10 +87,12 @@ func TestReportsAreTakenAndToldLater(t *testing.T) {
 }
 
 // Who would be told of a piece of a client that has left would take it in again.
-func TestFarewellEndsWhatWaits(t *testing.T) {
+func TestFarewellEndsWhatWaits(t *testing.T) { inMemory(t, testFarewellEndsWhatWaits) }
+
+func testFarewellEndsWhatWaits(t *memory) {
 	s := &scheduler{id: "s1"}
 	taken, let := fickle(s)
-	w := start(t, impatient(), s)
+	w := t.start(impatient(), s)
 	require.Equal(t, 611, w.get(sucA).code())
 	require.Equal(t, 612, w.get(downA).code())
 	before := reportsAt(s).suc
@@ -132,9 +136,13 @@ func TestWrongReportIsRefusedAtOnce(t *testing.T) {
 
 // What waits when the gateway is told to stop is told then.
 func TestReportsAreToldBeforeTheGatewayEnds(t *testing.T) {
+	inMemory(t, testReportsAreToldBeforeTheGatewayEnds)
+}
+
+func testReportsAreToldBeforeTheGatewayEnds(t *memory) {
 	s := &scheduler{id: "s1"}
 	taken, let := fickle(s)
-	w := start(t, impatient(), s)
+	w := t.start(impatient(), s)
 	require.Equal(t, 1, w.post("/task/metrics", countA).code())
 	require.Equal(t, 612, w.get(downA).code())
 	let()

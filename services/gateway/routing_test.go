@@ -93,6 +93,10 @@ func TestDeadSchedulerIsPassedOver(t *testing.T) {
 }
 
 func TestHungSchedulerLeavesTimeForTheNext(t *testing.T) {
+	inMemory(t, testHungSchedulerLeavesTimeForTheNext)
+}
+
+func testHungSchedulerLeavesTimeForTheNext(t *memory) {
 	s := inOrder(2)
 	s[0].pull = func(ctx context.Context, _ *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
 		<-ctx.Done()
@@ -102,8 +106,9 @@ func TestHungSchedulerLeavesTimeForTheNext(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	w := start(t, gateway.Config{MaxHold: 300 * time.Millisecond, CallBudget: time.Second}, s...)
+	w := t.start(gateway.Config{MaxHold: 300 * time.Millisecond, CallBudget: time.Second}, s...)
 	require.Equal(t, `{"code":602,"msg":"nothing yet"}`+"\n", w.get(pullA).raw)
+	require.Len(t, s[1].calls(), 1)
 	last := s[1].calls()[0].(*schedulerv1.PullPiecesRequest)
 	require.Zero(t, last.GetMaxWait().AsDuration(), "the hold was used up by the one that hung")
 	require.Equal(t, 602, w.get(pullA).code())

@@ -3,7 +3,6 @@ package gateway_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,19 +17,12 @@ import (
 	"github.com/supernode-ha/supernode/services/gateway"
 )
 
-// frozenEndpoint is what a stopped process leaves: its machine takes
-// connections, and nobody reads from them.
-func frozenEndpoint(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = l.Close() })
-	return l.Addr().String()
-}
+func TestFrozenSchedulerIsPassedOver(t *testing.T) { inMemory(t, testFrozenSchedulerIsPassedOver) }
 
-func TestFrozenSchedulerIsPassedOver(t *testing.T) {
+func testFrozenSchedulerIsPassedOver(t *memory) {
 	s := inOrder(2)
-	serve(t, s[1])
-	w := startWith(t, gateway.Config{}, view{{ID: s[0].id, Endpoint: frozenEndpoint(t)}, {ID: s[1].id, Endpoint: s[1].endpoint}})
+	t.serve(s[1])
+	w := t.startWith(gateway.Config{}, view{t.frozen(s[0].id), {ID: s[1].id, Endpoint: s[1].endpoint}})
 	require.Equal(t, 200, w.post("/peer/registry", good).code())
 	require.Equal(t, `{"code":602,"msg":"nothing yet"}`+"\n", w.get(pullA).raw)
 	require.Equal(t, 611, w.get(sucA).code())
@@ -40,9 +32,10 @@ func TestFrozenSchedulerIsPassedOver(t *testing.T) {
 	require.Len(t, s[1].calls(), 6)
 }
 
-func TestFrozenSchedulerAlone(t *testing.T) {
-	w := startWith(t, gateway.Config{MaxHold: 2 * time.Second, CallBudget: 2500 * time.Millisecond},
-		view{{ID: "s1", Endpoint: frozenEndpoint(t)}})
+func TestFrozenSchedulerAlone(t *testing.T) { inMemory(t, testFrozenSchedulerAlone) }
+
+func testFrozenSchedulerAlone(t *memory) {
+	w := t.startWith(gateway.Config{MaxHold: 2 * time.Second, CallBudget: 2500 * time.Millisecond}, view{t.frozen("s1")})
 	got := w.get(pullA)
 	require.Equal(t, 602, got.code())
 	require.Contains(t, got.raw, "answers no ping")
@@ -51,6 +44,10 @@ func TestFrozenSchedulerAlone(t *testing.T) {
 
 // TestSchedulerThatFreezesWhileItHoldsAPull leaves time for one that takes over.
 func TestSchedulerThatFreezesWhileItHoldsAPull(t *testing.T) {
+	inMemory(t, testSchedulerThatFreezesWhileItHoldsAPull)
+}
+
+func testSchedulerThatFreezesWhileItHoldsAPull(t *memory) {
 	s := inOrder(2)
 	var thawed atomic.Bool
 	s[0].pull = func(ctx context.Context, _ *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
@@ -61,7 +58,7 @@ func TestSchedulerThatFreezesWhileItHoldsAPull(t *testing.T) {
 		return nil, ctx.Err()
 	}
 	s[0].health = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-	w := start(t, gateway.Config{}, s...)
+	w := t.start(gateway.Config{}, s...)
 	var wait atomic.Int64
 	s[1].pull = func(_ context.Context, in *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
 		if thawed.Load() {
@@ -84,7 +81,7 @@ func TestSchedulerThatFreezesWhileItHoldsAPull(t *testing.T) {
 
 // alsoFirstAt gives another task than taskA that the hash gives to the same
 // scheduler.
-func alsoFirstAt(t *testing.T, s []*scheduler) string {
+func alsoFirstAt(t *memory, s []*scheduler) string {
 	t.Helper()
 	nodes := make([]ring.Node, len(s))
 	for i := range s {
@@ -100,7 +97,9 @@ func alsoFirstAt(t *testing.T, s []*scheduler) string {
 }
 
 // TestHeldPullIsNoSilence holds a pull for several pings, with many others.
-func TestHeldPullIsNoSilence(t *testing.T) {
+func TestHeldPullIsNoSilence(t *testing.T) { inMemory(t, testHeldPullIsNoSilence) }
+
+func testHeldPullIsNoSilence(t *memory) {
 	s := inOrder(2)
 	var pings atomic.Int32
 	enough := make(chan struct{})
@@ -118,7 +117,7 @@ func TestHeldPullIsNoSilence(t *testing.T) {
 			return nil, ctx.Err()
 		}
 	}
-	w := start(t, gateway.Config{}, s...)
+	w := t.start(gateway.Config{}, s...)
 	const many = 20
 	var group sync.WaitGroup
 	answers := make(chan string, many)
