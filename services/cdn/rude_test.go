@@ -122,7 +122,8 @@ func TestCutOffAgainAndAgain(t *testing.T) {
 }
 
 func TestTrickleIsAsGoodAsNothing(t *testing.T) {
-	n := start(t, cdn.Config{IdleTimeout: time.Second})
+	t.Parallel()
+	n := start(t, cdn.Config{IdleTimeout: stalled})
 	o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "9000000")
 		tick := time.NewTicker(10 * time.Millisecond)

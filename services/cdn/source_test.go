@@ -212,23 +212,26 @@ func TestCutOffWithoutValidator(t *testing.T) {
 	}
 }
 
+// stalled is an idle time that is long enough for an answer to begin in, which it
+// bounds too, on a machine that stands still for a while.
+const stalled = 5 * time.Second
+
 func TestStalledSource(t *testing.T) {
-	n := start(t, cdn.Config{IdleTimeout: time.Second}) // it is for the answer, too, which must come in time
+	t.Parallel()
+	n := start(t, cdn.Config{IdleTimeout: stalled})
 	content := noise(9 << 20)
 	g := newGate(t, content, 5<<20)
 	o := serveOrigin(t, g.ServeHTTP)
 	_, err := n.seed(t, idOf("stalled"), o.source())
 	requireReason(t, err, rpcerr.SourceBroken)
+}
 
-	// One that never answers at all was never reached.
-	silent := listen(t)
-	t.Cleanup(func() { require.NoError(t, silent.Close()) })
-	hasty := start(t, cdn.Config{IdleTimeout: 50 * time.Millisecond})
-	_, err = hasty.seed(t, idOf("mute"), &cdnv1.Source{Url: "http://" + silent.Addr().String()})
-	requireReason(t, err, rpcerr.SourceUnreachable)
-
-	// One that has a name for its version is asked to go on.
-	o.set(func(w http.ResponseWriter, r *http.Request) {
+// One that has a name for its version is asked to go on.
+func TestStalledSourceGoesOn(t *testing.T) {
+	t.Parallel()
+	content := noise(9 << 20)
+	g := newGate(t, content, 5<<20)
+	o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Range") != "" {
 			file(content, `"v1"`)(w, r)
 			return
@@ -238,8 +241,17 @@ func TestStalledSource(t *testing.T) {
 		w.Header().Set("Accept-Ranges", "bytes")
 		g.ServeHTTP(w, r)
 	})
-	again := start(t, cdn.Config{IdleTimeout: time.Second})
-	again.mustSeed(t, idOf("stalled"), o.source(), content)
+	n := start(t, cdn.Config{IdleTimeout: stalled})
+	n.mustSeed(t, idOf("stalled"), o.source(), content)
+}
+
+// One that never answers at all was never reached.
+func TestMuteSource(t *testing.T) {
+	silent := listen(t)
+	t.Cleanup(func() { require.NoError(t, silent.Close()) })
+	hasty := start(t, cdn.Config{IdleTimeout: 50 * time.Millisecond})
+	_, err := hasty.seed(t, idOf("mute"), &cdnv1.Source{Url: "http://" + silent.Addr().String()})
+	requireReason(t, err, rpcerr.SourceUnreachable)
 }
 
 // interrupted cuts the first requests off after some bytes and then serves.

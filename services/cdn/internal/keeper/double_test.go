@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
 
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
@@ -239,6 +240,24 @@ type bench struct {
 
 func start(t *testing.T, replaceDelay time.Duration, disk ...task.Inventory) *bench {
 	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	return startAt(t, l, (&net.Dialer{}).DialContext, replaceDelay, disk...)
+}
+
+// startInBubble is start in a bubble of synctest, where no time passes as long
+// as anybody has something to do.
+func startInBubble(t *testing.T, replaceDelay time.Duration, disk ...task.Inventory) *bench {
+	t.Helper()
+	const window = 64 << 10
+	l := bufconn.Listen(window)
+	return startAt(t, l, func(ctx context.Context, _, _ string) (net.Conn, error) { return l.DialContext(ctx) }, replaceDelay, disk...)
+}
+
+type dial = func(ctx context.Context, network, address string) (net.Conn, error)
+
+func startAt(t *testing.T, l net.Listener, dial dial, replaceDelay time.Duration, disk ...task.Inventory) *bench {
+	t.Helper()
 	b := &bench{
 		T: t,
 		script: &script{
@@ -247,14 +266,13 @@ func start(t *testing.T, replaceDelay time.Duration, disk ...task.Inventory) *be
 		recorder: &recorder{standing: make(map[string]task.Standing), disk: disk},
 		peers:    &peers{whole: make(map[string]bool)},
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
 	server := grpc.NewServer()
 	registryv1.RegisterRegistryServiceServer(server, b.script)
 	cdnv1.RegisterCdnServiceServer(server, b.peers)
 	var work sync.WaitGroup
 	work.Go(func() { _ = server.Serve(l) }) // ends when it is stopped
-	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("passthrough:///"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, "tcp", address) }))
 	require.NoError(t, err)
 	client := registryv1.NewRegistryServiceClient(conn)
 	view := cluster.NewView(client, zap.NewNop())

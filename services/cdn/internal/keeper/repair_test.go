@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -212,7 +213,11 @@ func TestWholeCopyIsMadeBeforeTheOnlyOneLeaves(t *testing.T) {
 
 func TestHandoverEndsInTime(t *testing.T) {
 	t.Parallel()
-	b := start(t, never, copyOf("a"))
+	synctest.Test(t, testHandoverEndsInTime)
+}
+
+func testHandoverEndsInTime(t *testing.T) {
+	b := startInBubble(t, never, copyOf("a"))
 	b.setMembers(self, "x")
 	b.answer("move@1 a", gives(rec("a", 2, "x", self)))
 	b.tell(t, complete(rec("a", 1, self, "x")))
