@@ -14,6 +14,7 @@ import (
 const (
 	rpcPort      = 9000
 	downloadPort = 8001
+	claimPort    = 9999
 	readyLimit   = time.Minute
 )
 
@@ -24,36 +25,63 @@ const (
 //nolint:gochecknoglobals // loopback is the process's, and so is what is taken of it
 var block, ports atomic.Int32
 
-// Net gives a loopback /24 that no other test of this process uses: Net(t)(7)
-// is address 7 of it.
+// Net gives a loopback /24 that no other test uses: Net(t)(7) is address 7 of it.
 func Net(t Scope) func(host int) string {
 	t.Helper()
 	const third, second = 250, 200
-	n := int(block.Add(1))
-	// Other test processes run at the same time; one that takes more than a
-	// /16 goes on far from its first.
-	far := 32 + (os.Getpid()+n/third*(second/3))%second
-	return func(host int) string { return fmt.Sprintf("127.%d.%d.%d", far, n%third, host) }
+	for range third * second {
+		n := int(block.Add(1))
+		// Other test processes begin elsewhere; one that takes more than a /16
+		// goes on far from its first.
+		far := 32 + (os.Getpid()+n/third*(second/3))%second
+		address := func(host int) string { return fmt.Sprintf("127.%d.%d.%d", far, n%third, host) }
+		if claim(t, address(255)) {
+			return address
+		}
+	}
+	t.Fatalf("there is no free network, or something else listens at port %d", claimPort)
+	return nil
 }
 
 // FreePort gives a port that nobody listens on, below those that outgoing
-// connections and peers are given, so that none of them takes it meanwhile.
+// connections and peers are given, so that none of them takes it meanwhile, nor
+// is another test given it.
 func FreePort(t Scope) int {
 	t.Helper()
 	const first, count = 10000, 5000
 	for range count {
 		port := first + (os.Getpid()*61+int(ports.Add(1)))%count
-		l, err := net.Listen("tcp4", net.JoinHostPort("0.0.0.0", strconv.Itoa(port)))
-		if err != nil {
-			continue
+		if claim(t, fmt.Sprintf("127.31.%d.%d", port/100, port%100)) && isFree(t, port) {
+			return port
 		}
-		if err := l.Close(); err != nil {
-			t.Fatalf("freeing a port: %v", err)
-		}
-		return port
 	}
-	t.Fatalf("there is no free port")
+	t.Fatalf("there is no free port, or something else listens at port %d", claimPort)
 	return 0
+}
+
+// claim makes what an address stands for the scope's until that ends, among all
+// the tests of this network: it listens there, which ends with the process at
+// the latest. It is false when another has it.
+func claim(t Scope, ip string) bool {
+	l, err := net.Listen("tcp4", net.JoinHostPort(ip, strconv.Itoa(claimPort)))
+	if err != nil {
+		return false
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return true
+}
+
+// isFree tells whether nobody listens on a port.
+func isFree(t Scope, port int) bool {
+	t.Helper()
+	l, err := net.Listen("tcp4", net.JoinHostPort("0.0.0.0", strconv.Itoa(port)))
+	if err != nil {
+		return false
+	}
+	if err := l.Close(); err != nil {
+		t.Fatalf("freeing a port: %v", err)
+	}
+	return true
 }
 
 // Supernode is a running bundle.

@@ -148,9 +148,11 @@ func TestNothingNewHangsUntilTheWholeDownloadTimesOut(t *testing.T) {
 		"no such data": `{"code":601,"data":[{"pieceSize":"1000"}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			n := newNode(t)
 			n.pull = answers(answer, c.offer(0))
-			result, err := download(t, newPeer(t, func(c *peer.Config) { c.Timeout = 200 * time.Millisecond }, n.addr()))
+			// The first pull has to come within that time.
+			result, err := download(t, newPeer(t, func(c *peer.Config) { c.Timeout = 5 * time.Second }, n.addr()))
 			require.ErrorIs(t, err, peer.ErrTimeout)
 			require.Len(t, n.calls("/peer/task"), 1)
 			require.Equal(t, 1000, result.Reason)
