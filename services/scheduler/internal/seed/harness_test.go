@@ -282,7 +282,7 @@ func (w *world) follow() {
 	pool := rpcclient.NewPool("", nil)
 	conn, err := pool.Dial(endpoint)
 	require.NoError(t, err)
-	w.monitor = health.New(health.Config{Interval: 20 * time.Millisecond, Timeout: 500 * time.Millisecond}, pool.Dial, zap.NewNop())
+	w.monitor = health.New(health.Config{Interval: 20 * time.Millisecond, Timeout: 2 * time.Second}, pool.Dial, zap.NewNop())
 	reg := prometheus.NewRegistry()
 	w.stats, err = NewStats(reg, w.monitor)
 	require.NoError(t, err)
