@@ -86,8 +86,8 @@ func watcher(t *testing.T, cfg Config) *Monitor {
 
 func quick() Config { return Config{Interval: 10 * time.Millisecond, Timeout: 100 * time.Millisecond} }
 
-// patient asks only when it is told to.
-func patient() Config { return Config{Interval: time.Hour, Timeout: time.Second} }
+// patient asks only when it is told to, and waits so long for an answer.
+func patient(timeout time.Duration) Config { return Config{Interval: time.Hour, Timeout: timeout} }
 
 func await(t *testing.T, m *Monitor, f func() bool) {
 	t.Helper()
@@ -120,7 +120,8 @@ func TestInstanceThatHangsIsSuspectUntilItAnswers(t *testing.T) {
 
 func TestOneMissIsNone(t *testing.T) {
 	t.Parallel()
-	s, m := serve(t, "127.0.0.1:0"), watcher(t, patient())
+	const miss = 5 * time.Second // an answer that is there must not be one
+	s, m := serve(t, "127.0.0.1:0"), watcher(t, patient(miss))
 	defer m.Watch("a", s.endpoint)()
 	s.hang(true)
 	require.Error(t, m.Check(t.Context(), "a", s.endpoint))
@@ -137,7 +138,7 @@ func TestOneMissIsNone(t *testing.T) {
 
 func TestRefusedConnectionIsEnough(t *testing.T) {
 	t.Parallel()
-	s, m := serve(t, "127.0.0.1:0"), watcher(t, patient())
+	s, m := serve(t, "127.0.0.1:0"), watcher(t, patient(patience))
 	defer m.Watch("a", s.endpoint)()
 	require.NoError(t, m.Check(t.Context(), "a", s.endpoint))
 	s.stop()
@@ -147,7 +148,7 @@ func TestRefusedConnectionIsEnough(t *testing.T) {
 
 func TestInstanceThatStartsWhileItsConnectionBacksOffIsThere(t *testing.T) {
 	t.Parallel()
-	s, m := serve(t, "127.0.0.1:0"), watcher(t, Config{Interval: time.Hour, Timeout: 10 * time.Second})
+	s, m := serve(t, "127.0.0.1:0"), watcher(t, patient(patience))
 	s.stop()
 	for range 5 { // the connection's own next try is a second away by now
 		require.Error(t, m.Check(t.Context(), "a", s.endpoint))
@@ -165,7 +166,7 @@ func TestAnyAnswerIsOne(t *testing.T) {
 		"not known there": func() (*healthv1.HealthCheckResponse, error) { return nil, status.Error(codes.NotFound, "") },
 		"no such service": func() (*healthv1.HealthCheckResponse, error) { return nil, status.Error(codes.Unimplemented, "") },
 	} {
-		s, m := serve(t, "127.0.0.1:0"), watcher(t, patient())
+		s, m := serve(t, "127.0.0.1:0"), watcher(t, patient(patience))
 		s.says = says
 		require.NoError(t, m.Check(t.Context(), "a", s.endpoint), name)
 	}
@@ -189,7 +190,7 @@ func TestOnlyWhoIsWatchedIsPinged(t *testing.T) {
 
 func TestWhoAskAtTheSameTimeShareThePing(t *testing.T) {
 	t.Parallel()
-	s, m := serve(t, "127.0.0.1:0"), watcher(t, Config{Interval: time.Hour, Timeout: patience})
+	s, m := serve(t, "127.0.0.1:0"), watcher(t, patient(patience))
 	defer m.Watch("a", s.endpoint)()
 	s.hang(true)
 	m.Poke("a")
