@@ -29,8 +29,12 @@ import (
 	"github.com/supernode-ha/supernode/test/origin"
 )
 
-// patience is how long a test waits for what must come.
-const patience = 20 * time.Second
+const (
+	// patience is how long a test waits for what must come.
+	patience = 20 * time.Second
+	// lease outlives a machine that stands still for a while: who is to be gone leaves.
+	lease = 6 * time.Second
+)
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -112,7 +116,7 @@ func newWorld(t *testing.T) *world {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, o.Close()) })
 	w := &world{t: t, origin: o, cdns: make(map[int32]*node), registry: newNode(t)}
-	service, err := registry.New(registry.Config{EmbeddedDir: filepath.Join(t.TempDir(), "etcd"), LeaseTTL: 2 * time.Second},
+	service, err := registry.New(registry.Config{EmbeddedDir: filepath.Join(t.TempDir(), "etcd"), LeaseTTL: lease},
 		registry.Deps{Logger: w.registry.log, Metrics: w.registry.metrics})
 	require.NoError(t, err)
 	service.Register(w.registry.rpc)

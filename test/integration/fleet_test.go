@@ -106,7 +106,7 @@ func (f *fleet) startRegistry(l net.Listener) {
 	f.Helper()
 	log, metrics := logger(f.TB), prometheus.NewRegistry()
 	service, err := registry.New(registry.Config{
-		EmbeddedDir: filepath.Join(f.TempDir(), "etcd"), LeaseTTL: 2 * time.Second, Replicas: f.replicas,
+		EmbeddedDir: filepath.Join(f.TempDir(), "etcd"), LeaseTTL: lease, Replicas: f.replicas,
 	}, registry.Deps{Logger: log, Metrics: metrics})
 	require.NoError(f.TB, err)
 	server, err := rpcserver.New(log, metrics)
