@@ -25,6 +25,7 @@ import (
 	"github.com/supernode-ha/supernode/pkg/taskid"
 	"github.com/supernode-ha/supernode/services/cdn"
 	"github.com/supernode-ha/supernode/services/registry"
+	processes "github.com/supernode-ha/supernode/test/cluster"
 	"github.com/supernode-ha/supernode/test/origin"
 )
 
@@ -60,7 +61,8 @@ func newFleet(t testing.TB, replicas int) *fleet {
 	require.NoError(t, err)
 	f := &fleet{TB: t, origin: o, ships: make(map[string]*ship), pool: rpcclient.NewPool("", nil), replicas: replicas}
 	t.Cleanup(func() { require.NoError(t, errors.Join(f.pool.Close(), o.Close())) })
-	f.startRegistry(listenAt(t, "127.0.0.1:0"))
+	// Nobody else takes its port at an address of its own while it is away.
+	f.startRegistry(listenAt(t, processes.Net(t)(1)+":0"))
 	conn, err := f.pool.Dial(f.endpoint)
 	require.NoError(t, err)
 	f.registry = registryv1.NewRegistryServiceClient(conn)

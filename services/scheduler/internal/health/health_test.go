@@ -2,6 +2,8 @@ package health
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -73,6 +75,13 @@ func serve(t *testing.T, address string) *server {
 	return s
 }
 
+// ownAddress is one of 127/8 that is a test's own, with any port: nobody takes
+// the port while the test does not listen there. At 127.0.0.1 others might, and
+// outgoing connections come from there.
+func ownAddress(test int) string {
+	return fmt.Sprintf("127.%d.%d.%d:0", test, 100+os.Getpid()/200%100, 1+os.Getpid()%200)
+}
+
 func watcher(t *testing.T, cfg Config) *Monitor {
 	t.Helper()
 	pool := rpcclient.NewPool("", nil)
@@ -138,7 +147,7 @@ func TestOneMissIsNone(t *testing.T) {
 
 func TestRefusedConnectionIsEnough(t *testing.T) {
 	t.Parallel()
-	s, m := serve(t, "127.0.0.1:0"), watcher(t, patient(patience))
+	s, m := serve(t, ownAddress(1)), watcher(t, patient(patience))
 	defer m.Watch("a", s.endpoint)()
 	require.NoError(t, m.Check(t.Context(), "a", s.endpoint))
 	s.stop()
@@ -148,7 +157,7 @@ func TestRefusedConnectionIsEnough(t *testing.T) {
 
 func TestInstanceThatStartsWhileItsConnectionBacksOffIsThere(t *testing.T) {
 	t.Parallel()
-	s, m := serve(t, "127.0.0.1:0"), watcher(t, patient(patience))
+	s, m := serve(t, ownAddress(2)), watcher(t, patient(patience))
 	s.stop()
 	for range 5 { // the connection's own next try is a second away by now
 		require.Error(t, m.Check(t.Context(), "a", s.endpoint))

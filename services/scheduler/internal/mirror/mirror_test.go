@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -77,6 +78,13 @@ func newStandby(t testing.TB, id, address string) *standby {
 	s := &standby{Member: cluster.Member{ID: id}, book: book}
 	s.Endpoint, s.stop = rpctest.ServeAt(t, address, func(g *grpc.Server) { schedulerv1.RegisterSchedulerServiceServer(g, s) })
 	return s
+}
+
+// ownAddress is one of 127/8 that is a test's own, with any port: nobody takes
+// the port while the test does not listen there. At 127.0.0.1 others might, and
+// outgoing connections come from there.
+func ownAddress(test int) string {
+	return fmt.Sprintf("127.%d.%d.%d:0", test, 100+os.Getpid()/200%100, 1+os.Getpid()%200)
 }
 
 // memberList is the schedulers, as a test has them.
@@ -201,7 +209,7 @@ func TestStandbyKnowsAllTasks(t *testing.T) {
 
 func TestStandbyThatComesBackIsToldAnew(t *testing.T) {
 	t.Parallel()
-	b := newStandby(t, "b", "127.0.0.1:0")
+	b := newStandby(t, "b", ownAddress(1))
 	s, _ := newSender(t, b.Member)
 	m := &memory{peers: 5}
 	s.Add(idOf(1), "u", nil, m)
@@ -260,7 +268,7 @@ func TestTasksMoveWithTheMembers(t *testing.T) {
 // One that was restarted knows nothing of a task that nothing happens to.
 func TestNothingIsKnownToAStandbyThatIsAway(t *testing.T) {
 	t.Parallel()
-	b := newStandby(t, "b", "127.0.0.1:0")
+	b := newStandby(t, "b", ownAddress(2))
 	s, _ := newSender(t, b.Member)
 	s.Add(idOf(1), "u", nil, &memory{peers: 5})
 	b.knows(t, idOf(1), 5)
