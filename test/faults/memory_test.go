@@ -2,6 +2,8 @@ package faults
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -19,17 +21,17 @@ import (
 func TestMemoryOutlivesSchedulers(t *testing.T) {
 	t.Parallel()
 	s := services(t, 3)
-	t.Run("scheduler killed", func(t *testing.T) {
+	attempts(t, "scheduler killed", func(t *attempt) {
 		memoryAfter(t, s, true, func(scheduler, _ *cluster.Node) { scheduler.Kill() })
 	})
-	t.Run("scheduler told to stop", func(t *testing.T) {
+	attempts(t, "scheduler told to stop", func(t *attempt) {
 		memoryAfter(t, s, true, func(scheduler, _ *cluster.Node) { require.NoError(t, scheduler.Stop()) })
 	})
 	// Nobody asks for anything while the task changes hands.
-	t.Run("scheduler told to stop between downloads", func(t *testing.T) { memoryAtRest(t, s) })
+	attempts(t, "scheduler told to stop between downloads", func(t *attempt) { memoryAtRest(t, s) })
 	// Nobody remembers anything: what the gateways know, and the peers say, is
 	// all there is.
-	t.Run("scheduler and standby killed", func(t *testing.T) {
+	attempts(t, "scheduler and standby killed", func(t *attempt) {
 		memoryAfter(t, s, false, func(scheduler, standby *cluster.Node) {
 			scheduler.Kill()
 			standby.Kill()
@@ -136,9 +138,14 @@ func (w *wire) unanswered(since time.Time) []time.Duration {
 	return all
 }
 
+// answered says which calls had no answer.
+func (w *wire) answered() error {
+	return unless(len(w.failed) == 0, fmt.Sprintf("calls without an answer: %v", w.failed))
+}
+
 // requireExpected wants that no answer is one that dfget does not expect while
 // the cluster is being repaired.
-func (w *wire) requireExpected(t *testing.T) {
+func (w *wire) requireExpected(t testing.TB) {
 	t.Helper()
 	for code := range w.codes {
 		require.Contains(t, []int{200, 600, 601, 602, 611, 612}, code)
@@ -156,7 +163,7 @@ func both(a, b func(peer.Event)) func(peer.Event) {
 // memoryAfter has some peers finish and serve on, others begin, and something
 // happen to the task's scheduler in the midst. Everybody knows one gateway. If
 // anybody remembers, those who had finished are offered on.
-func memoryAfter(t *testing.T, s *site, remembered bool, fault func(scheduler, standby *cluster.Node)) {
+func memoryAfter(t *attempt, s *site, remembered bool, fault func(scheduler, standby *cluster.Node)) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), trialLimit)
 	defer cancel()
@@ -182,16 +189,14 @@ func memoryAfter(t *testing.T, s *site, remembered bool, fault func(scheduler, s
 	await(t, trialLimit, "a third of the pieces is to be there", func() error {
 		return unless(saw.came() >= int64(len(late))*f.Size/3, "there is less")
 	})
-	rec, err := s.Record(f.id)
-	require.NoError(t, err)
+	rec := s.record(t, f.id)
 	scheduler := s.Member(cluster.Scheduler, rec.GetScheduler())
 	faulted := time.Now()
 	fault(scheduler, s.standbyOf(f.id, scheduler))
 	tally := <-done
-	requireRight(t, f, tally)
-	require.Zero(t, tally.Migrations)
-	require.Empty(t, saw.failed)
 	saw.requireExpected(t)
+	requireRight(t, f, tally)
+	t.within(errors.Join(stayed(tally.Migrations), saw.answered()))
 	first, theirs, all := saw.sentTo(finished, faulted)
 	t.Logf("of %d offers after the fault %d were of peers that had finished, the first after %s; longest pull %s; answers %v",
 		all, theirs, first.Round(time.Millisecond), tally.LongestPull.Round(time.Millisecond), saw.codes)
@@ -202,16 +207,16 @@ func memoryAfter(t *testing.T, s *site, remembered bool, fault func(scheduler, s
 	if remembered {
 		require.Positive(t, theirs, "peers that had finished are offered again")
 	}
-	after, err := s.Record(f.id)
-	require.NoError(t, err)
-	require.Equal(t, rec.GetOwner(), after.GetOwner())
+	after := s.record(t, f.id)
 	require.NotEqual(t, rec.GetScheduler(), after.GetScheduler())
-	require.Equal(t, f.Size, s.sent(f), "the source is asked for nothing")
+	t.within(errors.Join(
+		unless(after.GetOwner() == rec.GetOwner(), "the task has another owner"),
+		unless(s.sent(f) == f.Size, "the source was asked for something twice")))
 }
 
 // memoryAtRest has peers finish, their scheduler stop, and others begin a while
 // later.
-func memoryAtRest(t *testing.T, s *site) {
+func memoryAtRest(t *attempt, s *site) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), trialLimit)
 	defer cancel()
@@ -224,12 +229,10 @@ func memoryAtRest(t *testing.T, s *site) {
 	for _, p := range through.Peers {
 		finished[p.Cid()] = true
 	}
-	rec, err := s.Record(f.id)
-	require.NoError(t, err)
+	rec := s.record(t, f.id)
 	require.NoError(t, s.Member(cluster.Scheduler, rec.GetScheduler()).Stop())
-	after, err := s.Record(f.id)
-	require.NoError(t, err)
-	require.Equal(t, s.standbyOf(f.id, nil).ID, after.GetScheduler(), "it was handed over, not only lost")
+	after := s.record(t, f.id)
+	t.within(unless(after.GetScheduler() == s.standbyOf(f.id, nil).ID, "it was not handed over, but lost"))
 
 	saw, stopped := newWire(), time.Now()
 	late := peersAt(t, 3, f.url, gateways, true)

@@ -99,6 +99,16 @@ func (s *site) there(r cluster.Role) []*cluster.Node {
 	return slices.DeleteFunc(s.Running(r), func(n *cluster.Node) bool { return s.away[n] })
 }
 
+// record gives what a registry says of a task, as soon as one answers.
+func (s *site) record(t testing.TB, id string) (rec *registryv1.TaskRecord) {
+	t.Helper()
+	await(t, joinLimit, "a registry is to answer", func() (err error) {
+		rec, err = s.Record(id)
+		return err
+	})
+	return rec
+}
+
 // states are those of the members of a role, as a registry sees them.
 func (s *site) states(n *cluster.Node, role registryv1.Role) (map[string]registryv1.MemberState, error) {
 	states := make(map[string]registryv1.MemberState)
@@ -160,10 +170,15 @@ func (s *site) setMark(cdn *cluster.Node, drain bool) error {
 	})
 }
 
-// comeBack starts nodes again that have ended, lets go on what is held, and
-// waits until all are known.
+// comeBack starts again what has ended, lets go on what is held, and waits until
+// all are known.
 func (s *site) comeBack(t testing.TB) {
 	t.Helper()
+	for _, e := range s.Etcds {
+		if !e.Running() {
+			e.Launch(s.t)
+		}
+	}
 	for _, n := range s.Nodes {
 		if !n.Running() {
 			n.Launch(s.t)

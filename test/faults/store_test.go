@@ -18,7 +18,7 @@ import (
 func TestEtcd(t *testing.T) {
 	t.Parallel()
 	s := bundles(t, 3, nil)
-	t.Run("away", func(t *testing.T) { etcdAway(t, s) })
+	attempts(t, "away", func(t *attempt) { etcdAway(t, s) })
 	// It comes back without its data: the cluster knows what was in it. Nobody
 	// who has not announced himself again yet passes for lost.
 	carryOut(t, s, plan{
@@ -42,10 +42,10 @@ func TestEtcdMemberKilled(t *testing.T) {
 	}
 	etcds := cluster.RunEtcds(t, binaries, address(200), address(201), address(202))
 	s := newSite(t, cluster.RunBundles(t, binaries, etcds, specs), "127.0.0.1")
-	var killed *cluster.Etcd
 	carryOut(t, s, plan{
 		name: "leader of etcd killed", at: usual, own: true,
 		fault: func(tr *trial) {
+			var killed *cluster.Etcd
 			await(tr.t, joinLimit, "etcd is to have a leader", func() error {
 				for _, e := range etcds {
 					if e.Leads(tr.t) {
@@ -62,16 +62,17 @@ func TestEtcdMemberKilled(t *testing.T) {
 			tr.settleFile(tr.t, f)
 			require.Equal(tr.t, f.Size, tr.sent(f))
 		},
-		after: func(tr *trial) { killed.Launch(tr.site.t) },
+		after: back,
 	})
 }
 
 // etcdAway kills etcd in the midst of downloads, and new tasks begin meanwhile.
 // Nobody may notice, and when it is back every record is right.
-func etcdAway(t *testing.T, s *site) {
+func etcdAway(t *attempt, s *site) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), trialLimit)
 	defer cancel()
+	s.comeBack(t)
 	const third = 3
 	var known, fresh []file
 	var knownDone, freshDone []<-chan swarm.Tally

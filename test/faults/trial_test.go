@@ -62,47 +62,29 @@ func inMemory() int64 {
 type trial struct {
 	*site
 	plan
-	t   *testing.T
+	t   *attempt
 	ctx context.Context
 
 	file    file
 	rec     *registryv1.TaskRecord // just before the fault
 	faulted time.Time
-	astray  bool // it was not as it was meant to be, and no fault came
 	outcome outcome
 }
 
-// carryOut runs plans one after the other, each as a test.
+// carryOut runs plans one after the other, each as a test. Excused is one that
+// came out of bounds on a machine that stood still, once, and one that was not
+// as it was meant to be, twice: nothing else is.
 func carryOut(t *testing.T, s *site, plans ...plan) {
 	t.Helper()
 	for _, p := range plans {
-		for tries := 1; s.try(t, p, tries); tries++ {
-		}
+		attempts(t, fmt.Sprintf("%s at %d", p.name, p.at), func(t *attempt) {
+			ctx, cancel := context.WithTimeout(t.Context(), trialLimit)
+			defer cancel()
+			tr := &trial{site: s, plan: p, t: t, ctx: ctx}
+			defer func() { tr.outcome.log(t) }()
+			tr.run()
+		})
 	}
-}
-
-// try carries a plan out. Excused is one that came out of bounds on a machine
-// that stood still, once, and one that was not as it was meant to be, twice:
-// nothing else is.
-func (s *site) try(t *testing.T, p plan, tries int) (excused bool) {
-	t.Helper()
-	t.Run(fmt.Sprintf("%s at %d", p.name, p.at), func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), trialLimit)
-		defer cancel()
-		stoodStill := watchStanding()
-		defer stoodStill()
-		tr := &trial{site: s, plan: p, t: t, ctx: ctx}
-		defer func() { tr.outcome.log(t) }()
-		tr.run()
-		stood, excess := stoodStill(), tr.outcome.excess
-		if excess != nil && (tr.astray && tries <= 2 || stood > mostStanding && tries <= 1) {
-			t.Logf("it is carried out once more, this process did not run for %s at most: %v", stood, excess)
-			excused = true
-			return
-		}
-		require.NoError(t, excess)
-	})
-	return excused
 }
 
 func (tr *trial) run() {
@@ -126,14 +108,14 @@ func (tr *trial) run() {
 	if tr.spare == inFlight() {
 		tr.awaitCopied(part)
 	}
+	var astray error
 	if tr.meant != nil {
-		tr.outcome.excess = tr.meant(tr)
-		tr.astray = tr.outcome.excess != nil
+		astray = tr.meant(tr)
 	}
 	tr.goOn(part)
-	if tr.astray {
+	if astray != nil {
 		requireRight(tr.t, tr.file, <-done)
-		return
+		tr.t.end(astray, tr.t.number <= 2)
 	}
 	tr.faulted = time.Now()
 	tr.do(tr.fault)
@@ -143,16 +125,14 @@ func (tr *trial) run() {
 	tr.t.Logf("the fault came at %s; pieces that failed:\n%s", tr.faulted.Format("05.000"), told)
 	requireRight(tr.t, tr.file, tally)
 	if tr.own {
-		require.Zero(tr.t, tally.Migrations)
+		tr.t.within(stayed(tally.Migrations))
 	}
-	if tr.failures >= 0 {
-		require.LessOrEqual(tr.t, broken, tr.failures, "pieces that failed")
-	}
+	tr.t.within(unless(tr.failures < 0 || broken <= tr.failures, fmt.Sprintf("%d pieces failed, not %d", broken, tr.failures)))
 	rec := tr.settle()
 	tr.outcome.Settled = seconds(time.Since(tr.faulted))
 	if tr.after != nil {
 		tr.after(tr)
-		require.Equal(tr.t, rec.GetEpoch(), tr.settle().GetEpoch(), "who comes back takes nothing")
+		tr.t.within(unless(rec.GetEpoch() == tr.settle().GetEpoch(), "who comes back took something"))
 	}
 	tr.requireCached(tr.ctx, tr.t, tr.file)
 	tr.conclude()
@@ -265,11 +245,14 @@ func (tr *trial) conclude() {
 	rec := tr.settle()
 	o, stats := &tr.outcome, tr.source.Stats(tr.file.path)
 	o.Source, o.Epochs, o.Copies = ratio(stats.BytesSent, tr.file.Size), rec.GetEpoch()-tr.rec.GetEpoch(), 1+len(rec.GetReplicas())
-	if most := tr.file.Size + tr.spare; stats.BytesSent > most {
-		o.excess = fmt.Errorf("the source sent more than the file and what was in flight: %d bytes, not %d", stats.BytesSent, most)
-	}
-	if o.Epochs > tr.epochs {
-		o.excess = errors.Join(o.excess, fmt.Errorf("the task changed hands more often than it had to: %d times, not %d", o.Epochs, tr.epochs))
-	}
 	require.GreaterOrEqual(tr.t, o.Epochs, min(tr.epochs, 1), "the task did not change hands: nothing was tested, or an epoch has shrunk")
+	most := tr.file.Size + tr.spare
+	tr.t.within(errors.Join(
+		unless(stats.BytesSent <= most, fmt.Sprintf("the source sent more than the file and what was in flight: %d bytes, not %d", stats.BytesSent, most)),
+		unless(o.Epochs <= tr.epochs, fmt.Sprintf("the task changed hands more often than it had to: %d times, not %d", o.Epochs, tr.epochs))))
+}
+
+// stayed says that peers went to another address.
+func stayed(migrations int) error {
+	return unless(migrations == 0, fmt.Sprintf("peers went to another address %d times", migrations))
 }
