@@ -45,8 +45,8 @@ test: ## Run all tests, with the race detector
 	go test -race -count 1 -timeout 11m $$(go list work | grep -v /test/faults$$)
 	go test -race -count 1 -timeout 11m ./test/faults
 
-faults: ## Kill, hold, cut off and fill up everything in a large cluster, with figures; takes most of an hour
-	go test -timeout 60m -parallel 1 -tags faults -v ./test/faults
+faults: ## Kill, hold, cut off and fill up everything in a large cluster, with figures; takes more than an hour
+	go test -timeout 100m -parallel 1 -tags faults -v ./test/faults
 
 CHAOS_SEED ?= $(shell date +%s)
 CHAOS_TIME ?= 15m
