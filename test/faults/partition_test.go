@@ -8,6 +8,7 @@ import (
 
 	"github.com/supernode-ha/supernode/test/cluster"
 	"github.com/supernode-ha/supernode/test/lab"
+	"github.com/supernode-ha/supernode/test/origin"
 )
 
 // Hosts that hear only some of the others, or nobody. There is one network of
@@ -45,10 +46,21 @@ func ownerCutOff(t *testing.T) {
 	if large { // clients that read from it are stuck for a minute
 		plans = append(plans, plan{
 			name: "owner cut off, back after the end", at: usual, failures: -1, spare: inFlight(), epochs: 2,
-			fault: cut, after: heal,
+			fault: cut,
+			after: func(tr *trial) {
+				heal(tr)
+				tr.awaitLetGo()
+			},
 		})
 	}
 	carryOut(t, s, plans...)
+}
+
+// awaitLetGo waits until nobody fetches from the source any more. One that is back
+// is sent what was on its way to it until it hears that it has lost.
+func (tr *trial) awaitLetGo() {
+	tr.t.Helper()
+	require.NoError(tr.t, tr.source.Await(tr.ctx, tr.file.path, func(s origin.Stats) bool { return s.Active == 0 }))
 }
 
 // The task's scheduler does not hear the CDNs any more in mid-fetch, nor they
