@@ -71,9 +71,10 @@ type Follower struct {
 	Stats  *Stats
 	Log    *zap.Logger
 	// Yield is asked, before the registry is, for a task that has no owner to go on
-	// with and is not done with: it is not whole, or somebody lacks some of it. If no CDN answers here it may give the task
-	// to another scheduler, and then says NOT_OWNER. A task that was claimed has a
-	// record, or one that the store has lost. It may be nil.
+	// with and is not done with: it is not whole, or somebody lacks some of it. If
+	// no CDN answers here it may give the task to another scheduler, and then says
+	// NOT_OWNER. A task that was claimed has a record, or one that the store has
+	// lost. It may be nil.
 	Yield func(ctx context.Context, taskID string, claimed bool) error
 }
 
