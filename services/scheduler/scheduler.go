@@ -2,8 +2,8 @@
 // which pieces they have, and tells each what to fetch next and from whom.
 //
 // Its memory is all that it has: one goroutine a task (internal/task) owns
-// that task's state (internal/swarm); internal/table keeps the tasks;
-// internal/mirror tells their standbys of them; internal/seed learns of pieces
+// that task's state (internal/swarm); internal/taskmanager keeps the tasks;
+// internal/mirror tells their standbys of them; internal/follower learns of pieces
 // from the CDNs that have copies; internal/claim asks the registry who has a
 // task, internal/health who answers, internal/reach which CDNs do, here and at
 // another scheduler. It never touches the bytes of a file, nor etcd.
@@ -25,14 +25,14 @@ import (
 	"github.com/supernode-ha/supernode/pkg/settings"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/follower"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/reach"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/rpc"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/table"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/taskmanager"
 )
 
 // Config is what a scheduler can be told.
@@ -79,7 +79,7 @@ type Deps struct {
 
 // Service is a scheduler.
 type Service struct {
-	table *table.Table
+	tasks *taskmanager.Manager
 	rpc   *rpc.Server
 	log   *zap.Logger
 }
@@ -108,10 +108,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
 	}
 	cdns := reach.New(follower.Health, deps.Members, deps.Dial)
-	tasks := table.New(context.Background(), table.Config{
+	tasks := taskmanager.New(context.Background(), taskmanager.Config{
 		FailAccessInterval: cfg.FailAccessInterval, GCInitialDelay: cfg.GCInitialDelay, GCInterval: cfg.GCInterval,
 		TaskExpireTime: cfg.TaskExpireTime, PeerGCDelay: cfg.PeerGCDelay,
-	}, table.Deps{
+	}, taskmanager.Deps{
 		Log: deps.Logger, Follower: follower, Book: book, Mirror: sender, Reach: cdns,
 		Task: task.Deps{
 			Log: deps.Logger, Limits: swarm.Limits{Up: cfg.UpLimit, Down: cfg.DownLimit},
@@ -122,13 +122,13 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
 	}
-	return &Service{table: tasks, rpc: server, log: deps.Logger}, nil
+	return &Service{tasks: tasks, rpc: server, log: deps.Logger}, nil
 }
 
 // newFollower puts together what follows the CDNs.
-func newFollower(cfg Config, deps Deps) (*seed.Follower, error) {
+func newFollower(cfg Config, deps Deps) (*follower.Follower, error) {
 	monitor := health.New(health.Default(), deps.Dial, deps.Logger)
-	stats, err := seed.NewStats(deps.Metrics, monitor)
+	stats, err := follower.NewStats(deps.Metrics, monitor)
 	if err != nil {
 		return nil, err
 	}
@@ -136,9 +136,9 @@ func newFollower(cfg Config, deps Deps) (*seed.Follower, error) {
 		SelfID: cfg.ID, Registry: deps.Registry, Schedulers: health.New(health.Default(), deps.Dial, deps.Logger), Log: deps.Logger,
 		CDNs:          func() []cluster.Member { return deps.Members.Members(cluster.CDN) },
 		FindScheduler: func(id string) (cluster.Member, bool) { return deps.Members.Find(cluster.Scheduler, id) },
-		TookOver:      func() { stats.TakeOver(seed.CauseScheduler) },
+		TookOver:      func() { stats.TakeOver(follower.CauseScheduler) },
 	})
-	return &seed.Follower{Claims: claims, Health: monitor, Dial: deps.Dial, Stats: stats, Log: deps.Logger}, nil
+	return &follower.Follower{Claims: claims, Health: monitor, Dial: deps.Dial, Stats: stats, Log: deps.Logger}, nil
 }
 
 func check(cfg Config, deps Deps) error {
@@ -163,4 +163,4 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 }
 
 // Run works until ctx ends; then held pulls are let go and all tasks ended.
-func (s *Service) Run(ctx context.Context) error { return s.table.Run(ctx) }
+func (s *Service) Run(ctx context.Context) error { return s.tasks.Run(ctx) }

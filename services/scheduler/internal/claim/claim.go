@@ -1,7 +1,7 @@
 // Package claim is who has a task, as the registry says: which CDNs have its
 // copies and which scheduler answers for it. It asks, claims what was lost, and
 // hears of changes. What a scheduler does about it is decided elsewhere: which
-// copy is followed in internal/seed, what a caller is told in internal/table.
+// copy is followed in internal/follower, what a caller is told in internal/taskmanager.
 package claim
 
 import (

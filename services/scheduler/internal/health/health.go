@@ -1,7 +1,7 @@
 // Package health is which instances answer: it pings those that somebody
 // watches, with gRPC health checks on the connections that everything else
 // goes over, and tells when one does not answer any more, or again. What that
-// means for a task is the following's business (internal/seed); that an
+// means for a task is the following's business (internal/follower); that an
 // instance is a member is the registry's.
 //
 //	answers --two pings in a row without an answer, or a refused connection--> suspect

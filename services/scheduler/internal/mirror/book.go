@@ -33,7 +33,7 @@ type Remembered struct {
 	// URL names the source without credentials, Source is what a CDN needs.
 	URL    string
 	Source *cdnv1.Source
-	Memory swarm.Memory
+	Memory swarm.Update
 }
 
 // Book is what other schedulers have told. It is safe for concurrent use.
@@ -50,7 +50,7 @@ type page struct {
 	source *cdnv1.Source
 	facts  *swarm.Facts
 	result *swarm.Result
-	pieces map[int32]swarm.PieceMemory
+	pieces map[int32]swarm.PieceUpdate
 	peers  peers
 	// outdated are peers that have pieces of another version.
 	outdated []string
@@ -113,7 +113,7 @@ func (b *Book) note(stream string, req *schedulerv1.MirrorRequest, now time.Time
 			}
 			p = &page{
 				from: stream, url: m.GetTaskUrl(), source: m.GetSource(), streams: true,
-				pieces: make(map[int32]swarm.PieceMemory), peers: peers{byID: make(map[string]kept)},
+				pieces: make(map[int32]swarm.PieceUpdate), peers: peers{byID: make(map[string]kept)},
 			}
 			b.tasks[m.GetTaskId()] = p
 		}
@@ -143,7 +143,7 @@ func (p *page) take(m *schedulerv1.TaskMemory) {
 		p.result = &swarm.Result{MD5: r.GetMd5(), Length: r.GetLength(), PieceCount: r.GetPieceCount()}
 	}
 	for _, piece := range m.GetPieces() {
-		p.pieces[piece.GetNum()] = swarm.PieceMemory{Num: piece.GetNum(), MD5: piece.GetMd5(), Length: piece.GetLength()}
+		p.pieces[piece.GetNum()] = swarm.PieceUpdate{Num: piece.GetNum(), MD5: piece.GetMd5(), Length: piece.GetLength()}
 	}
 	for _, peer := range m.GetPeers() {
 		p.peers.take(peerOf(peer))
@@ -190,8 +190,8 @@ func (b *Book) Recall(taskID string) (Remembered, bool) {
 	if p == nil {
 		return Remembered{}, false
 	}
-	return Remembered{URL: p.url, Source: p.source, Memory: swarm.Memory{
-		Anew: true, Facts: p.facts, Result: p.result,
+	return Remembered{URL: p.url, Source: p.source, Memory: swarm.Update{
+		Full: true, Facts: p.facts, Result: p.result,
 		Pieces: slices.Collect(maps.Values(p.pieces)), Peers: p.peers.lend(),
 		Outdated: slices.Clone(p.outdated),
 	}}, true

@@ -19,8 +19,8 @@ const (
 )
 
 // parts cuts a memory into messages.
-func parts(taskID string, m swarm.Memory) []*schedulerv1.TaskMemory {
-	first := &schedulerv1.TaskMemory{TaskId: taskID, Anew: m.Anew, Forgotten: m.Forgotten, Outdated: m.Outdated}
+func parts(taskID string, m swarm.Update) []*schedulerv1.TaskMemory {
+	first := &schedulerv1.TaskMemory{TaskId: taskID, Anew: m.Full, Forgotten: m.Removed, Outdated: m.Outdated}
 	if f := m.Facts; f != nil {
 		first.Facts = &cdnv1.SourceFacts{Length: f.Length, PieceSize: f.PieceSize, Etag: f.ETag, LastModified: f.LastModified}
 	}
@@ -60,9 +60,9 @@ func factsOf(f *cdnv1.SourceFacts) swarm.Facts {
 	return swarm.Facts{Length: f.GetLength(), PieceSize: f.GetPieceSize(), ETag: f.GetEtag(), LastModified: f.GetLastModified()}
 }
 
-func peerOf(m *schedulerv1.PeerMemory) swarm.PeerMemory {
+func peerOf(m *schedulerv1.PeerMemory) swarm.PeerUpdate {
 	p := m.GetPeer()
-	return swarm.PeerMemory{
+	return swarm.PeerUpdate{
 		PeerInfo: swarm.PeerInfo{
 			ID: p.GetId(), IP: p.GetIp(), Port: p.GetPort(), Path: p.GetPath(), HostName: p.GetHostName(), Version: p.GetVersion(),
 		},
@@ -71,7 +71,7 @@ func peerOf(m *schedulerv1.PeerMemory) swarm.PeerMemory {
 	}
 }
 
-func wordsFrom(words []swarm.WordMemory) []*schedulerv1.PeerWord {
+func wordsFrom(words []swarm.WordUpdate) []*schedulerv1.PeerWord {
 	list := make([]*schedulerv1.PeerWord, len(words))
 	for i, w := range words {
 		list[i] = &schedulerv1.PeerWord{Index: w.Index, Have: w.Have, Serves: w.Serves, Writing: w.Writing}
@@ -79,9 +79,9 @@ func wordsFrom(words []swarm.WordMemory) []*schedulerv1.PeerWord {
 	return list
 }
 
-func wordsOf(words []*schedulerv1.PeerWord) (list []swarm.WordMemory) {
+func wordsOf(words []*schedulerv1.PeerWord) (list []swarm.WordUpdate) {
 	for _, w := range words {
-		list = append(list, swarm.WordMemory{Index: w.GetIndex(), Have: w.GetHave(), Serves: w.GetServes(), Writing: w.GetWriting()})
+		list = append(list, swarm.WordUpdate{Index: w.GetIndex(), Have: w.GetHave(), Serves: w.GetServes(), Writing: w.GetWriting()})
 	}
 	return list
 }

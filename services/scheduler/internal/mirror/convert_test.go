@@ -17,11 +17,11 @@ import (
 
 // passedOn is what a standby recalls of a task that it was told of so: all there
 // is first, and then what changed. It is in order, to be compared.
-func passedOn(t *testing.T, memories ...swarm.Memory) swarm.Memory {
+func passedOn(t *testing.T, memories ...swarm.Update) swarm.Update {
 	t.Helper()
 	book, err := NewBook(prometheus.NewRegistry())
 	require.NoError(t, err)
-	require.True(t, memories[0].Anew)
+	require.True(t, memories[0].Full)
 	for _, m := range memories {
 		passOn(t, book, m)
 	}
@@ -31,7 +31,7 @@ func passedOn(t *testing.T, memories ...swarm.Memory) swarm.Memory {
 }
 
 // passOn tells a book of a memory, as messages that went over the wire.
-func passOn(t *testing.T, book *Book, m swarm.Memory) {
+func passOn(t *testing.T, book *Book, m swarm.Update) {
 	t.Helper()
 	for _, part := range parts("id", m) {
 		require.Less(t, proto.Size(part), 2<<20, "two of them are one message")
@@ -43,19 +43,19 @@ func passOn(t *testing.T, book *Book, m swarm.Memory) {
 	}
 }
 
-func inOrder(m swarm.Memory) swarm.Memory {
-	slices.SortFunc(m.Pieces, func(a, b swarm.PieceMemory) int { return cmp.Compare(a.Num, b.Num) })
-	slices.SortFunc(m.Peers, func(a, b swarm.PeerMemory) int { return cmp.Compare(a.ID, b.ID) })
+func inOrder(m swarm.Update) swarm.Update {
+	slices.SortFunc(m.Pieces, func(a, b swarm.PieceUpdate) int { return cmp.Compare(a.Num, b.Num) })
+	slices.SortFunc(m.Peers, func(a, b swarm.PeerUpdate) int { return cmp.Compare(a.ID, b.ID) })
 	return m
 }
 
 func TestMemorySurvivesTheWire(t *testing.T) {
-	all := swarm.Memory{
-		Anew:   true,
+	all := swarm.Update{
+		Full:   true,
 		Facts:  &swarm.Facts{Length: 7, PieceSize: 4 << 20, ETag: `"e"`, LastModified: "l"},
 		Result: &swarm.Result{MD5: "m", Length: 7, PieceCount: 3},
-		Pieces: []swarm.PieceMemory{{Num: 0, MD5: "a", Length: 12}, {Num: 2, MD5: "b", Length: 9}},
-		Peers: []swarm.PeerMemory{
+		Pieces: []swarm.PieceUpdate{{Num: 0, MD5: "a", Length: 12}, {Num: 2, MD5: "b", Length: 9}},
+		Peers: []swarm.PeerUpdate{
 			{
 				PeerInfo: swarm.PeerInfo{ID: "a", IP: "127.0.0.1", Port: 20000, Path: "/p", HostName: "h", Version: "1.0.6"},
 				Have:     []uint64{7, 1 << 63}, Serves: []uint64{1, 1 << 63}, Writing: []uint64{2},
@@ -69,37 +69,37 @@ func TestMemorySurvivesTheWire(t *testing.T) {
 	require.Equal(t, all, passedOn(t, all))
 	require.Equal(t, all, passedOn(t, all, all), "what is told anew replaces what was told before")
 
-	changes := swarm.Memory{
-		Facts:     &swarm.Facts{Length: 8, PieceSize: 4 << 20},
-		Result:    &swarm.Result{MD5: "n", Length: 8, PieceCount: 4},
-		Pieces:    []swarm.PieceMemory{{Num: 2, MD5: "c", Length: 9}, {Num: 3, MD5: "d", Length: 9}},
-		Peers:     []swarm.PeerMemory{{PeerInfo: swarm.PeerInfo{ID: "migrant"}, Have: []uint64{1}, Left: true}},
-		Forgotten: []string{"left", "nobody"},
+	changes := swarm.Update{
+		Facts:   &swarm.Facts{Length: 8, PieceSize: 4 << 20},
+		Result:  &swarm.Result{MD5: "n", Length: 8, PieceCount: 4},
+		Pieces:  []swarm.PieceUpdate{{Num: 2, MD5: "c", Length: 9}, {Num: 3, MD5: "d", Length: 9}},
+		Peers:   []swarm.PeerUpdate{{PeerInfo: swarm.PeerInfo{ID: "migrant"}, Have: []uint64{1}, Left: true}},
+		Removed: []string{"left", "nobody"},
 	}
-	after := swarm.Memory{
-		Anew: true, Facts: changes.Facts, Result: changes.Result,
-		Pieces: []swarm.PieceMemory{all.Pieces[0], changes.Pieces[0], changes.Pieces[1]},
-		Peers:  []swarm.PeerMemory{all.Peers[0], changes.Peers[0], all.Peers[3]}, Outdated: all.Outdated,
+	after := swarm.Update{
+		Full: true, Facts: changes.Facts, Result: changes.Result,
+		Pieces: []swarm.PieceUpdate{all.Pieces[0], changes.Pieces[0], changes.Pieces[1]},
+		Peers:  []swarm.PeerUpdate{all.Peers[0], changes.Peers[0], all.Peers[3]}, Outdated: all.Outdated,
 	}
 	require.Equal(t, after, passedOn(t, all, changes))
 	require.Equal(t, after, passedOn(t, all, changes, changes), "twice is the same as once")
-	require.Equal(t, after, passedOn(t, all, changes, swarm.Memory{}))
+	require.Equal(t, after, passedOn(t, all, changes, swarm.Update{}))
 }
 
 func TestWordsOfAPeerAreMerged(t *testing.T) {
-	all := swarm.Memory{Anew: true, Peers: []swarm.PeerMemory{
+	all := swarm.Update{Full: true, Peers: []swarm.PeerUpdate{
 		{PeerInfo: swarm.PeerInfo{ID: "a", IP: "127.0.0.1"}, Have: []uint64{1, 2, 4}, Serves: []uint64{1, 0, 4}, Writing: []uint64{0, 2}},
 		{PeerInfo: swarm.PeerInfo{ID: "b"}, Have: []uint64{8}, Newcomer: true},
 	}}
-	changes := swarm.Memory{Peers: []swarm.PeerMemory{
-		{PeerInfo: swarm.PeerInfo{ID: "a", IP: "127.0.0.2"}, Partial: true, Left: true, Words: []swarm.WordMemory{
+	changes := swarm.Update{Peers: []swarm.PeerUpdate{
+		{PeerInfo: swarm.PeerInfo{ID: "a", IP: "127.0.0.2"}, Partial: true, Left: true, Words: []swarm.WordUpdate{
 			{Index: 1, Have: 3, Serves: 2}, {Index: 4, Have: 5, Serves: 1, Writing: 4},
-			{Index: -1, Have: 1}, {Index: swarm.WordsAtAll, Have: 1}, // no task has such pieces
+			{Index: -1, Have: 1}, {Index: swarm.MaxWords, Have: 1}, // no task has such pieces
 		}},
 		{PeerInfo: swarm.PeerInfo{ID: "b"}, Partial: true},
-		{PeerInfo: swarm.PeerInfo{ID: "never heard of"}, Partial: true, Words: []swarm.WordMemory{{Index: 0, Have: 1}}},
+		{PeerInfo: swarm.PeerInfo{ID: "never heard of"}, Partial: true, Words: []swarm.WordUpdate{{Index: 0, Have: 1}}},
 	}}
-	want := []swarm.PeerMemory{
+	want := []swarm.PeerUpdate{
 		{
 			PeerInfo: swarm.PeerInfo{ID: "a", IP: "127.0.0.2"}, Left: true,
 			Have: []uint64{1, 3, 4, 0, 5}, Serves: []uint64{1, 2, 4, 0, 1}, Writing: []uint64{0, 0, 0, 0, 4},
@@ -116,12 +116,12 @@ func TestWordsOfAPeerAreMerged(t *testing.T) {
 func TestWhatWasRecalledDoesNotChange(t *testing.T) {
 	book, err := NewBook(prometheus.NewRegistry())
 	require.NoError(t, err)
-	told := func(index int32) swarm.Memory {
-		return swarm.Memory{Peers: []swarm.PeerMemory{{
-			PeerInfo: swarm.PeerInfo{ID: "p"}, Partial: true, Words: []swarm.WordMemory{{Index: index, Have: 1}},
+	told := func(index int32) swarm.Update {
+		return swarm.Update{Peers: []swarm.PeerUpdate{{
+			PeerInfo: swarm.PeerInfo{ID: "p"}, Partial: true, Words: []swarm.WordUpdate{{Index: index, Have: 1}},
 		}}}
 	}
-	passOn(t, book, swarm.Memory{Anew: true, Peers: []swarm.PeerMemory{{PeerInfo: swarm.PeerInfo{ID: "p"}, Have: []uint64{0, 0, 0}}}})
+	passOn(t, book, swarm.Update{Full: true, Peers: []swarm.PeerUpdate{{PeerInfo: swarm.PeerInfo{ID: "p"}, Have: []uint64{0, 0, 0}}}})
 	first, _ := book.Recall("id")
 	passOn(t, book, told(0))
 	passOn(t, book, told(1))
@@ -134,12 +134,12 @@ func TestWhatWasRecalledDoesNotChange(t *testing.T) {
 }
 
 func TestLargeMemoryIsToldInParts(t *testing.T) {
-	all := swarm.Memory{Anew: true, Facts: &swarm.Facts{Length: 7}, Outdated: []string{"old"}}
+	all := swarm.Update{Full: true, Facts: &swarm.Facts{Length: 7}, Outdated: []string{"old"}}
 	for num := range int32(2*piecesOfPart + 1) {
-		all.Pieces = append(all.Pieces, swarm.PieceMemory{Num: num, MD5: fmt.Sprintf("%032x", num), Length: 4 << 20})
+		all.Pieces = append(all.Pieces, swarm.PieceUpdate{Num: num, MD5: fmt.Sprintf("%032x", num), Length: 4 << 20})
 	}
 	for i := range 200 {
-		all.Peers = append(all.Peers, swarm.PeerMemory{
+		all.Peers = append(all.Peers, swarm.PeerUpdate{
 			PeerInfo: swarm.PeerInfo{ID: fmt.Sprintf("%03d", i), Path: "/p"},
 			Have:     slices.Repeat([]uint64{uint64(i) + 1}, 500), Serves: slices.Repeat([]uint64{1}, 500),
 		})

@@ -269,19 +269,19 @@ func (l *lane) ask(ctx context.Context, w work) ([]*schedulerv1.TaskMemory, erro
 	if !l.has(w) {
 		return nil, nil
 	}
-	memory, err := w.item.Memory(ctx, w.anew)
+	memory, err := w.item.Changes(ctx, w.anew)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:
 		return nil, nil // it has ended, and will be dropped
-	case memory.Anew && memory.Facts == nil:
+	case memory.Full && memory.Facts == nil:
 		// It may turn out to be another's, whose memory this must not replace.
 		l.again(w)
 		return nil, nil
 	}
 	list := parts(w.id, memory)
-	if memory.Anew {
+	if memory.Full {
 		list[0].TaskUrl, list[0].Source = w.item.url, w.item.source
 	}
 	return list, nil

@@ -17,12 +17,12 @@ type peers struct {
 
 // kept is a peer, and the lent of when nobody else had its sets.
 type kept struct {
-	swarm.PeerMemory
+	swarm.PeerUpdate
 	lent int
 }
 
 // take merges what was told of a peer into what is known of it.
-func (p *peers) take(told swarm.PeerMemory) {
+func (p *peers) take(told swarm.PeerUpdate) {
 	old, partial := p.byID[told.ID], told.Partial
 	words := told.Words
 	told.Partial, told.Words = false, nil
@@ -33,7 +33,7 @@ func (p *peers) take(told swarm.PeerMemory) {
 		}
 	}
 	for _, w := range words {
-		if w.Index >= 0 && w.Index < swarm.WordsAtAll {
+		if w.Index >= 0 && w.Index < swarm.MaxWords {
 			told.Have = withWord(told.Have, int(w.Index), w.Have)
 			told.Serves = withWord(told.Serves, int(w.Index), w.Serves)
 			told.Writing = withWord(told.Writing, int(w.Index), w.Writing)
@@ -54,11 +54,11 @@ func withWord(set []uint64, i int, word uint64) []uint64 {
 }
 
 // lend gives them away, to be read.
-func (p *peers) lend() []swarm.PeerMemory {
+func (p *peers) lend() []swarm.PeerUpdate {
 	p.lent++
-	list := make([]swarm.PeerMemory, 0, len(p.byID))
+	list := make([]swarm.PeerUpdate, 0, len(p.byID))
 	for _, k := range p.byID {
-		list = append(list, k.PeerMemory)
+		list = append(list, k.PeerUpdate)
 	}
 	return list
 }

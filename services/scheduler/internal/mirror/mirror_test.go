@@ -122,18 +122,18 @@ type memory struct {
 	blank bool // nothing is known of the source
 }
 
-func (m *memory) Memory(_ context.Context, anew bool) (swarm.Memory, error) {
+func (m *memory) Changes(_ context.Context, anew bool) (swarm.Update, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if anew {
 		m.told = 0
 	}
-	out := swarm.Memory{Anew: anew}
+	out := swarm.Update{Full: anew}
 	if !m.blank {
 		out.Facts = &swarm.Facts{Length: 7, PieceSize: 4 << 20}
 	}
 	for ; m.told < m.peers; m.told++ {
-		out.Peers = append(out.Peers, swarm.PeerMemory{
+		out.Peers = append(out.Peers, swarm.PeerUpdate{
 			PeerInfo: swarm.PeerInfo{ID: fmt.Sprint("peer", m.told), IP: "127.0.0.1", Path: strings.Repeat("p", 200)}, Have: []uint64{1},
 		})
 	}

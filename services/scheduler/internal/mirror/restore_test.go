@@ -46,7 +46,7 @@ func peerInfo(id string) swarm.PeerInfo {
 }
 
 // restored makes a swarm of what another one tells, as its standby does.
-func restored(t *testing.T, memories ...swarm.Memory) *swarm.Swarm {
+func restored(t *testing.T, memories ...swarm.Update) *swarm.Swarm {
 	t.Helper()
 	s := swarm.New(swarm.Limits{Up: 5, Down: 4}, budget.New(1<<40))
 	s.Restore(passedOn(t, memories...), start)
@@ -66,16 +66,16 @@ func TestRestoredSwarmGoesOn(t *testing.T) {
 	s := newSwarm(t, 3, "whole", "half", "left")
 	first := s.Changes(false)
 	for num := range int32(3) {
-		require.NoError(t, s.Got("whole", num, size, start))
+		require.NoError(t, s.Written("whole", num, size, start))
 	}
-	require.NoError(t, s.Got("half", 0, size, start))
-	require.NoError(t, s.Receiving("half", 1, size, start))
+	require.NoError(t, s.Written("half", 0, size, start))
+	require.NoError(t, s.SemiSuccess("half", 1, size, start))
 	require.NoError(t, s.Down("left", start))
 	require.True(t, s.Changed())
 	again := restored(t, first, s.Changes(false))
 	require.False(t, s.Changed())
 
-	require.True(t, again.Held())
+	require.True(t, again.VersionInUse())
 	require.True(t, again.Finished("whole"), "the result is known")
 	offers := again.Offer("half", start)
 	require.Len(t, offers, 1, "what it has is not offered again")
@@ -97,7 +97,7 @@ func TestRestoredSwarmGoesOn(t *testing.T) {
 func TestRestoredSwarmOffersNothingThatWasWithdrawn(t *testing.T) {
 	s := newSwarm(t, 1, "wrong", "gone", "left")
 	for _, id := range []string{"wrong", "gone", "left"} {
-		require.NoError(t, s.Got(id, 0, size, start))
+		require.NoError(t, s.Written(id, 0, size, start))
 	}
 	first := s.Changes(true)
 	s.Lost("wrong", 0)
@@ -107,12 +107,12 @@ func TestRestoredSwarmOffersNothingThatWasWithdrawn(t *testing.T) {
 	again.Tick(start.Add(10 * time.Second))
 	require.Empty(t, serving(again))
 	require.True(t, again.Finished("wrong"), "it has it all the same")
-	require.True(t, again.Held())
+	require.True(t, again.VersionInUse())
 }
 
 func TestRestoredSwarmTakesTheCopiesOfItsVersion(t *testing.T) {
 	s := newSwarm(t, 2, "p")
-	require.NoError(t, s.Got("p", 0, size, start))
+	require.NoError(t, s.Written("p", 0, size, start))
 	again := restored(t, s.Changes(true))
 	again.SetCopy(swarm.Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~x", Owner: true})
 	facts, _ := s.Facts()
@@ -172,7 +172,7 @@ func happen(t *testing.T, s *swarm.Swarm, random *rand.Rand, id string, num int3
 		}
 		s.Lost(id, num)
 	case 3:
-		s.Forget(now.Add(-time.Second), now.Add(-10*time.Minute))
+		s.Expire(now.Add(-time.Second), now.Add(-10*time.Minute))
 	case 4:
 		s.Tick(now)
 	case 5:
@@ -180,9 +180,9 @@ func happen(t *testing.T, s *swarm.Swarm, random *rand.Rand, id string, num int3
 	case 6:
 		err = s.Seen(id, now)
 	case 7, 8, 9:
-		err = s.Receiving(id, num, size, now)
+		err = s.SemiSuccess(id, num, size, now)
 	default:
-		err = s.Got(id, num, size, now)
+		err = s.Written(id, num, size, now)
 	}
 	if err != nil {
 		require.ErrorIs(t, err, swarm.ErrNoPeer)
@@ -190,8 +190,8 @@ func happen(t *testing.T, s *swarm.Swarm, random *rand.Rand, id string, num int3
 }
 
 // trimmed are the peers of a memory in order, and their sets without what says nothing.
-func trimmed(m swarm.Memory) []swarm.PeerMemory {
-	list := append([]swarm.PeerMemory{}, inOrder(m).Peers...)
+func trimmed(m swarm.Update) []swarm.PeerUpdate {
+	list := append([]swarm.PeerUpdate{}, inOrder(m).Peers...)
 	for i := range list {
 		p := &list[i]
 		for _, set := range []*[]uint64{&p.Have, &p.Serves, &p.Writing} {
@@ -211,7 +211,7 @@ func TestReportOfALargeFileIsToldInAFewBytes(t *testing.T) {
 	const pieces = 70_000
 	s := newSwarm(t, pieces, "p")
 	for num := range int32(pieces) {
-		require.NoError(t, s.Got("p", num, size, start))
+		require.NoError(t, s.Written("p", num, size, start))
 	}
 	s.Changes(true)
 	s.Lost("p", pieces/2)
@@ -239,14 +239,14 @@ func TestRestoredTaskKeepsOutdatedPeersOut(t *testing.T) {
 		return made
 	}
 	ctx := t.Context()
-	old := newTask(func(made *task.Task) { made.KeepOut(map[string]struct{}{"outdated": {}}) })
+	old := newTask(func(made *task.Task) { made.ExcludePeers(map[string]struct{}{"outdated": {}}) })
 	require.NoError(t, old.Attach(ctx, swarm.Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~x", Owner: true}))
 	require.NoError(t, old.Facts(ctx, "cdn", swarm.Facts{Length: size - 5, PieceSize: size}))
-	first, err := old.Memory(ctx, true)
+	first, err := old.Changes(ctx, true)
 	require.NoError(t, err)
 	_, err = old.Register(ctx, peerInfo("p"))
 	require.NoError(t, err)
-	changes, err := old.Memory(ctx, false)
+	changes, err := old.Changes(ctx, false)
 	require.NoError(t, err)
 
 	again := newTask(func(made *task.Task) { made.Restore(passedOn(t, first, changes)) })

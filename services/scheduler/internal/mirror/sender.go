@@ -18,8 +18,8 @@ import (
 
 // Task is a task whose memory is told.
 type Task interface {
-	// Memory tells what changed since it was asked last, or all there is.
-	Memory(ctx context.Context, anew bool) (swarm.Memory, error)
+	// Update tells what changed since it was asked last, or all there is.
+	Changes(ctx context.Context, anew bool) (swarm.Update, error)
 }
 
 // Members are the schedulers of the cluster.

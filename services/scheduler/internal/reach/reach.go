@@ -1,6 +1,6 @@
 // Package reach is which CDNs answer: this scheduler, which pings all that are
 // members, and another scheduler, which is asked. What is done about a task
-// that no CDN can be had for here is decided in internal/table.
+// that no CDN can be had for here is decided in internal/taskmanager.
 package reach
 
 import (

@@ -24,11 +24,11 @@ func stage(s schedulerv1.PullStatus) (task.Stage, error) {
 func outcome(r schedulerv1.PieceResult) (task.Outcome, error) {
 	switch r {
 	case schedulerv1.PieceResult_PIECE_RESULT_UNSPECIFIED:
-		return task.Nothing, nil
+		return task.NoReport, nil
 	case schedulerv1.PieceResult_PIECE_RESULT_SUCCESS:
 		return task.Written, nil
 	case schedulerv1.PieceResult_PIECE_RESULT_SEMI_SUCCESS:
-		return task.Receiving, nil
+		return task.SemiSuccess, nil
 	case schedulerv1.PieceResult_PIECE_RESULT_FAILED:
 		return task.Failed, nil
 	}

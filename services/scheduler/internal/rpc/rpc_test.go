@@ -27,13 +27,13 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/pkg/rpctest"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/follower"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/reach"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/table"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/taskmanager"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -62,8 +62,8 @@ func dial(t *testing.T) (schedulerv1.SchedulerServiceClient, *prometheus.Registr
 	reg := prometheus.NewRegistry()
 	book, err := mirror.NewBook(reg)
 	require.NoError(t, err)
-	tasks := table.New(t.Context(), table.Config{}, table.Deps{
-		Log: zap.NewNop(), Book: book, Mirror: &mirror.Sender{}, Follower: &seed.Follower{Claims: claim.New(claim.Deps{
+	tasks := taskmanager.New(t.Context(), taskmanager.Config{}, taskmanager.Deps{
+		Log: zap.NewNop(), Book: book, Mirror: &mirror.Sender{}, Follower: &follower.Follower{Claims: claim.New(claim.Deps{
 			SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Log: zap.NewNop(),
 		})},
 	})
@@ -205,9 +205,9 @@ func TestStagesAndOutcomes(t *testing.T) {
 		require.Equal(t, rpcerr.InvalidArgument, rpcerr.ReasonOf(err))
 	}
 	for r, want := range map[schedulerv1.PieceResult]task.Outcome{
-		schedulerv1.PieceResult_PIECE_RESULT_UNSPECIFIED:  task.Nothing,
+		schedulerv1.PieceResult_PIECE_RESULT_UNSPECIFIED:  task.NoReport,
 		schedulerv1.PieceResult_PIECE_RESULT_SUCCESS:      task.Written,
-		schedulerv1.PieceResult_PIECE_RESULT_SEMI_SUCCESS: task.Receiving,
+		schedulerv1.PieceResult_PIECE_RESULT_SEMI_SUCCESS: task.SemiSuccess,
 		schedulerv1.PieceResult_PIECE_RESULT_FAILED:       task.Failed,
 	} {
 		got, err := outcome(r)

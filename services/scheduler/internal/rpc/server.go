@@ -16,13 +16,13 @@ import (
 
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/follower"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/ids"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/reach"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/table"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/taskmanager"
 )
 
 const (
@@ -35,7 +35,7 @@ const (
 // Server answers SchedulerService.
 type Server struct {
 	schedulerv1.UnimplementedSchedulerServiceServer
-	table     *table.Table
+	tasks     *taskmanager.Manager
 	book      *mirror.Book
 	reach     *reach.Reach
 	streams   atomic.Int64 // that others have opened
@@ -45,9 +45,9 @@ type Server struct {
 
 // New makes a server on a table, a book of what others tell, and the CDNs that
 // answer; its metrics go to reg.
-func New(t *table.Table, book *mirror.Book, cdns *reach.Reach, reg prometheus.Registerer) (*Server, error) {
+func New(tasks *taskmanager.Manager, book *mirror.Book, cdns *reach.Reach, reg prometheus.Registerer) (*Server, error) {
 	s := &Server{
-		table: t, book: book, reach: cdns,
+		tasks: tasks, book: book, reach: cdns,
 		downloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "supernode_scheduler_downloads_total",
 			Help: "Downloads that peers reported as ended, by result and whether they went to the source.",
@@ -57,10 +57,10 @@ func New(t *table.Table, book *mirror.Book, cdns *reach.Reach, reg prometheus.Re
 			Buckets: prometheus.ExponentialBuckets(0.05, 2, 16),
 		}),
 	}
-	tasks := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	count := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "supernode_scheduler_tasks", Help: "Tasks in memory.",
-	}, func() float64 { return float64(t.Count()) })
-	return s, errors.Join(reg.Register(s.downloads), reg.Register(s.seconds), reg.Register(tasks))
+	}, func() float64 { return float64(tasks.Count()) })
+	return s, errors.Join(reg.Register(s.downloads), reg.Register(s.seconds), reg.Register(count))
 }
 
 // find gives the task of a call that must be of a known task.
@@ -68,7 +68,7 @@ func (s *Server) find(ctx context.Context, taskID, peerID string, adopt bool) (*
 	if err := ids.Check(taskID, peerID); err != nil {
 		return nil, err
 	}
-	return s.table.Get(ctx, taskID, adopt)
+	return s.tasks.Get(ctx, taskID, adopt)
 }
 
 func checkPiece(p *schedulerv1.PieceRef) error {
@@ -87,9 +87,9 @@ func (s *Server) RegisterPeer(ctx context.Context, req *schedulerv1.RegisterPeer
 	if src.GetUrl() == "" {
 		return nil, rpcerr.Invalid("source.url is empty")
 	}
-	source := seed.SourceFrom(src)
+	source := follower.SourceFrom(src)
 	source.Resumed = req.GetAgain()
-	facts, err := s.table.Register(ctx, req.GetTaskId(), cmp.Or(req.GetTaskUrl(), src.GetUrl()), source, swarm.PeerInfo{
+	facts, err := s.tasks.Register(ctx, req.GetTaskId(), cmp.Or(req.GetTaskUrl(), src.GetUrl()), source, swarm.PeerInfo{
 		ID: peer.GetId(), IP: peer.GetIp(), Port: peer.GetPort(), Path: peer.GetPath(),
 		HostName: peer.GetHostName(), Version: peer.GetVersion(),
 	})
@@ -239,7 +239,7 @@ func (s *Server) ListPeers(ctx context.Context, req *schedulerv1.ListPeersReques
 		return nil, rpcerr.Invalid("limit %d: want 1 to %d", req.GetLimit(), maxListing)
 	}
 	var entries []*schedulerv1.PeerEntry
-	for _, t := range s.table.All() {
+	for _, t := range s.tasks.All() {
 		if len(req.GetUrls()) > 0 && !slices.Contains(req.GetUrls(), t.URL) {
 			continue
 		}

@@ -9,7 +9,7 @@ import (
 
 func TestPeerThatFailsAnotherIsAvoidedByThatOne(t *testing.T) {
 	s := newSwarm(t, 1, "bad", "a", "b")
-	require.NoError(t, s.Got("bad", 0, size, start))
+	require.NoError(t, s.Written("bad", 0, size, start))
 	require.Equal(t, "bad", s.Offer("a", start)[0].SourceID)
 	failed(t, s, "a", 0, "bad", start)
 	require.True(t, s.Offer("a", start)[0].FromCDN)
@@ -23,7 +23,7 @@ func TestPeerThatFailsAnotherIsAvoidedByThatOne(t *testing.T) {
 func TestPeerThatFailsManyIsAvoidedByAllForAWhile(t *testing.T) {
 	ids := []string{"bad", "a", "b", "c", "d", "e", "f"}
 	s := newSwarm(t, 1, ids...)
-	require.NoError(t, s.Got("bad", 0, size, start))
+	require.NoError(t, s.Written("bad", 0, size, start))
 	for _, id := range ids[1:6] {
 		failed(t, s, id, 0, "bad", start)
 	}
@@ -35,8 +35,8 @@ func TestPeerThatFailsManyIsAvoidedByAllForAWhile(t *testing.T) {
 func TestPeerThatFailsWithEverybodyGetsTheCDN(t *testing.T) {
 	s := newSwarm(t, 2, "a", "b", "c", "d", "e", "f", "walled")
 	for _, id := range []string{"a", "b", "c", "d", "e", "f"} {
-		require.NoError(t, s.Got(id, 0, size, start))
-		require.NoError(t, s.Got(id, 1, size, start))
+		require.NoError(t, s.Written(id, 0, size, start))
+		require.NoError(t, s.Written(id, 1, size, start))
 	}
 	for _, id := range []string{"a", "b", "c", "d", "e"} {
 		failed(t, s, "walled", 0, id, start)
@@ -56,8 +56,8 @@ func TestCDNThatFailsIsTriedAgainSoon(t *testing.T) {
 
 func TestLostPiecesAreOfferedNoMore(t *testing.T) {
 	s := newSwarm(t, 2, "liar", "a")
-	require.NoError(t, s.Got("liar", 0, size, start))
-	require.NoError(t, s.Got("liar", 1, size, start))
+	require.NoError(t, s.Written("liar", 0, size, start))
+	require.NoError(t, s.Written("liar", 1, size, start))
 	s.Lost("liar", 0)
 	for _, o := range s.Offer("a", start) {
 		require.Equal(t, o.Num == 0, o.FromCDN)

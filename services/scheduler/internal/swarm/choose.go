@@ -9,22 +9,22 @@ import (
 )
 
 const (
-	// crowd is how many peers fetch one piece from a busy CDN at the same time
+	// parallelFetches is how many peers fetch one piece from a busy CDN at the same time
 	// before the others wait for a copy of theirs: what is on its way to
 	// several peers will be had from them in a moment. While the CDN has
 	// bandwidth to spare nobody waits.
-	crowd = 3
-	// fresh is how long a transfer counts for that: one that takes longer is
+	parallelFetches = 3
+	// recentTransfer is how long a transfer counts for that: one that takes longer is
 	// slow, and nobody waits for it.
-	fresh = time.Second
-	// floor is how many pieces each task may have under way from a CDN
+	recentTransfer = time.Second
+	// minCDNTransfers is how many pieces each task may have under way from a CDN
 	// instance, however busy that is.
-	floor = 8
-	// scan bounds how many holders of a piece are looked at for one choice.
-	scan = 64
-	// stale is how long a peer must have had a piece running before it may
+	minCDNTransfers = 8
+	// maxHoldersCompared bounds how many holders of a piece are looked at for one choice.
+	maxHoldersCompared = 64
+	// reofferAfter is how long a peer must have had a piece running before it may
 	// be told again.
-	stale = 2 * time.Second
+	reofferAfter = 2 * time.Second
 )
 
 // Offer chooses what the peer fetches next, at most as many pieces as it has
@@ -34,7 +34,7 @@ const (
 func (s *Swarm) Offer(id string, now time.Time) []Offer {
 	p := s.peers[id]
 	switch {
-	case p == nil || p.gone:
+	case p == nil || p.left:
 		return nil
 	case p.migrant: // with all slots taken it may have to be asked again
 		return s.offerMigrant(p, now)
@@ -42,13 +42,13 @@ func (s *Swarm) Offer(id string, now time.Time) []Offer {
 		return nil
 	}
 	var offers []Offer
-	for _, num := range s.wanted(p) {
-		t := s.source(p, num, now)
+	for _, num := range s.missingPieces(p) {
+		t := s.chooseSource(p, num, now)
 		if t == nil {
 			continue
 		}
-		s.start(t, now)
-		offers = append(offers, s.offer(t))
+		s.startTransfer(t, now)
+		offers = append(offers, s.makeOffer(t))
 		if len(p.running) >= s.limits.Down {
 			break
 		}
@@ -56,20 +56,20 @@ func (s *Swarm) Offer(id string, now time.Time) []Offer {
 	return offers
 }
 
-// Again offers once more what the peer was told of long ago, when that is all
+// Reoffer offers once more what the peer was told of long ago, when that is all
 // that it lacks: its report, or the offer, may have been lost. A client that
 // has the piece says so at once; one that is still fetching it ignores the
 // offer and does not pull before the piece ends, so this must not happen while
 // there may be something else for it.
-func (s *Swarm) Again(id string, now time.Time) []Offer {
+func (s *Swarm) Reoffer(id string, now time.Time) []Offer {
 	p := s.peers[id]
 	if p == nil || s.result == nil || int(p.have.Count())+len(p.running) < int(s.result.PieceCount) {
 		return nil
 	}
 	var offers []Offer
 	for _, t := range p.running {
-		if now.Sub(t.started) >= stale {
-			offers = append(offers, s.offer(t))
+		if now.Sub(t.started) >= reofferAfter {
+			offers = append(offers, s.makeOffer(t))
 		}
 	}
 	return offers
@@ -82,9 +82,9 @@ func sourceID(t *transfer) string {
 	return t.cdn.ID
 }
 
-func (s *Swarm) offer(t *transfer) Offer {
-	ch := s.chunks[t.num]
-	o := Offer{Num: t.num, MD5: ch.md5, Length: ch.length, transfer: t}
+func (s *Swarm) makeOffer(t *transfer) Offer {
+	state := s.pieces[t.num]
+	o := Offer{Num: t.num, MD5: state.md5, Length: state.length, transfer: t}
 	if t.from != nil {
 		o.SourceID, o.IP, o.Port, o.Path = t.from.ID, t.from.IP, t.from.Port, t.from.Path
 		return o
@@ -93,22 +93,22 @@ func (s *Swarm) offer(t *transfer) Offer {
 	return o
 }
 
-// wanted are the pieces that p lacks and is not fetching, the rarest first.
+// missingPieces are the pieces that p lacks and is not fetching, the rarest first.
 // Among equally rare ones every peer has an order of its own, so that a crowd
 // that starts together takes different pieces.
-func (s *Swarm) wanted(p *Peer) []int32 {
+func (s *Swarm) missingPieces(p *Peer) []int32 {
 	type want struct {
 		num    int32
 		copies int
 		order  uint64
 	}
-	list := make([]want, 0, len(s.chunks))
-	for i, ch := range s.chunks {
+	list := make([]want, 0, len(s.pieces))
+	for i, state := range s.pieces {
 		num := int32(i)
-		if ch.md5 == "" || p.have.Test(uint(i)) || p.running[num] != nil {
+		if state.md5 == "" || p.have.Test(uint(i)) || p.running[num] != nil {
 			continue
 		}
-		list = append(list, want{num, len(ch.holders) + len(ch.flights), s.order(p.ID, num)})
+		list = append(list, want{num, len(state.holders) + len(state.transfers), s.order(p.ID, num)})
 	}
 	slices.SortFunc(list, func(a, b want) int {
 		return cmp.Or(cmp.Compare(a.copies, b.copies), cmp.Compare(a.order, b.order))
@@ -121,35 +121,35 @@ func (s *Swarm) wanted(p *Peer) []int32 {
 }
 
 func (s *Swarm) order(peerID string, num int32) uint64 {
-	return maphash.Comparable(s.seed, struct {
+	return maphash.Comparable(s.orderSeed, struct {
 		id  string
 		num int32
 	}{peerID, num})
 }
 
-// source finds where p takes a piece from, nil when there is no place now.
-func (s *Swarm) source(p *Peer, num int32, now time.Time) *transfer {
-	ch := s.chunks[num]
-	if from := s.bestHolder(p, ch, now); from != nil {
-		return &transfer{num: num, to: p, from: from, length: ch.length}
+// chooseSource finds where p takes a piece from, nil when there is no place now.
+func (s *Swarm) chooseSource(p *Peer, num int32, now time.Time) *transfer {
+	state := s.pieces[num]
+	if from := s.bestHolder(p, state, now); from != nil {
+		return &transfer{num: num, to: p, from: from, length: state.length}
 	}
 	c := s.bestCopy(p, num, now)
-	if c == nil || !s.budget.Take(c.Instance, int64(ch.length), c.flights < floor) {
+	if c == nil || !s.budget.Take(c.Instance, int64(state.length), c.transfers < minCDNTransfers) {
 		return nil
 	}
-	return &transfer{num: num, to: p, cdn: c, length: ch.length}
+	return &transfer{num: num, to: p, cdn: c, length: state.length}
 }
 
 // bestHolder is the nearest holder with a free slot; among equally near ones
 // that with most slots free, then the fastest of late.
-func (s *Swarm) bestHolder(p *Peer, ch *chunk, now time.Time) *Peer {
-	if len(ch.holders) == 0 || now.Before(p.cdnOnlyUntil) {
+func (s *Swarm) bestHolder(p *Peer, state *pieceState, now time.Time) *Peer {
+	if len(state.holders) == 0 || now.Before(p.cdnOnlyUntil) {
 		return nil
 	}
 	var best *Peer
-	first := int(s.order(p.ID, int32(len(ch.holders))) % uint64(len(ch.holders)))
-	for i := range min(len(ch.holders), scan) {
-		h := ch.holders[(first+i)%len(ch.holders)]
+	first := int(s.order(p.ID, int32(len(state.holders))) % uint64(len(state.holders)))
+	for i := range min(len(state.holders), maxHoldersCompared) {
+		h := state.holders[(first+i)%len(state.holders)]
 		if h == p || h.uploads >= s.limits.Up || !h.canServe(now) || now.Before(p.avoids[h.ID]) {
 			continue
 		}
@@ -164,7 +164,7 @@ func nearer(p, a, b *Peer) bool {
 	return cmp.Or(
 		cmp.Compare(distance(p, a), distance(p, b)),
 		cmp.Compare(a.uploads, b.uploads),
-		cmp.Compare(a.took, b.took),
+		cmp.Compare(a.pieceTime, b.pieceTime),
 	) < 0
 }
 

@@ -28,14 +28,14 @@ type Copy struct {
 type cdnCopy struct {
 	Copy
 	pieces *bitset.BitSet
-	// flights is the number of transfers that it is sending.
-	flights int
+	// transfers is the number of transfers that it is sending.
+	transfers int
 }
 
-// sulk is what a peer remembers of a copy that failed it.
-type sulk struct {
-	until time.Time // it is not taken from until then
-	row   int       // failures in a row
+// copyFailures is what a peer remembers of a copy that failed it.
+type copyFailures struct {
+	pausedUntil time.Time // it is not taken from until then
+	inRow       int       // failures in a row
 }
 
 // ErrNoCopy is a copy that was withdrawn, or never there.
@@ -60,7 +60,7 @@ func (s *Swarm) DropCopy(instance string) {
 		return
 	}
 	s.copies = slices.DeleteFunc(s.copies, func(other *cdnCopy) bool { return other == c })
-	s.endFrom(func(t *transfer) bool { return t.cdn == c })
+	s.endTransfersIf(func(t *transfer) bool { return t.cdn == c })
 }
 
 // Copies are the copies that serve.
@@ -103,42 +103,42 @@ func (s *Swarm) Landed(instance string, num int32, md5 string, length int32) err
 	if c == nil {
 		return fmt.Errorf("piece %d at %s: %w", num, instance, ErrNoCopy)
 	}
-	if num < 0 || int(num) > len(s.chunks)+maxAhead {
+	if num < 0 || int(num) > len(s.pieces)+maxPiecesAhead {
 		return fmt.Errorf("piece %d: %w", num, ErrNoPiece)
 	}
-	ch := s.chunkAt(num)
-	if ch.md5 != "" && (ch.md5 != md5 || ch.length != length) {
-		if !c.Owner || s.Held() {
-			return fmt.Errorf("piece %d has md5 %s after %s: %w", num, md5, ch.md5, ErrConflict)
+	state := s.pieceAt(num)
+	if state.md5 != "" && (state.md5 != md5 || state.length != length) {
+		if !c.Owner || s.VersionInUse() {
+			return fmt.Errorf("piece %d has md5 %s after %s: %w", num, md5, state.md5, ErrConflict)
 		}
-		s.beginAnew(c)
+		s.discardVersion(c)
 		return s.Landed(instance, num, md5, length)
 	}
-	if ch.md5 == "" {
-		s.ledger.piece(num)
+	if state.md5 == "" {
+		s.changes.addPiece(num)
 	}
-	ch.md5, ch.length = md5, length
+	state.md5, state.length = md5, length
 	c.pieces.Set(uint(num))
 	return nil
 }
 
-// maxAhead bounds how far ahead of the others a piece may land, so that a
+// maxPiecesAhead bounds how far ahead of the others a piece may land, so that a
 // wrong number cannot make the list of pieces huge.
-const maxAhead = 4096
+const maxPiecesAhead = 4096
 
-// beginAnew forgets the version that was known, and every copy of it but c,
+// discardVersion forgets the version that was known, and every copy of it but c,
 // whose pieces are of another one.
-func (s *Swarm) beginAnew(c *cdnCopy) {
-	s.chunks, s.result, s.given = nil, nil, false
-	s.ledger.anew = s.ledger.on
+func (s *Swarm) discardVersion(c *cdnCopy) {
+	s.pieces, s.result, s.offered = nil, nil, false
+	s.changes.full = s.changes.enabled
 	c.pieces = &bitset.BitSet{}
 	s.copies = []*cdnCopy{c}
 }
 
-// Held tells whether any peer has a piece, or may have one by now: what was
+// VersionInUse tells whether any peer has a piece, or may have one by now: what was
 // once offered may have arrived whatever was heard of it.
-func (s *Swarm) Held() bool {
-	if s.given && len(s.peers) > 0 {
+func (s *Swarm) VersionInUse() bool {
+	if s.offered && len(s.peers) > 0 {
 		return true
 	}
 	for _, p := range s.peers {
@@ -149,42 +149,43 @@ func (s *Swarm) Held() bool {
 	return false
 }
 
-// accuse notes that a copy failed p.
-func (p *Peer) accuse(c *cdnCopy, now time.Time) {
-	was := p.sulks[c.Instance]
-	p.sulks[c.Instance] = sulk{until: now.Add(min(cdnPause<<min(was.row, 10), cdnPauseMax)), row: was.row + 1}
+// recordCopyFailure notes that a copy failed p.
+func (p *Peer) recordCopyFailure(c *cdnCopy, now time.Time) {
+	previous := p.copyFailures[c.Instance]
+	pause := min(cdnPause<<min(previous.inRow, 10), cdnPauseMax)
+	p.copyFailures[c.Instance] = copyFailures{pausedUntil: now.Add(pause), inRow: previous.inRow + 1}
 }
 
 // bestCopy is the copy that has the piece and failed p least, among equals
 // the one with most budget left. It is nil when p had better wait for others.
 func (s *Swarm) bestCopy(p *Peer, num int32, now time.Time) *cdnCopy {
 	var best *cdnCopy
-	var bestRow int
+	var bestInRow int
 	var bestUsed int64
 	for _, c := range s.copies {
-		sulk := p.sulks[c.Instance]
-		if !c.pieces.Test(uint(num)) || now.Before(sulk.until) {
+		failures := p.copyFailures[c.Instance]
+		if !c.pieces.Test(uint(num)) || now.Before(failures.pausedUntil) {
 			continue
 		}
 		used := s.budget.Used(c.Instance)
-		if best == nil || sulk.row < bestRow || sulk.row == bestRow && used < bestUsed {
-			best, bestRow, bestUsed = c, sulk.row, used
+		if best == nil || failures.inRow < bestInRow || failures.inRow == bestInRow && used < bestUsed {
+			best, bestInRow, bestUsed = c, failures.inRow, used
 		}
 	}
-	if best == nil || now.Before(p.cdnOnlyUntil) || s.budget.Spare(best.Instance) || !s.soon(s.chunks[num], now) {
+	if best == nil || now.Before(p.cdnOnlyUntil) || s.budget.Spare(best.Instance) || !s.expectedFromPeers(s.pieces[num], now) {
 		return best
 	}
 	return nil
 }
 
-// soon tells whether a piece will be had from peers in a moment, because
+// expectedFromPeers tells whether a piece will be had from peers in a moment, because
 // several began to fetch it just now.
-func (s *Swarm) soon(ch *chunk, now time.Time) bool {
+func (s *Swarm) expectedFromPeers(state *pieceState, now time.Time) bool {
 	n := 0
-	for t := range ch.flights {
-		if t.to.Port > 0 && now.Sub(t.started) < fresh {
+	for t := range state.transfers {
+		if t.to.Port > 0 && now.Sub(t.started) < recentTransfer {
 			n++
 		}
 	}
-	return n >= crowd
+	return n >= parallelFetches
 }

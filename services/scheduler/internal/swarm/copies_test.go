@@ -63,12 +63,12 @@ func TestLostCopyFreesWhatItWasSending(t *testing.T) {
 	again := s.Offer("a", start)
 	require.Equal(t, map[string]int{"127.0.0.2": 2}, sources(again))
 	failed(t, s, "a", again[0].Num, "cdnnode:127.0.0.1~x", start) // the old transfer times out at last
-	require.NoError(t, s.Got("b", 0, size, start), "a piece from a copy that is no more is a piece")
-	checkBooks(t, s)
+	require.NoError(t, s.Written("b", 0, size, start), "a piece from a copy that is no more is a piece")
+	checkCounters(t, s)
 	s.DropCopy("cdn")
 	s.DropCopy("r")
 	require.Empty(t, s.copies)
-	checkBooks(t, s)
+	checkCounters(t, s)
 }
 
 func TestCopyThatFailedAPeerComesBehindTheOthersForThatPeer(t *testing.T) {
@@ -135,15 +135,15 @@ func TestOwnersVersionCountsAsLongAsNobodyHasAnother(t *testing.T) {
 	}{
 		"nobody has anything": {before: func(*Swarm) {}},
 		"somebody has a piece": {
-			before: func(s *Swarm) { _ = s.Got("a", 0, size, start) }, fails: true,
+			before: func(s *Swarm) { _ = s.Written("a", 0, size, start) }, fails: true,
 		},
 		"somebody may have one": {
 			before: func(s *Swarm) { s.Offer("a", start); _ = s.Restarted("a") }, fails: true,
 		},
 		"who had one is forgotten": {
 			before: func(s *Swarm) {
-				_ = s.Got("a", 0, size, start)
-				s.Forget(start, start.Add(time.Second))
+				_ = s.Written("a", 0, size, start)
+				s.Expire(start, start.Add(time.Second))
 			},
 		},
 	} {
@@ -203,18 +203,18 @@ func TestEverybodyFinishesWhateverHappensToTheCopies(t *testing.T) {
 				addCopy(t, s, "cdn", "127.0.0.1", all...)
 			}
 			for _, id := range s.PeerIDs() {
-				for _, o := range append(s.Offer(id, now), s.Again(id, now)...) {
+				for _, o := range append(s.Offer(id, now), s.Reoffer(id, now)...) {
 					switch rng.IntN(10) {
 					case 0:
 						failed(t, s, id, o.Num, o.SourceID, now)
 					case 1: // it hangs
 					default:
-						require.NoError(t, s.Got(id, o.Num, size, now))
+						require.NoError(t, s.Written(id, o.Num, size, now))
 					}
 				}
 			}
 			s.Tick(now)
-			checkBooks(t, s)
+			checkCounters(t, s)
 		}
 		s.Close()
 		for _, instance := range []string{"cdn", "r0", "r1", "r2"} {

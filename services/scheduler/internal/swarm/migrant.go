@@ -22,104 +22,104 @@ import (
 // moment; then it is asked again.
 
 const (
-	// mostFetched is how many pieces a migrant may be fetching: of one more that
+	// maxMigrantFetches is how many pieces a migrant may be fetching: of one more that
 	// it has it would tell nothing.
-	mostFetched = 3
-	// patience is how many pulls go by before it is asked again of a piece. As
+	maxMigrantFetches = 3
+	// askAgainAfter is how many pulls go by before it is asked again of a piece. As
 	// many others may end before it while it is being fetched.
-	patience = mostFetched
+	askAgainAfter = maxMigrantFetches
 )
 
-// bell is the piece that a migrant is known to have, and the one that was
+// sentinel is the piece that a migrant is known to have, and the one that was
 // offered behind it.
-type bell struct {
-	num  int32
-	hung bool
-	of   *transfer
+type sentinel struct {
+	num      int32
+	set      bool
+	precedes *transfer
 }
 
-// told checks what a peer tells of a piece. One that begins with a piece which
+// validateReport checks what a peer tells of a piece. One that begins with a piece which
 // nobody here offered is a migrant.
-func (s *Swarm) told(p *Peer, num, size int32) error {
-	err := s.landed(num, size)
-	if !p.known && (err == nil || errors.Is(err, ErrNotYet)) {
-		p.migrant, p.known = true, true
-		s.ledger.peer(p.ID)
+func (s *Swarm) validateReport(p *Peer, num, size int32) error {
+	err := s.checkPiece(num, size)
+	if !p.originKnown && (err == nil || errors.Is(err, ErrNotYet)) {
+		p.migrant, p.originKnown = true, true
+		s.changes.addPeer(p.ID)
 	}
 	return err
 }
 
-// hangBell takes the first piece that a migrant is known to have for its bell.
-func (p *Peer) hangBell(num int32) {
-	if p.migrant && !p.bell.hung {
-		p.bell = bell{num: num, hung: true}
+// setSentinel takes the first piece that a migrant is known to have for its bell.
+func (p *Peer) setSentinel(num int32) {
+	if p.migrant && !p.sentinel.set {
+		p.sentinel = sentinel{num: num, set: true}
 	}
 }
 
-// rang notes that a peer tells of its bell alone: what was offered behind it
+// sentinelReported notes that a peer tells of its bell alone: what was offered behind it
 // is on its way.
-func (p *Peer) rang(num int32) {
-	if p.bell.hung && p.bell.num == num && p.bell.of != nil {
-		p.bell.of.sure = true
+func (p *Peer) sentinelReported(num int32) {
+	if p.sentinel.set && p.sentinel.num == num && p.sentinel.precedes != nil {
+		p.sentinel.precedes.confirmed = true
 	}
 }
 
 // offerMigrant asks a migrant of one piece: of a new one, or of one that it has
 // said nothing of.
 func (s *Swarm) offerMigrant(p *Peer, now time.Time) []Offer {
-	p.bell.of = nil
-	silent := p.silent()
-	if silent != nil && silent.pulls >= patience {
-		return s.askAgain(p, silent)
+	p.sentinel.precedes = nil
+	unanswered := p.oldestUnanswered()
+	if unanswered != nil && unanswered.pullsSinceAsked >= askAgainAfter {
+		return s.askMigrantAgain(p, unanswered)
 	}
-	most := min(s.limits.Down, mostFetched)
-	if len(p.running) < most {
-		for _, num := range s.wanted(p) {
-			if t := s.source(p, num, now); t != nil {
-				s.start(t, now)
-				return s.ask(p, t, len(p.running) < most)
+	limit := min(s.limits.Down, maxMigrantFetches)
+	if len(p.running) < limit {
+		for _, num := range s.missingPieces(p) {
+			if t := s.chooseSource(p, num, now); t != nil {
+				s.startTransfer(t, now)
+				return s.askMigrant(p, t, len(p.running) < limit)
 			}
 		}
 	}
-	if silent != nil {
-		return s.askAgain(p, silent)
+	if unanswered != nil {
+		return s.askMigrantAgain(p, unanswered)
 	}
 	return nil
 }
 
-// silent is what a migrant was asked of longest ago of what it has not told of.
-func (p *Peer) silent() *transfer {
+// oldestUnanswered is what a migrant was asked of longest ago of what it has not told of.
+func (p *Peer) oldestUnanswered() *transfer {
 	var first *transfer
 	for _, t := range p.running {
-		if !t.sure && (first == nil || t.pulls > first.pulls) {
+		if !t.confirmed && (first == nil || t.pullsSinceAsked > first.pullsSinceAsked) {
 			first = t
 		}
 	}
 	return first
 }
 
-func (s *Swarm) askAgain(p *Peer, t *transfer) []Offer {
-	if !p.bell.hung {
+func (s *Swarm) askMigrantAgain(p *Peer, t *transfer) []Offer {
+	if !p.sentinel.set {
 		return nil // it would say nothing, as long as it fetches it
 	}
-	offers := s.ask(p, t, true)
-	t.pulls = 0
-	offers[len(offers)-1].Known = true
+	offers := s.askMigrant(p, t, true)
+	t.pullsSinceAsked = 0
+	offers[len(offers)-1].Repeated = true
 	return offers
 }
 
-// ask offers what t is to bring, behind the bell if an answer is wanted at once.
-func (s *Swarm) ask(p *Peer, t *transfer, ring bool) []Offer {
+// askMigrant offers what t is to bring, behind the bell if an answer is wanted at once.
+func (s *Swarm) askMigrant(p *Peer, t *transfer, withSentinel bool) []Offer {
 	for _, other := range p.running {
-		other.pulls++
+		other.pullsSinceAsked++
 	}
-	asked := s.offer(t)
-	if !ring || !p.bell.hung {
+	asked := s.makeOffer(t)
+	if !withSentinel || !p.sentinel.set {
 		return []Offer{asked}
 	}
-	p.bell.of = t
-	ch := s.chunks[p.bell.num]
+	p.sentinel.precedes = t
+	state := s.pieces[p.sentinel.num]
 	first := asked
-	first.Num, first.MD5, first.Length, first.Known, first.transfer = p.bell.num, ch.md5, ch.length, true, nil
+	first.Num, first.MD5, first.Length, first.Repeated, first.transfer = p.sentinel.num, state.md5, state.length, true, nil
 	return []Offer{first, asked}
 }

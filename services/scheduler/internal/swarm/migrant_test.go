@@ -52,7 +52,7 @@ func (c *dfget) pull() {
 		return
 	}
 	if c.held >= 0 {
-		require.NoError(c.t, c.s.Receiving(c.id, c.held, size, start))
+		require.NoError(c.t, c.s.SemiSuccess(c.id, c.held, size, start))
 		c.held = -1
 	}
 	offers := c.s.Offer(c.id, start)
@@ -64,7 +64,7 @@ func (c *dfget) pull() {
 		switch {
 		case here:
 			c.held = o.Num
-			if !o.Known {
+			if !o.Repeated {
 				c.asked[o.Num]++
 			}
 		case !known:
@@ -85,7 +85,7 @@ func (c *dfget) arrive(pieces ...int32) {
 
 func (c *dfget) report() {
 	for _, num := range c.written {
-		require.NoError(c.t, c.s.Got(c.id, num, size, start))
+		require.NoError(c.t, c.s.Written(c.id, num, size, start))
 	}
 	c.written = nil
 }
@@ -99,10 +99,10 @@ func (c *dfget) requireAll(pieces int) {
 	}
 	require.Empty(c.t, c.s.peers[c.id].running)
 	for _, copied := range c.s.copies {
-		require.Zero(c.t, copied.flights)
+		require.Zero(c.t, copied.transfers)
 		require.Zero(c.t, c.s.budget.Used(copied.Instance))
 	}
-	checkBooks(c.t, c.s)
+	checkCounters(c.t, c.s)
 }
 
 // odd are the pieces with odd numbers.
@@ -175,9 +175,9 @@ func TestWhoIsAMigrant(t *testing.T) {
 	s := newSwarm(t, 10, "new", "fails", "from elsewhere")
 	s.Offer("new", start)
 	require.NoError(t, s.Restarted("new"))
-	require.NoError(t, s.Got("new", 9, size, start))
+	require.NoError(t, s.Written("new", 9, size, start))
 	require.False(t, s.peers["new"].migrant, "it began here, and is at another gateway now")
-	require.ErrorIs(t, s.Got("from elsewhere", 0, size/2, start), ErrNoPiece)
+	require.ErrorIs(t, s.Written("from elsewhere", 0, size/2, start), ErrNoPiece)
 	require.False(t, s.peers["from elsewhere"].migrant, "it has to begin anew, with pieces of another size")
 	failed(t, s, "fails", 3, "somebody", start)
 	require.True(t, s.peers["fails"].migrant)
@@ -185,7 +185,7 @@ func TestWhoIsAMigrant(t *testing.T) {
 
 	again := restored(t, s.Changes(true))
 	require.True(t, again.peers["fails"].migrant)
-	require.NoError(t, again.Receiving("new", 0, size, start))
+	require.NoError(t, again.SemiSuccess("new", 0, size, start))
 	require.False(t, again.peers["new"].migrant, "all that it has is remembered")
 }
 
@@ -197,10 +197,10 @@ func TestMigrantThatHadOnlyRegisteredIsOneAtTheStandbyToo(t *testing.T) {
 	for num := range int32(10) {
 		require.NoError(t, again.Landed("cdn", num, md5Of(int(num)), size))
 	}
-	require.NoError(t, again.Receiving("came", 3, size, start))
+	require.NoError(t, again.SemiSuccess("came", 3, size, start))
 	require.True(t, again.peers["came"].migrant)
 	require.Len(t, again.Offer("new", start), 4)
-	require.NoError(t, again.Receiving("new", 3, size, start))
+	require.NoError(t, again.SemiSuccess("new", 3, size, start))
 	require.False(t, again.peers["new"].migrant, "it began here")
 }
 
@@ -209,7 +209,7 @@ func TestMigrantOfATaskThatIsNotKnownYet(t *testing.T) {
 	require.NoError(t, s.SetFacts("cdn", Facts{Length: 3 * (size - 5), PieceSize: size}))
 	s.result = nil
 	s.AddPeer(peerInfo("a", 1), start)
-	require.ErrorIs(t, s.Receiving("a", 1, size, start), ErrNotYet)
+	require.ErrorIs(t, s.SemiSuccess("a", 1, size, start), ErrNotYet)
 	require.True(t, s.peers["a"].migrant)
 	require.Empty(t, s.Offer("a", start))
 	require.NoError(t, s.Landed("cdn", 0, md5Of(0), size))
@@ -220,13 +220,13 @@ func TestMigrantOfATaskThatIsNotKnownYet(t *testing.T) {
 // sender is.
 func TestMigrantsAnswerSaysNothingOfTheSender(t *testing.T) {
 	s := newSwarm(t, 2, "sender")
-	require.NoError(t, s.Got("sender", 0, size, start))
-	require.NoError(t, s.Got("sender", 1, size, start))
+	require.NoError(t, s.Written("sender", 0, size, start))
+	require.NoError(t, s.Written("sender", 1, size, start))
 	c := migrated(t, s, 0, 1)
 	c.pull()
 	require.Equal(t, 1, s.peers["sender"].uploads)
 	c.pull()
 	require.Zero(t, s.peers["sender"].uploads, "the slot is free at once")
-	require.Zero(t, s.peers["sender"].took)
+	require.Zero(t, s.peers["sender"].pieceTime)
 	require.True(t, s.Finished("m"))
 }

@@ -25,31 +25,31 @@ type PeerInfo struct {
 type Peer struct {
 	PeerInfo
 
-	have    *bitset.BitSet      // pieces that it need not fetch any more
-	serves  *bitset.BitSet      // pieces that others may take from it
-	writing map[int32]time.Time // pieces that it has and is about to write, since when
-	running map[int32]*transfer // pieces that it is fetching
-	uploads int                 // pieces that it is sending
-	avoids  map[string]time.Time
-	sulks   map[string]sulk // CDN copies that failed it, by instance
-	failed  failure         // the last that it told of and was not offered again
+	have         *bitset.BitSet      // pieces that it need not fetch any more
+	serves       *bitset.BitSet      // pieces that others may take from it
+	writing      map[int32]time.Time // pieces that it has and is about to write, since when
+	running      map[int32]*transfer // pieces that it is fetching
+	uploads      int                 // pieces that it is sending
+	avoids       map[string]time.Time
+	copyFailures map[string]copyFailures // CDN copies that failed it, by instance
+	lastFailure  failureReport           // the last that it told of and was not offered again
 
-	failedRow    int       // fetches from it that failed in a row
-	blockedUntil time.Time // nobody takes anything from it until then
-	fetchRow     int       // its own fetches from peers that failed in a row
-	cdnOnlyUntil time.Time // it takes nothing from peers until then
+	uploadFailures int       // fetches from it that failed in a row
+	blockedUntil   time.Time // nobody takes anything from it until then
+	fetchFailures  int       // its own fetches from peers that failed in a row
+	cdnOnlyUntil   time.Time // it takes nothing from peers until then
 
-	migrant bool // it has pieces that nobody here was told of
-	known   bool // it is settled whether it is a migrant
-	bell    bell // a migrant's
+	migrant     bool     // it has pieces that nobody here was told of
+	originKnown bool     // it is settled whether it is a migrant
+	sentinel    sentinel // a migrant's
 
-	took time.Duration // recent time of a piece that it sent, smoothed
-	seen time.Time
-	gone bool
+	pieceTime time.Duration // recent time of a piece that it sent, smoothed
+	lastSeen  time.Time
+	left      bool
 }
 
-// failure is a piece that could not be had from somebody.
-type failure struct {
+// failureReport is a piece that could not be had from somebody.
+type failureReport struct {
 	num  int32
 	from string
 }
@@ -72,7 +72,7 @@ const (
 )
 
 func (p *Peer) canServe(now time.Time) bool {
-	return !p.gone && p.Port > 0 && !now.Before(p.blockedUntil)
+	return !p.left && p.Port > 0 && !now.Before(p.blockedUntil)
 }
 
 // Seen notes that the peer is alive.
@@ -81,10 +81,10 @@ func (s *Swarm) Seen(id string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if p.gone {
-		s.ledger.peer(id)
+	if p.left {
+		s.changes.addPeer(id)
 	}
-	p.seen, p.gone = now, false
+	p.lastSeen, p.left = now, false
 	return nil
 }
 
@@ -95,39 +95,39 @@ func (s *Swarm) Restarted(id string) error {
 	if err != nil {
 		return err
 	}
-	s.dropRunning(p)
+	s.endDownloads(p)
 	return nil
 }
 
-// Got says that a piece is on the peer's disk; twice is as good as once.
-func (s *Swarm) Got(id string, num, size int32, now time.Time) error {
-	return s.got(id, num, size, now, true)
+// Written says that a piece is on the peer's disk; twice is as good as once.
+func (s *Swarm) Written(id string, num, size int32, now time.Time) error {
+	return s.received(id, num, size, now, true)
 }
 
-// Receiving says that a piece is at the peer and will be written now.
-func (s *Swarm) Receiving(id string, num, size int32, now time.Time) error {
-	return s.got(id, num, size, now, false)
+// SemiSuccess says that a piece is at the peer and will be written now.
+func (s *Swarm) SemiSuccess(id string, num, size int32, now time.Time) error {
+	return s.received(id, num, size, now, false)
 }
 
-func (s *Swarm) got(id string, num, size int32, now time.Time, written bool) error {
+func (s *Swarm) received(id string, num, size int32, now time.Time, written bool) error {
 	p, err := s.peer(id)
 	if err != nil {
 		return err
 	}
-	if err := s.told(p, num, size); err != nil {
+	if err := s.validateReport(p, num, size); err != nil {
 		return err
 	}
 	if t := p.running[num]; t != nil {
-		s.succeeded(t, now)
+		s.completeTransfer(t, now)
 	}
 	if !written { // what is written is told at any time
-		p.rang(num)
+		p.sentinelReported(num)
 	}
-	p.hangBell(num)
+	p.setSentinel(num)
 	if p.serves.Test(uint(num)) {
 		return nil // and it has it
 	}
-	s.ledger.pieceOf(id, num)
+	s.changes.addPeerPiece(id, num)
 	p.have.Set(uint(num))
 	if written {
 		s.serve(p, num)
@@ -141,56 +141,56 @@ func (s *Swarm) got(id string, num, size int32, now time.Time, written bool) err
 // it is where the piece was last offered from; one that is
 // not known is no error. News is false for what was told before: a client
 // repeats its report for as long as it is told to wait, and that is one failure.
-func (s *Swarm) Failed(id string, num, size int32, from string, now time.Time) (news bool, err error) {
+func (s *Swarm) Failed(id string, num, size int32, from string, now time.Time) (isNew bool, err error) {
 	p, err := s.peer(id)
 	if err != nil {
 		return false, err
 	}
-	if err := s.told(p, num, size); err != nil {
+	if err := s.validateReport(p, num, size); err != nil {
 		return false, err
 	}
 	t := p.running[num]
-	if t == nil && p.failed == (failure{num, from}) {
+	if t == nil && p.lastFailure == (failureReport{num, from}) {
 		return false, nil
 	}
-	p.failed = failure{num, from}
+	p.lastFailure = failureReport{num, from}
 	var sender *cdnCopy
 	if t != nil {
 		if from == "" {
 			from = sourceID(t)
 		}
 		sender = t.cdn
-		s.end(t)
+		s.endTransfer(t)
 	}
 	switch {
 	case sender != nil && sender.ID == from:
 		// Another instance on the same address has the same name.
-		p.accuse(sender, now)
+		p.recordCopyFailure(sender, now)
 	case IsCDN(from):
 		for _, c := range s.copies {
 			if c.ID == from {
-				p.accuse(c, now)
+				p.recordCopyFailure(c, now)
 			}
 		}
 	default:
 		if source := s.peers[from]; source != nil {
-			p.blame(source, now)
+			p.recordPeerFailure(source, now)
 		}
 	}
 	return true, nil
 }
 
-// blame keeps p away from source for a while, everybody if it fails everybody,
+// recordPeerFailure keeps p away from source for a while, everybody if it fails everybody,
 // and p from all peers if they all fail it.
-func (p *Peer) blame(source *Peer, now time.Time) {
+func (p *Peer) recordPeerFailure(source *Peer, now time.Time) {
 	p.avoids[source.ID] = now.Add(avoidFor)
-	if source.failedRow++; source.failedRow >= blockAfter {
+	if source.uploadFailures++; source.uploadFailures >= blockAfter {
 		source.blockedUntil = now.Add(blockFor)
-		source.failedRow = 0
+		source.uploadFailures = 0
 	}
-	if p.fetchRow++; p.fetchRow >= blockAfter {
+	if p.fetchFailures++; p.fetchFailures >= blockAfter {
 		p.cdnOnlyUntil = now.Add(blockFor)
-		p.fetchRow = 0
+		p.fetchFailures = 0
 	}
 }
 
@@ -218,10 +218,10 @@ func (s *Swarm) Down(id string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	s.ledger.peer(id)
-	p.seen, p.gone = now, true
+	s.changes.addPeer(id)
+	p.lastSeen, p.left = now, true
 	s.stopServing(p)
-	s.dropRunning(p)
+	s.endDownloads(p)
 	return nil
 }
 
@@ -238,36 +238,36 @@ func (s *Swarm) withdraw(p *Peer, num int32) {
 	if _, writing := p.writing[num]; !writing && !p.serves.Test(uint(num)) {
 		return
 	}
-	s.ledger.pieceOf(p.ID, num)
+	s.changes.addPeerPiece(p.ID, num)
 	delete(p.writing, num)
 	if !p.serves.Test(uint(num)) {
 		return
 	}
 	p.serves.Clear(uint(num))
-	ch := s.chunks[num]
-	ch.holders = slices.DeleteFunc(ch.holders, func(h *Peer) bool { return h == p })
+	state := s.pieces[num]
+	state.holders = slices.DeleteFunc(state.holders, func(h *Peer) bool { return h == p })
 }
 
-// Forget drops peers that left, or were not heard of, before the given times.
-func (s *Swarm) Forget(leftBefore, silentBefore time.Time) {
+// Expire drops peers that left, or were not heard of, before the given times.
+func (s *Swarm) Expire(leftBefore, silentBefore time.Time) {
 	for id, p := range s.peers {
-		if p.gone && p.seen.Before(leftBefore) || p.seen.Before(silentBefore) {
+		if p.left && p.lastSeen.Before(leftBefore) || p.lastSeen.Before(silentBefore) {
 			s.stopServing(p)
-			s.dropRunning(p)
-			s.dropSending(p)
+			s.endDownloads(p)
+			s.endUploads(p)
 			delete(s.peers, id)
-			s.ledger.peer(id)
+			s.changes.addPeer(id)
 		}
 	}
 	// Nobody may be asking for what changed: then all there is is less.
-	if len(s.ledger.peers) > 2*len(s.peers)+slack {
-		s.ledger.open()
-		s.ledger.anew = true
+	if len(s.changes.peers) > 2*len(s.peers)+changeLogSlack {
+		s.changes.reset()
+		s.changes.full = true
 	}
 }
 
-// slack is how many peers more than there are may be kept as changed.
-const slack = 1000
+// changeLogSlack is how many peers more than there are may be kept as changed.
+const changeLogSlack = 1000
 
 // Holding is a peer as others may see it.
 type Holding struct {

@@ -30,7 +30,7 @@ func BenchmarkPeer(b *testing.B) {
 				}
 				for num := range int32(pieces) {
 					for i := range peers {
-						require.NoError(b, s.Got(fmt.Sprintf("127.0.0.1-%d-1795370490.359", i), num, size, start))
+						require.NoError(b, s.Written(fmt.Sprintf("127.0.0.1-%d-1795370490.359", i), num, size, start))
 					}
 				}
 				bytes += heap() - before

@@ -6,15 +6,15 @@ import (
 
 // transfer is one piece on its way to one peer. It takes a slot at both ends.
 type transfer struct {
-	num     int32
-	to      *Peer
-	from    *Peer    // nil when a CDN copy sends it
-	cdn     *cdnCopy // that copy
-	length  int32
-	started time.Time
-	pulls   int       // of a migrant since it was asked of the piece
-	sure    bool      // a migrant was heard to be fetching it
-	until   time.Time // the slots are free again then, whatever has become of it
+	num             int32
+	to              *Peer
+	from            *Peer    // nil when a CDN copy sends it
+	cdn             *cdnCopy // that copy
+	length          int32
+	started         time.Time
+	pullsSinceAsked int       // of a migrant since it was asked of the piece
+	confirmed       bool      // a migrant was heard to be fetching it
+	expires         time.Time // the slots are free again then, whatever has become of it
 }
 
 const (
@@ -29,75 +29,75 @@ func lease(length int32) time.Duration {
 	return leaseBase + time.Duration(length)*time.Second/leaseRate
 }
 
-func (s *Swarm) start(t *transfer, now time.Time) {
-	s.given = true
-	if !t.to.known {
-		t.to.known = true
-		s.ledger.peer(t.to.ID)
+func (s *Swarm) startTransfer(t *transfer, now time.Time) {
+	s.offered = true
+	if !t.to.originKnown {
+		t.to.originKnown = true
+		s.changes.addPeer(t.to.ID)
 	}
-	t.started, t.until = now, now.Add(lease(t.length))
+	t.started, t.expires = now, now.Add(lease(t.length))
 	t.to.running[t.num] = t
-	if t.to.failed.num == t.num {
-		t.to.failed = failure{}
+	if t.to.lastFailure.num == t.num {
+		t.to.lastFailure = failureReport{}
 	}
-	s.chunks[t.num].flights[t] = struct{}{}
+	s.pieces[t.num].transfers[t] = struct{}{}
 	if t.from != nil {
 		t.from.uploads++
 	} else {
-		t.cdn.flights++
+		t.cdn.transfers++
 	}
 }
 
-// end frees both slots.
-func (s *Swarm) end(t *transfer) {
+// endTransfer frees both slots.
+func (s *Swarm) endTransfer(t *transfer) {
 	delete(t.to.running, t.num)
-	delete(s.chunks[t.num].flights, t)
+	delete(s.pieces[t.num].transfers, t)
 	if t.from != nil {
 		t.from.uploads--
 		return
 	}
-	t.cdn.flights--
+	t.cdn.transfers--
 	s.budget.Give(t.cdn.Instance, int64(t.length))
 }
 
-func (s *Swarm) succeeded(t *transfer, now time.Time) {
-	s.end(t)
+func (s *Swarm) completeTransfer(t *transfer, now time.Time) {
+	s.endTransfer(t)
 	if t.from == nil {
-		delete(t.to.sulks, t.cdn.Instance)
+		delete(t.to.copyFailures, t.cdn.Instance)
 		return
 	}
-	t.to.fetchRow = 0
-	t.from.failedRow = 0
+	t.to.fetchFailures = 0
+	t.from.uploadFailures = 0
 	if t.to.migrant {
 		return // it may have had the piece
 	}
 	took := now.Sub(t.started)
-	if t.from.took == 0 {
-		t.from.took = took
+	if t.from.pieceTime == 0 {
+		t.from.pieceTime = took
 	}
-	t.from.took += (took - t.from.took) / 4
+	t.from.pieceTime += (took - t.from.pieceTime) / 4
 }
 
-func (s *Swarm) dropRunning(p *Peer) {
+func (s *Swarm) endDownloads(p *Peer) {
 	for _, t := range p.running {
-		s.end(t)
+		s.endTransfer(t)
 	}
 }
 
-// dropSending ends what others were fetching from p.
-func (s *Swarm) dropSending(p *Peer) {
+// endUploads ends what others were fetching from p.
+func (s *Swarm) endUploads(p *Peer) {
 	if p.uploads == 0 {
 		return
 	}
-	s.endFrom(func(t *transfer) bool { return t.from == p })
+	s.endTransfersIf(func(t *transfer) bool { return t.from == p })
 }
 
-// endFrom ends the transfers whose source is lost.
-func (s *Swarm) endFrom(lost func(*transfer) bool) {
-	for _, ch := range s.chunks {
-		for t := range ch.flights {
+// endTransfersIf ends the transfers whose source is lost.
+func (s *Swarm) endTransfersIf(lost func(*transfer) bool) {
+	for _, state := range s.pieces {
+		for t := range state.transfers {
 			if lost(t) {
-				s.end(t)
+				s.endTransfer(t)
 			}
 		}
 	}
@@ -112,7 +112,7 @@ func (s *Swarm) Undelivered(id string, offers []Offer) {
 	for _, o := range offers {
 		// The piece may have been offered again meanwhile.
 		if t := p.running[o.Num]; t != nil && t == o.transfer {
-			s.end(t)
+			s.endTransfer(t)
 		}
 	}
 }
@@ -122,13 +122,13 @@ func (s *Swarm) Undelivered(id string, offers []Offer) {
 func (s *Swarm) Tick(now time.Time) {
 	for _, p := range s.peers {
 		for _, t := range p.running {
-			if now.After(t.until) {
-				s.end(t)
+			if now.After(t.expires) {
+				s.endTransfer(t)
 			}
 		}
 		for num, since := range p.writing {
 			if now.Sub(since) >= writeGrace {
-				s.ledger.pieceOf(p.ID, num)
+				s.changes.addPeerPiece(p.ID, num)
 				s.serve(p, num)
 			}
 		}
@@ -137,9 +137,9 @@ func (s *Swarm) Tick(now time.Time) {
 				delete(p.avoids, id)
 			}
 		}
-		for instance, sulk := range p.sulks {
-			if now.Sub(sulk.until) > avoidFor {
-				delete(p.sulks, instance)
+		for instance, failures := range p.copyFailures {
+			if now.Sub(failures.pausedUntil) > avoidFor {
+				delete(p.copyFailures, instance)
 			}
 		}
 	}
@@ -158,6 +158,6 @@ func (s *Swarm) Busy() bool {
 // Close gives back what the swarm has taken from the budget.
 func (s *Swarm) Close() {
 	for _, p := range s.peers {
-		s.dropRunning(p)
+		s.endDownloads(p)
 	}
 }

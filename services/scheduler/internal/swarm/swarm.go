@@ -80,41 +80,41 @@ type Offer struct {
 	Path     string
 	// FromCDN tells whether that is a CDN copy.
 	FromCDN bool
-	// Known tells that the peer was told of the piece before, and only has to say
+	// Repeated tells that the peer was told of the piece before, and only has to say
 	// what became of it.
-	Known bool
+	Repeated bool
 
 	transfer *transfer
 }
 
-// chunk is a piece and where it is.
-type chunk struct {
+// pieceState is a piece and where it is.
+type pieceState struct {
 	md5     string
 	length  int32
 	holders []*Peer
-	// flights are the transfers of it that run.
-	flights map[*transfer]struct{}
+	// transfers are the transfers of it that run.
+	transfers map[*transfer]struct{}
 }
 
 // Swarm is one task's memory.
 type Swarm struct {
-	limits Limits
-	budget *budget.Budget
-	seed   maphash.Seed // makes the order in which equals are taken unlike other swarms'
+	limits    Limits
+	budget    *budget.Budget
+	orderSeed maphash.Seed // makes the order in which equals are taken unlike other swarms'
 
-	facts  Facts
-	known  bool // facts are there
-	given  bool // a piece of this version was offered
-	result *Result
-	chunks []*chunk
-	copies []*cdnCopy // few: the owner's and its replicas'
-	peers  map[string]*Peer
-	ledger ledger
+	facts      Facts
+	factsKnown bool // facts are there
+	offered    bool // a piece of this version was offered
+	result     *Result
+	pieces     []*pieceState
+	copies     []*cdnCopy // few: the owner's and its replicas'
+	peers      map[string]*Peer
+	changes    changeLog
 }
 
 // New makes an empty swarm. Bytes that a CDN is asked for are taken from b.
 func New(limits Limits, b *budget.Budget) *Swarm {
-	return &Swarm{limits: limits, budget: b, seed: maphash.MakeSeed(), peers: make(map[string]*Peer)}
+	return &Swarm{limits: limits, budget: b, orderSeed: maphash.MakeSeed(), peers: make(map[string]*Peer)}
 }
 
 // SetFacts notes the facts of the source, as a copy tells them. Facts that
@@ -125,26 +125,26 @@ func (s *Swarm) SetFacts(instance string, f Facts) error {
 	switch {
 	case c == nil:
 		return fmt.Errorf("facts of %s: %w", instance, ErrNoCopy)
-	case !s.known:
+	case !s.factsKnown:
 	case f.PieceSize != s.facts.PieceSize:
 		return fmt.Errorf("piece size %d after %d: %w", f.PieceSize, s.facts.PieceSize, ErrResized)
 	case f.Length < 0:
 		return nil
 	case s.facts.Length >= 0 && f.Length != s.facts.Length:
-		if !c.Owner || s.Held() {
+		if !c.Owner || s.VersionInUse() {
 			return fmt.Errorf("length %d after %d: %w", f.Length, s.facts.Length, ErrConflict)
 		}
-		s.beginAnew(c)
+		s.discardVersion(c)
 	case s.facts.Length >= 0 && !c.Owner:
 		return nil // validators differ from server to server of one source
 	}
-	s.facts, s.known = f, true
-	s.ledger.facts = s.ledger.on
+	s.facts, s.factsKnown = f, true
+	s.changes.facts = s.changes.enabled
 	return nil
 }
 
 // Facts gives the facts of the source, if they are known.
-func (s *Swarm) Facts() (Facts, bool) { return s.facts, s.known }
+func (s *Swarm) Facts() (Facts, bool) { return s.facts, s.factsKnown }
 
 // SetResult says that the task is whole on a copy. A second, different result
 // is ErrConflict.
@@ -155,14 +155,14 @@ func (s *Swarm) SetResult(instance string, r Result) error {
 	if s.result != nil && *s.result != r {
 		return fmt.Errorf("md5 %s after %s: %w", r.MD5, s.result.MD5, ErrConflict)
 	}
-	if int(r.PieceCount) != len(s.chunks) {
-		return fmt.Errorf("%d pieces, and %d have landed: %w", r.PieceCount, len(s.chunks), ErrConflict)
+	if int(r.PieceCount) != len(s.pieces) {
+		return fmt.Errorf("%d pieces, and %d have landed: %w", r.PieceCount, len(s.pieces), ErrConflict)
 	}
 	s.result = &r
-	s.ledger.result = s.ledger.on
-	if s.known && s.facts.Length < 0 {
+	s.changes.result = s.changes.enabled
+	if s.factsKnown && s.facts.Length < 0 {
 		s.facts.Length = r.Length
-		s.ledger.facts = s.ledger.on
+		s.changes.facts = s.changes.enabled
 	}
 	return nil
 }
@@ -191,7 +191,7 @@ func (s *Swarm) PeerIDs() []string { return slices.Collect(maps.Keys(s.peers)) }
 func (s *Swarm) Unfinished() int {
 	n := 0
 	for id, p := range s.peers {
-		if !p.gone && !s.Finished(id) {
+		if !p.left && !s.Finished(id) {
 			n++
 		}
 	}
@@ -201,29 +201,29 @@ func (s *Swarm) Unfinished() int {
 // Peers is the number of peers, those that left included.
 func (s *Swarm) Peers() int { return len(s.peers) }
 
-// landed tells whether the task has the piece, in that size, and it has landed.
-func (s *Swarm) landed(num, size int32) error {
-	if s.known && size != s.facts.PieceSize {
+// checkPiece tells whether the task has the piece, in that size, and it has landed.
+func (s *Swarm) checkPiece(num, size int32) error {
+	if s.factsKnown && size != s.facts.PieceSize {
 		return fmt.Errorf("piece size %d of %d: %w", size, s.facts.PieceSize, ErrNoPiece)
 	}
-	if most := s.most(); num < 0 || int(num) >= most {
-		return fmt.Errorf("piece %d of at most %d: %w", num, most, ErrNoPiece)
+	if limit := s.pieceLimit(); num < 0 || int(num) >= limit {
+		return fmt.Errorf("piece %d of at most %d: %w", num, limit, ErrNoPiece)
 	}
-	if int(num) >= len(s.chunks) || s.chunks[num].md5 == "" {
+	if int(num) >= len(s.pieces) || s.pieces[num].md5 == "" {
 		return fmt.Errorf("piece %d: %w", num, ErrNotYet)
 	}
 	return nil
 }
 
-// most is how many pieces the task can have, as far as is known.
-func (s *Swarm) most() int {
+// pieceLimit is how many pieces the task can have, as far as is known.
+func (s *Swarm) pieceLimit() int {
 	switch {
 	case s.result != nil:
-		return len(s.chunks)
-	case s.known && s.facts.Length >= 0:
+		return len(s.pieces)
+	case s.factsKnown && s.facts.Length >= 0:
 		return int(piece.Count(s.facts.Length, s.facts.PieceSize))
 	}
-	return len(s.chunks) + maxAhead
+	return len(s.pieces) + maxPiecesAhead
 }
 
 func (s *Swarm) peer(id string) (*Peer, error) {
@@ -237,15 +237,15 @@ func (s *Swarm) peer(id string) (*Peer, error) {
 // AddPeer takes a peer in, or back with what it has.
 func (s *Swarm) AddPeer(info PeerInfo, now time.Time) {
 	if p := s.peers[info.ID]; p != nil {
-		s.ledger.peer(info.ID)
-		p.PeerInfo, p.seen, p.gone = info, now, false
+		s.changes.addPeer(info.ID)
+		p.PeerInfo, p.lastSeen, p.left = info, now, false
 		return
 	}
-	s.ledger.newPeer(info.ID)
+	s.changes.addNewPeer(info.ID)
 	s.peers[info.ID] = &Peer{
-		PeerInfo: info, seen: now,
+		PeerInfo: info, lastSeen: now,
 		have: &bitset.BitSet{}, serves: &bitset.BitSet{},
 		writing: make(map[int32]time.Time), running: make(map[int32]*transfer), avoids: make(map[string]time.Time),
-		sulks: make(map[string]sulk),
+		copyFailures: make(map[string]copyFailures),
 	}
 }

@@ -49,7 +49,7 @@ func TestPeerGetsAtMostDownLimitAndEachPieceOnce(t *testing.T) {
 	first := s.Offer("a", start)
 	require.Len(t, first, 4)
 	require.Empty(t, s.Offer("a", start), "all slots are taken")
-	require.NoError(t, s.Got("a", first[0].Num, size, start))
+	require.NoError(t, s.Written("a", first[0].Num, size, start))
 	next := s.Offer("a", start)
 	require.Len(t, next, 1)
 	require.NotContains(t, nums(first), next[0].Num)
@@ -71,11 +71,11 @@ func TestPeersComeBeforeTheCDNAndNearOnesFirst(t *testing.T) {
 	s := newSwarm(t, 1, "near", "far")
 	s.AddPeer(PeerInfo{ID: "far", IP: "10.1.1.1", Port: 20000}, start)
 	s.AddPeer(PeerInfo{ID: "me", IP: "127.0.1.1", Port: 20001}, start)
-	require.NoError(t, s.Got("far", 0, size, start))
+	require.NoError(t, s.Written("far", 0, size, start))
 	offers := s.Offer("me", start)
 	require.Equal(t, "far", offers[0].SourceID)
 	require.NoError(t, s.Restarted("me"))
-	require.NoError(t, s.Got("near", 0, size, start))
+	require.NoError(t, s.Written("near", 0, size, start))
 	offers = s.Offer("me", start)
 	require.Equal(t, "near", offers[0].SourceID)
 	require.False(t, offers[0].FromCDN)
@@ -86,14 +86,14 @@ func TestPeerWithoutAPortIsServedButServesNobody(t *testing.T) {
 	s.AddPeer(PeerInfo{ID: "cdnonly", IP: "127.0.1.1"}, start)
 	s.AddPeer(PeerInfo{ID: "me", IP: "127.0.1.1", Port: 20001}, start)
 	require.True(t, s.Offer("cdnonly", start)[0].FromCDN)
-	require.NoError(t, s.Got("cdnonly", 0, size, start))
+	require.NoError(t, s.Written("cdnonly", 0, size, start))
 	require.True(t, s.Offer("me", start)[0].FromCDN)
 }
 
 func TestUploadSlotsAreLeases(t *testing.T) {
 	free := map[string]func(s *Swarm, id string, num int32){
-		"report":       func(s *Swarm, id string, num int32) { _ = s.Got(id, num, size, start) },
-		"semi-success": func(s *Swarm, id string, num int32) { _ = s.Receiving(id, num, size, start) },
+		"report":       func(s *Swarm, id string, num int32) { _ = s.Written(id, num, size, start) },
+		"semi-success": func(s *Swarm, id string, num int32) { _ = s.SemiSuccess(id, num, size, start) },
 		"failure":      func(s *Swarm, id string, num int32) { _, _ = s.Failed(id, num, size, "holder", start) },
 		"peer's end":   func(s *Swarm, id string, _ int32) { _ = s.Down(id, start) },
 		"restart":      func(s *Swarm, id string, _ int32) { _ = s.Restarted(id) },
@@ -105,7 +105,7 @@ func TestUploadSlotsAreLeases(t *testing.T) {
 	for name, end := range free {
 		t.Run(name, func(t *testing.T) {
 			s := newSwarm(t, 1, "holder", "a", "b", "c", "d", "e", "f")
-			require.NoError(t, s.Got("holder", 0, size, start))
+			require.NoError(t, s.Written("holder", 0, size, start))
 			for _, id := range []string{"a", "b", "c", "d", "e"} {
 				require.Equal(t, "holder", s.Offer(id, start)[0].SourceID)
 			}
@@ -127,20 +127,20 @@ func TestUploadSlotsAreLeases(t *testing.T) {
 func TestReportsAreIdempotentAndNeedNoKnownSource(t *testing.T) {
 	s := newSwarm(t, 2, "a", "b")
 	for range 3 {
-		require.NoError(t, s.Got("a", 0, size, start))
-		require.NoError(t, s.Receiving("a", 0, size, start))
+		require.NoError(t, s.Written("a", 0, size, start))
+		require.NoError(t, s.SemiSuccess("a", 0, size, start))
 	}
-	require.Len(t, s.chunks[0].holders, 1)
+	require.Len(t, s.pieces[0].holders, 1)
 	failed(t, s, "b", 1, "somebody of long ago", start)
-	require.ErrorIs(t, s.Got("nobody", 0, size, start), ErrNoPeer)
-	require.ErrorIs(t, s.Got("a", 2, size, start), ErrNoPiece)
-	require.ErrorIs(t, s.Got("a", -1, size, start), ErrNoPiece)
-	require.ErrorIs(t, s.Got("a", 0, size/2, start), ErrNoPiece)
+	require.ErrorIs(t, s.Written("nobody", 0, size, start), ErrNoPeer)
+	require.ErrorIs(t, s.Written("a", 2, size, start), ErrNoPiece)
+	require.ErrorIs(t, s.Written("a", -1, size, start), ErrNoPiece)
+	require.ErrorIs(t, s.Written("a", 0, size/2, start), ErrNoPiece)
 }
 
 func TestSemiSuccessIsServedOnceWrittenOrAfterAWhile(t *testing.T) {
 	s := newSwarm(t, 1, "a", "b")
-	require.NoError(t, s.Receiving("a", 0, size, start))
+	require.NoError(t, s.SemiSuccess("a", 0, size, start))
 	require.True(t, s.Finished("a"), "the peer itself needs nothing more")
 	require.True(t, s.Offer("b", start)[0].FromCDN, "what is not written cannot be served")
 	require.NoError(t, s.Restarted("b"))
@@ -150,7 +150,7 @@ func TestSemiSuccessIsServedOnceWrittenOrAfterAWhile(t *testing.T) {
 
 func TestTwoVersionsAreNeverMixed(t *testing.T) {
 	s := newSwarm(t, 2, "a")
-	require.NoError(t, s.Got("a", 0, size, start))
+	require.NoError(t, s.Written("a", 0, size, start))
 	require.ErrorIs(t, s.SetFacts("cdn", Facts{Length: 5, PieceSize: size}), ErrConflict)
 	require.ErrorIs(t, s.SetFacts("cdn", Facts{Length: -1, PieceSize: size * 2}), ErrResized)
 	require.NoError(t, s.SetFacts("cdn", Facts{Length: -1, PieceSize: size}))
@@ -173,9 +173,9 @@ func TestNewCopyServesOnlyWhatLandedOnIt(t *testing.T) {
 func TestOldOffersAreMadeAgainOnlyWhenNothingElseIsLacking(t *testing.T) {
 	s := newSwarm(t, 2, "a")
 	require.Len(t, s.Offer("a", start), 2)
-	require.NoError(t, s.Got("a", 0, size, start))
-	require.Empty(t, s.Again("a", start), "it has only just been told")
-	again := s.Again("a", start.Add(stale))
+	require.NoError(t, s.Written("a", 0, size, start))
+	require.Empty(t, s.Reoffer("a", start), "it has only just been told")
+	again := s.Reoffer("a", start.Add(reofferAfter))
 	require.Equal(t, []int32{1}, nums(again))
 	require.Len(t, s.peers["a"].running, 1, "telling again takes no further slot")
 }
@@ -183,26 +183,26 @@ func TestOldOffersAreMadeAgainOnlyWhenNothingElseIsLacking(t *testing.T) {
 func TestForgottenPeersLeaveNothingBehind(t *testing.T) {
 	s := newSwarm(t, 2, "gone", "silent", "a")
 	for _, id := range []string{"gone", "silent"} {
-		require.NoError(t, s.Got(id, 0, size, start))
+		require.NoError(t, s.Written(id, 0, size, start))
 	}
 	require.NotEmpty(t, s.Offer("a", start))
 	require.NoError(t, s.Down("gone", start))
 	require.NoError(t, s.Seen("a", start.Add(time.Hour)))
-	s.Forget(start.Add(time.Minute), start.Add(time.Minute))
+	s.Expire(start.Add(time.Minute), start.Add(time.Minute))
 	require.Len(t, s.peers, 1)
-	require.Empty(t, s.chunks[0].holders)
-	checkBooks(t, s)
+	require.Empty(t, s.pieces[0].holders)
+	checkCounters(t, s)
 }
 
-// checkBooks compares the counts at both ends of every transfer.
-func checkBooks(t *testing.T, s *Swarm) {
+// checkCounters compares the counts at both ends of every transfer.
+func checkCounters(t *testing.T, s *Swarm) {
 	t.Helper()
 	uploads, cdn := make(map[*Peer]int), make(map[*cdnCopy]int)
 	flights := 0
 	for _, p := range s.peers {
 		require.LessOrEqual(t, len(p.running), s.limits.Down)
 		for num, tr := range p.running {
-			require.Contains(t, s.chunks[num].flights, tr)
+			require.Contains(t, s.pieces[num].transfers, tr)
 			flights++
 			if tr.from == nil {
 				cdn[tr.cdn]++
@@ -216,12 +216,12 @@ func checkBooks(t *testing.T, s *Swarm) {
 		require.LessOrEqual(t, p.uploads, s.limits.Up)
 	}
 	for _, c := range s.copies {
-		require.Equal(t, cdn[c], c.flights, "pieces from %s", c.Instance)
+		require.Equal(t, cdn[c], c.transfers, "pieces from %s", c.Instance)
 		delete(cdn, c)
 	}
 	require.Empty(t, cdn, "nobody fetches from a copy that was withdrawn")
-	for _, ch := range s.chunks {
-		flights -= len(ch.flights)
+	for _, ch := range s.pieces {
+		flights -= len(ch.transfers)
 		for _, h := range ch.holders {
 			require.Contains(t, s.peers, h.ID)
 		}
@@ -249,17 +249,17 @@ func TestEverybodyFinishesWhateverHappens(t *testing.T) {
 			require.Less(t, step, 20000, "seed %d: they never finish", seed)
 			now = now.Add(time.Duration(rng.IntN(400)) * time.Millisecond)
 			for id := range alive {
-				for _, o := range append(s.Offer(id, now), s.Again(id, now)...) {
+				for _, o := range append(s.Offer(id, now), s.Reoffer(id, now)...) {
 					switch rng.IntN(12) {
 					case 0:
 						failed(t, s, id, o.Num, o.SourceID, now)
 					case 1: // the report is lost
 					case 2:
-						require.NoError(t, s.Receiving(id, o.Num, size, now))
+						require.NoError(t, s.SemiSuccess(id, o.Num, size, now))
 					case 3:
 						s.Undelivered(id, []Offer{o})
 					default:
-						require.NoError(t, s.Got(id, o.Num, size, now))
+						require.NoError(t, s.Written(id, o.Num, size, now))
 					}
 				}
 				if len(alive) > 2 && rng.IntN(200) == 0 {
@@ -268,7 +268,7 @@ func TestEverybodyFinishesWhateverHappens(t *testing.T) {
 				}
 			}
 			s.Tick(now)
-			checkBooks(t, s)
+			checkCounters(t, s)
 		}
 		s.Close()
 		require.True(t, b.Take("cdn", 16*size, false), "seed %d: bytes are still booked", seed)
@@ -278,7 +278,7 @@ func TestEverybodyFinishesWhateverHappens(t *testing.T) {
 func TestNobodyWaitsForATradeWhileTheCDNHasBandwidthToSpare(t *testing.T) {
 	for name, c := range map[string]struct{ limit, served int }{
 		"to spare": {limit: 100, served: 6},
-		"busy":     {limit: 5, served: crowd},
+		"busy":     {limit: 5, served: parallelFetches},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSwarm(t, 1, "a", "b", "c", "d", "e", "f")
@@ -289,7 +289,7 @@ func TestNobodyWaitsForATradeWhileTheCDNHasBandwidthToSpare(t *testing.T) {
 			}
 			require.Equal(t, c.served, served)
 			if name == "busy" {
-				require.NotEmpty(t, s.Offer("f", start.Add(fresh)), "nobody waits for slow ones")
+				require.NotEmpty(t, s.Offer("f", start.Add(recentTransfer)), "nobody waits for slow ones")
 			}
 		})
 	}
@@ -310,7 +310,7 @@ func TestTasksShareTheBudgetOfACDNButNoneIsLockedOut(t *testing.T) {
 	for _, id := range []string{"x", "y", "z"} {
 		given += len(other.Offer(id, start))
 	}
-	require.Equal(t, floor, given)
+	require.Equal(t, minCDNTransfers, given)
 }
 
 // What a pull that nobody waited for was given is taken back, and not what the

@@ -32,18 +32,18 @@ func BenchmarkLookAtHeldPulls(b *testing.B) {
 		task.swarm.AddPeer(p, now)
 		if i < 60 {
 			for num := range int32(pieces) {
-				require.NoError(b, task.swarm.Got(p.ID, num, size, now))
+				require.NoError(b, task.swarm.Written(p.ID, num, size, now))
 			}
 		}
 	}
 	for i := range crowd {
-		require.NoError(b, task.take(&pull{
+		require.NoError(b, task.accept(&pull{
 			Pull: Pull{PeerID: fmt.Sprintf("p%d", i), MaxWait: time.Hour}, reply: make(chan pullReply, 1),
 		}))
 	}
-	task.answer(now)
+	task.answerHeld(now)
 	b.ReportMetric(float64(len(task.held)), "held")
 	for b.Loop() {
-		task.answer(now)
+		task.answerHeld(now)
 	}
 }

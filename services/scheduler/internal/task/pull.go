@@ -9,19 +9,19 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-// linger is how long a pull is remembered behind its time that nobody waited
+// abandonedTTL is how long a pull is remembered behind its time that nobody waited
 // for: together that is about as long as a client gives a call.
-const linger = 2 * time.Second
+const abandonedTTL = 2 * time.Second
 
 // Outcome is how a piece ended at the peer that pulls.
 type Outcome int
 
 // The outcomes.
 const (
-	Nothing   Outcome = iota // nothing is said of any piece
-	Written                  // it is on the peer's disk
-	Receiving                // it is at the peer and will be written now
-	Failed                   // it could not be had
+	NoReport    Outcome = iota // nothing is said of any piece
+	Written                    // it is on the peer's disk
+	SemiSuccess                // it is at the peer and will be written now
+	Failed                     // it could not be had
 )
 
 // Stage is where the peer says that it is.
@@ -63,13 +63,13 @@ type Answer struct {
 // pull is a pull that is held.
 type pull struct {
 	Pull
-	until    time.Time
-	replaced bool           // by another one of the peer
-	reply    chan pullReply // has room for the one reply
+	until      time.Time
+	superseded bool           // by another one of the peer
+	reply      chan pullReply // has room for the one reply
 }
 
-// same tells whether a pull says and asks the same as another one.
-func (p *pull) same(other *pull) bool {
+// sameRequest tells whether a pull says and asks the same as another one.
+func (p *pull) sameRequest(other *pull) bool {
 	return p.PeerID == other.PeerID && p.Stage == other.Stage && p.Outcome == other.Outcome &&
 		p.Num == other.Num && p.Size == other.Size && p.From == other.From
 }
@@ -83,7 +83,7 @@ type pullReply struct {
 // when the pull has been held for long enough.
 func (t *Task) Pull(ctx context.Context, req Pull) (Answer, error) {
 	p := &pull{Pull: req, reply: make(chan pullReply, 1)}
-	err := t.do(ctx, func() error { return t.take(p) })
+	err := t.do(ctx, func() error { return t.accept(p) })
 	switch {
 	case err == nil:
 		select {
@@ -106,9 +106,9 @@ func (t *Task) Pull(ctx context.Context, req Pull) (Answer, error) {
 	return Answer{}, ctx.Err()
 }
 
-func (t *Task) take(p *pull) error {
+func (t *Task) accept(p *pull) error {
 	now := time.Now()
-	t.touch()
+	t.markUsed()
 	if err := t.admit(p.PeerID); err != nil {
 		return err
 	}
@@ -118,35 +118,35 @@ func (t *Task) take(p *pull) error {
 		err = nil
 	}
 	if err != nil {
-		return t.invalid(err)
+		return t.rpcError(err)
 	}
 	if p.Stage == Started {
 		if err := t.swarm.Restarted(p.PeerID); err != nil {
-			return t.invalid(err)
+			return t.rpcError(err)
 		}
 	}
 	// A client that was sent here from elsewhere tells with its first pull of a
 	// piece from there. It may be cut otherwise here: then that is no news, and
 	// an error would only send the client on.
 	if err := t.report(p, now); err != nil && (p.Stage != Started || !errors.Is(err, swarm.ErrNoPiece)) {
-		if err := t.invalid(err); err != nil {
+		if err := t.rpcError(err); err != nil {
 			return err
 		}
 	}
-	p.until = t.patience(p, now)
+	p.until = t.holdDeadline(p, now)
 	// A peer pulls one after another: an earlier pull that is still held is
 	// one that it has given up.
 	t.held = slices.DeleteFunc(t.held, func(old *pull) bool {
 		if old.PeerID != p.PeerID {
 			return false
 		}
-		old.replaced = true
+		old.superseded = true
 		old.reply <- pullReply{}
 		return true
 	})
 	if p.Stage == Finished && p.Outcome != Written {
 		if err := t.swarm.Down(p.PeerID, now); err != nil {
-			return t.invalid(err)
+			return t.rpcError(err)
 		}
 		p.reply <- pullReply{}
 		return nil
@@ -155,21 +155,21 @@ func (t *Task) take(p *pull) error {
 	return nil
 }
 
-// patience is until when a pull may be held. Behind a balancer a client whose
+// holdDeadline is until when a pull may be held. Behind a balancer a client whose
 // gateway dies asks the same again at another one, and gives both together no
 // more time than it gives one: what it has waited counts.
-func (t *Task) patience(p *pull, now time.Time) time.Time {
+func (t *Task) holdDeadline(p *pull, now time.Time) time.Time {
 	until := now.Add(p.MaxWait)
 	bound := func(old *pull) {
-		if old.same(p) && old.until.Before(until) {
+		if old.sameRequest(p) && old.until.Before(until) {
 			until = old.until
 		}
 	}
 	for _, old := range t.held {
 		bound(old)
 	}
-	t.left = slices.DeleteFunc(t.left, func(old *pull) bool {
-		if forgotten := now.Sub(old.until) > linger; forgotten {
+	t.abandoned = slices.DeleteFunc(t.abandoned, func(old *pull) bool {
+		if expired := now.Sub(old.until) > abandonedTTL; expired {
 			return true
 		}
 		bound(old)
@@ -184,16 +184,16 @@ func (t *Task) report(p *pull, now time.Time) error {
 	}
 	switch p.Outcome {
 	case Written:
-		return t.swarm.Got(p.PeerID, p.Num, p.Size, now)
-	case Receiving:
-		return t.swarm.Receiving(p.PeerID, p.Num, p.Size, now)
+		return t.swarm.Written(p.PeerID, p.Num, p.Size, now)
+	case SemiSuccess:
+		return t.swarm.SemiSuccess(p.PeerID, p.Num, p.Size, now)
 	case Failed:
-		news, err := t.swarm.Failed(p.PeerID, p.Num, p.Size, p.From, now)
-		if !news {
+		isNew, err := t.swarm.Failed(p.PeerID, p.Num, p.Size, p.From, now)
+		if !isNew {
 			return err
 		}
 		if swarm.IsCDN(p.From) {
-			signal(t.doubt)
+			notify(t.copySuspected)
 		}
 		t.deps.Stats.failed(p.From)
 		return err
@@ -201,8 +201,8 @@ func (t *Task) report(p *pull, now time.Time) error {
 	return nil
 }
 
-// answer answers what can be answered, the longest held first.
-func (t *Task) answer(now time.Time) {
+// answerHeld answers what can be answered, the longest held first.
+func (t *Task) answerHeld(now time.Time) {
 	t.held = slices.DeleteFunc(t.held, func(p *pull) bool {
 		reply, ready := t.tryAnswer(p, now)
 		if ready {
@@ -228,14 +228,14 @@ func (t *Task) tryAnswer(p *pull, now time.Time) (pullReply, bool) {
 	if now.Before(p.until) {
 		return pullReply{}, false
 	}
-	return pullReply{answer: Answer{Offers: t.swarm.Again(p.PeerID, now), PieceSize: facts.PieceSize}}, true
+	return pullReply{answer: Answer{Offers: t.swarm.Reoffer(p.PeerID, now), PieceSize: facts.PieceSize}}, true
 }
 
 // abandon takes back what was given to a pull that nobody waits for any more.
 func (t *Task) abandon(p *pull) {
 	t.held = slices.DeleteFunc(t.held, func(held *pull) bool { return held == p })
-	if !p.replaced && !p.until.IsZero() {
-		t.left = append(t.left, p)
+	if !p.superseded && !p.until.IsZero() {
+		t.abandoned = append(t.abandoned, p)
 	}
 	select {
 	case r := <-p.reply:
@@ -244,14 +244,14 @@ func (t *Task) abandon(p *pull) {
 	}
 }
 
-// release lets every held pull go with err.
-func (t *Task) release(err error) {
+// releaseHeld lets every held pull go with err.
+func (t *Task) releaseHeld(err error) {
 	for _, p := range t.held {
 		p.reply <- pullReply{err: err}
 	}
 	t.held = nil
-	for _, c := range t.facts {
+	for _, c := range t.factWaiters {
 		close(c)
 	}
-	t.facts = nil
+	t.factWaiters = nil
 }

@@ -62,7 +62,7 @@ func TestClientsThatComeFromAnotherSchedulerAreNotSentOn(t *testing.T) {
 		prepare(ctx, t, task, 1, "a")
 		for _, p := range []Pull{
 			{Stage: Started, Outcome: Written, Num: 900, Size: size},       // no such piece here
-			{Stage: Started, Outcome: Receiving, Num: 0, Size: size * 2},   // cut otherwise there
+			{Stage: Started, Outcome: SemiSuccess, Num: 0, Size: size * 2}, // cut otherwise there
 			{Stage: Started, Outcome: Failed, Num: 0, Size: size * 2},      // the same
 			{Stage: Started, Outcome: Written, Num: 0, Size: size / 2},     // the same
 			{Stage: Started, Outcome: Failed, From: "cdnnode:10.1.1.1~id"}, // names no piece
@@ -81,7 +81,7 @@ func TestPiecesThatHaveNotLandedYetAreNoError(t *testing.T) {
 		require.NoError(t, task.Facts(ctx, "cdn", swarm.Facts{Length: 3 * (size - 5), PieceSize: size}))
 		_, err := task.Register(ctx, info("a"))
 		require.NoError(t, err)
-		_, err = task.Pull(ctx, Pull{PeerID: "a", Outcome: Receiving, Num: 2, Size: size})
+		_, err = task.Pull(ctx, Pull{PeerID: "a", Outcome: SemiSuccess, Num: 2, Size: size})
 		require.NoError(t, err)
 		require.NoError(t, task.Written(ctx, "a", 2, size))
 		require.Equal(t, rpcerr.InvalidArgument, rpcerr.ReasonOf(task.Written(ctx, "a", 3, size)), "it has three")
@@ -98,7 +98,7 @@ func TestPeersOfAnotherVersionAreKeptOut(t *testing.T) {
 		outdated, err := old.Outdated(ctx)
 		require.NoError(t, err)
 		fresh := New("id", "", old.deps)
-		fresh.KeepOut(outdated)
+		fresh.ExcludePeers(outdated)
 		inner, stop := context.WithCancel(ctx)
 		go fresh.Run(inner)
 		prepare(ctx, t, fresh, 1, "c")
@@ -132,8 +132,8 @@ func TestOnlyFailedFetchesFromTheCDNCastDoubtOnIt(t *testing.T) {
 		_, err := task.Pull(ctx, Pull{PeerID: "a", Outcome: Failed, Num: 0, Size: size, From: "b"})
 		require.NoError(t, err)
 		require.NoError(t, task.Missing(ctx, "a", "b", 0, true))
-		require.Empty(t, task.Doubted())
+		require.Empty(t, task.CopySuspected())
 		require.NoError(t, task.Missing(ctx, "a", "cdnnode:127.0.0.1~id", 0, true))
-		require.Len(t, task.Doubted(), 1)
+		require.Len(t, task.CopySuspected(), 1)
 	})
 }

@@ -12,8 +12,8 @@ import (
 // Written says that a piece is on a peer's disk.
 func (t *Task) Written(ctx context.Context, peerID string, num, size int32) error {
 	return t.do(ctx, func() error {
-		t.touch()
-		return t.invalid(t.swarm.Got(peerID, num, size, time.Now()))
+		t.markUsed()
+		return t.rpcError(t.swarm.Written(peerID, num, size, time.Now()))
 	})
 }
 
@@ -21,9 +21,9 @@ func (t *Task) Written(ctx context.Context, peerID string, num, size int32) erro
 // file) that peerID wanted from it.
 func (t *Task) Missing(ctx context.Context, peerID, fromID string, num int32, all bool) error {
 	return t.do(ctx, func() error {
-		t.touch()
+		t.markUsed()
 		if err := t.swarm.Seen(peerID, time.Now()); err != nil {
-			return t.invalid(err)
+			return t.rpcError(err)
 		}
 		if all {
 			num = -1
@@ -34,14 +34,14 @@ func (t *Task) Missing(ctx context.Context, peerID, fromID string, num int32, al
 		}
 		t.deps.Log.Warn("a client says that a CDN copy is not whole",
 			zap.String("peer_id", peerID), zap.String("copy", fromID), zap.Int32("piece", num))
-		signal(t.doubt)
+		notify(t.copySuspected)
 		return nil
 	})
 }
 
 // Down says that a peer serves no more.
 func (t *Task) Down(ctx context.Context, peerID string) error {
-	return t.do(ctx, func() error { return t.invalid(t.swarm.Down(peerID, time.Now())) })
+	return t.do(ctx, func() error { return t.rpcError(t.swarm.Down(peerID, time.Now())) })
 }
 
 // Attach says which CDN copy serves from now on, too.
@@ -64,27 +64,27 @@ func (t *Task) Detach(ctx context.Context, instance string) error {
 func (t *Task) Facts(ctx context.Context, instance string, f swarm.Facts) error {
 	return t.do(ctx, func() error {
 		err := t.swarm.SetFacts(instance, f)
-		t.tellFacts()
+		t.notifyFacts()
 		return err
 	})
 }
 
 // Expected gives the version of the source that peers have pieces of.
-func (t *Task) Expected(ctx context.Context) (f swarm.Facts, held bool, err error) {
+func (t *Task) Expected(ctx context.Context) (f swarm.Facts, inUse bool, err error) {
 	type version struct {
 		facts swarm.Facts
 		held  bool
 	}
-	v, err := ask(ctx, t, func() (version, error) {
+	current, err := query(ctx, t, func() (version, error) {
 		facts, known := t.swarm.Facts()
-		return version{facts, known && t.swarm.Held()}, nil
+		return version{facts, known && t.swarm.VersionInUse()}, nil
 	})
-	return v.facts, v.held, err
+	return current.facts, current.held, err
 }
 
 // Need tells what CDN copies are needed for.
 func (t *Task) Need(ctx context.Context) (swarm.Need, error) {
-	return ask(ctx, t, func() (swarm.Need, error) { return t.swarm.Need(), nil })
+	return query(ctx, t, func() (swarm.Need, error) { return t.swarm.Need(), nil })
 }
 
 // Landed says that a piece is on a CDN copy.
@@ -101,12 +101,12 @@ func (t *Task) Whole(ctx context.Context, instance string, r swarm.Result) error
 func (t *Task) Fail(ctx context.Context, cause error) {
 	_ = t.do(ctx, func() error {
 		t.err, t.failedAt = cause, time.Now()
-		t.tellFacts()
+		t.notifyFacts()
 		return nil
 	})
 }
 
 // Copies are the CDN copies that serve.
 func (t *Task) Copies(ctx context.Context) ([]swarm.Copy, error) {
-	return ask(ctx, t, func() ([]swarm.Copy, error) { return t.swarm.Copies(), nil })
+	return query(ctx, t, func() ([]swarm.Copy, error) { return t.swarm.Copies(), nil })
 }

@@ -46,7 +46,7 @@ func label(cdn bool) string {
 
 func (s *Stats) offered(offers []swarm.Offer) {
 	for _, o := range offers {
-		if o.Known {
+		if o.Repeated {
 			continue
 		}
 		s.pieces.WithLabelValues(label(o.FromCDN)).Inc()

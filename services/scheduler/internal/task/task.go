@@ -25,16 +25,16 @@ import (
 )
 
 const (
-	// backlog is how many calls wait for the loop before callers do.
-	backlog = 256
-	// pace is how often time is looked at while pulls are held.
-	pace = 200 * time.Millisecond
-	// idlePace is the same while pieces are under way and nobody waits.
-	idlePace = 2 * time.Second
-	// costly is how long a look at the held pulls may take before as much time
+	// callQueueSize is how many calls wait for the loop before callers do.
+	callQueueSize = 256
+	// tickInterval is how often time is looked at while pulls are held.
+	tickInterval = 200 * time.Millisecond
+	// idleTickInterval is the same while pieces are under way and nobody waits.
+	idleTickInterval = 2 * time.Second
+	// slowScan is how long a look at the held pulls may take before as much time
 	// is left for everything else: a thousand of them cannot be looked at
 	// after each call.
-	costly = time.Millisecond
+	slowScan = time.Millisecond
 )
 
 // Deps are what a task needs.
@@ -54,23 +54,23 @@ type Task struct {
 	ID  string
 	URL string
 
-	deps  Deps
-	calls chan func()
-	ended chan struct{}
-	doubt chan struct{}
+	deps          Deps
+	calls         chan func()
+	ended         chan struct{}
+	copySuspected chan struct{}
 	// outdated are peers that have pieces of another version of the source.
 	outdated map[string]struct{}
 	// restored says that another scheduler had the task before.
 	restored bool
 
 	// The rest belongs to the loop.
-	swarm    *swarm.Swarm
-	err      error
-	failedAt time.Time
-	held     []*pull
-	left     []*pull // whose askers went before the answer
-	facts    []chan struct{}
-	used     time.Time
+	swarm       *swarm.Swarm
+	err         error
+	failedAt    time.Time
+	held        []*pull
+	abandoned   []*pull // whose askers went before the answer
+	factWaiters []chan struct{}
+	lastUsed    time.Time
 }
 
 // New makes a task; Run must follow.
@@ -78,38 +78,38 @@ func New(id, url string, deps Deps) *Task {
 	deps.Log = deps.Log.With(zap.String("task_id", id))
 	return &Task{
 		ID: id, URL: url, deps: deps,
-		calls: make(chan func(), backlog), ended: make(chan struct{}),
-		doubt: make(chan struct{}, 1),
-		swarm: swarm.New(deps.Limits, deps.Budget), used: time.Now(),
+		calls: make(chan func(), callQueueSize), ended: make(chan struct{}),
+		copySuspected: make(chan struct{}, 1),
+		swarm:         swarm.New(deps.Limits, deps.Budget), lastUsed: time.Now(),
 	}
 }
 
-// KeepOut bars peers that have pieces of another version of the source: one
+// ExcludePeers bars peers that have pieces of another version of the source: one
 // that keeps them and gets the rest from here would end with a file that is
 // neither. It must be called before Run.
-func (t *Task) KeepOut(peers map[string]struct{}) { t.outdated = peers }
+func (t *Task) ExcludePeers(peers map[string]struct{}) { t.outdated = peers }
 
 // Restore has the task begin with what another scheduler remembered of it, and
 // adopt peers that it did not. It must be called before Run.
-func (t *Task) Restore(m swarm.Memory) {
-	t.swarm.Restore(m, time.Now())
+func (t *Task) Restore(u swarm.Update) {
+	t.swarm.Restore(u, time.Now())
 	t.restored = true
-	outdated := make(map[string]struct{}, len(m.Outdated))
-	for _, id := range m.Outdated {
+	outdated := make(map[string]struct{}, len(u.Outdated))
+	for _, id := range u.Outdated {
 		outdated[id] = struct{}{}
 	}
-	t.KeepOut(outdated)
+	t.ExcludePeers(outdated)
 }
 
-// Memory tells what changed since it was asked last, or all there is; from the
+// Update tells what changed since it was asked last, or all there is; from the
 // first time on Changed is called.
-func (t *Task) Memory(ctx context.Context, anew bool) (swarm.Memory, error) {
-	return ask(ctx, t, func() (swarm.Memory, error) {
-		m := t.swarm.Changes(anew)
-		if m.Anew {
-			m.Outdated = slices.Collect(maps.Keys(t.outdated))
+func (t *Task) Changes(ctx context.Context, full bool) (swarm.Update, error) {
+	return query(ctx, t, func() (swarm.Update, error) {
+		u := t.swarm.Changes(full)
+		if u.Full {
+			u.Outdated = slices.Collect(maps.Keys(t.outdated))
 		}
-		return m, nil
+		return u, nil
 	})
 }
 
@@ -125,56 +125,56 @@ func (t *Task) admit(peerID string) error {
 func (t *Task) Run(ctx context.Context) {
 	defer close(t.ended)
 	defer t.swarm.Close()
-	timer := time.NewTimer(idlePace)
+	timer := time.NewTimer(idleTickInterval)
 	defer timer.Stop()
-	ticked := time.Now()
-	var lookAt time.Time // when held pulls are looked at again, at the earliest
+	lastTick := time.Now()
+	var nextScan time.Time // when held pulls are looked at again, at the earliest
 	for {
 		select {
 		case <-ctx.Done():
-			t.release(rpcerr.New(codes.Unavailable, "", "the scheduler is stopping"))
+			t.releaseHeld(rpcerr.New(codes.Unavailable, "", "the scheduler is stopping"))
 			return
 		case call := <-t.calls:
 			call()
-			t.drain()
+			t.drainCalls()
 		case <-timer.C:
 		}
 		// The timer alone would never tick while calls keep coming: each sets it anew.
 		now := time.Now()
-		if now.Sub(ticked) >= pace {
+		if now.Sub(lastTick) >= tickInterval {
 			t.swarm.Tick(now)
-			ticked = now
+			lastTick = now
 		}
-		t.tellChanges()
-		if wait := lookAt.Sub(now); wait > 0 {
+		t.notifyChanges()
+		if wait := nextScan.Sub(now); wait > 0 {
 			timer.Reset(wait)
 			continue
 		}
-		t.answer(now)
-		if took := time.Since(now); took > costly {
-			lookAt = now.Add(2 * took)
+		t.answerHeld(now)
+		if took := time.Since(now); took > slowScan {
+			nextScan = now.Add(2 * took)
 		}
 		switch {
 		case len(t.held) > 0:
-			timer.Reset(pace)
+			timer.Reset(tickInterval)
 		case t.swarm.Busy():
-			timer.Reset(idlePace)
+			timer.Reset(idleTickInterval)
 		default:
 			timer.Stop()
 		}
 	}
 }
 
-func (t *Task) tellChanges() {
+func (t *Task) notifyChanges() {
 	if t.deps.Changed != nil && t.swarm.Changed() {
 		t.deps.Changed(t.ID)
 	}
 }
 
-// drain takes the calls that wait already, so that a crowd's reports are
+// drainCalls takes the calls that wait already, so that a crowd's reports are
 // answered with one look at the swarm.
-func (t *Task) drain() {
-	for range backlog {
+func (t *Task) drainCalls() {
+	for range callQueueSize {
 		select {
 		case call := <-t.calls:
 			call()
@@ -187,12 +187,12 @@ func (t *Task) drain() {
 // do runs f in the loop and waits for it. Whoever gives up waiting must not look
 // at what f may still write: what it gives comes through ask.
 func (t *Task) do(ctx context.Context, f func() error) error {
-	_, err := ask(ctx, t, func() (struct{}, error) { return struct{}{}, f() })
+	_, err := query(ctx, t, func() (struct{}, error) { return struct{}{}, f() })
 	return err
 }
 
-// ask runs f in the loop and waits for what it gives.
-func ask[T any](ctx context.Context, t *Task, f func() (T, error)) (T, error) {
+// query runs f in the loop and waits for what it gives.
+func query[T any](ctx context.Context, t *Task, f func() (T, error)) (T, error) {
 	type outcome struct {
 		value T
 		err   error
@@ -222,8 +222,8 @@ func ask[T any](ctx context.Context, t *Task, f func() (T, error)) (T, error) {
 
 var errEnded = rpcerr.New(codes.Unavailable, "", "the task was put away")
 
-// invalid gives the swarm's refusals their kind. The caller is the loop.
-func (t *Task) invalid(err error) error {
+// rpcError gives the swarm's refusals their kind. The caller is the loop.
+func (t *Task) rpcError(err error) error {
 	_, known := t.swarm.Facts()
 	switch {
 	case err == nil:
@@ -247,7 +247,7 @@ func (t *Task) invalid(err error) error {
 func (t *Task) Register(ctx context.Context, info swarm.PeerInfo) (swarm.Facts, error) {
 	known := make(chan struct{})
 	err := t.do(ctx, func() error {
-		t.touch()
+		t.markUsed()
 		if err := t.admit(info.ID); err != nil {
 			return err
 		}
@@ -255,8 +255,8 @@ func (t *Task) Register(ctx context.Context, info swarm.PeerInfo) (swarm.Facts, 
 			return t.err
 		}
 		t.swarm.AddPeer(info, time.Now())
-		t.facts = append(t.facts, known)
-		t.tellFacts()
+		t.factWaiters = append(t.factWaiters, known)
+		t.notifyFacts()
 		return nil
 	})
 	if err != nil {
@@ -269,28 +269,28 @@ func (t *Task) Register(ctx context.Context, info swarm.PeerInfo) (swarm.Facts, 
 	case <-ctx.Done():
 		return swarm.Facts{}, fmt.Errorf("waiting for the source to answer: %w", ctx.Err())
 	}
-	return ask(ctx, t, func() (swarm.Facts, error) {
+	return query(ctx, t, func() (swarm.Facts, error) {
 		facts, _ := t.swarm.Facts()
 		return facts, t.err
 	})
 }
 
-func (t *Task) tellFacts() {
+func (t *Task) notifyFacts() {
 	if _, known := t.swarm.Facts(); !known && t.err == nil {
 		return
 	}
-	for _, c := range t.facts {
+	for _, c := range t.factWaiters {
 		close(c)
 	}
-	t.facts = nil
+	t.factWaiters = nil
 }
 
-func (t *Task) touch() { t.used = time.Now() }
+func (t *Task) markUsed() { t.lastUsed = time.Now() }
 
-// Doubted says that a client could not fetch from the CDN copy.
-func (t *Task) Doubted() <-chan struct{} { return t.doubt }
+// CopySuspected says that a client could not fetch from the CDN copy.
+func (t *Task) CopySuspected() <-chan struct{} { return t.copySuspected }
 
-func signal(c chan struct{}) {
+func notify(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
@@ -302,8 +302,8 @@ type State struct {
 	// Err is why it failed, FailedAt when.
 	Err      error
 	FailedAt time.Time
-	// Used is when a peer was last heard of.
-	Used time.Time
+	// LastUsed is when a peer was last heard of.
+	LastUsed time.Time
 	// Peers is the number of peers, Unfinished that of those among them that
 	// are not known to have left and lack pieces.
 	Peers      int
@@ -312,9 +312,9 @@ type State struct {
 
 // State looks at the task.
 func (t *Task) State(ctx context.Context) (State, error) {
-	return ask(ctx, t, func() (State, error) {
+	return query(ctx, t, func() (State, error) {
 		return State{
-			Err: t.err, FailedAt: t.failedAt, Used: t.used, Peers: t.swarm.Peers(), Unfinished: t.swarm.Unfinished(),
+			Err: t.err, FailedAt: t.failedAt, LastUsed: t.lastUsed, Peers: t.swarm.Peers(), Unfinished: t.swarm.Unfinished(),
 		}, nil
 	})
 }
@@ -325,17 +325,17 @@ func (t *Task) Outdated(ctx context.Context) (map[string]struct{}, error) {
 	if peers == nil {
 		peers = make(map[string]struct{})
 	}
-	ids, err := ask(ctx, t, func() ([]string, error) { return t.swarm.PeerIDs(), nil })
+	ids, err := query(ctx, t, func() ([]string, error) { return t.swarm.PeerIDs(), nil })
 	for _, id := range ids {
 		peers[id] = struct{}{}
 	}
 	return peers, err
 }
 
-// Forget drops peers that left, or were not heard of, before the given times.
-func (t *Task) Forget(ctx context.Context, leftBefore, silentBefore time.Time) error {
+// Expire drops peers that left, or were not heard of, before the given times.
+func (t *Task) Expire(ctx context.Context, leftBefore, silentBefore time.Time) error {
 	return t.do(ctx, func() error {
-		t.swarm.Forget(leftBefore, silentBefore)
+		t.swarm.Expire(leftBefore, silentBefore)
 		return nil
 	})
 }
@@ -346,7 +346,7 @@ func (t *Task) Holdings(ctx context.Context) ([]swarm.Holding, swarm.Facts, erro
 		list  []swarm.Holding
 		facts swarm.Facts
 	}
-	h, err := ask(ctx, t, func() (holdings, error) {
+	h, err := query(ctx, t, func() (holdings, error) {
 		facts, _ := t.swarm.Facts()
 		return holdings{t.swarm.Holdings(time.Now()), facts}, nil
 	})

@@ -117,7 +117,7 @@ func TestHeldPullIsLetGoInTime(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, a.Offers)
 		require.Nil(t, a.Result)
-		require.WithinDuration(t, began.Add(3*time.Second), time.Now(), pace)
+		require.WithinDuration(t, began.Add(3*time.Second), time.Now(), tickInterval)
 	})
 }
 
@@ -158,7 +158,7 @@ func TestFinishedNeedsTheResult(t *testing.T) {
 		require.NoError(t, err)
 		got := make(chan Answer, 1)
 		go func() {
-			a, err := task.Pull(ctx, Pull{PeerID: "a", Outcome: Receiving, Num: 0, Size: size, MaxWait: 3 * time.Second})
+			a, err := task.Pull(ctx, Pull{PeerID: "a", Outcome: SemiSuccess, Num: 0, Size: size, MaxWait: 3 * time.Second})
 			if err == nil {
 				got <- a
 			}
@@ -211,9 +211,9 @@ func TestWhatNobodyTookIsGivenAgain(t *testing.T) {
 // or seem to, and the client ask again at another one.
 func TestPullThatIsAskedAgainGoesOn(t *testing.T) {
 	const hold = 3 * time.Second
-	first := Pull{PeerID: "a", Num: 0, Size: size, Outcome: Receiving, MaxWait: hold}
+	first := Pull{PeerID: "a", Num: 0, Size: size, Outcome: SemiSuccess, MaxWait: hold}
 	other := first
-	other.Outcome = Nothing
+	other.Outcome = NoReport
 	for _, tt := range []struct {
 		name        string
 		after, gone time.Duration // 0 is not seen to be gone
@@ -239,7 +239,7 @@ func TestPullThatIsAskedAgainGoesOn(t *testing.T) {
 				<-time.After(tt.after)
 				_, err := task.Pull(ctx, tt.again)
 				require.NoError(t, err)
-				require.WithinDuration(t, began.Add(tt.want), time.Now(), pace)
+				require.WithinDuration(t, began.Add(tt.want), time.Now(), tickInterval)
 			})
 		})
 	}

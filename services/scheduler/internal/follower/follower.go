@@ -1,4 +1,4 @@
-// Package seed follows the CDN copies of a task: it has the owner seed the
+// Package follower follows the CDN copies of a task: it has the owner seed the
 // task, listens to the owner and to every replica, withdraws a copy that is
 // lost, and has the registry name another owner when it is the owner's. Who
 // has a task is the claim package's business, who answers the health
@@ -6,7 +6,7 @@
 //
 // One goroutine a task decides (following); one for each copy listens (link)
 // and tells the first how it ended.
-package seed
+package follower
 
 import (
 	"context"
@@ -59,8 +59,8 @@ type Sink interface {
 	Expected(context.Context) (f swarm.Facts, held bool, err error)
 	// Need tells what copies are needed for.
 	Need(context.Context) (swarm.Need, error)
-	// Doubted says that a client could not fetch from a copy.
-	Doubted() <-chan struct{}
+	// CopySuspected says that a client could not fetch from a copy.
+	CopySuspected() <-chan struct{}
 }
 
 // Follower follows tasks on behalf of one scheduler. It is safe for concurrent use.
@@ -82,22 +82,22 @@ type Follower struct {
 // then it says why. NOT_OWNER means that another scheduler answers for it.
 func (f *Follower) Follow(ctx context.Context, taskID, taskURL string, source Source, sink Sink) error {
 	ctx, cancel := context.WithCancel(ctx)
-	w := &following{
+	w := &taskFollower{
 		Follower: f, id: taskID, url: taskURL, source: source, sink: sink,
-		log: f.Log.With(zap.String("task_id", taskID)), heard: f.Claims.Subscribe(taskID),
+		log: f.Log.With(zap.String("task_id", taskID)), recordUpdates: f.Claims.Subscribe(taskID),
 		failed: make(map[string]bool), links: make(map[string]*link),
-		ends: make(chan ending), answers: make(chan answer),
+		streamEnds: make(chan streamEnd), resolutions: make(chan resolution),
 	}
 	defer w.close()
 	defer cancel()
 	return w.run(ctx)
 }
 
-// errUnwanted ends the following of a task that would have to be fetched again.
-var errUnwanted = rpcerr.New(codes.Unavailable, "", "all copies are lost, and nobody lacks anything of the task")
+// errNotNeeded ends the following of a task that would have to be fetched again.
+var errNotNeeded = rpcerr.New(codes.Unavailable, "", "all copies are lost, and nobody lacks anything of the task")
 
-// final tells the errors of an owner that another would only give again.
-func final(err error) bool {
+// isFinal tells the errors of an owner that another would only give again.
+func isFinal(err error) bool {
 	known := rpcerr.From(err)
 	switch known.Reason {
 	case rpcerr.NotOwner, rpcerr.SourceNotFound, rpcerr.SourceAuthRequired, rpcerr.TaskDeleted,
@@ -107,14 +107,14 @@ func final(err error) bool {
 	return known.Code == codes.InvalidArgument
 }
 
-// contradicts tells that a copy is not of the version that is known.
-func contradicts(err error) bool {
+// isVersionMismatch tells that a copy is not of the version that is known.
+func isVersionMismatch(err error) bool {
 	return errors.Is(err, swarm.ErrConflict) || errors.Is(err, swarm.ErrNoPiece) || errors.Is(err, swarm.ErrResized)
 }
 
-// contradiction says to clients what it means for the task that its owner's
+// versionMismatchError says to clients what it means for the task that its owner's
 // copy contradicts what peers have.
-func contradiction(err error) error {
+func versionMismatchError(err error) error {
 	if errors.Is(err, swarm.ErrResized) {
 		// Clients that register again see the new size and begin anew.
 		return fmt.Errorf("%w: %w", rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "the task begins anew"), err)

@@ -1,4 +1,4 @@
-package table
+package taskmanager
 
 import (
 	"strings"
@@ -96,15 +96,15 @@ func TestWhichRecordIsOfAnotherVersion(t *testing.T) {
 		"the same": record(10, size, `"1"`, "a"), "no record": nil, "nothing known": {},
 		"no length yet": record(-1, size, "", ""), "no validators": record(10, size, "", ""),
 	} {
-		require.False(t, outdates(r, &facts), name)
+		require.False(t, differsFromRecord(r, &facts), name)
 	}
 	for name, r := range map[string]*registryv1.TaskRecord{
 		"length": record(11, size, `"1"`, "a"), "piece size": record(10, size+1, `"1"`, "a"),
 		"etag": record(10, size, `"2"`, "a"), "time": record(10, size, "", "b"),
 	} {
-		require.True(t, outdates(r, &facts), name)
+		require.True(t, differsFromRecord(r, &facts), name)
 	}
-	require.False(t, outdates(record(11, size, "", ""), nil), "a memory without facts is of no version")
+	require.False(t, differsFromRecord(record(11, size, "", ""), nil), "a memory without facts is of no version")
 }
 
 // A file that nobody had before is this scheduler's own business, also when it
@@ -142,7 +142,7 @@ func TestRememberedTaskIsRegisteredForWithoutARegistry(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, answer.Offers)
 	w.silent.Store(false)
-	require.Eventually(t, func() bool { return w.table.Count() == 0 }, patience, time.Millisecond, "it is the other's")
+	require.Eventually(t, func() bool { return w.manager.Count() == 0 }, patience, time.Millisecond, "it is the other's")
 	w.requireSentToOther()
 	require.True(t, w.book.Knows(taskID), "which tells of it still")
 }
@@ -160,7 +160,7 @@ func TestCrowdOfADeadSchedulerGoesOnAsItKnewIt(t *testing.T) {
 		began.Add(1)
 		go func() {
 			began.Done()
-			_, err := w.table.Get(t.Context(), taskID, false)
+			_, err := w.manager.Get(t.Context(), taskID, false)
 			found <- err
 		}()
 	}
@@ -169,7 +169,7 @@ func TestCrowdOfADeadSchedulerGoesOnAsItKnewIt(t *testing.T) {
 	for range cap(found) {
 		require.NoError(t, <-found)
 	}
-	require.Equal(t, 1, w.table.Count())
+	require.Equal(t, 1, w.manager.Count())
 }
 
 // With nothing but the record a task is made for a peer that nobody knows: it
@@ -200,7 +200,7 @@ func TestTableThatIsHandedOverTakesNoTask(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.remember()
-	require.NoError(t, w.table.HandOver(t.Context()))
+	require.NoError(t, w.manager.HandOver(t.Context()))
 	_, err := w.pull("p", 0)
 	require.Equal(t, rpcerr.NotOwner, rpcerr.ReasonOf(err), "it still says whose it is: %v", err)
 	w.kill()

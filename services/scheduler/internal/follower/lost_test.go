@@ -1,4 +1,4 @@
-package seed
+package follower
 
 import (
 	"sync/atomic"
@@ -46,13 +46,13 @@ func TestOwnerHasTheFirstWord(t *testing.T) {
 	w := newWorld(t, "a", "b")
 	var said atomic.Bool
 	w.cdns["a"].script(func(req *cdnv1.SeedRequest, send func(*cdnv1.SeedResponse)) error {
-		<-time.After(headStart / 5) // in which the replica is not to be asked
+		<-time.After(ownerHeadStart / 5) // in which the replica is not to be asked
 		said.Store(true)
 		return tells(0)(req, send)
 	}, nil)
 	began := time.Now() // the owner is not asked before
 	w.cdns["b"].script(nil, func(send func(*cdnv1.FollowResponse)) error {
-		if !said.Load() && time.Since(began) < headStart {
+		if !said.Load() && time.Since(began) < ownerHeadStart {
 			t.Error("the replica was asked before the owner had said anything")
 		}
 		return has(0)(send)
@@ -334,7 +334,7 @@ func TestNobodyFetchesAgainWhatNobodyLacks(t *testing.T) {
 	w.peer("p")
 	w.finish("p")
 	w.cdns["a"].kill()
-	require.ErrorIs(t, wait(t, w.ended, anything), errUnwanted)
+	require.ErrorIs(t, wait(t, w.ended, anything), errNotNeeded)
 	require.Empty(t, w.cdns["b"].seeds)
 }
 

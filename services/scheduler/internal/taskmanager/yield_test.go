@@ -1,4 +1,4 @@
-package table
+package taskmanager
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/follower"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
@@ -45,7 +45,7 @@ func deafWorld(t *testing.T) (*world, *ears) {
 	w := newWorld(t, func(g *grpc.Server) { schedulerv1.RegisterSchedulerServiceServer(g, standby) })
 	w.become(&registryv1.TaskRecord{TaskId: taskID, Owner: "cdn", Scheduler: "me", Epoch: 3})
 	w.killCDN()
-	require.Eventually(t, func() bool { return w.table.deps.Reach.Deaf(t.Context()) }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return w.manager.deps.Reach.Deaf(t.Context()) }, patience, time.Millisecond)
 	return w, standby
 }
 
@@ -67,7 +67,7 @@ func (w *world) waits(until func() bool) {
 	ctx, leave := context.WithCancel(w.t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		_, err := w.table.Register(ctx, taskID, "http://source/file", seed.Source{URL: "http://source/file"}, swarm.PeerInfo{ID: "waits", IP: "127.0.1.9"})
+		_, err := w.manager.Register(ctx, taskID, "http://source/file", follower.Source{URL: "http://source/file"}, swarm.PeerInfo{ID: "waits", IP: "127.0.1.9"})
 		ended <- err
 	}()
 	require.Eventually(w.t, until, patience, time.Millisecond)

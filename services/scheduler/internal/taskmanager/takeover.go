@@ -1,4 +1,4 @@
-package table
+package taskmanager
 
 import (
 	"cmp"
@@ -11,8 +11,8 @@ import (
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/follower"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
 )
@@ -22,66 +22,66 @@ import (
 // memory it is made only to adopt who asks. Else it says NOT_OWNER when
 // another scheduler answers for it, or TASK_NOT_FOUND. While no registry answers,
 // a task is made of the memory whose scheduler is not heard any more.
-func (t *Table) Get(ctx context.Context, id string, adopt bool) (*task.Task, error) {
-	e := t.find(id)
+func (m *Manager) Get(ctx context.Context, id string, adopt bool) (*task.Task, error) {
+	e := m.find(id)
 	switch {
 	case e != nil:
 		return e.Task, nil
-	case t.root.Err() != nil:
+	case m.ctx.Err() != nil:
 		return nil, errStopping
 	}
-	holding, err := t.deps.Follower.Claims.Whose(ctx, id, t.takes)
+	holding, err := m.deps.Follower.Claims.Whose(ctx, id, m.mayTakeOver)
 	// Others were given the same answer, and may have made it meanwhile.
-	if e := t.find(id); e != nil {
+	if e := m.find(id); e != nil {
 		return e.Task, nil
 	}
-	unsaid := rpcerr.ReasonOf(err) == rpcerr.StoreUnavailable && t.deps.Book.Orphaned(id)
-	if err != nil && !unsaid {
+	orphaned := rpcerr.ReasonOf(err) == rpcerr.StoreUnavailable && m.deps.Book.Orphaned(id)
+	if err != nil && !orphaned {
 		return nil, err
 	}
-	e, failed := t.revive(ctx, id, holding)
-	if e == nil && failed == nil && adopt && !unsaid {
+	e, failed := m.revive(ctx, id, holding)
+	if e == nil && failed == nil && adopt && !orphaned {
 		url := holding.Record.GetUrl()
-		e, failed = t.resume(id, url, seed.Source{URL: url}, swarm.Memory{})
+		e, failed = m.resume(id, url, follower.Source{URL: url}, swarm.Update{})
 	}
 	switch {
 	case failed != nil:
 		return nil, failed
 	case e != nil:
 		return e.Task, nil
-	case unsaid:
+	case orphaned:
 		return nil, err
 	}
 	return nil, rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "nothing is known of task %s but its record", id)
 }
 
-func (t *Table) find(id string) *entry {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.tasks[id]
+func (m *Manager) find(id string) *entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.tasks[id]
 }
 
-// takes tells whether tasks are taken from dead schedulers.
-func (t *Table) takes() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return !t.leaving && t.root.Err() == nil
+// mayTakeOver tells whether tasks are taken from dead schedulers.
+func (m *Manager) mayTakeOver() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.leaving && m.ctx.Err() == nil
 }
 
-// askStandby asks the standby of a task for what this scheduler may have known of it
+// recallFromStandby asks the standby of a task for what this scheduler may have known of it
 // before it was restarted. A standby keeps that for a while.
-func (t *Table) askStandby(ctx context.Context, id string) {
-	if t.deps.Book.Knows(id) || !t.mayHaveKnown() {
+func (m *Manager) recallFromStandby(ctx context.Context, id string) {
+	if m.deps.Book.Knows(id) || !m.recentlyRestarted() {
 		return
 	}
-	if err := t.deps.Mirror.Recall(ctx, id, t.deps.Book); err != nil {
-		t.deps.Log.Debug("the standby does not say what it knows", zap.String("task_id", id), zap.Error(err))
+	if err := m.deps.Mirror.Recall(ctx, id, m.deps.Book); err != nil {
+		m.deps.Log.Debug("the standby does not say what it knows", zap.String("task_id", id), zap.Error(err))
 	}
 }
 
-// mayHaveKnown tells whether this scheduler was restarted so lately that standbys
+// recentlyRestarted tells whether this scheduler was restarted so lately that standbys
 // keep what it had told them.
-func (t *Table) mayHaveKnown() bool { return time.Since(t.began) < mirror.Keep }
+func (m *Manager) recentlyRestarted() bool { return time.Since(m.startedAt) < mirror.Keep }
 
 // revive makes a task of what is remembered of it; it is nil if nothing is, or
 // only of another version than the record's. A whole crowd asks at the same time
@@ -89,32 +89,32 @@ func (t *Table) mayHaveKnown() bool { return time.Since(t.began) < mirror.Keep }
 // Without a record that the store agrees to, the memory may be of a newer version
 // than the record, and the task may be found to be another's, who tells of it
 // still: the book keeps that.
-func (t *Table) revive(ctx context.Context, id string, holding claim.Holding) (*entry, error) {
-	agreed := holding.Record != nil && !holding.Unclaimed
+func (m *Manager) revive(ctx context.Context, id string, holding claim.Holding) (*entry, error) {
+	recorded := holding.Record != nil && !holding.Unclaimed
 	// Others rely on it though the first who asked may leave.
 	ctx = context.WithoutCancel(ctx)
-	made, err, _ := t.reviving.Do(id, func() (any, error) {
-		if e := t.find(id); e != nil {
+	created, err, _ := m.revivals.Do(id, func() (any, error) {
+		if e := m.find(id); e != nil {
 			return e, nil
 		}
-		t.askStandby(ctx, id)
-		memory, known := t.deps.Book.Recall(id)
-		if !known || agreed && outdates(holding.Record, memory.Memory.Facts) {
-			return t.find(id), nil // who made it took the memory
+		m.recallFromStandby(ctx, id)
+		state, known := m.deps.Book.Recall(id)
+		if !known || recorded && differsFromRecord(holding.Record, state.Memory.Facts) {
+			return m.find(id), nil // who made it took the memory
 		}
-		e, err := t.resume(id, cmp.Or(holding.Record.GetUrl(), memory.URL), seed.SourceFrom(memory.Source), memory.Memory)
-		if err == nil && agreed {
-			t.deps.Book.Forget(id) // it is in the task now
+		e, err := m.resume(id, cmp.Or(holding.Record.GetUrl(), state.URL), follower.SourceFrom(state.Source), state.Memory)
+		if err == nil && recorded {
+			m.deps.Book.Forget(id) // it is in the task now
 		}
 		return e, err
 	})
-	e, _ := made.(*entry)
+	e, _ := created.(*entry)
 	return e, err
 }
 
-// outdates tells whether a record is of another version than what was remembered:
+// differsFromRecord tells whether a record is of another version than what was remembered:
 // a former standby is not told of it when a task begins anew.
-func outdates(record *registryv1.TaskRecord, facts *swarm.Facts) bool {
+func differsFromRecord(record *registryv1.TaskRecord, facts *swarm.Facts) bool {
 	if facts == nil || record.GetPieceSize() == 0 {
 		return false
 	}
@@ -134,37 +134,37 @@ func outdates(record *registryv1.TaskRecord, facts *swarm.Facts) bool {
 // it, unless it is here. That takes long for a crowd with a large file, and
 // all calls wait for the table: it is done before, and in vain if the task is
 // there then.
-func (t *Table) resume(id, url string, source seed.Source, memory swarm.Memory) (*entry, error) {
+func (m *Manager) resume(id, url string, source follower.Source, state swarm.Update) (*entry, error) {
 	source.Resumed = true
-	made := task.New(id, url, t.deps.Task)
-	made.Restore(memory)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if e := t.tasks[id]; e != nil {
+	created := task.New(id, url, m.deps.Task)
+	created.Restore(state)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.tasks[id]; e != nil {
 		return e, nil
 	}
-	if t.root.Err() != nil || t.leaving {
+	if m.ctx.Err() != nil || m.leaving {
 		return nil, errStopping
 	}
-	t.deps.Log.Info("going on with a task that was another scheduler's",
-		zap.String("task_id", id), zap.Int("peers", len(memory.Peers)), zap.Int("pieces", len(memory.Pieces)))
-	return t.begin(made, source), nil
+	m.deps.Log.Info("going on with a task that was another scheduler's",
+		zap.String("task_id", id), zap.Int("peers", len(state.Peers)), zap.Int("pieces", len(state.Pieces)))
+	return m.startTask(created, source), nil
 }
 
-// recall makes a task that was told of, by another scheduler or by this one
+// restoreIfOwned makes a task that was told of, by another scheduler or by this one
 // before it was restarted, if it is this one's by now: without that its memory
 // would be handed out as if it were. While no registry answers it is made all the
 // same, as any task is then.
-func (t *Table) recall(ctx context.Context, id string) error {
-	if t.find(id) != nil || !t.deps.Book.Knows(id) && !t.mayHaveKnown() {
+func (m *Manager) restoreIfOwned(ctx context.Context, id string) error {
+	if m.find(id) != nil || !m.deps.Book.Knows(id) && !m.recentlyRestarted() {
 		return nil
 	}
-	_, err := t.Get(ctx, id, false)
+	_, err := m.Get(ctx, id, false)
 	switch rpcerr.ReasonOf(err) {
 	case rpcerr.TaskNotFound:
 		return nil // it begins anew
 	case rpcerr.StoreUnavailable:
-		_, err = t.revive(ctx, id, claim.Holding{})
+		_, err = m.revive(ctx, id, claim.Holding{})
 	}
 	return err
 }

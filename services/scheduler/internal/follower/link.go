@@ -1,4 +1,4 @@
-package seed
+package follower
 
 import (
 	"context"
@@ -29,25 +29,25 @@ type link struct {
 	// attached says that the sink has the copy.
 	attached bool
 
-	open     bool
-	doubtful bool // the instance did not answer when the stream was opened
-	opened   time.Time
-	cancel   context.CancelFunc
-	cut      bool // the instance is suspect: nothing that it told counts
-	kept     bool // the stream has ended, and what it told still holds
-	banned   bool // it cannot have the task, or has another version of it
-	retryAt  time.Time
-	pause    time.Duration
+	open          bool
+	openedSuspect bool // the instance did not answer when the stream was opened
+	opened        time.Time
+	cancel        context.CancelFunc
+	withdrawn     bool // the instance is suspect: nothing that it told counts
+	stillValid    bool // the stream has ended, and what it told still holds
+	excluded      bool // it cannot have the task, or has another version of it
+	retryAt       time.Time
+	backoff       time.Duration
 }
 
-// ending is how a link's stream ended.
-type ending struct {
+// streamEnd is how a link's stream ended.
+type streamEnd struct {
 	link *link
 	err  error
-	// told says that anything was, kept that it still holds.
-	told, kept bool
-	// dead says that the instance does not answer either.
-	dead bool
+	// received says that anything was, kept that it still holds.
+	received, stillValid bool
+	// instanceDown says that the instance does not answer either.
+	instanceDown bool
 }
 
 // event is what both kinds of streams tell.
@@ -57,83 +57,83 @@ type event interface {
 	GetResult() *cdnv1.SeedResult
 }
 
-// listen reads a link's stream to its end and finds out what that means.
+// runStream reads a link's stream to its end and finds out what that means.
 // A doubtful instance is asked first whether it is there.
-func (w *following) listen(ctx context.Context, l *link, doubtful bool) ending {
-	e := ending{link: l}
-	if doubtful {
+func (w *taskFollower) runStream(ctx context.Context, l *link, suspect bool) streamEnd {
+	e := streamEnd{link: l}
+	if suspect {
 		if e.err = w.Health.Check(ctx, l.cdn.ID, l.cdn.Endpoint); e.err != nil {
-			e.dead = true
+			e.instanceDown = true
 			return e
 		}
 	}
 	var whole bool
-	e.told, whole, e.err = w.read(ctx, l)
+	e.received, whole, e.err = w.readStream(ctx, l)
 	if errors.Is(e.err, io.EOF) {
 		e.err = rpcerr.New(codes.Unavailable, "", "the CDN ended before it had told everything")
-		e.kept = whole
+		e.stillValid = whole
 	}
 	if rpcerr.ReasonOf(e.err) == rpcerr.CopyPartial {
-		e.kept = e.told
+		e.stillValid = e.received
 	}
-	if e.kept || ctx.Err() != nil {
+	if e.stillValid || ctx.Err() != nil {
 		return e
 	}
 	if l.attached {
 		l.attached = w.sink.Detach(ctx, l.cdn.ID) != nil
 	}
-	if broken(e.err) {
-		e.dead = w.Health.Check(ctx, l.cdn.ID, l.cdn.Endpoint) != nil
+	if isTransportError(e.err) {
+		e.instanceDown = w.Health.Check(ctx, l.cdn.ID, l.cdn.Endpoint) != nil
 	}
 	return e
 }
 
-// broken tells the errors of a connection from those that an instance gives.
-func broken(err error) bool {
+// isTransportError tells the errors of a connection from those that an instance gives.
+func isTransportError(err error) bool {
 	known := rpcerr.From(err)
-	return known.Reason == "" && !contradicts(err) && !errors.Is(err, swarm.ErrNoCopy) &&
+	return known.Reason == "" && !isVersionMismatch(err) && !errors.Is(err, swarm.ErrNoCopy) &&
 		(known.Code == codes.Unavailable || known.Code == codes.Canceled || known.Code == codes.DeadlineExceeded ||
 			known.Code == codes.Unknown || known.Code == codes.Internal)
 }
 
-// read delivers what the stream tells. It is attached with the first word of
+// readStream delivers what the stream tells. It is attached with the first word of
 // it: an instance that says nothing has nothing.
-func (w *following) read(ctx context.Context, l *link) (told, whole bool, err error) {
-	recv, err := w.stream(ctx, l)
+func (w *taskFollower) readStream(ctx context.Context, l *link) (received, whole bool, err error) {
+	recv, err := w.openStream(ctx, l)
 	if err != nil {
 		return false, false, rpcerr.From(err)
 	}
 	for {
 		ev, err := recv()
 		if errors.Is(err, io.EOF) {
-			return told, whole, io.EOF
+			return received, whole, io.EOF
 		}
 		if err != nil {
 			// Clients are shown this text: what the CDN said, not how it came.
-			return told, whole, rpcerr.From(err)
+			return received, whole, rpcerr.From(err)
 		}
-		if !told {
-			told, l.attached = true, true
+		if !received {
+			received, l.attached = true, true
 			if err := w.sink.Attach(ctx, w.copyAt(l)); err != nil {
-				return told, whole, err
+				return received, whole, err
 			}
 		}
 		if err := w.deliver(ctx, l.cdn.ID, ev); err != nil {
-			return told, whole, err
+			return received, whole, err
 		}
 		whole = whole || ev.GetResult() != nil
 	}
 }
 
-func (w *following) copyAt(l *link) swarm.Copy {
+func (w *taskFollower) copyAt(l *link) swarm.Copy {
 	return swarm.Copy{
 		Instance: l.cdn.ID, ID: "cdnnode:" + l.cdn.DownloadIP + "~" + w.id, Owner: l.owner,
 		IP: l.cdn.DownloadIP, Port: l.cdn.DownloadPort, Path: "/download/" + w.id[:3] + "/" + w.id,
 	}
 }
 
-// stream opens Seed at an owner and Follow at a replica.
-func (w *following) stream(ctx context.Context, l *link) (func() (event, error), error) {
+// openStream opens Seed at an owner and Follow at a replica.
+func (w *taskFollower) openStream(ctx context.Context, l *link) (func() (event, error), error) {
 	conn, err := w.Dial(l.cdn.Endpoint)
 	if err != nil {
 		return nil, err
@@ -156,7 +156,7 @@ func (w *following) stream(ctx context.Context, l *link) (func() (event, error),
 	return func() (event, error) { return s.Recv() }, nil
 }
 
-func (w *following) deliver(ctx context.Context, instance string, ev event) error {
+func (w *taskFollower) deliver(ctx context.Context, instance string, ev event) error {
 	if f := ev.GetFacts(); f != nil {
 		return w.sink.Facts(ctx, instance, swarm.Facts{
 			Length: f.GetLength(), PieceSize: f.GetPieceSize(), ETag: f.GetEtag(), LastModified: f.GetLastModified(),

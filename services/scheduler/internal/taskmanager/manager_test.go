@@ -1,4 +1,4 @@
-package table
+package taskmanager
 
 import (
 	"context"
@@ -26,10 +26,10 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpctest"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/follower"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/reach"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/seed"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
 )
@@ -49,7 +49,7 @@ type world struct {
 	registryv1.UnimplementedRegistryServiceServer
 	cdnv1.UnimplementedCdnServiceServer
 	t        *testing.T
-	table    *Table
+	manager  *Manager
 	book     *mirror.Book
 	adopt    bool // of pulls
 	metrics  *prometheus.Registry
@@ -164,7 +164,7 @@ func newWorld(t *testing.T, others ...func(*grpc.Server)) *world {
 	conn, err := pool.Dial(registry)
 	require.NoError(t, err)
 	monitor := health.New(health.Config{Interval: 20 * time.Millisecond, Timeout: 2 * time.Second}, pool.Dial, zap.NewNop())
-	stats, err := seed.NewStats(w.metrics, monitor)
+	stats, err := follower.NewStats(w.metrics, monitor)
 	require.NoError(t, err)
 	taskStats, err := task.NewStats(w.metrics)
 	require.NoError(t, err)
@@ -174,14 +174,14 @@ func newWorld(t *testing.T, others ...func(*grpc.Server)) *world {
 		SelfID: "me", Members: w, Dial: pool.Dial, Log: zap.NewNop(), Metrics: w.metrics,
 	})
 	require.NoError(t, err)
-	w.table = New(context.Background(), Config{GCInitialDelay: time.Hour, GCInterval: time.Hour, TaskExpireTime: time.Hour}, Deps{
+	w.manager = New(context.Background(), Config{GCInitialDelay: time.Hour, GCInterval: time.Hour, TaskExpireTime: time.Hour}, Deps{
 		Log: zap.NewNop(), Book: w.book, Mirror: sender, Reach: reach.New(monitor, w, pool.Dial),
-		Follower: &seed.Follower{
+		Follower: &follower.Follower{
 			Claims: claim.New(claim.Deps{
 				SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Schedulers: health.New(health.Default(), pool.Dial, zap.NewNop()), Log: zap.NewNop(),
 				CDNs:          func() []cluster.Member { return w.Members(cluster.CDN) },
 				FindScheduler: func(id string) (cluster.Member, bool) { return w.other, id == "other" },
-				TookOver:      func() { stats.TakeOver(seed.CauseScheduler) },
+				TookOver:      func() { stats.TakeOver(follower.CauseScheduler) },
 			}),
 			Health: monitor, Dial: pool.Dial, Stats: stats, Log: zap.NewNop(),
 		},
@@ -189,7 +189,7 @@ func newWorld(t *testing.T, others ...func(*grpc.Server)) *world {
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- w.table.Run(ctx) }()
+	go func() { done <- w.manager.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-done)
@@ -211,7 +211,7 @@ func (w *world) register(peer string) (swarm.Facts, error) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
-	return w.table.Register(ctx, taskID, "http://source/file", seed.Source{URL: "http://source/file"},
+	return w.manager.Register(ctx, taskID, "http://source/file", follower.Source{URL: "http://source/file"},
 		swarm.PeerInfo{ID: peer, IP: "127.0.1.1", Port: 20001})
 }
 
@@ -219,7 +219,7 @@ func (w *world) register(peer string) (swarm.Facts, error) {
 // nobody here knows.
 func (w *world) pull(peer string, num int32) (task.Answer, error) {
 	w.t.Helper()
-	t, err := w.table.Get(w.t.Context(), taskID, w.adopt)
+	t, err := w.manager.Get(w.t.Context(), taskID, w.adopt)
 	if err != nil {
 		return task.Answer{}, err
 	}
@@ -280,13 +280,13 @@ func TestPeersOfADeadSchedulerGoOnHere(t *testing.T) {
 			_, err = w.pull("stranger", 0)
 			require.Equal(t, rpcerr.PeerNotFound, rpcerr.ReasonOf(err))
 			if !away {
-				require.Equal(t, map[string]int{seed.CauseScheduler: 1}, w.takeovers(t))
+				require.Equal(t, map[string]int{follower.CauseScheduler: 1}, w.takeovers(t))
 				return
 			}
 			require.EventuallyWithT(t, func(c *assert.CollectT) { // it is asked for until somebody agrees
 				asked := w.takeovers(c)
 				require.Len(c, asked, 1)
-				require.GreaterOrEqual(c, asked[seed.CauseScheduler], 3)
+				require.GreaterOrEqual(c, asked[follower.CauseScheduler], 3)
 			}, patience, time.Millisecond)
 		})
 	}
@@ -310,7 +310,7 @@ func TestWhoLosesATaskToAnotherSchedulerSaysSo(t *testing.T) {
 	_, err := w.register("p")
 	require.NoError(t, err)
 	held := make(chan error, 1)
-	e, err := w.table.Get(t.Context(), taskID, false)
+	e, err := w.manager.Get(t.Context(), taskID, false)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { // what has not landed yet is not counted
 		require.NoError(t, e.Written(t.Context(), "p", 0, size))
@@ -331,13 +331,13 @@ func TestWhoLosesATaskToAnotherSchedulerSaysSo(t *testing.T) {
 		require.FailNow(t, "nobody listens")
 	}
 	require.Equal(t, rpcerr.NotOwner, rpcerr.ReasonOf(<-held))
-	require.Eventually(t, func() bool { return w.table.Count() == 0 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return w.manager.Count() == 0 }, patience, time.Millisecond)
 }
 
 func TestStoppedTableTakesNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.table.end()
+	w.manager.cancel()
 	_, err := w.register("p")
 	require.Equal(t, codes.Unavailable, rpcerr.From(err).Code)
 }

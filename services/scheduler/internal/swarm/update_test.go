@@ -12,12 +12,12 @@ import (
 
 // restored makes a swarm of all that another remembers. How a standby gathers
 // that is package mirror's.
-func restored(t *testing.T, all Memory) *Swarm {
+func restored(t *testing.T, all Update) *Swarm {
 	t.Helper()
-	require.True(t, all.Anew)
+	require.True(t, all.Full)
 	s := New(Limits{Up: 5, Down: 4}, budget.New(1<<40))
 	s.Restore(all, start)
-	checkBooks(t, s)
+	checkCounters(t, s)
 	return s
 }
 
@@ -26,14 +26,14 @@ func TestChangesThatNobodyAsksForAreBounded(t *testing.T) {
 	s := newSwarm(t, 1)
 	s.Changes(true)
 	later := start
-	for i := range 5 * slack {
+	for i := range 5 * changeLogSlack {
 		s.AddPeer(peerInfo(fmt.Sprint(i), i%1000), later)
 		require.NoError(t, s.Down(fmt.Sprint(i), later))
 		later = later.Add(time.Second)
-		s.Forget(later, start)
+		s.Expire(later, start)
 	}
-	require.LessOrEqual(t, len(s.ledger.peers), slack+1)
-	require.True(t, s.Changes(false).Anew)
+	require.LessOrEqual(t, len(s.changes.peers), changeLogSlack+1)
+	require.True(t, s.Changes(false).Full)
 }
 
 func TestChangesAreWhatChanged(t *testing.T) {
@@ -47,18 +47,18 @@ func TestChangesAreWhatChanged(t *testing.T) {
 	require.NoError(t, s.Restarted("a"))
 	s.Offer("a", start)
 	require.False(t, s.Changed(), "what is under way ends by itself")
-	require.NoError(t, s.Got("a", 0, size, start))
-	require.NoError(t, s.Got("a", 0, size, start))
+	require.NoError(t, s.Written("a", 0, size, start))
+	require.NoError(t, s.Written("a", 0, size, start))
 	m := s.Changes(false)
-	require.False(t, m.Anew)
+	require.False(t, m.Full)
 	require.Len(t, m.Peers, 1)
 	require.Equal(t, []uint64{1}, m.Peers[0].Serves)
 	require.Nil(t, m.Facts)
 	require.Empty(t, m.Pieces)
 	require.NoError(t, s.Down("b", start))
 	later := start.Add(blockFor)
-	s.Forget(later, start)
-	require.Equal(t, []string{"b"}, s.Changes(false).Forgotten)
+	s.Expire(later, start)
+	require.Equal(t, []string{"b"}, s.Changes(false).Removed)
 	require.NoError(t, s.Seen("a", later))
 	require.False(t, s.Changed(), "that a peer is alive is no news")
 }
@@ -66,14 +66,14 @@ func TestChangesAreWhatChanged(t *testing.T) {
 // Whatever another scheduler tells, a swarm comes out of it.
 func TestRestoringNonsense(t *testing.T) {
 	s := New(Limits{Up: 5, Down: 4}, budget.New(1<<40))
-	s.Restore(Memory{
-		Anew: true, Facts: &Facts{Length: 2 * (size - 5), PieceSize: size}, Result: &Result{PieceCount: 9},
-		Pieces: []PieceMemory{{Num: -1, MD5: "m"}, {Num: 1 << 30, MD5: "m"}, {Num: 1, MD5: md5Of(1), Length: size}},
-		Peers:  []PeerMemory{{PeerInfo: peerInfo("p", 1), Have: []uint64{^uint64(0), 1}, Serves: []uint64{^uint64(0)}}},
+	s.Restore(Update{
+		Full: true, Facts: &Facts{Length: 2 * (size - 5), PieceSize: size}, Result: &Result{PieceCount: 9},
+		Pieces: []PieceUpdate{{Num: -1, MD5: "m"}, {Num: 1 << 30, MD5: "m"}, {Num: 1, MD5: md5Of(1), Length: size}},
+		Peers:  []PeerUpdate{{PeerInfo: peerInfo("p", 1), Have: []uint64{^uint64(0), 1}, Serves: []uint64{^uint64(0)}}},
 	}, start)
-	require.Len(t, s.chunks, 2)
+	require.Len(t, s.pieces, 2)
 	_, whole := s.Result()
 	require.False(t, whole)
 	require.EqualValues(t, 2, s.peers["p"].have.Count())
-	checkBooks(t, s)
+	checkCounters(t, s)
 }

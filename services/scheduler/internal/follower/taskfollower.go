@@ -1,0 +1,235 @@
+package follower
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
+)
+
+const (
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 3 * time.Second
+	// idleRecheck is how long it takes at most until a copy is looked at again that
+	// has nothing to tell; a change of the record or of its instance's health
+	// makes it sooner.
+	idleRecheck = 30 * time.Second
+	// unclaimedPause is how far apart the registry is asked for a task that
+	// nobody has agreed on yet.
+	unclaimedPause = time.Second
+)
+
+// taskFollower is one task's copies being followed. Its fields belong to run.
+type taskFollower struct {
+	*Follower
+	id, url       string
+	source        Source
+	sink          Sink
+	log           *zap.Logger
+	recordUpdates *claim.Subscription
+
+	claim              claim.Claim
+	links              map[string]*link // by instance
+	failed             map[string]bool  // CDNs that tried this task and cannot have it
+	received           bool             // a copy has told anything
+	secondOpinionAsked bool             // another's opinion of the source was asked for
+	ownerSuspected     bool             // clients cannot fetch from the owner
+	lostOwner          ownerLoss
+	resolving          bool
+	resolveAt          time.Time // zero when there is nothing to ask
+	resolveBackoff     time.Duration
+
+	streamEnds  chan streamEnd
+	resolutions chan resolution
+	wg          sync.WaitGroup
+}
+
+// ownerLoss is an owner that is lost, until the registry has named another.
+type ownerLoss struct {
+	owner string
+	epoch int64
+	cause string
+	err   error
+}
+
+type resolution struct {
+	lost  ownerLoss // what was asked with
+	claim claim.Claim
+	err   error
+}
+
+// close ends all links; their context has ended.
+func (w *taskFollower) close() {
+	w.recordUpdates.Close()
+	w.wg.Wait()
+	for _, l := range w.links {
+		l.release()
+	}
+}
+
+func (w *taskFollower) run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	w.resolveAt = time.Now()
+	for {
+		changed := w.Health.Changed()
+		if err := w.reconcile(ctx, time.Now()); err != nil {
+			return err
+		}
+		timer.Reset(w.untilNextCheck(time.Now()))
+		var err error
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case e := <-w.streamEnds:
+			err = w.handleStreamEnd(ctx, e, time.Now())
+		case a := <-w.resolutions:
+			err = w.handleResolution(a, time.Now())
+		case <-w.recordUpdates.C:
+			w.applyRecordUpdate(time.Now())
+		case <-w.sink.CopySuspected():
+			w.ownerSuspected = true
+			for id := range w.links {
+				w.Health.Poke(id)
+			}
+		case <-changed:
+		case <-timer.C:
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// reconcile makes what is open what should be.
+func (w *taskFollower) reconcile(ctx context.Context, now time.Time) error {
+	for _, l := range w.links {
+		if err := w.withdrawSuspect(ctx, l, now); err != nil {
+			return err
+		}
+	}
+	if !w.resolving && !w.resolveAt.IsZero() && !now.Before(w.resolveAt) {
+		w.resolve(ctx)
+	}
+	if !w.claim.Known() {
+		return nil
+	}
+	if err := w.ensureStream(ctx, w.claim.Owner, true, now); err != nil {
+		return err
+	}
+	for _, m := range w.claim.Replicas {
+		if err := w.ensureStream(ctx, m, false, now); err != nil {
+			return err
+		}
+	}
+	return w.prune(ctx)
+}
+
+// withdrawSuspect withdraws the copy of an instance that does not answer any more.
+func (w *taskFollower) withdrawSuspect(ctx context.Context, l *link, now time.Time) error {
+	if !w.Health.Suspect(l.cdn.ID) {
+		l.openedSuspect = false
+		return nil
+	}
+	if l.openedSuspect || !l.open && !l.stillValid {
+		return nil // it is being tried, or has ended
+	}
+	if l.open {
+		l.cancel()
+	}
+	l.withdrawn, l.stillValid = true, false
+	if !l.open {
+		l.attached, l.retryAt = false, time.Time{}
+	}
+	if w.isOwnerLink(l) {
+		w.ownerLost(l, causeSuspect, nil, now)
+	}
+	return w.sink.Detach(ctx, l.cdn.ID)
+}
+
+// isOwnerLink tells whether a link was opened at the owner of the present epoch.
+func (w *taskFollower) isOwnerLink(l *link) bool {
+	return l.owner && l.cdn.ID == w.claim.Owner.ID && l.epoch == w.claim.Epoch
+}
+
+// ownerLost notes that the owner is lost and has the registry asked for another.
+func (w *taskFollower) ownerLost(l *link, cause string, err error, now time.Time) {
+	if w.lostOwner.owner == l.cdn.ID && w.lostOwner.epoch == l.epoch {
+		return
+	}
+	w.lostOwner = ownerLoss{owner: l.cdn.ID, epoch: l.epoch, cause: cause, err: err}
+	w.Stats.TakeOver(cause)
+	w.log.Warn("the task's owner is lost; asking for another",
+		zap.String("cdn_id", l.cdn.ID), zap.String("cause", cause), zap.Error(err))
+	w.resolveBy(now)
+}
+
+// resolveBy has the registry asked at a time, or before.
+func (w *taskFollower) resolveBy(at time.Time) {
+	if w.resolveAt.IsZero() || at.Before(w.resolveAt) {
+		w.resolveAt = at
+	}
+}
+
+// resolve asks the registry who has the task.
+func (w *taskFollower) resolve(ctx context.Context) {
+	lost := claim.Lost{Owner: w.lostOwner.owner, Excluded: w.Health.Suspects()}
+	for id := range w.failed {
+		lost.Excluded = append(lost.Excluded, id)
+	}
+	slices.Sort(lost.Excluded)
+	lost.Excluded = slices.Compact(lost.Excluded)
+	last, loss := w.claim, w.lostOwner
+	w.resolving, w.resolveAt = true, time.Time{}
+	w.wg.Go(func() {
+		var c claim.Claim
+		err := w.yield(ctx, last, loss)
+		if err == nil {
+			c, err = w.Claims.Resolve(ctx, w.id, w.url, last, lost)
+		}
+		select {
+		case w.resolutions <- resolution{loss, c, err}:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// yield gives the task away if that is its only chance.
+func (w *taskFollower) yield(ctx context.Context, last claim.Claim, lost ownerLoss) error {
+	if w.Yield == nil || last.Known() && lost.owner == "" {
+		return nil
+	}
+	if need, err := w.sink.Need(ctx); err != nil || need.Whole && need.Unfinished == 0 {
+		return nil //nolint:nilerr // a task that has ended is not asked for any more
+	}
+	return w.Yield(ctx, w.id, last.Known())
+}
+
+// applyRecordUpdate takes news of the record.
+func (w *taskFollower) applyRecordUpdate(now time.Time) {
+	next, resolve := w.recordUpdates.Take(w.claim)
+	switch {
+	case resolve:
+		w.resolveBy(now)
+	case next.Known() && w.claim.Known():
+		w.adoptClaim(next)
+	}
+}
+
+// adoptClaim takes a claim that is not older than the one there is.
+func (w *taskFollower) adoptClaim(next claim.Claim) {
+	changed := !next.Same(w.claim)
+	w.claim = next
+	if w.lostOwner.owner != next.Owner.ID || w.lostOwner.epoch != next.Epoch {
+		w.lostOwner = ownerLoss{}
+	}
+	for _, l := range w.links {
+		if changed && !l.stillValid {
+			l.retryAt, l.excluded = time.Time{}, false
+		}
+	}
+}
