@@ -2,26 +2,26 @@ package swarm
 
 import "github.com/bits-and-blooms/bitset"
 
-// changeLog is what changed since it was last told. While nobody wants to be told
-// it is off, and nothing is written.
+// changeLog records what has changed since the last Update. It is disabled, and
+// records nothing, until Changes is called for the first time.
 type changeLog struct {
 	enabled       bool
-	full          bool
+	full          bool // the next Update must be a full one
 	facts, result bool
 	pieces        map[int32]struct{}
-	peers         map[string]*peerChange // those that are no more included
+	peers         map[string]*peerChange // removed peers included
 }
 
-// peerChange is what changed of a peer.
+// peerChange records what has changed in a peer.
 type peerChange struct {
-	// unsent says that nothing was told of it yet, at least since it was forgotten.
+	// unsent is set if no update has contained the peer since it was added.
 	unsent bool
-	// words are those of its bit sets that changed: what is kept for a peer, and
-	// told of it, must not grow with what it has.
+	// words are the indices of the changed words of its bit sets. Recording words
+	// keeps the size of an update independent of how many pieces the peer has.
 	words bitset.BitSet
 }
 
-// reset begins an empty page.
+// reset enables the log and removes all entries.
 func (l *changeLog) reset() {
 	*l = changeLog{enabled: true, pieces: make(map[int32]struct{}), peers: make(map[string]*peerChange)}
 }
@@ -32,21 +32,22 @@ func (l *changeLog) addPiece(num int32) {
 	}
 }
 
-// addNewPeer notes a peer that was not there before.
+// addNewPeer records that a peer was added.
 func (l *changeLog) addNewPeer(id string) {
 	if l.enabled {
 		l.peers[id] = &peerChange{unsent: true}
 	}
 }
 
-// addPeer notes that something changed of a peer beside its bit sets, or that it is no more.
+// addPeer records that a peer was removed or that something other than its bit
+// sets has changed.
 func (l *changeLog) addPeer(id string) {
 	if l.enabled && l.peers[id] == nil {
 		l.peers[id] = &peerChange{}
 	}
 }
 
-// addPeerPiece notes that it changed what a peer has of a piece.
+// addPeerPiece records that a peer's state of a piece has changed.
 func (l *changeLog) addPeerPiece(id string, num int32) {
 	if l.enabled {
 		l.addPeer(id)

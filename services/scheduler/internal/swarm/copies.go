@@ -9,41 +9,41 @@ import (
 	"github.com/bits-and-blooms/bitset"
 )
 
-// Copy is a CDN instance's copy of the task.
+// Copy describes a CDN instance's copy of the task.
 type Copy struct {
 	// Instance is the CDN's member id.
 	Instance string
-	// ID is the name under which clients report pieces of this copy. Two
-	// instances on one address have the same.
+	// ID identifies the copy in the reports of clients. Two instances on one
+	// address have the same ID.
 	ID string
-	// IP, Port and Path are where the copy is served.
+	// IP, Port and Path are the address from which the copy is served.
 	IP   string
 	Port int32
 	Path string
-	// Owner tells whether it is the copy that the others are made from.
+	// Owner is set for the copy of the CDN that owns the task, from which the
+	// replicas are made.
 	Owner bool
 }
 
-// cdnCopy is a copy and what is known of it.
+// cdnCopy is the state of a copy.
 type cdnCopy struct {
 	Copy
-	pieces *bitset.BitSet
-	// transfers is the number of transfers that it is sending.
-	transfers int
+	pieces    *bitset.BitSet // pieces that have landed on it
+	transfers int            // number of pieces that it is sending
 }
 
-// copyFailures is what a peer remembers of a copy that failed it.
+// copyFailures counts a peer's consecutive failed downloads from a CDN copy.
 type copyFailures struct {
-	pausedUntil time.Time // it is not taken from until then
-	inRow       int       // failures in a row
+	pausedUntil time.Time // the copy is not offered until then
+	inRow       int       // number of consecutive failures
 }
 
-// ErrNoCopy is a copy that was withdrawn, or never there.
+// ErrNoCopy is returned for a CDN copy that was withdrawn or never attached.
 var ErrNoCopy = errors.New("unknown CDN copy")
 
-// SetCopy says that a copy serves from now on. Pieces have to land on it
-// (again) before they are offered from there: even the same instance may have
-// come back without what it had.
+// SetCopy adds or replaces a copy. It starts without pieces, even if the same
+// instance had some before: the instance may have lost them, so each has to be
+// reported with Landed again.
 func (s *Swarm) SetCopy(c Copy) {
 	if old := s.copyOf(c.Instance); old != nil {
 		old.Copy, old.pieces = c, &bitset.BitSet{}
@@ -52,8 +52,8 @@ func (s *Swarm) SetCopy(c Copy) {
 	s.copies = append(s.copies, &cdnCopy{Copy: c, pieces: &bitset.BitSet{}})
 }
 
-// DropCopy withdraws a copy: nothing more is offered from there, and what was
-// on its way from it is given from elsewhere.
+// DropCopy withdraws a copy. Its transfers end, so that their pieces can be
+// offered from another source.
 func (s *Swarm) DropCopy(instance string) {
 	c := s.copyOf(instance)
 	if c == nil {
@@ -63,7 +63,7 @@ func (s *Swarm) DropCopy(instance string) {
 	s.endTransfersIf(func(t *transfer) bool { return t.cdn == c })
 }
 
-// Copies are the copies that serve.
+// Copies returns the copies that serve.
 func (s *Swarm) Copies() []Copy {
 	list := make([]Copy, len(s.copies))
 	for i, c := range s.copies {
@@ -72,17 +72,17 @@ func (s *Swarm) Copies() []Copy {
 	return list
 }
 
-// Need is what copies are needed for.
+// Need tells whether a task still needs CDN copies.
 type Need struct {
-	// Whole says that the result is known.
+	// Whole is set if the task has a result.
 	Whole bool
-	// Unfinished is the number of peers that are alive and lack pieces.
+	// Unfinished is the number of peers that have not left and miss pieces.
 	Unfinished int
-	// Copies is how many copies serve.
+	// Copies is the number of copies that serve.
 	Copies int
 }
 
-// Need tells what copies are needed for.
+// Need returns whether the task still needs CDN copies.
 func (s *Swarm) Need() Need {
 	return Need{Whole: s.result != nil, Unfinished: s.Unfinished(), Copies: len(s.copies)}
 }
@@ -95,9 +95,10 @@ func (s *Swarm) copyOf(instance string) *cdnCopy {
 	return s.copies[i]
 }
 
-// Landed says that a piece is on a copy. A piece of other content than before
-// is ErrConflict; the owner's word counts more than what was known as long as
-// no peer has anything of that.
+// Landed records that a copy has a piece. A piece with another checksum or
+// length than before is refused with ErrConflict. There is one exception: if no
+// peer can have a piece of the recorded version, the owner's piece starts a new
+// version.
 func (s *Swarm) Landed(instance string, num int32, md5 string, length int32) error {
 	c := s.copyOf(instance)
 	if c == nil {
@@ -122,12 +123,12 @@ func (s *Swarm) Landed(instance string, num int32, md5 string, length int32) err
 	return nil
 }
 
-// maxPiecesAhead bounds how far ahead of the others a piece may land, so that a
-// wrong number cannot make the list of pieces huge.
+// maxPiecesAhead limits how far a piece number may lie beyond the known pieces,
+// so that a wrong number cannot allocate a huge list.
 const maxPiecesAhead = 4096
 
-// discardVersion forgets the version that was known, and every copy of it but c,
-// whose pieces are of another one.
+// discardVersion removes all pieces and the result of the recorded version. Only
+// copy c remains, without pieces: it reports those of the new version.
 func (s *Swarm) discardVersion(c *cdnCopy) {
 	s.pieces, s.result, s.offered = nil, nil, false
 	s.changes.full = s.changes.enabled
@@ -135,8 +136,8 @@ func (s *Swarm) discardVersion(c *cdnCopy) {
 	s.copies = []*cdnCopy{c}
 }
 
-// VersionInUse tells whether any peer has a piece, or may have one by now: what was
-// once offered may have arrived whatever was heard of it.
+// VersionInUse reports whether a peer has, or may have, a piece of the recorded
+// version. An offered piece may have arrived even if no report says so.
 func (s *Swarm) VersionInUse() bool {
 	if s.offered && len(s.peers) > 0 {
 		return true
@@ -149,15 +150,16 @@ func (s *Swarm) VersionInUse() bool {
 	return false
 }
 
-// recordCopyFailure notes that a copy failed p.
+// recordCopyFailure pauses the copy for p.
 func (p *Peer) recordCopyFailure(c *cdnCopy, now time.Time) {
 	previous := p.copyFailures[c.Instance]
 	pause := min(cdnPause<<min(previous.inRow, 10), cdnPauseMax)
 	p.copyFailures[c.Instance] = copyFailures{pausedUntil: now.Add(pause), inRow: previous.inRow + 1}
 }
 
-// bestCopy is the copy that has the piece and failed p least, among equals
-// the one with most budget left. It is nil when p had better wait for others.
+// bestCopy returns the copy that has the piece and has the fewest consecutive
+// failures for p; of equal ones, that with the most budget left. It returns nil
+// if there is none, or if p should wait because peers will serve the piece soon.
 func (s *Swarm) bestCopy(p *Peer, num int32, now time.Time) *cdnCopy {
 	var best *cdnCopy
 	var bestInRow int
@@ -178,8 +180,8 @@ func (s *Swarm) bestCopy(p *Peer, num int32, now time.Time) *cdnCopy {
 	return nil
 }
 
-// expectedFromPeers tells whether a piece will be had from peers in a moment, because
-// several began to fetch it just now.
+// expectedFromPeers reports whether several peers have just begun to download
+// the piece, so that it will soon be available from them.
 func (s *Swarm) expectedFromPeers(state *pieceState, now time.Time) bool {
 	n := 0
 	for t := range state.transfers {

@@ -11,7 +11,7 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
 )
 
-// addCopy attaches a replica that has some pieces.
+// addCopy attaches a replica that has the given pieces.
 func addCopy(t *testing.T, s *Swarm, instance, ip string, pieces ...int) {
 	t.Helper()
 	s.SetCopy(Copy{Instance: instance, ID: "cdnnode:" + ip + "~x", IP: ip, Port: 8001, Path: "/download/x"})
@@ -20,7 +20,7 @@ func addCopy(t *testing.T, s *Swarm, instance, ip string, pieces ...int) {
 	}
 }
 
-func sources(offers []Offer) map[string]int {
+func offersByIP(offers []Offer) map[string]int {
 	from := make(map[string]int)
 	for _, o := range offers {
 		from[o.IP]++
@@ -28,20 +28,20 @@ func sources(offers []Offer) map[string]int {
 	return from
 }
 
-func TestCopiesShareTheWorkByWhatTheyHaveLeft(t *testing.T) {
+func TestCopiesShareOffersByRemainingBudget(t *testing.T) {
 	s := newSwarm(t, 4, "a")
 	addCopy(t, s, "r", "127.0.0.2", 0, 1, 2, 3)
-	require.Equal(t, map[string]int{"127.0.0.1": 2, "127.0.0.2": 2}, sources(s.Offer("a", start)))
+	require.Equal(t, map[string]int{"127.0.0.1": 2, "127.0.0.2": 2}, offersByIP(s.Offer("a", start)))
 }
 
-func TestInstanceThatIsBusyWithOtherTasksIsSpared(t *testing.T) {
+func TestCopyThatIsBusyWithOtherTasksIsNotOffered(t *testing.T) {
 	s := newSwarm(t, 4, "a")
 	addCopy(t, s, "r", "127.0.0.2", 0, 1, 2, 3)
-	require.True(t, s.budget.Take("cdn", 100*size, false), "others' pieces")
-	require.Equal(t, map[string]int{"127.0.0.2": 4}, sources(s.Offer("a", start)))
+	require.True(t, s.budget.Take("cdn", 100*size, false), "charged by other tasks")
+	require.Equal(t, map[string]int{"127.0.0.2": 4}, offersByIP(s.Offer("a", start)))
 }
 
-func TestEachCopyGivesOnlyWhatItHas(t *testing.T) {
+func TestCopyIsOfferedOnlyForPiecesThatLandedOnIt(t *testing.T) {
 	s := newSwarm(t, 4, "a")
 	s.DropCopy("cdn")
 	addCopy(t, s, "r1", "127.0.0.2", 0)
@@ -53,17 +53,17 @@ func TestEachCopyGivesOnlyWhatItHas(t *testing.T) {
 	require.Len(t, s.peers["a"].running, 2)
 }
 
-func TestLostCopyFreesWhatItWasSending(t *testing.T) {
+func TestDroppedCopyEndsItsTransfers(t *testing.T) {
 	s := newSwarm(t, 4, "a", "b")
 	addCopy(t, s, "r", "127.0.0.2", 0, 1, 2, 3)
 	require.Len(t, s.Offer("a", start), 4)
 	s.DropCopy("cdn")
-	require.Len(t, s.peers["a"].running, 2, "what the other one sends goes on")
+	require.Len(t, s.peers["a"].running, 2, "transfers from the other copy continue")
 	require.Zero(t, s.budget.Used("cdn"))
 	again := s.Offer("a", start)
-	require.Equal(t, map[string]int{"127.0.0.2": 2}, sources(again))
-	failed(t, s, "a", again[0].Num, "cdnnode:127.0.0.1~x", start) // the old transfer times out at last
-	require.NoError(t, s.Written("b", 0, size, start), "a piece from a copy that is no more is a piece")
+	require.Equal(t, map[string]int{"127.0.0.2": 2}, offersByIP(again))
+	failed(t, s, "a", again[0].Num, "cdnnode:127.0.0.1~x", start) // the client's old download times out
+	require.NoError(t, s.Written("b", 0, size, start), "a piece from a dropped copy counts")
 	checkCounters(t, s)
 	s.DropCopy("cdn")
 	s.DropCopy("r")
@@ -71,29 +71,29 @@ func TestLostCopyFreesWhatItWasSending(t *testing.T) {
 	checkCounters(t, s)
 }
 
-func TestCopyThatFailedAPeerComesBehindTheOthersForThatPeer(t *testing.T) {
+func TestCopyThatFailedAPeerIsThatPeersLastChoice(t *testing.T) {
 	s := newSwarm(t, 1, "a", "b")
 	addCopy(t, s, "r", "127.0.0.2", 0)
 	first := s.Offer("a", start)[0]
 	failed(t, s, "a", 0, first.SourceID, start)
 	for range 3 {
 		second := s.Offer("a", start.Add(cdnPauseMax))
-		require.NotEqual(t, first.IP, second[0].IP, "not even when its pause is over")
+		require.NotEqual(t, first.IP, second[0].IP, "the other copy is preferred even after the pause")
 		require.NoError(t, s.Restarted("a"))
 	}
-	require.Equal(t, first.IP, s.Offer("b", start)[0].IP, "others take from it")
+	require.Equal(t, first.IP, s.Offer("b", start)[0].IP, "other peers still use it")
 	require.NoError(t, s.Restarted("b"))
 	require.True(t, s.budget.Take("r", size, false))
 	s.DropCopy("r")
-	require.Equal(t, first.IP, s.Offer("a", start.Add(cdnPause))[0].IP, "it is better than none")
+	require.Equal(t, first.IP, s.Offer("a", start.Add(cdnPause))[0].IP, "it is the only copy")
 	require.NoError(t, s.Restarted("a"))
 	addCopy(t, s, "r", "127.0.0.2", 0)
 	later := start.Add(cdnPauseMax + avoidFor + time.Second)
 	s.Tick(later)
-	require.Equal(t, first.IP, s.Offer("a", later)[0].IP, "it is forgiven after a while")
+	require.Equal(t, first.IP, s.Offer("a", later)[0].IP, "its failures expire")
 }
 
-func TestInstancesOnOneAddressAreToldApartByWhatTheyWereSending(t *testing.T) {
+func TestFailureIsAttributedToTheInstanceThatWasOffered(t *testing.T) {
 	s := newSwarm(t, 1, "a")
 	addCopy(t, s, "r", "127.0.0.1", 0)
 	s.copies[1].Port = 8002
@@ -104,43 +104,43 @@ func TestInstancesOnOneAddressAreToldApartByWhatTheyWereSending(t *testing.T) {
 	require.NotEqual(t, first.Port, second.Port)
 }
 
-func TestNobodyWaitsForATradeWhileAnyCopyHasBandwidthToSpare(t *testing.T) {
+func TestPeerDoesNotWaitForOthersWhileAnyCopyHasSpareBudget(t *testing.T) {
 	s := newSwarm(t, 1, "a", "b", "c", "d")
 	s.budget = budget.New(5 * size)
 	for _, id := range []string{"a", "b", "c"} {
 		require.Len(t, s.Offer(id, start), 1)
 	}
-	require.Empty(t, s.Offer("d", start), "the only copy is busy, and three have it in a moment")
+	require.Empty(t, s.Offer("d", start), "the only copy is busy, and three peers are downloading the piece")
 	addCopy(t, s, "r", "127.0.0.2", 0)
-	require.Equal(t, map[string]int{"127.0.0.2": 1}, sources(s.Offer("d", start)))
+	require.Equal(t, map[string]int{"127.0.0.2": 1}, offersByIP(s.Offer("d", start)))
 }
 
-func TestCopiesMustAgree(t *testing.T) {
+func TestCopyThatContradictsAnotherIsRefused(t *testing.T) {
 	s := newSwarm(t, 2, "a")
 	addCopy(t, s, "r", "127.0.0.2", 0)
 	require.ErrorIs(t, s.Landed("r", 1, md5Of(7), size), ErrConflict)
 	require.ErrorIs(t, s.SetFacts("r", Facts{Length: 5, PieceSize: size}), ErrConflict)
 	require.ErrorIs(t, s.SetResult("r", Result{MD5: "other", Length: 1, PieceCount: 2}), ErrConflict)
 	require.NoError(t, s.Landed("r", 1, md5Of(1), size))
-	require.ErrorIs(t, s.Landed("nobody", 1, md5Of(1), size), ErrNoCopy)
-	require.ErrorIs(t, s.SetFacts("nobody", Facts{}), ErrNoCopy)
-	require.ErrorIs(t, s.SetResult("nobody", Result{}), ErrNoCopy)
+	require.ErrorIs(t, s.Landed("unknown", 1, md5Of(1), size), ErrNoCopy)
+	require.ErrorIs(t, s.SetFacts("unknown", Facts{}), ErrNoCopy)
+	require.ErrorIs(t, s.SetResult("unknown", Result{}), ErrNoCopy)
 }
 
-func TestOwnersVersionCountsAsLongAsNobodyHasAnother(t *testing.T) {
+func TestOwnersVersionReplacesAnotherUnlessAPeerMayHaveIt(t *testing.T) {
 	other := Facts{Length: size - 5, PieceSize: size, ETag: "2"}
 	for name, c := range map[string]struct {
 		before func(s *Swarm)
 		fails  bool
 	}{
-		"nobody has anything": {before: func(*Swarm) {}},
-		"somebody has a piece": {
+		"no peer has a piece": {before: func(*Swarm) {}},
+		"a peer has a piece": {
 			before: func(s *Swarm) { _ = s.Written("a", 0, size, start) }, fails: true,
 		},
-		"somebody may have one": {
+		"a peer may have a piece": {
 			before: func(s *Swarm) { s.Offer("a", start); _ = s.Restarted("a") }, fails: true,
 		},
-		"who had one is forgotten": {
+		"the peer that had a piece has expired": {
 			before: func(s *Swarm) {
 				_ = s.Written("a", 0, size, start)
 				s.Expire(start, start.Add(time.Second))
@@ -160,7 +160,7 @@ func TestOwnersVersionCountsAsLongAsNobodyHasAnother(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, s.Landed("cdn", 0, md5Of(9), size))
 			require.NoError(t, s.SetResult("cdn", Result{MD5: "new", Length: size - 5, PieceCount: 1}))
-			require.ErrorIs(t, s.Landed("r", 0, md5Of(0), size), ErrNoCopy, "the replica is of the old one")
+			require.ErrorIs(t, s.Landed("r", 0, md5Of(0), size), ErrNoCopy, "the replica has the old version")
 			s.AddPeer(peerInfo("late", 1), start)
 			offers := s.Offer("late", start)
 			require.Len(t, offers, 1)
@@ -171,9 +171,9 @@ func TestOwnersVersionCountsAsLongAsNobodyHasAnother(t *testing.T) {
 	}
 }
 
-// TestEverybodyFinishesWhateverHappensToTheCopies has copies come, go and fail
-// at random while peers download, and checks the books all the time.
-func TestEverybodyFinishesWhateverHappensToTheCopies(t *testing.T) {
+// TestAllPeersFinishWhileCopiesComeAndGo attaches, drops and fails copies at
+// random while peers download, and checks the counters after each step.
+func TestAllPeersFinishWhileCopiesComeAndGo(t *testing.T) {
 	for seed := range uint64(10) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		pieces := 1 + rng.IntN(12)
@@ -189,7 +189,7 @@ func TestEverybodyFinishesWhateverHappensToTheCopies(t *testing.T) {
 			s.AddPeer(peerInfo(fmt.Sprintf("p%d", i), i), now)
 		}
 		for step := 0; s.Unfinished() > 0; step++ {
-			require.Less(t, step, 20000, "seed %d: they never finish", seed)
+			require.Less(t, step, 20000, "seed %d: some peer never finishes", seed)
 			now = now.Add(time.Duration(rng.IntN(400)) * time.Millisecond)
 			instance := fmt.Sprintf("r%d", rng.IntN(3))
 			switch rng.IntN(10) {
@@ -207,7 +207,7 @@ func TestEverybodyFinishesWhateverHappensToTheCopies(t *testing.T) {
 					switch rng.IntN(10) {
 					case 0:
 						failed(t, s, id, o.Num, o.SourceID, now)
-					case 1: // it hangs
+					case 1: // the download hangs
 					default:
 						require.NoError(t, s.Written(id, o.Num, size, now))
 					}
@@ -218,7 +218,7 @@ func TestEverybodyFinishesWhateverHappensToTheCopies(t *testing.T) {
 		}
 		s.Close()
 		for _, instance := range []string{"cdn", "r0", "r1", "r2"} {
-			require.Zero(t, b.Used(instance), "seed %d: bytes are still booked", seed)
+			require.Zero(t, b.Used(instance), "seed %d: bytes are still charged", seed)
 		}
 	}
 }

@@ -5,32 +5,35 @@ import (
 	"time"
 )
 
-// A migrant is a peer that has pieces which nobody here was told of: its
-// scheduler died with all who remembered. What it has is learned from its answers
-// to offers, and dfget answers in a way of its own:
+// A migrant is a peer that has pieces that were never reported to this swarm: it
+// downloaded them while another scheduler answered for the task, and that
+// scheduler died together with the replicas of its state. The migrant's pieces
+// are learned from its answers to offers. A dfget client answers in these ways:
 //
-//   - of the offered pieces that it has it tells the last one only, at once,
-//     and never again of the others: their slots would be taken for as long
-//     as a lease, and they would have to be offered again;
-//   - while it is fetching more than two it does not tell even that;
-//   - when it has none of them it says nothing before one has arrived.
+//   - Of all offered pieces that it has it reports only the last one, at once.
+//     It never reports the others: their transfers would last until their leases
+//     expire, and the pieces would have to be offered again.
+//   - While it downloads more than two pieces it does not report even that one.
+//   - If it has none of the offered pieces, it reports when one has arrived.
 //
-// So a migrant is asked of one piece at a time, while it fetches two at most. If
-// it might fetch more at the same time, one that it is known to have is put
-// before the new one, for a bell: when that is what it tells next, it is
-// fetching the new one. An answer is lost when another piece ends at that very
-// moment; then it is asked again.
+// Therefore a migrant is offered one new piece at a time, and no new piece while
+// it downloads more than two. If it may be downloading other pieces at that
+// moment, a piece that it is known to have, the sentinel, is offered before the
+// new one. If its next report names the sentinel, it does not have the new
+// piece and is downloading it. A report can be lost when another download ends
+// at the same moment; then the piece is offered again.
 
 const (
-	// maxMigrantFetches is how many pieces a migrant may be fetching: of one more that
-	// it has it would tell nothing.
+	// maxMigrantFetches is the maximum number of pieces that a migrant may be
+	// downloading. It would not report a piece that it has beyond that.
 	maxMigrantFetches = 3
-	// askAgainAfter is how many pulls go by before it is asked again of a piece. As
-	// many others may end before it while it is being fetched.
+	// askAgainAfter is the number of pulls after which a migrant is offered a
+	// piece again whose outcome it has not reported. That many other downloads
+	// may end before that of the piece.
 	askAgainAfter = maxMigrantFetches
 )
 
-// sentinel is the piece that a migrant is known to have, and the one that was
+// sentinel is a piece that a migrant is known to have, and the transfer that was
 // offered behind it.
 type sentinel struct {
 	num      int32
@@ -38,8 +41,8 @@ type sentinel struct {
 	precedes *transfer
 }
 
-// validateReport checks what a peer tells of a piece. One that begins with a piece which
-// nobody here offered is a migrant.
+// validateReport checks the piece that a peer reports. A peer whose first report
+// names a piece that this swarm has not offered to it is a migrant.
 func (s *Swarm) validateReport(p *Peer, num, size int32) error {
 	err := s.checkPiece(num, size)
 	if !p.originKnown && (err == nil || errors.Is(err, ErrNotYet)) {
@@ -49,23 +52,23 @@ func (s *Swarm) validateReport(p *Peer, num, size int32) error {
 	return err
 }
 
-// setSentinel takes the first piece that a migrant is known to have for its bell.
+// setSentinel makes the first piece that a migrant is known to have its sentinel.
 func (p *Peer) setSentinel(num int32) {
 	if p.migrant && !p.sentinel.set {
 		p.sentinel = sentinel{num: num, set: true}
 	}
 }
 
-// sentinelReported notes that a peer tells of its bell alone: what was offered behind it
-// is on its way.
+// sentinelReported handles a report of the sentinel: the piece that was offered
+// behind it is being downloaded.
 func (p *Peer) sentinelReported(num int32) {
 	if p.sentinel.set && p.sentinel.num == num && p.sentinel.precedes != nil {
 		p.sentinel.precedes.confirmed = true
 	}
 }
 
-// offerMigrant asks a migrant of one piece: of a new one, or of one that it has
-// said nothing of.
+// offerMigrant offers a migrant one piece: a new one, or one whose outcome it has
+// not reported.
 func (s *Swarm) offerMigrant(p *Peer, now time.Time) []Offer {
 	p.sentinel.precedes = nil
 	unanswered := p.oldestUnanswered()
@@ -87,7 +90,8 @@ func (s *Swarm) offerMigrant(p *Peer, now time.Time) []Offer {
 	return nil
 }
 
-// oldestUnanswered is what a migrant was asked of longest ago of what it has not told of.
+// oldestUnanswered returns the transfer that was offered longest ago and whose
+// outcome the peer has not reported, or nil.
 func (p *Peer) oldestUnanswered() *transfer {
 	var first *transfer
 	for _, t := range p.running {
@@ -98,9 +102,10 @@ func (p *Peer) oldestUnanswered() *transfer {
 	return first
 }
 
+// askMigrantAgain repeats the offer of t behind the sentinel.
 func (s *Swarm) askMigrantAgain(p *Peer, t *transfer) []Offer {
 	if !p.sentinel.set {
-		return nil // it would say nothing, as long as it fetches it
+		return nil // a peer does not report a repeated offer that it is still downloading
 	}
 	offers := s.askMigrant(p, t, true)
 	t.pullsSinceAsked = 0
@@ -108,7 +113,8 @@ func (s *Swarm) askMigrantAgain(p *Peer, t *transfer) []Offer {
 	return offers
 }
 
-// askMigrant offers what t is to bring, behind the bell if an answer is wanted at once.
+// askMigrant offers the piece of t, behind the sentinel if withSentinel is set:
+// then the peer's next report tells whether it has the piece.
 func (s *Swarm) askMigrant(p *Peer, t *transfer, withSentinel bool) []Offer {
 	for _, other := range p.running {
 		other.pullsSinceAsked++

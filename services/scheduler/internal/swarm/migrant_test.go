@@ -8,28 +8,28 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// dfget is a client as it answers offers: what it has it tells again, what
-// arrives it tells too, but of all that waits to be told only the last goes out
-// with a pull, and none while more than two pieces are under way.
+// dfget simulates how a client answers offers. It reports pieces that arrive and
+// offered pieces that it already has. A pull carries only the latest of these
+// reports, and the client sends no pull while more than two downloads run.
 type dfget struct {
-	t       *testing.T
-	s       *Swarm
-	id      string
-	here    map[int32]bool // false for those under way
-	written []int32        // reports that go their own way
-	held    int32          // what is told next, -1 when there is nothing
-	begun   map[int32]int  // how often each was fetched
-	asked   map[int32]int  // how often it was offered each that it has and nobody knew of
-	most    int            // under way at a time
-	pulls   int            // that were answered
-	waits   bool           // the last one was not
+	t             *testing.T
+	s             *Swarm
+	id            string
+	complete      map[int32]bool // false while it is being downloaded
+	written       []int32        // pieces whose separate report has not been sent
+	nextReport    int32          // the piece that the next pull reports, or -1
+	downloads     map[int32]int  // number of downloads of each piece
+	probes        map[int32]int  // number of offers of each unreported piece that it has
+	maxRunning    int            // maximum number of simultaneous downloads
+	answeredPulls int            // number of answered pulls
+	pullHeld      bool           // the last pull was not answered
 }
 
-func migrated(t *testing.T, s *Swarm, has ...int32) *dfget {
+func newMigrant(t *testing.T, s *Swarm, has ...int32) *dfget {
 	t.Helper()
-	c := &dfget{t: t, s: s, id: "m", here: map[int32]bool{}, held: has[0], begun: map[int32]int{}, asked: map[int32]int{}}
+	c := &dfget{t: t, s: s, id: "m", complete: map[int32]bool{}, nextReport: has[0], downloads: map[int32]int{}, probes: map[int32]int{}}
 	for _, num := range has {
-		c.here[num] = true
+		c.complete[num] = true
 	}
 	s.AddPeer(peerInfo(c.id, 99), start)
 	require.NoError(t, s.Restarted(c.id))
@@ -37,7 +37,7 @@ func migrated(t *testing.T, s *Swarm, has ...int32) *dfget {
 }
 
 func (c *dfget) running() (list []int32) {
-	for num, here := range c.here {
+	for num, here := range c.complete {
 		if !here {
 			list = append(list, num)
 		}
@@ -45,45 +45,45 @@ func (c *dfget) running() (list []int32) {
 	return list
 }
 
-// pull tells what is held back, and takes the answer; one that is not answered
-// is looked at again. It tells nothing while more than two pieces are under way.
+// pull sends the next report and processes the answer. A held pull is tried
+// again. It does nothing while more than two downloads run.
 func (c *dfget) pull() {
-	if c.held < 0 && !c.waits || len(c.running()) > 2 {
+	if c.nextReport < 0 && !c.pullHeld || len(c.running()) > 2 {
 		return
 	}
-	if c.held >= 0 {
-		require.NoError(c.t, c.s.SemiSuccess(c.id, c.held, size, start))
-		c.held = -1
+	if c.nextReport >= 0 {
+		require.NoError(c.t, c.s.SemiSuccess(c.id, c.nextReport, size, start))
+		c.nextReport = -1
 	}
 	offers := c.s.Offer(c.id, start)
-	if c.waits = len(offers) == 0 && !c.s.Finished(c.id); !c.waits {
-		c.pulls++
+	if c.pullHeld = len(offers) == 0 && !c.s.Finished(c.id); !c.pullHeld {
+		c.answeredPulls++
 	}
 	for _, o := range offers {
-		here, known := c.here[o.Num]
+		here, known := c.complete[o.Num]
 		switch {
 		case here:
-			c.held = o.Num
+			c.nextReport = o.Num
 			if !o.Repeated {
-				c.asked[o.Num]++
+				c.probes[o.Num]++
 			}
 		case !known:
-			c.here[o.Num] = false
-			c.begun[o.Num]++
+			c.complete[o.Num] = false
+			c.downloads[o.Num]++
 		}
 	}
-	c.most = max(c.most, len(c.running()))
+	c.maxRunning = max(c.maxRunning, len(c.running()))
 }
 
-// arrive ends pieces under way. What is told of a piece replaces what was to be.
-func (c *dfget) arrive(pieces ...int32) {
+// finish completes downloads. The last one replaces the next pull's report.
+func (c *dfget) finish(pieces ...int32) {
 	for _, num := range pieces {
-		c.here[num], c.held = true, num
+		c.complete[num], c.nextReport = true, num
 		c.written = append(c.written, num)
 	}
 }
 
-func (c *dfget) report() {
+func (c *dfget) sendReports() {
 	for _, num := range c.written {
 		require.NoError(c.t, c.s.Written(c.id, num, size, start))
 	}
@@ -93,8 +93,8 @@ func (c *dfget) report() {
 func (c *dfget) requireAll(pieces int) {
 	c.t.Helper()
 	require.True(c.t, c.s.Finished(c.id))
-	require.Len(c.t, c.here, pieces)
-	for num, times := range c.begun {
+	require.Len(c.t, c.complete, pieces)
+	for num, times := range c.downloads {
 		require.Equal(c.t, 1, times, "piece %d", num)
 	}
 	require.Empty(c.t, c.s.peers[c.id].running)
@@ -105,44 +105,44 @@ func (c *dfget) requireAll(pieces int) {
 	checkCounters(c.t, c.s)
 }
 
-// odd are the pieces with odd numbers.
-func odd(pieces int) (nums []int32) {
+// oddPieces returns the odd piece numbers.
+func oddPieces(pieces int) (nums []int32) {
 	for num := int32(1); num < int32(pieces); num += 2 {
 		nums = append(nums, num)
 	}
 	return nums
 }
 
-// No time passes: no slot waits for its lease.
-func TestMigrantIsAskedOfEachPieceOnceAndFetchesEachOnce(t *testing.T) {
+// No time passes in this test, so no lease expires.
+func TestMigrantIsOfferedAndDownloadsEachPieceOnce(t *testing.T) {
 	const pieces = 200
 	for down := 1; down <= 4; down++ {
 		t.Run(fmt.Sprint("down=", down), func(t *testing.T) {
 			s := newSwarm(t, pieces)
 			s.limits.Down = down
-			has := odd(pieces)
-			c := migrated(t, s, has...)
+			has := oddPieces(pieces)
+			c := newMigrant(t, s, has...)
 			for !s.Finished(c.id) {
-				before := c.pulls
+				before := c.answeredPulls
 				c.pull()
 				require.LessOrEqual(t, len(s.peers[c.id].running), min(down, 3))
-				if c.pulls == before { // the network is slower than the answers
-					c.arrive(c.running()[0])
-					c.report()
+				if c.answeredPulls == before { // the pull is held: let a download end
+					c.finish(c.running()[0])
+					c.sendReports()
 				}
 			}
 			c.requireAll(pieces)
 			for _, num := range has[1:] {
-				require.Equal(t, 1, c.asked[num], "piece %d", num)
+				require.Equal(t, 1, c.probes[num], "piece %d", num)
 			}
-			require.Len(t, c.begun, pieces-len(has))
-			require.Equal(t, min(down, 3), c.most, "it fetches as many at a time as it may")
+			require.Len(t, c.downloads, pieces-len(has))
+			require.Equal(t, min(down, 3), c.maxRunning, "it uses all of its download slots")
 		})
 	}
 }
 
-// Pieces end at any moment, several together, and their reports go astray.
-func TestMigrantWhoseAnswersAreLostWaitsForNothing(t *testing.T) {
+// Downloads end at random, several at once, and reports are lost. No time passes.
+func TestMigrantFinishesWithoutWaitingForLeasesWhenReportsAreLost(t *testing.T) {
 	for seed := range uint64(200) {
 		down := 1 + int(seed%4)
 		t.Run(fmt.Sprintf("%d,down=%d", seed, down), func(t *testing.T) {
@@ -150,49 +150,50 @@ func TestMigrantWhoseAnswersAreLostWaitsForNothing(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0))
 			s := newSwarm(t, pieces)
 			s.limits.Down = down
-			c := migrated(t, s, odd(pieces)...)
-			// It brings pieces along that were under way when it came.
-			c.here[0], c.here[2] = false, false
-			c.begun[0], c.begun[2] = 1, 1
+			c := newMigrant(t, s, oddPieces(pieces)...)
+			// These downloads were running when the peer came.
+			c.complete[0], c.complete[2] = false, false
+			c.downloads[0], c.downloads[2] = 1, 1
 			for i := 0; !s.Finished(c.id); i++ {
-				require.Less(t, i, 50*pieces, "it stands still")
+				require.Less(t, i, 50*pieces, "the peer makes no progress")
 				running := c.running()
-				if random.IntN(3) == 0 || c.held < 0 || len(running) > 2 {
-					c.arrive(running[:min(len(running), 1+random.IntN(2))]...)
+				if random.IntN(3) == 0 || c.nextReport < 0 || len(running) > 2 {
+					c.finish(running[:min(len(running), 1+random.IntN(2))]...)
 				}
 				c.pull()
 				if random.IntN(2) == 0 {
-					c.report()
+					c.sendReports()
 				}
 			}
-			c.report()
+			c.sendReports()
 			c.requireAll(pieces)
 		})
 	}
 }
 
-func TestWhoIsAMigrant(t *testing.T) {
+func TestPeerWhoseFirstReportNamesAPieceThatWasNotOfferedIsAMigrant(t *testing.T) {
 	s := newSwarm(t, 10, "new", "fails", "from elsewhere")
 	s.Offer("new", start)
 	require.NoError(t, s.Restarted("new"))
 	require.NoError(t, s.Written("new", 9, size, start))
-	require.False(t, s.peers["new"].migrant, "it began here, and is at another gateway now")
+	require.False(t, s.peers["new"].migrant, "it received an offer from this swarm")
 	require.ErrorIs(t, s.Written("from elsewhere", 0, size/2, start), ErrNoPiece)
-	require.False(t, s.peers["from elsewhere"].migrant, "it has to begin anew, with pieces of another size")
-	failed(t, s, "fails", 3, "somebody", start)
+	require.False(t, s.peers["from elsewhere"].migrant, "its pieces have another size")
+	failed(t, s, "fails", 3, "unknown source", start)
 	require.True(t, s.peers["fails"].migrant)
-	require.Len(t, s.Offer("fails", start), 1, "nothing is known yet that it has")
+	require.Len(t, s.Offer("fails", start), 1, "there is no sentinel yet")
 
-	again := restored(t, s.Changes(true))
+	again := restoredSwarm(t, s.Changes(true))
 	require.True(t, again.peers["fails"].migrant)
 	require.NoError(t, again.SemiSuccess("new", 0, size, start))
-	require.False(t, again.peers["new"].migrant, "all that it has is remembered")
+	require.False(t, again.peers["new"].migrant, "the restored state contains all of its pieces")
 }
 
-// Its scheduler took it in, told the standby so, and died before its first pull.
-func TestMigrantThatHadOnlyRegisteredIsOneAtTheStandbyToo(t *testing.T) {
+// The scheduler died after the registration was replicated and before the peer's
+// first pull.
+func TestRestoredPeerThatReceivedNoOfferCanBecomeAMigrant(t *testing.T) {
 	s := newSwarm(t, 10, "came", "new")
-	again := restored(t, s.Changes(true))
+	again := restoredSwarm(t, s.Changes(true))
 	again.SetCopy(s.Copies()[0])
 	for num := range int32(10) {
 		require.NoError(t, again.Landed("cdn", num, md5Of(int(num)), size))
@@ -201,10 +202,10 @@ func TestMigrantThatHadOnlyRegisteredIsOneAtTheStandbyToo(t *testing.T) {
 	require.True(t, again.peers["came"].migrant)
 	require.Len(t, again.Offer("new", start), 4)
 	require.NoError(t, again.SemiSuccess("new", 3, size, start))
-	require.False(t, again.peers["new"].migrant, "it began here")
+	require.False(t, again.peers["new"].migrant, "it received an offer from this swarm")
 }
 
-func TestMigrantOfATaskThatIsNotKnownYet(t *testing.T) {
+func TestPeerThatReportsAPieceThatHasNotLandedIsAMigrant(t *testing.T) {
 	s := newSwarm(t, 0)
 	require.NoError(t, s.SetFacts("cdn", Facts{Length: 3 * (size - 5), PieceSize: size}))
 	s.result = nil
@@ -216,17 +217,17 @@ func TestMigrantOfATaskThatIsNotKnownYet(t *testing.T) {
 	require.Len(t, s.Offer("a", start), 1)
 }
 
-// A client that has another piece for its answer says nothing of how fast the
-// sender is.
-func TestMigrantsAnswerSaysNothingOfTheSender(t *testing.T) {
+// A migrant reports a piece that it already has at once, which says nothing about
+// the speed of the source.
+func TestMigrantsReportDoesNotChangeTheSourcesPieceTime(t *testing.T) {
 	s := newSwarm(t, 2, "sender")
 	require.NoError(t, s.Written("sender", 0, size, start))
 	require.NoError(t, s.Written("sender", 1, size, start))
-	c := migrated(t, s, 0, 1)
+	c := newMigrant(t, s, 0, 1)
 	c.pull()
 	require.Equal(t, 1, s.peers["sender"].uploads)
 	c.pull()
-	require.Zero(t, s.peers["sender"].uploads, "the slot is free at once")
+	require.Zero(t, s.peers["sender"].uploads, "the slot is released at once")
 	require.Zero(t, s.peers["sender"].pieceTime)
 	require.True(t, s.Finished("m"))
 }

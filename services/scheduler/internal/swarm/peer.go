@@ -8,65 +8,69 @@ import (
 	"github.com/bits-and-blooms/bitset"
 )
 
-// PeerInfo is what a peer says of itself.
+// PeerInfo holds what a peer states in its registration.
 type PeerInfo struct {
-	// ID is its name in the task.
+	// ID identifies the peer within the task.
 	ID string
-	// IP, Port and Path are where it serves; a Port of 0 serves nothing.
+	// IP, Port and Path are the address of its upload server. A peer with Port
+	// 0 does not upload.
 	IP   string
 	Port int32
 	Path string
-	// HostName is its machine, Version its client.
+	// HostName is the name of its host, Version that of its client.
 	HostName string
 	Version  string
 }
 
-// Peer is a peer and what is known of it.
+// Peer is the state of one peer.
 type Peer struct {
 	PeerInfo
 
-	have         *bitset.BitSet      // pieces that it need not fetch any more
-	serves       *bitset.BitSet      // pieces that others may take from it
-	writing      map[int32]time.Time // pieces that it has and is about to write, since when
-	running      map[int32]*transfer // pieces that it is fetching
-	uploads      int                 // pieces that it is sending
+	have         *bitset.BitSet      // pieces that it has
+	serves       *bitset.BitSet      // pieces that other peers may download from it
+	writing      map[int32]time.Time // pieces in memory, not on disk yet, with the time of the semi-success
+	running      map[int32]*transfer // its downloads, by piece
+	uploads      int                 // number of pieces that it is sending
 	avoids       map[string]time.Time
-	copyFailures map[string]copyFailures // CDN copies that failed it, by instance
-	lastFailure  failureReport           // the last that it told of and was not offered again
+	copyFailures map[string]copyFailures // CDN copies that failed to serve it, by instance
+	lastFailure  failureReport           // its last failure report; reset when that piece is offered again
 
-	uploadFailures int       // fetches from it that failed in a row
-	blockedUntil   time.Time // nobody takes anything from it until then
-	fetchFailures  int       // its own fetches from peers that failed in a row
-	cdnOnlyUntil   time.Time // it takes nothing from peers until then
+	uploadFailures int       // consecutive failed downloads from it
+	blockedUntil   time.Time // it is not offered as a source until then
+	fetchFailures  int       // its own consecutive failed downloads from peers
+	cdnOnlyUntil   time.Time // it downloads from CDN copies only until then
 
-	migrant     bool     // it has pieces that nobody here was told of
-	originKnown bool     // it is settled whether it is a migrant
-	sentinel    sentinel // a migrant's
+	migrant     bool     // it has pieces that were never reported to this swarm (see migrant.go)
+	originKnown bool     // it has been decided whether it is a migrant
+	sentinel    sentinel // of a migrant
 
-	pieceTime time.Duration // recent time of a piece that it sent, smoothed
+	pieceTime time.Duration // smoothed duration of its recent uploads
 	lastSeen  time.Time
 	left      bool
 }
 
-// failureReport is a piece that could not be had from somebody.
+// failureReport identifies a failed download by its piece and its source.
 type failureReport struct {
 	num  int32
 	from string
 }
 
 const (
-	// writeGrace is how long after a semi-success a piece counts as written
-	// when no report says so. The report follows the writing, which takes a
-	// busy machine seconds; others who come too early get other bytes.
+	// writeGrace is the time after a semi-success at which a piece counts as
+	// written even if no report confirms it. It must be longer than a busy host
+	// needs to write a piece: a peer that downloads too early gets wrong bytes.
 	writeGrace = 10 * time.Second
-	// avoidFor is how long a peer takes nothing from one that failed it.
+	// avoidFor is how long a source that failed a peer is not offered to it.
 	avoidFor = 30 * time.Second
-	// blockAfter failures in a row nobody takes anything from a peer, for blockFor.
+	// After blockAfter consecutive failures a peer is not offered as a source
+	// to any peer for blockFor. A peer whose own downloads from peers fail
+	// blockAfter times in succession uses CDN copies only for blockFor.
 	blockAfter = 5
 	blockFor   = time.Minute
 	// A CDN copy that failed a peer is not offered to it for cdnPause, doubled
-	// with each failure in a row up to cdnPauseMax: it may be the only copy.
-	// For avoidFor longer it comes behind the other copies.
+	// with each consecutive failure up to cdnPauseMax. The pause is short
+	// because the copy may be the only one. For another avoidFor the peer
+	// prefers the other copies.
 	cdnPause    = 100 * time.Millisecond
 	cdnPauseMax = 3 * time.Second
 )
@@ -75,7 +79,7 @@ func (p *Peer) canServe(now time.Time) bool {
 	return !p.left && p.Port > 0 && !now.Before(p.blockedUntil)
 }
 
-// Seen notes that the peer is alive.
+// Seen records that the peer is alive. It reverses an earlier Down.
 func (s *Swarm) Seen(id string, now time.Time) error {
 	p, err := s.peer(id)
 	if err != nil {
@@ -88,8 +92,8 @@ func (s *Swarm) Seen(id string, now time.Time) error {
 	return nil
 }
 
-// Restarted forgets what the peer was fetching: its first pull after a
-// registration says that it may not have been told.
+// Restarted ends the peer's running downloads. A peer sends its first pull after
+// a registration without having received the earlier offers.
 func (s *Swarm) Restarted(id string) error {
 	p, err := s.peer(id)
 	if err != nil {
@@ -99,12 +103,14 @@ func (s *Swarm) Restarted(id string) error {
 	return nil
 }
 
-// Written says that a piece is on the peer's disk; twice is as good as once.
+// Written records that a piece is on the peer's disk. It is idempotent.
 func (s *Swarm) Written(id string, num, size int32, now time.Time) error {
 	return s.received(id, num, size, now, true)
 }
 
-// SemiSuccess says that a piece is at the peer and will be written now.
+// SemiSuccess records that the peer has downloaded a piece but not written it
+// to its disk yet. The piece is offered from there only after Written, or once
+// writeGrace has passed.
 func (s *Swarm) SemiSuccess(id string, num, size int32, now time.Time) error {
 	return s.received(id, num, size, now, false)
 }
@@ -120,12 +126,12 @@ func (s *Swarm) received(id string, num, size int32, now time.Time, written bool
 	if t := p.running[num]; t != nil {
 		s.completeTransfer(t, now)
 	}
-	if !written { // what is written is told at any time
+	if !written { // reports of written pieces are sent outside of pulls, at any time
 		p.sentinelReported(num)
 	}
 	p.setSentinel(num)
 	if p.serves.Test(uint(num)) {
-		return nil // and it has it
+		return nil
 	}
 	s.changes.addPeerPiece(id, num)
 	p.have.Set(uint(num))
@@ -137,10 +143,10 @@ func (s *Swarm) received(id string, num, size int32, now time.Time, written bool
 	return nil
 }
 
-// Failed says that a peer could not get a piece, for any cause. Without a from
-// it is where the piece was last offered from; one that is
-// not known is no error. News is false for what was told before: a client
-// repeats its report for as long as it is told to wait, and that is one failure.
+// Failed records that a peer could not download a piece. An empty from stands
+// for the source of the current offer; an unknown from is not an error. isNew is
+// false for a repeated report: a client sends the same report again as long as
+// it is answered to wait, and that counts as one failure.
 func (s *Swarm) Failed(id string, num, size int32, from string, now time.Time) (isNew bool, err error) {
 	p, err := s.peer(id)
 	if err != nil {
@@ -164,7 +170,7 @@ func (s *Swarm) Failed(id string, num, size int32, from string, now time.Time) (
 	}
 	switch {
 	case sender != nil && sender.ID == from:
-		// Another instance on the same address has the same name.
+		// Instances on one address share an id: blame only the one that was offered.
 		p.recordCopyFailure(sender, now)
 	case IsCDN(from):
 		for _, c := range s.copies {
@@ -180,8 +186,9 @@ func (s *Swarm) Failed(id string, num, size int32, from string, now time.Time) (
 	return true, nil
 }
 
-// recordPeerFailure keeps p away from source for a while, everybody if it fails everybody,
-// and p from all peers if they all fail it.
+// recordPeerFailure makes p avoid source. A source that fails repeatedly is
+// blocked for all peers, and a peer that fails with many sources is limited to
+// CDN copies.
 func (p *Peer) recordPeerFailure(source *Peer, now time.Time) {
 	p.avoids[source.ID] = now.Add(avoidFor)
 	if source.uploadFailures++; source.uploadFailures >= blockAfter {
@@ -194,12 +201,12 @@ func (p *Peer) recordPeerFailure(source *Peer, now time.Time) {
 	}
 }
 
-// IsCDN tells whether an id is that of a CDN copy, of this cluster or of an
-// instance that is no more.
+// IsCDN reports whether a source id is that of a CDN copy, current or former.
 func IsCDN(sourceID string) bool { return strings.HasPrefix(sourceID, "cdnnode:") }
 
-// Lost says that a peer does not have a piece, or any (num < 0), although it said so.
-// The peer itself keeps what it has: only others do not take it from there.
+// Lost records that a peer does not serve a piece that it had reported, or none
+// of its pieces if num is negative. The pieces are not offered from there any
+// more. They still count as downloaded by that peer.
 func (s *Swarm) Lost(sourceID string, num int32) {
 	source := s.peers[sourceID]
 	if source == nil {
@@ -212,7 +219,7 @@ func (s *Swarm) Lost(sourceID string, num int32) {
 	s.withdraw(source, num)
 }
 
-// Down says that a peer serves no more and asks for nothing more.
+// Down records that a peer has left: it neither uploads nor downloads any more.
 func (s *Swarm) Down(id string, now time.Time) error {
 	p, err := s.peer(id)
 	if err != nil {
@@ -248,7 +255,8 @@ func (s *Swarm) withdraw(p *Peer, num int32) {
 	state.holders = slices.DeleteFunc(state.holders, func(h *Peer) bool { return h == p })
 }
 
-// Expire drops peers that left, or were not heard of, before the given times.
+// Expire removes the peers that left before leftBefore, and those whose last
+// sign of life is older than silentBefore.
 func (s *Swarm) Expire(leftBefore, silentBefore time.Time) {
 	for id, p := range s.peers {
 		if p.left && p.lastSeen.Before(leftBefore) || p.lastSeen.Before(silentBefore) {
@@ -259,26 +267,28 @@ func (s *Swarm) Expire(leftBefore, silentBefore time.Time) {
 			s.changes.addPeer(id)
 		}
 	}
-	// Nobody may be asking for what changed: then all there is is less.
+	// If no standby collects the changes, the log would grow without bound. From
+	// this size on, a full update is smaller.
 	if len(s.changes.peers) > 2*len(s.peers)+changeLogSlack {
 		s.changes.reset()
 		s.changes.full = true
 	}
 }
 
-// changeLogSlack is how many peers more than there are may be kept as changed.
+// changeLogSlack is how many peers the change log may hold in addition to twice
+// the number of peers.
 const changeLogSlack = 1000
 
-// Holding is a peer as others may see it.
+// Holding describes a peer that serves pieces.
 type Holding struct {
 	PeerInfo
-	// Pieces are the numbers of those that it serves, ascending.
+	// Pieces are the numbers of the pieces that it serves, in ascending order.
 	Pieces []int32
-	// Uploads is the number of pieces that it is sending.
+	// Uploads is the number of pieces that it is sending at the moment.
 	Uploads int
 }
 
-// Holdings lists the peers that serve anything.
+// Holdings returns the peers that serve at least one piece.
 func (s *Swarm) Holdings(now time.Time) []Holding {
 	var list []Holding
 	for _, p := range s.peers {

@@ -10,8 +10,7 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
 )
 
-// BenchmarkPeer is the memory that a peer takes, without any piece and with a
-// thousand.
+// BenchmarkPeer measures the memory per peer, without pieces and with a thousand.
 func BenchmarkPeer(b *testing.B) {
 	const peers = 1000
 	for _, pieces := range []int{0, 1000} {
@@ -24,7 +23,7 @@ func BenchmarkPeer(b *testing.B) {
 				for num := range int32(1000) {
 					require.NoError(b, s.Landed("cdn", num, md5Of(int(num)), size))
 				}
-				before := heap()
+				before := heapBytes()
 				for i := range peers {
 					s.AddPeer(peerInfo(fmt.Sprintf("127.0.0.1-%d-1795370490.359", i), i), start)
 				}
@@ -33,7 +32,7 @@ func BenchmarkPeer(b *testing.B) {
 						require.NoError(b, s.Written(fmt.Sprintf("127.0.0.1-%d-1795370490.359", i), num, size, start))
 					}
 				}
-				bytes += heap() - before
+				bytes += heapBytes() - before
 				runtime.KeepAlive(s)
 			}
 			b.ReportMetric(float64(bytes)/float64(b.N)/peers, "B/peer")
@@ -41,7 +40,7 @@ func BenchmarkPeer(b *testing.B) {
 	}
 }
 
-func heap() uint64 {
+func heapBytes() uint64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

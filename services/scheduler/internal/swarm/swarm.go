@@ -1,12 +1,26 @@
-// Package swarm is one task's memory: which pieces there are, which peers,
-// who has what, who is fetching what from whom, and the choice of what a peer
-// fetches next. It is a plain data structure: one goroutine owns it, time is
-// an argument, and nothing here waits, calls or logs.
+// Package swarm tracks one task's peers, pieces and CDN copies, and chooses
+// which pieces each peer downloads next and from which source. It is a plain
+// data structure: one goroutine owns it, the current time is an argument, and
+// no function blocks, performs I/O or logs.
 //
-// Invariants: a peer has at most Down transfers running and sends at most Up
-// pieces; a transfer is counted at its receiver, its sender and its piece, and
-// ends at all three at once; a piece is offered only from where it is believed
-// to be whole.
+// Invariants:
+//
+//   - A peer downloads at most Limits.Down pieces and uploads at most Limits.Up
+//     pieces at the same time.
+//   - A transfer is counted at its receiver, at its source and at its piece,
+//     and it ends at all three at once.
+//   - A piece is offered only from a source that has reported it complete.
+//
+// A piece at one peer passes through these states:
+//
+//	missing --Offer--> running --SemiSuccess--> writing --Written, 10 s--> served
+//
+//	running --Written--> served
+//	running --Failed, Restarted, Undelivered, lease expired--> missing
+//	writing, served --Lost, Down--> held
+//
+// "held" means that the peer has the piece, but that it is not offered to
+// other peers from there.
 package swarm
 
 import (
@@ -24,102 +38,109 @@ import (
 )
 
 var (
-	// ErrNoPeer is a peer that never registered, or was forgotten.
+	// ErrNoPeer is returned for a peer that never registered or has expired.
 	ErrNoPeer = errors.New("unknown peer")
-	// ErrNoPiece is a piece that the task does not have.
+	// ErrNoPiece is returned for a piece number or piece size that the task
+	// cannot have.
 	ErrNoPiece = errors.New("the task has no such piece")
-	// ErrNotYet is a piece that the task may have, and that no CDN copy has
-	// told of: a peer can know it from before this swarm was made.
+	// ErrNotYet is returned for a piece that the task may have, but that no CDN
+	// copy has reported. A peer can have such a piece if it downloaded it while
+	// another scheduler answered for the task.
 	ErrNotYet = errors.New("the piece has not landed yet")
-	// ErrConflict is a second version of what is known already.
+	// ErrConflict is returned for facts, a piece or a result that contradict
+	// the version of the source that the swarm has already recorded.
 	ErrConflict = errors.New("the source changed")
-	// ErrResized is a second piece size: the pieces that peers have fit no more.
+	// ErrResized is returned for facts with another piece size. The pieces that
+	// peers already have are not usable with it.
 	ErrResized = errors.New("the piece size changed")
 )
 
-// Limits bound what a swarm gives out.
+// Limits holds the number of transfers that a peer may have at the same time.
 type Limits struct {
-	// Up is how many pieces a peer sends at the same time, at least 1.
+	// Up is the maximum number of pieces that a peer uploads at the same time,
+	// at least 1.
 	Up int
-	// Down is how many pieces a peer fetches at the same time, at least 1.
+	// Down is the maximum number of pieces that a peer downloads at the same
+	// time, at least 1.
 	Down int
 }
 
-// Facts are what is known of the source once it has answered.
+// Facts holds the properties of the source, which are available once it has
+// answered.
 type Facts struct {
-	// Length is the number of bytes, -1 when unknown.
+	// Length is the content's length in bytes, or -1 if it is unknown.
 	Length int64
 	// PieceSize is the wrapped size of a piece in bytes.
 	PieceSize int32
-	// ETag and LastModified are the source's validators, as it sent them.
+	// ETag and LastModified are the source's validators, verbatim.
 	ETag         string
 	LastModified string
 }
 
-// Result is the whole task.
+// Result describes the complete content of a task.
 type Result struct {
 	// MD5 is the hex MD5 of the content.
 	MD5 string
-	// Length is the number of bytes of the content.
+	// Length is the content's length in bytes.
 	Length int64
 	// PieceCount is the number of pieces.
 	PieceCount int32
 }
 
-// Offer tells a peer where to take a piece.
+// Offer names a piece and the source from which a peer is to download it.
 type Offer struct {
-	// Num is the piece.
+	// Num is the number of the piece.
 	Num int32
 	// MD5 and Length are those of the wrapped piece.
 	MD5    string
 	Length int32
-	// SourceID, IP, Port and Path are who has it and where.
+	// SourceID identifies the source; IP, Port and Path are its address.
 	SourceID string
 	IP       string
 	Port     int32
 	Path     string
-	// FromCDN tells whether that is a CDN copy.
+	// FromCDN is set if the source is a CDN copy.
 	FromCDN bool
-	// Repeated tells that the peer was told of the piece before, and only has to say
-	// what became of it.
+	// Repeated is set if the peer has received the offer before and is only
+	// asked for its outcome.
 	Repeated bool
 
 	transfer *transfer
 }
 
-// pieceState is a piece and where it is.
+// pieceState holds a piece's checksum, its holders and its running transfers.
 type pieceState struct {
-	md5     string
-	length  int32
-	holders []*Peer
-	// transfers are the transfers of it that run.
-	transfers map[*transfer]struct{}
+	md5       string
+	length    int32
+	holders   []*Peer                // peers that serve the piece
+	transfers map[*transfer]struct{} // the running ones
 }
 
-// Swarm is one task's memory.
+// Swarm is the state of one task. It is not safe for concurrent use.
 type Swarm struct {
 	limits    Limits
 	budget    *budget.Budget
-	orderSeed maphash.Seed // makes the order in which equals are taken unlike other swarms'
+	orderSeed maphash.Seed // randomizes the order of equally rare pieces
 
 	facts      Facts
-	factsKnown bool // facts are there
-	offered    bool // a piece of this version was offered
+	factsKnown bool // facts is set
+	offered    bool // a piece of the current version has been offered to a peer
 	result     *Result
 	pieces     []*pieceState
-	copies     []*cdnCopy // few: the owner's and its replicas'
+	copies     []*cdnCopy // few: those of the owner and its replicas
 	peers      map[string]*Peer
 	changes    changeLog
 }
 
-// New makes an empty swarm. Bytes that a CDN is asked for are taken from b.
+// New returns an empty swarm. Transfers from CDN copies are charged to b.
 func New(limits Limits, b *budget.Budget) *Swarm {
 	return &Swarm{limits: limits, budget: b, orderSeed: maphash.MakeSeed(), peers: make(map[string]*Peer)}
 }
 
-// SetFacts notes the facts of the source, as a copy tells them. Facts that
-// contradict those known are ErrConflict, or ErrResized; the owner's count
-// more than what was known as long as no peer has anything of that.
+// SetFacts records the facts of the source as a CDN copy reports them. Facts
+// that contradict the recorded ones are refused with ErrConflict or ErrResized.
+// There is one exception: if no peer can have a piece of the recorded version,
+// the owner's facts replace it.
 func (s *Swarm) SetFacts(instance string, f Facts) error {
 	c := s.copyOf(instance)
 	switch {
@@ -136,18 +157,18 @@ func (s *Swarm) SetFacts(instance string, f Facts) error {
 		}
 		s.discardVersion(c)
 	case s.facts.Length >= 0 && !c.Owner:
-		return nil // validators differ from server to server of one source
+		return nil // mirrors of one source may have different validators: the owner's count
 	}
 	s.facts, s.factsKnown = f, true
 	s.changes.facts = s.changes.enabled
 	return nil
 }
 
-// Facts gives the facts of the source, if they are known.
+// Facts returns the facts of the source, and false if they are unknown.
 func (s *Swarm) Facts() (Facts, bool) { return s.facts, s.factsKnown }
 
-// SetResult says that the task is whole on a copy. A second, different result
-// is ErrConflict.
+// SetResult records that a CDN copy is complete. It returns ErrConflict if the
+// result differs from an earlier one, or from the number of pieces that landed.
 func (s *Swarm) SetResult(instance string, r Result) error {
 	if s.copyOf(instance) == nil {
 		return fmt.Errorf("result of %s: %w", instance, ErrNoCopy)
@@ -156,7 +177,7 @@ func (s *Swarm) SetResult(instance string, r Result) error {
 		return fmt.Errorf("md5 %s after %s: %w", r.MD5, s.result.MD5, ErrConflict)
 	}
 	if int(r.PieceCount) != len(s.pieces) {
-		return fmt.Errorf("%d pieces, and %d have landed: %w", r.PieceCount, len(s.pieces), ErrConflict)
+		return fmt.Errorf("result has %d pieces, but %d have landed: %w", r.PieceCount, len(s.pieces), ErrConflict)
 	}
 	s.result = &r
 	s.changes.result = s.changes.enabled
@@ -167,7 +188,7 @@ func (s *Swarm) SetResult(instance string, r Result) error {
 	return nil
 }
 
-// Result gives the result, if the task is whole.
+// Result returns the task's result, and false if no CDN copy is complete yet.
 func (s *Swarm) Result() (Result, bool) {
 	if s.result == nil {
 		return Result{}, false
@@ -175,19 +196,19 @@ func (s *Swarm) Result() (Result, bool) {
 	return *s.result, true
 }
 
-// WrappedLength is the number of bytes of all wrapped pieces of a whole task.
+// WrappedLength returns the total length of all wrapped pieces in bytes.
 func (r Result) WrappedLength() int64 { return r.Length + int64(r.PieceCount)*piece.WrapLength }
 
-// Finished tells whether a peer has every piece of a whole task.
+// Finished reports whether the task has a result and the peer has every piece.
 func (s *Swarm) Finished(peerID string) bool {
 	p := s.peers[peerID]
 	return p != nil && s.result != nil && p.have.Count() == uint(s.result.PieceCount)
 }
 
-// PeerIDs are the peers, those that left included.
+// PeerIDs returns the ids of all peers, including those that have left.
 func (s *Swarm) PeerIDs() []string { return slices.Collect(maps.Keys(s.peers)) }
 
-// Unfinished is the number of peers that are alive and lack pieces.
+// Unfinished returns the number of peers that have not left and miss pieces.
 func (s *Swarm) Unfinished() int {
 	n := 0
 	for id, p := range s.peers {
@@ -198,10 +219,11 @@ func (s *Swarm) Unfinished() int {
 	return n
 }
 
-// Peers is the number of peers, those that left included.
+// Peers returns the number of peers, including those that have left.
 func (s *Swarm) Peers() int { return len(s.peers) }
 
-// checkPiece tells whether the task has the piece, in that size, and it has landed.
+// checkPiece returns ErrNoPiece if the task cannot have the piece in that size,
+// and ErrNotYet if the piece has not landed on any CDN copy.
 func (s *Swarm) checkPiece(num, size int32) error {
 	if s.factsKnown && size != s.facts.PieceSize {
 		return fmt.Errorf("piece size %d of %d: %w", size, s.facts.PieceSize, ErrNoPiece)
@@ -215,7 +237,8 @@ func (s *Swarm) checkPiece(num, size int32) error {
 	return nil
 }
 
-// pieceLimit is how many pieces the task can have, as far as is known.
+// pieceLimit returns an upper bound on the task's number of pieces: the exact
+// number if the length or the result is known.
 func (s *Swarm) pieceLimit() int {
 	switch {
 	case s.result != nil:
@@ -234,7 +257,7 @@ func (s *Swarm) peer(id string) (*Peer, error) {
 	return p, nil
 }
 
-// AddPeer takes a peer in, or back with what it has.
+// AddPeer registers a peer. A peer that registers again keeps its pieces.
 func (s *Swarm) AddPeer(info PeerInfo, now time.Time) {
 	if p := s.peers[info.ID]; p != nil {
 		s.changes.addPeer(info.ID)

@@ -44,30 +44,30 @@ func nums(offers []Offer) []int32 {
 	return list
 }
 
-func TestPeerGetsAtMostDownLimitAndEachPieceOnce(t *testing.T) {
+func TestPeerIsOfferedAtMostDownPiecesAndEachOnce(t *testing.T) {
 	s := newSwarm(t, 10, "a")
 	first := s.Offer("a", start)
 	require.Len(t, first, 4)
-	require.Empty(t, s.Offer("a", start), "all slots are taken")
+	require.Empty(t, s.Offer("a", start), "no slot is free")
 	require.NoError(t, s.Written("a", first[0].Num, size, start))
 	next := s.Offer("a", start)
 	require.Len(t, next, 1)
 	require.NotContains(t, nums(first), next[0].Num)
 }
 
-func TestCrowdThatStartsTogetherTakesDifferentPieces(t *testing.T) {
+func TestPeersThatStartTogetherAreOfferedDifferentPieces(t *testing.T) {
 	s := newSwarm(t, 12, "a", "b", "c")
 	seen := make(map[int32]bool)
 	for _, id := range []string{"a", "b", "c"} {
 		for _, o := range s.Offer(id, start) {
-			require.False(t, seen[o.Num], "piece %d was given twice while others were not given at all", o.Num)
+			require.False(t, seen[o.Num], "piece %d was offered twice before every piece was offered once", o.Num)
 			seen[o.Num] = true
 		}
 	}
 	require.Len(t, seen, 12)
 }
 
-func TestPeersComeBeforeTheCDNAndNearOnesFirst(t *testing.T) {
+func TestPeersArePreferredToTheCDNAndNearPeersToFarOnes(t *testing.T) {
 	s := newSwarm(t, 1, "near", "far")
 	s.AddPeer(PeerInfo{ID: "far", IP: "10.1.1.1", Port: 20000}, start)
 	s.AddPeer(PeerInfo{ID: "me", IP: "127.0.1.1", Port: 20001}, start)
@@ -81,7 +81,7 @@ func TestPeersComeBeforeTheCDNAndNearOnesFirst(t *testing.T) {
 	require.False(t, offers[0].FromCDN)
 }
 
-func TestPeerWithoutAPortIsServedButServesNobody(t *testing.T) {
+func TestPeerWithoutAPortDownloadsButIsNotOfferedAsASource(t *testing.T) {
 	s := newSwarm(t, 1)
 	s.AddPeer(PeerInfo{ID: "cdnonly", IP: "127.0.1.1"}, start)
 	s.AddPeer(PeerInfo{ID: "me", IP: "127.0.1.1", Port: 20001}, start)
@@ -90,7 +90,7 @@ func TestPeerWithoutAPortIsServedButServesNobody(t *testing.T) {
 	require.True(t, s.Offer("me", start)[0].FromCDN)
 }
 
-func TestUploadSlotsAreLeases(t *testing.T) {
+func TestUploadSlotIsReleasedByEveryEndOfATransfer(t *testing.T) {
 	free := map[string]func(s *Swarm, id string, num int32){
 		"report":       func(s *Swarm, id string, num int32) { _ = s.Written(id, num, size, start) },
 		"semi-success": func(s *Swarm, id string, num int32) { _ = s.SemiSuccess(id, num, size, start) },
@@ -111,7 +111,7 @@ func TestUploadSlotsAreLeases(t *testing.T) {
 			}
 			require.Equal(t, 5, s.peers["holder"].uploads)
 			for _, o := range s.Offer("f", start) {
-				require.True(t, o.FromCDN, "the holder sends five already")
+				require.True(t, o.FromCDN, "the holder has no free upload slot")
 			}
 			require.NoError(t, s.Restarted("f"))
 			end(s, "a", 0)
@@ -124,31 +124,31 @@ func TestUploadSlotsAreLeases(t *testing.T) {
 	}
 }
 
-func TestReportsAreIdempotentAndNeedNoKnownSource(t *testing.T) {
+func TestReportsAreIdempotentAndAcceptAnUnknownSource(t *testing.T) {
 	s := newSwarm(t, 2, "a", "b")
 	for range 3 {
 		require.NoError(t, s.Written("a", 0, size, start))
 		require.NoError(t, s.SemiSuccess("a", 0, size, start))
 	}
 	require.Len(t, s.pieces[0].holders, 1)
-	failed(t, s, "b", 1, "somebody of long ago", start)
-	require.ErrorIs(t, s.Written("nobody", 0, size, start), ErrNoPeer)
+	failed(t, s, "b", 1, "unknown source", start)
+	require.ErrorIs(t, s.Written("unknown", 0, size, start), ErrNoPeer)
 	require.ErrorIs(t, s.Written("a", 2, size, start), ErrNoPiece)
 	require.ErrorIs(t, s.Written("a", -1, size, start), ErrNoPiece)
 	require.ErrorIs(t, s.Written("a", 0, size/2, start), ErrNoPiece)
 }
 
-func TestSemiSuccessIsServedOnceWrittenOrAfterAWhile(t *testing.T) {
+func TestSemiSuccessIsServedAfterTheGracePeriod(t *testing.T) {
 	s := newSwarm(t, 1, "a", "b")
 	require.NoError(t, s.SemiSuccess("a", 0, size, start))
-	require.True(t, s.Finished("a"), "the peer itself needs nothing more")
-	require.True(t, s.Offer("b", start)[0].FromCDN, "what is not written cannot be served")
+	require.True(t, s.Finished("a"), "the peer has every piece")
+	require.True(t, s.Offer("b", start)[0].FromCDN, "the piece is not on its disk yet")
 	require.NoError(t, s.Restarted("b"))
 	s.Tick(start.Add(writeGrace))
 	require.Equal(t, "a", s.Offer("b", start)[0].SourceID)
 }
 
-func TestTwoVersionsAreNeverMixed(t *testing.T) {
+func TestSecondVersionIsRefusedOnceAPeerHasTheFirst(t *testing.T) {
 	s := newSwarm(t, 2, "a")
 	require.NoError(t, s.Written("a", 0, size, start))
 	require.ErrorIs(t, s.SetFacts("cdn", Facts{Length: 5, PieceSize: size}), ErrConflict)
@@ -159,7 +159,7 @@ func TestTwoVersionsAreNeverMixed(t *testing.T) {
 	require.ErrorIs(t, s.SetResult("cdn", Result{MD5: "other", Length: 1, PieceCount: 2}), ErrConflict)
 }
 
-func TestNewCopyServesOnlyWhatLandedOnIt(t *testing.T) {
+func TestNewCopyIsOfferedOnlyForPiecesThatLandedOnIt(t *testing.T) {
 	s := newSwarm(t, 2, "a")
 	s.DropCopy("cdn")
 	s.SetCopy(Copy{Instance: "cdn2", ID: "cdnnode:127.0.0.2~x", IP: "127.0.0.2", Port: 8001})
@@ -170,17 +170,17 @@ func TestNewCopyServesOnlyWhatLandedOnIt(t *testing.T) {
 	require.Equal(t, "127.0.0.2", offers[0].IP)
 }
 
-func TestOldOffersAreMadeAgainOnlyWhenNothingElseIsLacking(t *testing.T) {
+func TestOldOffersAreRepeatedOnlyWhenNoOtherPieceIsMissing(t *testing.T) {
 	s := newSwarm(t, 2, "a")
 	require.Len(t, s.Offer("a", start), 2)
 	require.NoError(t, s.Written("a", 0, size, start))
-	require.Empty(t, s.Reoffer("a", start), "it has only just been told")
+	require.Empty(t, s.Reoffer("a", start), "the offer is recent")
 	again := s.Reoffer("a", start.Add(reofferAfter))
 	require.Equal(t, []int32{1}, nums(again))
-	require.Len(t, s.peers["a"].running, 1, "telling again takes no further slot")
+	require.Len(t, s.peers["a"].running, 1, "a repeated offer takes no further slot")
 }
 
-func TestForgottenPeersLeaveNothingBehind(t *testing.T) {
+func TestExpireRemovesAllStateOfAPeer(t *testing.T) {
 	s := newSwarm(t, 2, "gone", "silent", "a")
 	for _, id := range []string{"gone", "silent"} {
 		require.NoError(t, s.Written(id, 0, size, start))
@@ -194,7 +194,7 @@ func TestForgottenPeersLeaveNothingBehind(t *testing.T) {
 	checkCounters(t, s)
 }
 
-// checkCounters compares the counts at both ends of every transfer.
+// checkCounters verifies that every transfer is counted at both of its ends.
 func checkCounters(t *testing.T, s *Swarm) {
 	t.Helper()
 	uploads, cdn := make(map[*Peer]int), make(map[*cdnCopy]int)
@@ -219,7 +219,7 @@ func checkCounters(t *testing.T, s *Swarm) {
 		require.Equal(t, cdn[c], c.transfers, "pieces from %s", c.Instance)
 		delete(cdn, c)
 	}
-	require.Empty(t, cdn, "nobody fetches from a copy that was withdrawn")
+	require.Empty(t, cdn, "no transfer may use a dropped copy")
 	for _, ch := range s.pieces {
 		flights -= len(ch.transfers)
 		for _, h := range ch.holders {
@@ -229,9 +229,9 @@ func checkCounters(t *testing.T, s *Swarm) {
 	require.Zero(t, flights)
 }
 
-// TestEverybodyFinishesWhateverHappens lets peers lose reports, fail, crash,
-// come late and restart in random order, and checks the books all the time.
-func TestEverybodyFinishesWhateverHappens(t *testing.T) {
+// TestAllPeersFinishWhenPeersFailLeaveAndLoseReports makes peers lose reports, fail
+// and leave at random, and checks the counters after each step.
+func TestAllPeersFinishWhenPeersFailLeaveAndLoseReports(t *testing.T) {
 	for seed := range uint64(30) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		pieces := 1 + rng.IntN(20)
@@ -246,7 +246,7 @@ func TestEverybodyFinishesWhateverHappens(t *testing.T) {
 			alive[id] = true
 		}
 		for step := 0; s.Unfinished() > 0; step++ {
-			require.Less(t, step, 20000, "seed %d: they never finish", seed)
+			require.Less(t, step, 20000, "seed %d: some peer never finishes", seed)
 			now = now.Add(time.Duration(rng.IntN(400)) * time.Millisecond)
 			for id := range alive {
 				for _, o := range append(s.Offer(id, now), s.Reoffer(id, now)...) {
@@ -271,11 +271,11 @@ func TestEverybodyFinishesWhateverHappens(t *testing.T) {
 			checkCounters(t, s)
 		}
 		s.Close()
-		require.True(t, b.Take("cdn", 16*size, false), "seed %d: bytes are still booked", seed)
+		require.True(t, b.Take("cdn", 16*size, false), "seed %d: bytes are still charged", seed)
 	}
 }
 
-func TestNobodyWaitsForATradeWhileTheCDNHasBandwidthToSpare(t *testing.T) {
+func TestPeerWaitsForOthersOnlyWhenTheCDNHasNoSpareBudget(t *testing.T) {
 	for name, c := range map[string]struct{ limit, served int }{
 		"to spare": {limit: 100, served: 6},
 		"busy":     {limit: 5, served: parallelFetches},
@@ -289,13 +289,13 @@ func TestNobodyWaitsForATradeWhileTheCDNHasBandwidthToSpare(t *testing.T) {
 			}
 			require.Equal(t, c.served, served)
 			if name == "busy" {
-				require.NotEmpty(t, s.Offer("f", start.Add(recentTransfer)), "nobody waits for slow ones")
+				require.NotEmpty(t, s.Offer("f", start.Add(recentTransfer)), "peers do not wait for slow downloads")
 			}
 		})
 	}
 }
 
-func TestTasksShareTheBudgetOfACDNButNoneIsLockedOut(t *testing.T) {
+func TestTaskHasAMinimumShareOfABusyCDN(t *testing.T) {
 	shared := budget.New(16 * size)
 	busy := newSwarm(t, 16)
 	busy.budget = shared
@@ -313,16 +313,16 @@ func TestTasksShareTheBudgetOfACDNButNoneIsLockedOut(t *testing.T) {
 	require.Equal(t, minCDNTransfers, given)
 }
 
-// What a pull that nobody waited for was given is taken back, and not what the
-// peer was given instead.
-func TestUndeliveredIsThatTransfer(t *testing.T) {
+// The offers of an abandoned pull are revoked, but not a later offer of the same
+// piece.
+func TestUndeliveredEndsOnlyTheTransfersOfThatOffer(t *testing.T) {
 	s := newSwarm(t, 1, "a")
 	lost := s.Offer("a", start)
 	require.NoError(t, s.Restarted("a"))
 	again := s.Offer("a", start)
 	require.Len(t, again, 1)
 	s.Undelivered("a", lost)
-	require.Empty(t, s.Offer("a", start), "it is on its way")
+	require.Empty(t, s.Offer("a", start), "it is being downloaded")
 	s.Undelivered("a", again)
 	require.Len(t, s.Offer("a", start), 1)
 }

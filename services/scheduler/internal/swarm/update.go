@@ -6,71 +6,74 @@ import (
 	"github.com/bits-and-blooms/bitset"
 )
 
-// Update is what outlives a swarm's scheduler, or what changed of that: all
-// but what ends by itself, such as slots, and opinions of who failed whom.
+// Update holds the state that is replicated to a task's standby scheduler: the
+// complete state, or what has changed since the previous Update. State that
+// expires by itself, such as transfers and failure counts, is not replicated.
 type Update struct {
-	// Full says that this is all there is, not what changed.
+	// Full is set if the update holds the complete state.
 	Full bool
-	// Facts and Result are nil when they are not known, or did not change.
+	// Facts and Result are nil if they are unknown or have not changed.
 	Facts  *Facts
 	Result *Result
 	Pieces []PieceUpdate
 	Peers  []PeerUpdate
-	// Removed are the ids of peers that are no more.
+	// Removed are the ids of peers that have been removed.
 	Removed []string
-	// Outdated are the ids of peers that have pieces of another version.
+	// Outdated are the ids of peers that have pieces of another version of the
+	// source.
 	Outdated []string
 }
 
-// PieceUpdate is a piece that landed.
+// PieceUpdate holds a piece that has landed on a CDN copy.
 type PieceUpdate struct {
 	Num    int32
 	MD5    string
 	Length int32
 }
 
-// PeerUpdate is all that is kept of one peer, or what changed of that.
+// PeerUpdate holds the complete state of one peer, or what has changed in it.
 type PeerUpdate struct {
 	PeerInfo
-	// Have, Serves and Writing, what it will serve in a moment, are bit sets:
-	// bit n of the whole is piece n, the lowest bit of each word first. The
-	// words must not be changed.
+	// Have, Serves and Writing are bit sets of the pieces that the peer has,
+	// serves, and is writing to its disk. Piece n is bit n%64 of word n/64,
+	// counted from the least significant bit. The words must not be modified.
 	Have, Serves, Writing []uint64
-	// Partial says that the sets are not told, but Words: those words of them that
-	// changed.
+	// Partial is set if Words holds the changed words of the bit sets, in place
+	// of the sets themselves.
 	Partial bool
 	Words   []WordUpdate
-	// Left says that the peer serves no more and asks for nothing more.
+	// Left is set if the peer has left.
 	Left bool
-	// Migrant says that it has pieces that nobody was told of.
+	// Migrant is set if the peer has pieces that were never reported.
 	Migrant bool
-	// Newcomer says that nothing was offered to it and nothing heard of it yet:
-	// it may still turn out to be a migrant.
+	// Newcomer is set if the peer has received no offer and sent no report yet.
+	// It may turn out to be a migrant.
 	Newcomer bool
 }
 
-// WordUpdate is a word of each of a peer's bit sets, as it is now: told twice it
-// is the same as once.
+// WordUpdate holds the current value of one word of each of a peer's bit sets.
+// Applying it is idempotent.
 type WordUpdate struct {
-	// Index is its place in the sets.
+	// Index is the index of the word.
 	Index                 int32
 	Have, Serves, Writing uint64
 }
 
 const (
 	wordBits = 64
-	// MaxWords bounds the words of a bit set.
+	// MaxWords is the maximum number of words in a bit set.
 	MaxWords = maxPieces / wordBits
 )
 
-// Changed tells whether there is anything for Changes to tell.
+// Changed reports whether there are changes for Changes to return.
 func (s *Swarm) Changed() bool {
 	log := &s.changes
 	return log.enabled && (log.full || log.facts || log.result || len(log.pieces) > 0 || len(log.peers) > 0)
 }
 
-// Changes tells what changed since it was asked last, or all there is. From
-// the first time on changes are kept for it.
+// Changes returns what has changed since the previous call, or the complete
+// state if full is set. The first call returns the complete state and starts
+// the recording of changes.
 func (s *Swarm) Changes(full bool) Update {
 	log := s.changes
 	s.changes.reset()
@@ -87,9 +90,9 @@ func (s *Swarm) Changes(full bool) Update {
 	for num := range log.pieces {
 		u.Pieces = append(u.Pieces, s.pieceUpdate(num))
 	}
-	for id, t := range log.peers {
+	for id, change := range log.peers {
 		if p := s.peers[id]; p != nil {
-			u.Peers = append(u.Peers, p.partialUpdate(t))
+			u.Peers = append(u.Peers, p.partialUpdate(change))
 		} else {
 			u.Removed = append(u.Removed, id)
 		}
@@ -97,7 +100,7 @@ func (s *Swarm) Changes(full bool) Update {
 	return u
 }
 
-// fullUpdate is all there is.
+// fullUpdate returns the complete state.
 func (s *Swarm) fullUpdate() Update {
 	u := Update{Full: true, Result: s.result}
 	if s.factsKnown {
@@ -124,7 +127,7 @@ func (s *Swarm) pieceUpdate(num int32) PieceUpdate {
 	return PieceUpdate{Num: num, MD5: state.md5, Length: state.length}
 }
 
-// fullUpdate is all there is of a peer.
+// fullUpdate returns the complete state of a peer.
 func (p *Peer) fullUpdate() PeerUpdate {
 	writing := &bitset.BitSet{}
 	for num := range p.writing {
@@ -135,21 +138,22 @@ func (p *Peer) fullUpdate() PeerUpdate {
 	return u
 }
 
-// baseUpdate is what is kept of a peer beside its bit sets.
+// baseUpdate returns the state of a peer without its bit sets.
 func (p *Peer) baseUpdate() PeerUpdate {
 	return PeerUpdate{PeerInfo: p.PeerInfo, Left: p.left, Migrant: p.migrant, Newcomer: !p.originKnown}
 }
 
-// partialUpdate is what changed of a peer, or all if that is no more.
-func (p *Peer) partialUpdate(t *peerChange) PeerUpdate {
-	if t.unsent || 2*int(t.words.Count()) >= len(p.have.Words()) {
+// partialUpdate returns what has changed in a peer, or its complete state if
+// that is not larger.
+func (p *Peer) partialUpdate(change *peerChange) PeerUpdate {
+	if change.unsent || 2*int(change.words.Count()) >= len(p.have.Words()) {
 		return p.fullUpdate()
 	}
 	u := p.baseUpdate()
 	u.Partial = true
-	for i := range t.words.EachSet() {
+	for i := range change.words.EachSet() {
 		w := WordUpdate{Index: int32(i), Have: wordAt(p.have, i), Serves: wordAt(p.serves, i)}
-		for num := range p.writing { // few
+		for num := range p.writing { // it is small
 			if uint(num)/wordBits == i {
 				w.Writing |= 1 << (uint(num) % wordBits)
 			}
@@ -166,8 +170,8 @@ func wordAt(set *bitset.BitSet, i uint) uint64 {
 	return 0
 }
 
-// Restore makes an empty swarm know all that another remembered. Numbers that no
-// task can have are passed over.
+// Restore initializes an empty swarm from the replicated state of another one.
+// It skips piece numbers that the task cannot have.
 func (s *Swarm) Restore(u Update, now time.Time) {
 	if u.Facts != nil {
 		s.facts, s.factsKnown = *u.Facts, true
@@ -178,7 +182,7 @@ func (s *Swarm) Restore(u Update, now time.Time) {
 			state.md5, state.length = p.MD5, p.Length
 		}
 	}
-	// Whether anything was offered is not told: it may have been.
+	// The update does not say whether a piece was offered: assume that one was.
 	s.offered = len(u.Peers) > 0 && len(u.Pieces) > 0
 	for _, p := range u.Peers {
 		s.restorePeer(p, now)
@@ -211,7 +215,7 @@ func (s *Swarm) restorePeer(u PeerUpdate, now time.Time) {
 	}
 }
 
-// restoreLimit is how many pieces a swarm that knows no copy may be told of.
+// restoreLimit returns the maximum number of pieces that Restore accepts.
 func (s *Swarm) restoreLimit() int {
 	if s.factsKnown && s.facts.Length >= 0 {
 		return s.pieceLimit()
@@ -219,8 +223,8 @@ func (s *Swarm) restoreLimit() int {
 	return maxPieces
 }
 
-// maxPieces bounds the pieces of a file whose length is not known: 4 TiB in
-// pieces of 4 MiB.
+// maxPieces is the maximum number of pieces of a file of unknown length: 4 TiB
+// in pieces of 4 MiB.
 const maxPieces = 1 << 20
 
 func (s *Swarm) pieceAt(num int32) *pieceState {
@@ -230,7 +234,7 @@ func (s *Swarm) pieceAt(num int32) *pieceState {
 	return s.pieces[num]
 }
 
-// serve says that others may take a piece from a peer.
+// serve makes a peer a source of a piece.
 func (s *Swarm) serve(p *Peer, num int32) {
 	delete(p.writing, num)
 	p.serves.Set(uint(num))

@@ -10,9 +10,9 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
 )
 
-// restored makes a swarm of all that another remembers. How a standby gathers
-// that is package mirror's.
-func restored(t *testing.T, all Update) *Swarm {
+// restoredSwarm returns a swarm that is restored from a full update. How a standby
+// merges updates is tested in the package that replicates them.
+func restoredSwarm(t *testing.T, all Update) *Swarm {
 	t.Helper()
 	require.True(t, all.Full)
 	s := New(Limits{Up: 5, Down: 4}, budget.New(1<<40))
@@ -21,8 +21,8 @@ func restored(t *testing.T, all Update) *Swarm {
 	return s
 }
 
-// A standby that nobody reaches must not make everything that changes be kept.
-func TestChangesThatNobodyAsksForAreBounded(t *testing.T) {
+// While the standby cannot be reached, changes are recorded but not collected.
+func TestChangeLogIsBoundedWhenChangesAreNotCollected(t *testing.T) {
 	s := newSwarm(t, 1)
 	s.Changes(true)
 	later := start
@@ -36,17 +36,17 @@ func TestChangesThatNobodyAsksForAreBounded(t *testing.T) {
 	require.True(t, s.Changes(false).Full)
 }
 
-func TestChangesAreWhatChanged(t *testing.T) {
+func TestChangesReturnsOnlyWhatChanged(t *testing.T) {
 	s := newSwarm(t, 2, "a", "b")
-	require.False(t, s.Changed(), "nobody wants to know")
+	require.False(t, s.Changed(), "recording starts with the first call of Changes")
 	require.Len(t, s.Changes(false).Peers, 2)
 	require.False(t, s.Changed())
 	s.Offer("a", start)
-	require.True(t, s.Changed(), "it began here")
+	require.True(t, s.Changed(), "the peer has received an offer")
 	require.False(t, s.Changes(false).Peers[0].Newcomer)
 	require.NoError(t, s.Restarted("a"))
 	s.Offer("a", start)
-	require.False(t, s.Changed(), "what is under way ends by itself")
+	require.False(t, s.Changed(), "running transfers are not replicated")
 	require.NoError(t, s.Written("a", 0, size, start))
 	require.NoError(t, s.Written("a", 0, size, start))
 	m := s.Changes(false)
@@ -60,11 +60,11 @@ func TestChangesAreWhatChanged(t *testing.T) {
 	s.Expire(later, start)
 	require.Equal(t, []string{"b"}, s.Changes(false).Removed)
 	require.NoError(t, s.Seen("a", later))
-	require.False(t, s.Changed(), "that a peer is alive is no news")
+	require.False(t, s.Changed(), "signs of life are not replicated")
 }
 
-// Whatever another scheduler tells, a swarm comes out of it.
-func TestRestoringNonsense(t *testing.T) {
+// The state comes from another process, so Restore must accept any.
+func TestRestoreSkipsInvalidState(t *testing.T) {
 	s := New(Limits{Up: 5, Down: 4}, budget.New(1<<40))
 	s.Restore(Update{
 		Full: true, Facts: &Facts{Length: 2 * (size - 5), PieceSize: size}, Result: &Result{PieceCount: 9},
