@@ -13,9 +13,9 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-// BenchmarkLookAtHeldPulls is one look at the pulls of a crowd for which there
-// is nothing, because all that could serve them are busy.
-func BenchmarkLookAtHeldPulls(b *testing.B) {
+// BenchmarkAnswerHeldPulls measures one scan of a thousand held pulls for which there
+// is no offer, because all sources are busy.
+func BenchmarkAnswerHeldPulls(b *testing.B) {
 	const crowd, pieces = 1000, 50
 	stats, err := NewStats(prometheus.NewRegistry())
 	require.NoError(b, err)

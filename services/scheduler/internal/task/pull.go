@@ -9,22 +9,22 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-// abandonedTTL is how long a pull is remembered behind its time that nobody waited
-// for: together that is about as long as a client gives a call.
+// abandonedTTL is how long a cancelled pull is kept after its deadline. Together
+// with the time for which a pull is held this is about the timeout of a client.
 const abandonedTTL = 2 * time.Second
 
-// Outcome is how a piece ended at the peer that pulls.
+// Outcome is the result of a download, as a pull reports it.
 type Outcome int
 
 // The outcomes.
 const (
-	NoReport    Outcome = iota // nothing is said of any piece
-	Written                    // it is on the peer's disk
-	SemiSuccess                // it is at the peer and will be written now
-	Failed                     // it could not be had
+	NoReport    Outcome = iota // the pull reports no piece
+	Written                    // the piece is on the peer's disk
+	SemiSuccess                // the piece is downloaded but not written yet
+	Failed                     // the download failed
 )
 
-// Stage is where the peer says that it is.
+// Stage is the phase of the peer's download, as a pull reports it.
 type Stage int
 
 // The stages.
@@ -34,41 +34,42 @@ const (
 	Finished
 )
 
-// Pull is a peer's report on one piece, and its wish for more.
+// Pull is a peer's report on one piece and its request for more.
 type Pull struct {
 	PeerID  string
 	Stage   Stage
 	Outcome Outcome
-	// Num and Size are the piece that Outcome is about, From where it came from.
+	// Num and Size identify the piece that Outcome is about, and From its source.
 	Num, Size int32
 	From      string
-	// MaxWait is how long the pull may be held.
+	// MaxWait is the maximum time for which the pull is held.
 	MaxWait time.Duration
-	// Adopt has the peer taken in if it is not known and another scheduler had
-	// the task before: nobody knows its registration. It may fetch, and nobody is
-	// sent to it.
+	// Adopt makes a restored task add the peer if it is unknown, since no gateway
+	// has its registration any more. An adopted peer may download. As its address
+	// is unknown, it is not offered as a source.
 	Adopt bool
 }
 
-// Answer is one of: offers, the result, or neither: wait.
+// Answer holds either offers or the result. If it holds neither, the peer must
+// wait and pull again.
 type Answer struct {
-	// Offers are what to fetch.
+	// Offers are the pieces to download.
 	Offers []swarm.Offer
-	// Result is the whole task, which the peer has.
+	// Result describes the complete content. It is set once the peer has all pieces.
 	Result *swarm.Result
 	// PieceSize is the wrapped size of a piece in bytes.
 	PieceSize int32
 }
 
-// pull is a pull that is held.
+// pull is a Pull that is being processed or held.
 type pull struct {
 	Pull
 	until      time.Time
-	superseded bool           // by another one of the peer
-	reply      chan pullReply // has room for the one reply
+	superseded bool           // by a newer pull of the peer
+	reply      chan pullReply // buffered: there is exactly one reply
 }
 
-// sameRequest tells whether a pull says and asks the same as another one.
+// sameRequest reports whether two pulls are the same request of one peer.
 func (p *pull) sameRequest(other *pull) bool {
 	return p.PeerID == other.PeerID && p.Stage == other.Stage && p.Outcome == other.Outcome &&
 		p.Num == other.Num && p.Size == other.Size && p.From == other.From
@@ -79,8 +80,8 @@ type pullReply struct {
 	err    error
 }
 
-// Pull takes the report and answers as soon as there is something to give, or
-// when the pull has been held for long enough.
+// Pull applies the report and returns an answer as soon as there are offers or the
+// result, or after MaxWait.
 func (t *Task) Pull(ctx context.Context, req Pull) (Answer, error) {
 	p := &pull{Pull: req, reply: make(chan pullReply, 1)}
 	err := t.do(ctx, func() error { return t.accept(p) })
@@ -96,9 +97,9 @@ func (t *Task) Pull(ctx context.Context, req Pull) (Answer, error) {
 	case ctx.Err() == nil:
 		return Answer{}, err
 	}
-	// Nobody listens any more: what may have been given, or is going to be when
-	// the loop comes to it, is taken back. The loop does that on its own
-	// account; if it has ended there is nothing to do.
+	// The caller has left. Offers that were made for the pull, or will be when the
+	// loop processes it, must be revoked. The loop does this by itself; if it has
+	// ended, there is nothing to revoke.
 	select {
 	case t.calls <- func() { t.abandon(p) }:
 	case <-t.ended:
@@ -125,17 +126,17 @@ func (t *Task) accept(p *pull) error {
 			return t.rpcError(err)
 		}
 	}
-	// A client that was sent here from elsewhere tells with its first pull of a
-	// piece from there. It may be cut otherwise here: then that is no news, and
-	// an error would only send the client on.
+	// A client that another scheduler redirected here may report with its first
+	// pull a piece that this task does not have, for example of another size.
+	// Such a report is ignored: an error would make the client leave.
 	if err := t.report(p, now); err != nil && (p.Stage != Started || !errors.Is(err, swarm.ErrNoPiece)) {
 		if err := t.rpcError(err); err != nil {
 			return err
 		}
 	}
 	p.until = t.holdDeadline(p, now)
-	// A peer pulls one after another: an earlier pull that is still held is
-	// one that it has given up.
+	// A peer sends one pull at a time, so it has abandoned an earlier one that is
+	// still held.
 	t.held = slices.DeleteFunc(t.held, func(old *pull) bool {
 		if old.PeerID != p.PeerID {
 			return false
@@ -155,9 +156,9 @@ func (t *Task) accept(p *pull) error {
 	return nil
 }
 
-// holdDeadline is until when a pull may be held. Behind a balancer a client whose
-// gateway dies asks the same again at another one, and gives both together no
-// more time than it gives one: what it has waited counts.
+// holdDeadline returns the time until which a pull may be held. A client whose
+// gateway dies sends the same pull through another gateway, within the timeout of
+// the first one. Therefore a repeated pull keeps the deadline of the first.
 func (t *Task) holdDeadline(p *pull, now time.Time) time.Time {
 	until := now.Add(p.MaxWait)
 	bound := func(old *pull) {
@@ -201,7 +202,7 @@ func (t *Task) report(p *pull, now time.Time) error {
 	return nil
 }
 
-// answerHeld answers what can be answered, the longest held first.
+// answerHeld answers the held pulls that can be answered, oldest first.
 func (t *Task) answerHeld(now time.Time) {
 	t.held = slices.DeleteFunc(t.held, func(p *pull) bool {
 		reply, ready := t.tryAnswer(p, now)
@@ -231,7 +232,7 @@ func (t *Task) tryAnswer(p *pull, now time.Time) (pullReply, bool) {
 	return pullReply{answer: Answer{Offers: t.swarm.Reoffer(p.PeerID, now), PieceSize: facts.PieceSize}}, true
 }
 
-// abandon takes back what was given to a pull that nobody waits for any more.
+// abandon removes a pull whose caller has left, and revokes its offers.
 func (t *Task) abandon(p *pull) {
 	t.held = slices.DeleteFunc(t.held, func(held *pull) bool { return held == p })
 	if !p.superseded && !p.until.IsZero() {
@@ -244,7 +245,7 @@ func (t *Task) abandon(p *pull) {
 	}
 }
 
-// releaseHeld lets every held pull go with err.
+// releaseHeld answers every held pull with err and ends all waiting registrations.
 func (t *Task) releaseHeld(err error) {
 	for _, p := range t.held {
 		p.reply <- pullReply{err: err}

@@ -13,7 +13,7 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-func TestTimePassesWhileCallsKeepComing(t *testing.T) {
+func TestLeasesExpireWhileCallsKeepArriving(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 1, "holder", "a", "b")
 		require.NoError(t, task.Written(ctx, "holder", 0, size))
@@ -26,16 +26,16 @@ func TestTimePassesWhileCallsKeepComing(t *testing.T) {
 				got <- a
 			}
 		}()
-		for range 300 { // half a minute of others' reports, closer together than the loop's own pace
+		for range 300 { // half a minute of calls, at shorter intervals than the loop's ticks
 			<-time.After(100 * time.Millisecond)
 			_, err := task.State(ctx)
 			require.NoError(t, err)
 		}
-		require.Len(t, got, 1, "a slot whose report was lost is free when its lease ends")
+		require.Len(t, got, 1, "the slot is released when its lease expires")
 	})
 }
 
-func TestPullThatIsGivenUpBeforeItIsTakenTakesNoSlot(t *testing.T) {
+func TestPullThatIsCancelledBeforeItIsProcessedTakesNoSlot(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 1, "a")
 		busy := make(chan struct{})
@@ -57,15 +57,15 @@ func TestPullThatIsGivenUpBeforeItIsTakenTakesNoSlot(t *testing.T) {
 	})
 }
 
-func TestClientsThatComeFromAnotherSchedulerAreNotSentOn(t *testing.T) {
+func TestFirstPullMayReportPiecesThatTheTaskDoesNotHave(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 1, "a")
 		for _, p := range []Pull{
-			{Stage: Started, Outcome: Written, Num: 900, Size: size},       // no such piece here
-			{Stage: Started, Outcome: SemiSuccess, Num: 0, Size: size * 2}, // cut otherwise there
+			{Stage: Started, Outcome: Written, Num: 900, Size: size},       // number out of range
+			{Stage: Started, Outcome: SemiSuccess, Num: 0, Size: size * 2}, // another piece size
 			{Stage: Started, Outcome: Failed, Num: 0, Size: size * 2},      // the same
 			{Stage: Started, Outcome: Written, Num: 0, Size: size / 2},     // the same
-			{Stage: Started, Outcome: Failed, From: "cdnnode:10.1.1.1~id"}, // names no piece
+			{Stage: Started, Outcome: Failed, From: "cdnnode:10.1.1.1~id"}, // no piece
 		} {
 			p.PeerID = "a"
 			answer, err := task.Pull(ctx, p)
@@ -75,7 +75,7 @@ func TestClientsThatComeFromAnotherSchedulerAreNotSentOn(t *testing.T) {
 	})
 }
 
-func TestPiecesThatHaveNotLandedYetAreNoError(t *testing.T) {
+func TestReportOfAPieceThatHasNotLandedIsAccepted(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		require.NoError(t, task.Attach(ctx, swarm.Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~id", Port: 8001}))
 		require.NoError(t, task.Facts(ctx, "cdn", swarm.Facts{Length: 3 * (size - 5), PieceSize: size}))
@@ -84,15 +84,15 @@ func TestPiecesThatHaveNotLandedYetAreNoError(t *testing.T) {
 		_, err = task.Pull(ctx, Pull{PeerID: "a", Outcome: SemiSuccess, Num: 2, Size: size})
 		require.NoError(t, err)
 		require.NoError(t, task.Written(ctx, "a", 2, size))
-		require.Equal(t, rpcerr.InvalidArgument, rpcerr.ReasonOf(task.Written(ctx, "a", 3, size)), "it has three")
+		require.Equal(t, rpcerr.InvalidArgument, rpcerr.ReasonOf(task.Written(ctx, "a", 3, size)), "the task has three pieces")
 		require.NoError(t, task.Landed(ctx, "cdn", 2, fmt.Sprintf("%032x", 2), size))
 		a, err := task.Pull(ctx, Pull{PeerID: "a"})
 		require.NoError(t, err)
-		require.Len(t, a.Offers, 1, "the client says then that it has it")
+		require.Len(t, a.Offers, 1, "the piece is offered although the peer has reported it: the client reports it again")
 	})
 }
 
-func TestPeersOfAnotherVersionAreKeptOut(t *testing.T) {
+func TestPeersOfAnotherVersionAreExcluded(t *testing.T) {
 	inTask(t, func(ctx context.Context, old *Task) {
 		prepare(ctx, t, old, 1, "a", "b")
 		outdated, err := old.Outdated(ctx)
@@ -108,13 +108,13 @@ func TestPeersOfAnotherVersionAreKeptOut(t *testing.T) {
 		require.Equal(t, rpcerr.SourceBroken, rpcerr.ReasonOf(err))
 		third, err := fresh.Outdated(ctx)
 		require.NoError(t, err)
-		require.Len(t, third, 3, "a, b and c: none may meet a third version")
+		require.Len(t, third, 3, "a and b stay excluded, and c joins them")
 		stop()
 		<-fresh.ended
 	})
 }
 
-func TestLengthIsKnownInTheEnd(t *testing.T) {
+func TestLengthIsTakenFromTheResultIfItWasUnknown(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		require.NoError(t, task.Attach(ctx, swarm.Copy{Instance: "cdn"}))
 		require.NoError(t, task.Facts(ctx, "cdn", swarm.Facts{Length: -1, PieceSize: size}))
@@ -126,7 +126,7 @@ func TestLengthIsKnownInTheEnd(t *testing.T) {
 	})
 }
 
-func TestOnlyFailedFetchesFromTheCDNCastDoubtOnIt(t *testing.T) {
+func TestOnlyFailedDownloadsFromACDNMakeItsCopySuspected(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 1, "a", "b")
 		_, err := task.Pull(ctx, Pull{PeerID: "a", Outcome: Failed, Num: 0, Size: size, From: "b"})

@@ -9,7 +9,7 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-// Written says that a piece is on a peer's disk.
+// Written records that a piece is on a peer's disk.
 func (t *Task) Written(ctx context.Context, peerID string, num, size int32) error {
 	return t.do(ctx, func() error {
 		t.markUsed()
@@ -17,8 +17,8 @@ func (t *Task) Written(ctx context.Context, peerID string, num, size int32) erro
 	})
 }
 
-// Missing says that fromID did not have the piece (all says: not even the
-// file) that peerID wanted from it.
+// Missing records that peerID could not get a piece from fromID because fromID
+// does not have the piece, or, if all is set, does not have the file.
 func (t *Task) Missing(ctx context.Context, peerID, fromID string, num int32, all bool) error {
 	return t.do(ctx, func() error {
 		t.markUsed()
@@ -32,19 +32,19 @@ func (t *Task) Missing(ctx context.Context, peerID, fromID string, num int32, al
 			t.swarm.Lost(fromID, num)
 			return nil
 		}
-		t.deps.Log.Warn("a client says that a CDN copy is not whole",
+		t.deps.Log.Warn("a client found a piece missing or wrong at a CDN copy; the copy will be checked",
 			zap.String("peer_id", peerID), zap.String("copy", fromID), zap.Int32("piece", num))
 		notify(t.copySuspected)
 		return nil
 	})
 }
 
-// Down says that a peer serves no more.
+// Down records that a peer has left.
 func (t *Task) Down(ctx context.Context, peerID string) error {
 	return t.do(ctx, func() error { return t.rpcError(t.swarm.Down(peerID, time.Now())) })
 }
 
-// Attach says which CDN copy serves from now on, too.
+// Attach adds or replaces a CDN copy.
 func (t *Task) Attach(ctx context.Context, c swarm.Copy) error {
 	return t.do(ctx, func() error {
 		t.swarm.SetCopy(c)
@@ -60,7 +60,7 @@ func (t *Task) Detach(ctx context.Context, instance string) error {
 	})
 }
 
-// Facts notes the facts of the source, as a copy tells them.
+// Facts records the facts of the source as a CDN copy reports them.
 func (t *Task) Facts(ctx context.Context, instance string, f swarm.Facts) error {
 	return t.do(ctx, func() error {
 		err := t.swarm.SetFacts(instance, f)
@@ -69,7 +69,8 @@ func (t *Task) Facts(ctx context.Context, instance string, f swarm.Facts) error 
 	})
 }
 
-// Expected gives the version of the source that peers have pieces of.
+// Expected returns the recorded version of the source. inUse is set if a peer may
+// have pieces of it.
 func (t *Task) Expected(ctx context.Context) (f swarm.Facts, inUse bool, err error) {
 	type version struct {
 		facts swarm.Facts
@@ -82,22 +83,22 @@ func (t *Task) Expected(ctx context.Context) (f swarm.Facts, inUse bool, err err
 	return current.facts, current.held, err
 }
 
-// Need tells what CDN copies are needed for.
+// Need returns whether the task still needs CDN copies.
 func (t *Task) Need(ctx context.Context) (swarm.Need, error) {
 	return query(ctx, t, func() (swarm.Need, error) { return t.swarm.Need(), nil })
 }
 
-// Landed says that a piece is on a CDN copy.
+// Landed records that a CDN copy has a piece.
 func (t *Task) Landed(ctx context.Context, instance string, num int32, md5 string, length int32) error {
 	return t.do(ctx, func() error { return t.swarm.Landed(instance, num, md5, length) })
 }
 
-// Whole says that a CDN copy is whole.
+// Whole records that a CDN copy is complete.
 func (t *Task) Whole(ctx context.Context, instance string, r swarm.Result) error {
 	return t.do(ctx, func() error { return t.swarm.SetResult(instance, r) })
 }
 
-// Fail ends the task for everybody who does not have it whole.
+// Fail marks the task as failed. Peers that do not have all pieces get cause.
 func (t *Task) Fail(ctx context.Context, cause error) {
 	_ = t.do(ctx, func() error {
 		t.err, t.failedAt = cause, time.Now()
@@ -106,7 +107,7 @@ func (t *Task) Fail(ctx context.Context, cause error) {
 	})
 }
 
-// Copies are the CDN copies that serve.
+// Copies returns the CDN copies that serve.
 func (t *Task) Copies(ctx context.Context) ([]swarm.Copy, error) {
 	return query(ctx, t, func() ([]swarm.Copy, error) { return t.swarm.Copies(), nil })
 }

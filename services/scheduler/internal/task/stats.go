@@ -6,27 +6,27 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-// Stats counts what all tasks of a scheduler do.
+// Stats holds the metrics of all tasks of a scheduler.
 type Stats struct {
 	pieces   *prometheus.CounterVec
 	bytes    *prometheus.CounterVec
 	failures *prometheus.CounterVec
 }
 
-// NewStats registers the counters.
+// NewStats creates the counters and registers them with reg.
 func NewStats(reg prometheus.Registerer) (*Stats, error) {
 	s := &Stats{
 		pieces: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "supernode_scheduler_offered_pieces_total",
-			Help: "Pieces that peers were told to fetch, by where from.",
+			Help: "Pieces that were offered to peers, by kind of source.",
 		}, []string{"source"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "supernode_scheduler_offered_bytes_total",
-			Help: "Wrapped bytes that peers were told to fetch, by where from.",
+			Help: "Wrapped bytes that were offered to peers, by kind of source.",
 		}, []string{"source"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "supernode_scheduler_failed_pieces_total",
-			Help: "Pieces that peers could not fetch, by where from.",
+			Help: "Pieces that peers could not download, by kind of source.",
 		}, []string{"source"}),
 	}
 	for _, c := range []prometheus.Collector{s.pieces, s.bytes, s.failures} {

@@ -1,11 +1,21 @@
-// Package task runs one task: a goroutine that owns its swarm, takes reports,
-// answers pulls, and holds those that it has nothing for. Where pieces come to
-// the CDN from is the seed package's business, which tasks there are the
-// table's.
+// Package task runs one task: a goroutine that owns the task's swarm, applies
+// reports, answers pulls, and holds the pulls for which there is no piece yet.
+// Package follower feeds it with the pieces of the CDN copies; package
+// taskmanager creates and ends tasks.
 //
-//	New --facts--> serving --result--> whole
-//	 |                |                 |
-//	 +-------------- Fail -------------+--> failed (every pull is told why)
+//	New --Facts--> serving --Whole--> complete
+//	 |                |                  |
+//	 +------Fail------+------Fail--------+--> failed
+//
+// A failed task answers every pull with the error, except for peers that have all
+// pieces of a complete task. Run ends the task in every state.
+//
+// Invariants:
+//
+//   - Only the goroutine of Run accesses the state. Other goroutines send it
+//     closures on a bounded channel.
+//   - At most one pull of a peer is held. A newer one ends it.
+//   - The offers of a pull that ends without an answer are revoked.
 package task
 
 import (
@@ -25,32 +35,33 @@ import (
 )
 
 const (
-	// callQueueSize is how many calls wait for the loop before callers do.
+	// callQueueSize is the number of calls that are queued before callers block.
 	callQueueSize = 256
-	// tickInterval is how often time is looked at while pulls are held.
+	// tickInterval is the interval of ticks while pulls are held.
 	tickInterval = 200 * time.Millisecond
-	// idleTickInterval is the same while pieces are under way and nobody waits.
+	// idleTickInterval is the interval of ticks while transfers run and no pull is
+	// held.
 	idleTickInterval = 2 * time.Second
-	// slowScan is how long a look at the held pulls may take before as much time
-	// is left for everything else: a thousand of them cannot be looked at
-	// after each call.
+	// slowScan is the duration of a scan of the held pulls from which the next scan
+	// is delayed by the same time, so that calls are processed in between: a
+	// thousand held pulls cannot be scanned after each call.
 	slowScan = time.Millisecond
 )
 
-// Deps are what a task needs.
+// Deps holds the dependencies of a task.
 type Deps struct {
 	Log    *zap.Logger
 	Limits swarm.Limits
 	Budget *budget.Budget
 	Stats  *Stats
-	// Changed is called by the loop when there is something for Memory to tell.
-	// It must not wait. It may be nil.
+	// Changed is called when there are changes for Changes to return. It must not
+	// block. It may be nil.
 	Changed func(taskID string)
 }
 
-// Task is one task. Its methods may be called from any goroutine while Run runs.
+// Task is one task. Its methods are safe for concurrent use while Run runs.
 type Task struct {
-	// ID names the task, URL its source without credentials.
+	// ID identifies the task. URL is that of its source, without credentials.
 	ID  string
 	URL string
 
@@ -58,22 +69,22 @@ type Task struct {
 	calls         chan func()
 	ended         chan struct{}
 	copySuspected chan struct{}
-	// outdated are peers that have pieces of another version of the source.
+	// outdated holds the peers that have pieces of another version of the source.
 	outdated map[string]struct{}
-	// restored says that another scheduler had the task before.
+	// restored is set if another scheduler answered for the task before.
 	restored bool
 
-	// The rest belongs to the loop.
+	// The goroutine of Run owns the fields below.
 	swarm       *swarm.Swarm
 	err         error
 	failedAt    time.Time
 	held        []*pull
-	abandoned   []*pull // whose askers went before the answer
+	abandoned   []*pull // cancelled before they were answered
 	factWaiters []chan struct{}
 	lastUsed    time.Time
 }
 
-// New makes a task; Run must follow.
+// New returns a task. The caller must call Run.
 func New(id, url string, deps Deps) *Task {
 	deps.Log = deps.Log.With(zap.String("task_id", id))
 	return &Task{
@@ -84,13 +95,13 @@ func New(id, url string, deps Deps) *Task {
 	}
 }
 
-// ExcludePeers bars peers that have pieces of another version of the source: one
-// that keeps them and gets the rest from here would end with a file that is
-// neither. It must be called before Run.
+// ExcludePeers makes the task refuse peers that have pieces of another version of
+// the source: their files would mix both versions. It must be called before Run.
 func (t *Task) ExcludePeers(peers map[string]struct{}) { t.outdated = peers }
 
-// Restore has the task begin with what another scheduler remembered of it, and
-// adopt peers that it did not. It must be called before Run.
+// Restore initializes the task from the replicated state of another scheduler.
+// The task then also adopts peers that this state does not contain. It must be
+// called before Run.
 func (t *Task) Restore(u swarm.Update) {
 	t.swarm.Restore(u, time.Now())
 	t.restored = true
@@ -101,8 +112,8 @@ func (t *Task) Restore(u swarm.Update) {
 	t.ExcludePeers(outdated)
 }
 
-// Update tells what changed since it was asked last, or all there is; from the
-// first time on Changed is called.
+// Changes returns what has changed since the previous call, or the complete state
+// if full is set. After the first call Deps.Changed is called at every change.
 func (t *Task) Changes(ctx context.Context, full bool) (swarm.Update, error) {
 	return query(ctx, t, func() (swarm.Update, error) {
 		u := t.swarm.Changes(full)
@@ -113,7 +124,7 @@ func (t *Task) Changes(ctx context.Context, full bool) (swarm.Update, error) {
 	})
 }
 
-// admit tells whether a peer may take part.
+// admit returns an error if the peer is excluded from the task.
 func (t *Task) admit(peerID string) error {
 	if _, old := t.outdated[peerID]; old {
 		return rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "the source has changed since the peer began")
@@ -121,14 +132,14 @@ func (t *Task) admit(peerID string) error {
 	return nil
 }
 
-// Run owns the task's state until ctx ends; then held pulls are let go.
+// Run processes calls until ctx ends. Then it answers all held pulls with an error.
 func (t *Task) Run(ctx context.Context) {
 	defer close(t.ended)
 	defer t.swarm.Close()
 	timer := time.NewTimer(idleTickInterval)
 	defer timer.Stop()
 	lastTick := time.Now()
-	var nextScan time.Time // when held pulls are looked at again, at the earliest
+	var nextScan time.Time // earliest time of the next scan of the held pulls
 	for {
 		select {
 		case <-ctx.Done():
@@ -139,7 +150,7 @@ func (t *Task) Run(ctx context.Context) {
 			t.drainCalls()
 		case <-timer.C:
 		}
-		// The timer alone would never tick while calls keep coming: each sets it anew.
+		// Each call resets the timer, so it may never fire while calls keep arriving.
 		now := time.Now()
 		if now.Sub(lastTick) >= tickInterval {
 			t.swarm.Tick(now)
@@ -171,8 +182,8 @@ func (t *Task) notifyChanges() {
 	}
 }
 
-// drainCalls takes the calls that wait already, so that a crowd's reports are
-// answered with one look at the swarm.
+// drainCalls runs the calls that are already queued, so that many reports are
+// followed by a single scan of the held pulls.
 func (t *Task) drainCalls() {
 	for range callQueueSize {
 		select {
@@ -184,14 +195,15 @@ func (t *Task) drainCalls() {
 	}
 }
 
-// do runs f in the loop and waits for it. Whoever gives up waiting must not look
-// at what f may still write: what it gives comes through ask.
+// do runs f on the goroutine of Run and waits for it. f may still be running when
+// do returns an error, so it must not write variables of the caller: use query for
+// a result.
 func (t *Task) do(ctx context.Context, f func() error) error {
 	_, err := query(ctx, t, func() (struct{}, error) { return struct{}{}, f() })
 	return err
 }
 
-// query runs f in the loop and waits for what it gives.
+// query runs f on the goroutine of Run and returns its result.
 func query[T any](ctx context.Context, t *Task, f func() (T, error)) (T, error) {
 	type outcome struct {
 		value T
@@ -220,30 +232,31 @@ func query[T any](ctx context.Context, t *Task, f func() (T, error)) (T, error) 
 	}
 }
 
-var errEnded = rpcerr.New(codes.Unavailable, "", "the task was put away")
+var errEnded = rpcerr.New(codes.Unavailable, "", "the task has ended on this scheduler")
 
-// rpcError gives the swarm's refusals their kind. The caller is the loop.
+// rpcError converts an error of the swarm to a gRPC error. It must be called on
+// the goroutine of Run.
 func (t *Task) rpcError(err error) error {
 	_, known := t.swarm.Facts()
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, swarm.ErrNoPeer) && !known && t.err == nil:
-		// The task may turn out to be another scheduler's, who knows the peer.
-		return rpcerr.New(codes.Unavailable, "", "it is not known yet who answers for the task: %v", err)
+		// Another scheduler may turn out to own the task and to have the peer.
+		return rpcerr.New(codes.Unavailable, "", "the task's facts are not known yet: %v", err)
 	case errors.Is(err, swarm.ErrNoPeer):
 		return rpcerr.New(codes.NotFound, rpcerr.PeerNotFound, "%v", err)
 	case errors.Is(err, swarm.ErrNoPiece):
 		return rpcerr.Invalid("%v", err)
 	case errors.Is(err, swarm.ErrNotYet):
-		// Nothing is lost: once the piece has landed it is offered, and a
-		// client that has it says so then. An error would make it leave.
+		// The piece is offered once it has landed, and a client that has it
+		// reports it again then. An error would make the client leave.
 		return nil
 	}
 	return err
 }
 
-// Register takes a peer in and waits until the facts of the source are known.
+// Register adds a peer and waits until the facts of the source are known.
 func (t *Task) Register(ctx context.Context, info swarm.PeerInfo) (swarm.Facts, error) {
 	known := make(chan struct{})
 	err := t.do(ctx, func() error {
@@ -287,7 +300,8 @@ func (t *Task) notifyFacts() {
 
 func (t *Task) markUsed() { t.lastUsed = time.Now() }
 
-// CopySuspected says that a client could not fetch from the CDN copy.
+// CopySuspected returns a channel that receives a value when a client could not
+// download from a CDN copy.
 func (t *Task) CopySuspected() <-chan struct{} { return t.copySuspected }
 
 func notify(c chan struct{}) {
@@ -297,20 +311,20 @@ func notify(c chan struct{}) {
 	}
 }
 
-// State is what the table has to know of a task.
+// State holds the state by which the manager decides how long to keep a task.
 type State struct {
-	// Err is why it failed, FailedAt when.
+	// Err is the cause of the task's failure, and FailedAt its time.
 	Err      error
 	FailedAt time.Time
-	// LastUsed is when a peer was last heard of.
+	// LastUsed is the time of the latest call from a peer.
 	LastUsed time.Time
-	// Peers is the number of peers, Unfinished that of those among them that
-	// are not known to have left and lack pieces.
+	// Peers is the number of peers. Unfinished is the number of those that have
+	// not left and miss pieces.
 	Peers      int
 	Unfinished int
 }
 
-// State looks at the task.
+// State returns the task's state.
 func (t *Task) State(ctx context.Context) (State, error) {
 	return query(ctx, t, func() (State, error) {
 		return State{
@@ -319,7 +333,8 @@ func (t *Task) State(ctx context.Context) (State, error) {
 	})
 }
 
-// Outdated are the peers that another version of the task has to keep out.
+// Outdated returns the ids of the peers that a task with another version of the
+// source has to exclude.
 func (t *Task) Outdated(ctx context.Context) (map[string]struct{}, error) {
 	peers := maps.Clone(t.outdated)
 	if peers == nil {
@@ -332,7 +347,8 @@ func (t *Task) Outdated(ctx context.Context) (map[string]struct{}, error) {
 	return peers, err
 }
 
-// Expire drops peers that left, or were not heard of, before the given times.
+// Expire removes the peers that left before leftBefore, and those whose last sign
+// of life is older than silentBefore.
 func (t *Task) Expire(ctx context.Context, leftBefore, silentBefore time.Time) error {
 	return t.do(ctx, func() error {
 		t.swarm.Expire(leftBefore, silentBefore)
@@ -340,7 +356,7 @@ func (t *Task) Expire(ctx context.Context, leftBefore, silentBefore time.Time) e
 	})
 }
 
-// Holdings lists the peers that serve, with the facts of the task.
+// Holdings returns the peers that serve pieces, and the facts of the source.
 func (t *Task) Holdings(ctx context.Context) ([]swarm.Holding, swarm.Facts, error) {
 	type holdings struct {
 		list  []swarm.Holding

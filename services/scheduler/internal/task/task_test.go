@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const size = 4 << 20
 
-// inTask runs f with a running task in a bubble of its own time.
+// inTask runs f with a running task, in fake time.
 func inTask(t *testing.T, f func(ctx context.Context, task *Task)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -73,7 +73,7 @@ func TestRegisterWaitsForTheFacts(t *testing.T) {
 	})
 }
 
-func TestRegisterIsToldWhyTheSourceRefused(t *testing.T) {
+func TestRegisterReturnsTheErrorOfTheSource(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		done := make(chan error, 1)
 		go func() {
@@ -89,7 +89,7 @@ func TestRegisterIsToldWhyTheSourceRefused(t *testing.T) {
 	})
 }
 
-func TestHeldPullIsAnsweredTheMomentAPieceLands(t *testing.T) {
+func TestHeldPullIsAnsweredWhenAPieceLands(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 0, "a")
 		began := time.Now()
@@ -109,7 +109,7 @@ func TestHeldPullIsAnsweredTheMomentAPieceLands(t *testing.T) {
 	})
 }
 
-func TestHeldPullIsLetGoInTime(t *testing.T) {
+func TestHeldPullIsAnsweredEmptyAfterMaxWait(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 0, "a")
 		began := time.Now()
@@ -121,7 +121,7 @@ func TestHeldPullIsLetGoInTime(t *testing.T) {
 	})
 }
 
-func TestPullWithoutPatienceIsAnsweredAtOnce(t *testing.T) {
+func TestPullWithoutMaxWaitIsAnsweredAtOnce(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 0, "a")
 		began := time.Now()
@@ -151,7 +151,7 @@ func TestHeldPullIsAnsweredWhenASlotFrees(t *testing.T) {
 	})
 }
 
-func TestFinishedNeedsTheResult(t *testing.T) {
+func TestPeerWithAllPiecesIsFinishedOnlyOnceTheResultIsKnown(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 1, "a")
 		_, err := task.Pull(ctx, Pull{PeerID: "a", Stage: Started})
@@ -164,14 +164,14 @@ func TestFinishedNeedsTheResult(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		require.Empty(t, got, "more pieces may come")
+		require.Empty(t, got, "the number of pieces is not known yet")
 		whole := swarm.Result{MD5: "m", Length: size - 5, PieceCount: 1}
 		require.NoError(t, task.Whole(ctx, "cdn", whole))
 		require.Equal(t, &whole, (<-got).Result)
 	})
 }
 
-func TestNewPullReplacesTheOneThatWasGivenUp(t *testing.T) {
+func TestNewPullEndsAnEarlierHeldPullOfThePeer(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 0, "a")
 		got := make(chan Answer, 1)
@@ -188,7 +188,7 @@ func TestNewPullReplacesTheOneThatWasGivenUp(t *testing.T) {
 	})
 }
 
-func TestWhatNobodyTookIsGivenAgain(t *testing.T) {
+func TestCancelledHeldPullReceivesNoOffers(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 0, "a")
 		gone, leave := context.WithCancel(ctx)
@@ -207,24 +207,24 @@ func TestWhatNobodyTookIsGivenAgain(t *testing.T) {
 	})
 }
 
-// TestPullThatIsAskedAgainGoesOn has the gateway that asks for a client go away,
-// or seem to, and the client ask again at another one.
-func TestPullThatIsAskedAgainGoesOn(t *testing.T) {
+// TestRepeatedPullKeepsTheDeadlineOfTheFirst simulates a client whose gateway dies or
+// becomes unreachable, and that sends its pull through another gateway.
+func TestRepeatedPullKeepsTheDeadlineOfTheFirst(t *testing.T) {
 	const hold = 3 * time.Second
 	first := Pull{PeerID: "a", Num: 0, Size: size, Outcome: SemiSuccess, MaxWait: hold}
 	other := first
 	other.Outcome = NoReport
 	for _, tt := range []struct {
 		name        string
-		after, gone time.Duration // 0 is not seen to be gone
+		after, gone time.Duration // 0: the first pull is not cancelled
 		again       Pull
-		want        time.Duration // since the first
+		want        time.Duration // since the first pull
 	}{
 		{"the same", 2 * time.Second, 2 * time.Second, first, hold},
-		{"the same, before the end of the first is seen", 2 * time.Second, 0, first, hold},
-		{"the same, behind the time of the first", 3500 * time.Millisecond, 2 * time.Second, first, 3500 * time.Millisecond},
+		{"the same, while the first is still held", 2 * time.Second, 0, first, hold},
+		{"the same, after the deadline of the first", 3500 * time.Millisecond, 2 * time.Second, first, 3500 * time.Millisecond},
 		{"another", 2 * time.Second, 2 * time.Second, other, 5 * time.Second},
-		{"the same, when the client has given up long ago", 6 * time.Second, 2 * time.Second, first, 9 * time.Second},
+		{"the same, long after the client's timeout", 6 * time.Second, 2 * time.Second, first, 9 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inTask(t, func(ctx context.Context, task *Task) {
@@ -245,7 +245,7 @@ func TestPullThatIsAskedAgainGoesOn(t *testing.T) {
 	}
 }
 
-func TestPullsOfFailedTasksAreToldWhy(t *testing.T) {
+func TestHeldPullReturnsTheErrorOfAFailedTask(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 0, "a")
 		cause := errors.New("cut off")
@@ -260,7 +260,7 @@ func TestPullsOfFailedTasksAreToldWhy(t *testing.T) {
 	})
 }
 
-func TestPeerThatHasAllFinishesEvenWhenTheTaskFails(t *testing.T) {
+func TestPeerWithAllPiecesFinishesThoughTheTaskFailed(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 1, "a")
 		require.NoError(t, task.Whole(ctx, "cdn", swarm.Result{MD5: "m", Length: size - 5, PieceCount: 1}))
@@ -283,7 +283,7 @@ func TestUnknownPeersAndPiecesAreRefused(t *testing.T) {
 	})
 }
 
-func TestStoppingLetsHeldPullsGo(t *testing.T) {
+func TestStoppedTaskEndsHeldPulls(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 0)
 		inner, stop := context.WithCancel(ctx)
@@ -306,9 +306,9 @@ func TestStoppingLetsHeldPullsGo(t *testing.T) {
 	})
 }
 
-// As long as nothing is known of the task it may be another scheduler's, who
-// knows the peer: a client that is told that nobody does leaves.
-func TestPeerIsUnknownOnlyToWhoKnowsTheTask(t *testing.T) {
+// As long as the facts are unknown, another scheduler may turn out to own the task
+// and to have the peer. A client leaves when its peer is reported as unknown.
+func TestUnknownPeerIsReportedOnlyOnceTheFactsAreKnown(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		pull := func() rpcerr.Reason {
 			_, err := task.Pull(ctx, Pull{PeerID: "stranger", Stage: Started})
