@@ -12,22 +12,23 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 )
 
-// maxHandovers is how many tasks are handed over at the same time.
+// maxHandovers is the number of tasks that are handed over at the same time.
 const maxHandovers = 32
 
-// HandOver gives the tasks that are here to their standbys, once those know the
-// latest of them, or until ctx ends. Who asks here then is sent there.
+// HandOver makes the standbys the schedulers of all tasks, once they have confirmed the
+// latest updates or half of the time until ctx's deadline has passed. From then on
+// calls are redirected to them.
 func (m *Manager) HandOver(ctx context.Context) error {
 	m.mu.Lock()
 	m.leaving = true
 	m.mu.Unlock()
-	flushErr := m.flush(ctx) // one that is behind is better than none
+	flushErr := m.flush(ctx) // an outdated standby is better than none
 	var work errgroup.Group
 	work.SetLimit(maxHandovers)
 	for _, e := range m.entries() {
 		to, ok := m.deps.Mirror.Standby(e.ID)
 		if !ok {
-			continue // nobody is there
+			continue // there is no other scheduler
 		}
 		work.Go(func() error {
 			_, err := m.deps.Follower.Claims.HandOver(ctx, e.ID, to.ID)
@@ -40,13 +41,13 @@ func (m *Manager) HandOver(ctx context.Context) error {
 	return nil
 }
 
-// yieldFlushTimeout is how long a task that is given away waits for its standby to know
-// the latest of it.
+// yieldFlushTimeout is how long yield waits for the standby to confirm the latest
+// updates.
 const yieldFlushTimeout = 500 * time.Millisecond
 
-// yield gives a task to its standby, and says NOT_OWNER then, if no CDN answers
-// this scheduler and one answers that one. It is asked first: when the CDNs are
-// gone for everybody tasks would be handed back and forth.
+// yield hands a task over to its standby and returns NOT_OWNER, if no CDN answers this
+// scheduler but one answers the standby. It asks the standby first: if all CDNs
+// are down, tasks would be handed back and forth otherwise.
 func (m *Manager) yield(ctx context.Context, id string, claimed bool) error {
 	if !m.deps.Reach.Deaf(ctx) {
 		return nil
@@ -57,27 +58,28 @@ func (m *Manager) yield(ctx context.Context, id string, claimed bool) error {
 	}
 	log := m.deps.Log.With(zap.String("task_id", id), zap.String("scheduler_id", to.ID))
 	if reachable, err := m.deps.Reach.HeardAt(ctx, to.Endpoint); len(reachable) == 0 {
-		log.Debug("no CDN answers here, nor the task's standby", zap.Error(err))
+		log.Debug("no CDN answers this scheduler or the task's standby; keeping the task", zap.Error(err))
 		return nil
 	}
 	flushing, cancel := context.WithTimeout(ctx, yieldFlushTimeout)
 	defer cancel()
-	flushErr := m.deps.Mirror.Flush(flushing, to.ID) // one that is behind is better than none
+	flushErr := m.deps.Mirror.Flush(flushing, to.ID) // an outdated standby is better than none
 	scheduler, err := m.deps.Follower.Claims.HandOver(ctx, id, to.ID)
 	switch {
 	case err != nil:
-		log.Warn("no CDN answers here, and the task cannot be given to its standby", zap.Error(err))
+		log.Warn("no CDN answers this scheduler, and handing the task over to its standby failed; keeping the task", zap.Error(err))
 		return nil
 	case scheduler != "" && scheduler != to.ID:
-		return nil // the registry says whose it is by now
+		return nil // another scheduler has taken over: the next resolve finds it
 	case scheduler == "" && claimed:
-		return nil // the record has to be put back first
+		return nil // the store has lost the record: it must be restored first
 	}
-	log.Warn("no CDN answers here; the task's standby goes on with it", zap.NamedError("flush", flushErr))
+	log.Warn("no CDN answers this scheduler; handed the task over to its standby", zap.NamedError("flush", flushErr))
 	return claim.NotOwner(to.ID, to.Endpoint)
 }
 
-// flush waits for the standbys for half of the time that there is.
+// flush waits until the standbys have confirmed all updates, for at most half of the
+// time until ctx's deadline.
 func (m *Manager) flush(ctx context.Context) error {
 	deadline, ok := ctx.Deadline()
 	if ok {

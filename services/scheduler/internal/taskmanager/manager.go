@@ -1,7 +1,20 @@
-// Package taskmanager is which tasks a scheduler has: it makes them when a peer
-// registers, goes on with those of dead schedulers as they knew them, hands its
-// own over, keeps tasks away from a source that has just refused, and puts
-// them away when nobody comes any more.
+// Package taskmanager creates, finds and ends the tasks of a scheduler. It creates a
+// task when a peer registers, restores the tasks of dead schedulers from their
+// replicated state, hands its own tasks over to their standbys when the scheduler
+// stops, and removes tasks that are not used any more.
+//
+//	Register, or takeover --> running --TaskExpireTime without a call--> ended
+//	                             |
+//	                             +--source refused or changed--> failed --FailAccessInterval--> ended
+//	                             |
+//	                             +--any other failure, NOT_OWNER--> ended after endGrace
+//
+// Invariants:
+//
+//   - There is at most one task per id in the map. Its goroutines are part of
+//     Manager.wg, and Run waits for them.
+//   - No task is created once the manager hands its tasks over or stops.
+//   - A task that another scheduler answers for is refused with NOT_OWNER.
 package taskmanager
 
 import (
@@ -26,59 +39,64 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
 )
 
-// Config is how long things are kept.
+// Config holds the intervals after which tasks and peers are removed.
 type Config struct {
-	// FailAccessInterval is how long a source that refused is left alone.
+	// FailAccessInterval is the time after a failure of the source during which
+	// the same request is refused without asking the source again.
 	FailAccessInterval time.Duration
-	// GCInitialDelay and GCInterval are when what is old is looked for.
+	// GCInitialDelay is the delay before the first garbage collection, and
+	// GCInterval the interval of the following ones.
 	GCInitialDelay time.Duration
 	GCInterval     time.Duration
-	// TaskExpireTime is how long a task is kept that nobody asks for.
+	// TaskExpireTime is the time without a call after which a task is removed.
 	TaskExpireTime time.Duration
-	// PeerGCDelay is how long a peer is kept after it left.
+	// PeerGCDelay is how long a peer is kept after it has left.
 	PeerGCDelay time.Duration
 }
 
-// Deps are what a table needs.
+// Deps holds the dependencies of a manager.
 type Deps struct {
 	Log *zap.Logger
-	// Follower follows the tasks; Yield is the table's to set.
+	// Follower follows the tasks' CDN copies. New sets its Yield.
 	Follower *follower.Follower
-	// Book is what other schedulers remember, Mirror tells them what is here.
+	// Book holds the replicated state of other schedulers' tasks. Mirror replicates
+	// the tasks of this scheduler.
 	Book   *mirror.Book
 	Mirror *mirror.Sender
-	// Reach is which CDNs answer.
+	// Reach reports which CDNs answer this scheduler and others.
 	Reach *reach.Reach
-	// Task is what tasks need; Changed is the table's to set.
+	// Task holds the dependencies of tasks. New sets its Changed.
 	Task task.Deps
 }
 
-// Manager is the tasks of a scheduler. It is safe for concurrent use while Run runs.
+// Manager holds the tasks of a scheduler. It is safe for concurrent use while Run
+// runs.
 type Manager struct {
 	cfg    Config
 	deps   Deps
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	// startedAt is when the process did.
+	// startedAt is the start time of the process.
 	startedAt time.Time
-	// revivals shares the making of a task of what is remembered of it.
+	// revivals makes concurrent calls share one restoration of a task.
 	revivals singleflight.Group
 
 	mu    sync.Mutex // guards tasks and leaving
 	tasks map[string]*entry
-	// leaving says that what is here is being handed over: nothing is made any more.
+	// leaving is set once the tasks are being handed over. No task is created then.
 	leaving bool
 }
 
 type entry struct {
 	*task.Task
-	// requester is what the source was asked with: a refusal is only his.
+	// requester is the fingerprint of the request with which the source was asked.
+	// A refusal applies only to equal requests.
 	requester [sha256.Size]byte
 	stop      context.CancelFunc
 }
 
-// New makes an empty table whose tasks live until ctx ends or Run returns.
+// New returns an empty manager. Its tasks end when ctx ends or Run returns.
 func New(ctx context.Context, cfg Config, deps Deps) *Manager {
 	root, end := context.WithCancel(ctx)
 	deps.Task.Changed = deps.Mirror.Changed
@@ -87,7 +105,7 @@ func New(ctx context.Context, cfg Config, deps Deps) *Manager {
 	return m
 }
 
-// Run puts old tasks away until ctx ends, then all of them, and waits for them.
+// Run removes unused tasks until ctx ends. Then it ends all tasks and waits for them.
 func (m *Manager) Run(ctx context.Context) error {
 	defer m.deps.Follower.Health.Close()
 	defer m.deps.Follower.Claims.Close()
@@ -95,7 +113,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.wg.Go(func() { m.deps.Follower.Claims.Watch(m.ctx) })
 	m.wg.Go(func() { m.deps.Mirror.Run(m.ctx) })
 	m.wg.Go(func() { m.deps.Reach.Run(m.ctx) })
-	defer func() { // under the lock: then nothing is begun any more that Wait would miss
+	defer func() { // under the lock, so that no task is started after wg.Wait
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.cancel()
@@ -113,7 +131,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
-// startTask runs a task that was made. The caller holds mu.
+// startTask runs a new task. The caller holds mu.
 func (m *Manager) startTask(created *task.Task, source follower.Source) *entry {
 	run, stop := context.WithCancel(m.ctx)
 	e := &entry{Task: created, requester: fingerprint(source), stop: stop}
@@ -126,8 +144,8 @@ func (m *Manager) startTask(created *task.Task, source follower.Source) *entry {
 
 var errStopping = rpcerr.New(codes.Unavailable, "", "the scheduler is stopping")
 
-// Register takes a peer into a task, which is made if need be, and waits for
-// the facts of the source.
+// Register adds a peer to a task and waits for the facts of the source. It creates
+// the task if there is none.
 func (m *Manager) Register(ctx context.Context, id, url string, source follower.Source, info swarm.PeerInfo) (swarm.Facts, error) {
 	requester := fingerprint(source)
 	if err := m.restoreIfOwned(ctx, id); err != nil {
@@ -147,14 +165,14 @@ func (m *Manager) Register(ctx context.Context, id, url string, source follower.
 	}
 }
 
-// shouldRetry tells whether a task that failed may be tried anew: not for
-// the same asker within the interval after the source refused, and never by
-// the one whose own try it was: he has his answer.
+// shouldRetry reports whether a failed task may be replaced by a new one. It may not
+// if this call created the failed task, nor for an equal request within
+// FailAccessInterval after the source refused.
 func (m *Manager) shouldRetry(ctx context.Context, e *entry, requester [sha256.Size]byte, created bool) bool {
 	state, err := e.State(ctx)
 	switch {
 	case err != nil:
-		return m.ctx.Err() == nil // it was put away meanwhile
+		return m.ctx.Err() == nil // the task has ended in the meantime
 	case created || state.Err == nil || rpcerr.ReasonOf(state.Err) == rpcerr.NotOwner:
 		return false
 	case !sourceRefused(state.Err):
@@ -163,8 +181,8 @@ func (m *Manager) shouldRetry(ctx context.Context, e *entry, requester [sha256.S
 	return requester != e.requester || time.Since(state.FailedAt) >= m.cfg.FailAccessInterval
 }
 
-// sourceRefused tells whether it is the source that will not have it. One that
-// changed under us may well answer the next who asks.
+// sourceRefused reports whether the source is the cause of the failure. A source that
+// changed during the download is not: the next request may succeed.
 func sourceRefused(err error) bool {
 	if errors.Is(err, swarm.ErrConflict) {
 		return false
@@ -180,7 +198,8 @@ func fingerprint(s follower.Source) [sha256.Size]byte {
 	return sha256.Sum256(fmt.Appendf(nil, "%q %q %q %v %q", s.URL, s.Headers, s.MD5, s.Insecure, s.RootCAs))
 }
 
-// getOrCreate gives the task, made if there is none, or only the one that failed.
+// getOrCreate returns the task. It creates it if there is none, or if the current one
+// is failed.
 func (m *Manager) getOrCreate(
 	ctx context.Context, id, url string, source follower.Source, failed *entry,
 ) (e *entry, created bool, err error) {
@@ -212,14 +231,14 @@ func (m *Manager) getOrCreate(
 	return m.startTask(newTask, source), true, nil
 }
 
-// outdatedPeers are the peers that have pieces of a version of the source that is
-// no more.
+// outdatedPeers returns the peers that have pieces of the version of the source that
+// a failed task had.
 func (m *Manager) outdatedPeers(ctx context.Context, failed *entry) (map[string]struct{}, error) {
 	if failed == nil {
 		return nil, nil
 	}
 	if state, err := failed.State(ctx); err != nil || !errors.Is(state.Err, swarm.ErrConflict) {
-		return nil, ctx.Err() // one that was put away has nothing to tell
+		return nil, ctx.Err() // a task that has ended has no peers
 	}
 	peers, err := failed.Outdated(ctx)
 	if err != nil && ctx.Err() == nil {
@@ -228,21 +247,21 @@ func (m *Manager) outdatedPeers(ctx context.Context, failed *entry) (map[string]
 	return peers, err
 }
 
-// follow keeps the task told. When the source has refused or changed, the task
-// stays to tell who asks; any other failure is not remembered, so that the
-// next who registers finds out for himself.
+// follow follows the CDN copies of a task until it ends or fails. If the source
+// refused or changed, the failed task is kept to answer further calls. After any
+// other failure it is removed, so that the next registration tries again.
 func (m *Manager) follow(ctx context.Context, e *entry, source follower.Source) {
 	err := m.deps.Follower.Follow(ctx, e.ID, e.URL, source, e.Task)
 	if ctx.Err() != nil {
 		return
 	}
-	m.deps.Log.Info("the task cannot be had here",
+	m.deps.Log.Info("the task failed on this scheduler",
 		zap.String("task_id", e.ID), zap.String("reason", string(rpcerr.ReasonOf(err))), zap.Error(err))
 	e.Fail(ctx, err)
 	if sourceRefused(err) || errors.Is(err, swarm.ErrConflict) {
 		return
 	}
-	// Those who are in it hear why before it ends.
+	// Held pulls get the error before the task ends.
 	if rpcerr.ReasonOf(err) == rpcerr.NotOwner {
 		m.remove(e, m.deps.Mirror.Release)
 	} else {
@@ -255,27 +274,27 @@ func (m *Manager) follow(ctx context.Context, e *entry, source follower.Source) 
 	e.stop()
 }
 
-// endGrace is how long a forgotten task still answers who asked it before.
+// endGrace is how long a removed task still answers the calls that have found it.
 const endGrace = time.Second
 
-// remove takes a task out of the table. What its standby knows of it goes too,
-// unless it is another scheduler's now.
-func (m *Manager) remove(e *entry, tell func(id string, task mirror.Task)) {
+// remove removes a task from the map and calls endReplication, which decides whether
+// the standby deletes its replica.
+func (m *Manager) remove(e *entry, endReplication func(id string, task mirror.Task)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.tasks[e.ID] == e {
 		delete(m.tasks, e.ID)
-		tell(e.ID, e.Task)
+		endReplication(e.ID, e.Task)
 	}
 }
 
-// discard ends a task.
+// discard removes and ends a task.
 func (m *Manager) discard(e *entry) {
 	m.remove(e, m.deps.Mirror.Remove)
 	e.stop()
 }
 
-// All gives the tasks that are here.
+// All returns all tasks.
 func (m *Manager) All() []*task.Task {
 	entries := m.entries()
 	tasks := make([]*task.Task, len(entries))
@@ -291,14 +310,15 @@ func (m *Manager) entries() []*entry {
 	return slices.Collect(maps.Values(m.tasks))
 }
 
-// Count is the number of tasks.
+// Count returns the number of tasks.
 func (m *Manager) Count() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.tasks)
 }
 
-// collectGarbage puts away tasks that nobody asked for of late, and forgets peers.
+// collectGarbage ends tasks that have not been used for a while and removes peers
+// that have left or are silent.
 func (m *Manager) collectGarbage(ctx context.Context, now time.Time) {
 	m.deps.Book.Prune(now)
 	for _, e := range m.entries() {
@@ -314,7 +334,7 @@ func (m *Manager) collectGarbage(ctx context.Context, now time.Time) {
 			keep = max(keep, maxPieceTime)
 		}
 		if now.Sub(state.LastUsed) >= keep {
-			m.deps.Log.Info("nobody asks for the task any more", zap.String("task_id", e.ID), zap.Int("peers", state.Peers))
+			m.deps.Log.Info("removing a task that is not used any more", zap.String("task_id", e.ID), zap.Int("peers", state.Peers))
 			m.deps.Book.Forget(e.ID)
 			m.discard(e)
 			continue
@@ -323,11 +343,11 @@ func (m *Manager) collectGarbage(ctx context.Context, now time.Time) {
 	}
 }
 
-// maxPieceTime is how long a client may be busy with one piece and say nothing: 15
-// MiB at the 64 KB/s below which it gives up, and 10 s.
+// maxPieceTime is how long a client may download one piece without a call: 15 MiB at
+// 64 KB/s, the rate below which it gives up, plus 10 s.
 const maxPieceTime = 5 * time.Minute
 
-// silentPeerTTL is how long a peer is kept that says nothing. Clients serve for five
-// minutes after they were last asked for a piece, and being asked is not
-// reported, so this is well above that.
+// silentPeerTTL is how long a peer is kept without a sign of life. A client serves for
+// five minutes after the last request for a piece and does not report such
+// requests, so this must be well above that.
 const silentPeerTTL = 30 * time.Minute

@@ -37,46 +37,46 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	size     = 4 << 20
-	patience = 20 * time.Second
+	size        = 4 << 20
+	testTimeout = 20 * time.Second
 )
 
 var taskID = strings.Repeat("0a", 32)
 
-// world is a table, and a registry whose record of one task names another
-// scheduler, which has begun it at a CDN.
-type world struct {
+// testCluster is a manager with a fake registry and a fake CDN. The registry's record
+// of the one task initially names another scheduler.
+type testCluster struct {
 	registryv1.UnimplementedRegistryServiceServer
 	cdnv1.UnimplementedCdnServiceServer
 	t        *testing.T
 	manager  *Manager
 	book     *mirror.Book
-	adopt    bool // of pulls
+	adopt    bool // pull asks for adoption
 	metrics  *prometheus.Registry
 	watching chan *registryv1.WatchTasksResponse
-	other    cluster.Member // the other scheduler, a member that answers until it is killed
+	other    cluster.Member // the other scheduler; it answers until kill is called
 	kill     func()
 	cdn      string
 	killCDN  func()
-	others   []cluster.Member // schedulers that may be standbys
+	others   []cluster.Member // candidates for the task's standby
 
-	mu     sync.Mutex
-	record *registryv1.TaskRecord // nil when there is none
-	away   atomic.Bool            // the store can not be reached
-	given  atomic.Int64           // how often the other scheduler was to have the task
-	asks   atomic.Int64           // how often this one asked who has it
-	silent atomic.Bool            // nor does a registry answer
-	asked  chan struct{}          // if it is set, GetTask waits until it is closed
+	mu            sync.Mutex
+	record        *registryv1.TaskRecord // nil: there is no record
+	storeDown     atomic.Bool            // the registry cannot reach its store
+	otherResolves atomic.Int64           // calls of ResolveTask in favour of the other scheduler
+	resolves      atomic.Int64           // other calls of ResolveTask
+	registryDown  atomic.Bool            // the registry does not answer
+	blockGetTask  chan struct{}          // if not nil, GetTask blocks until it is closed
 }
 
-var errSilent = rpcerr.New(codes.Unavailable, "", "nobody is there")
+var errRegistryDown = rpcerr.New(codes.Unavailable, "", "the registry is down")
 
-func (w *world) GetTask(context.Context, *registryv1.GetTaskRequest) (*registryv1.GetTaskResponse, error) {
-	if w.asked != nil {
-		<-w.asked
+func (w *testCluster) GetTask(context.Context, *registryv1.GetTaskRequest) (*registryv1.GetTaskResponse, error) {
+	if w.blockGetTask != nil {
+		<-w.blockGetTask
 	}
-	if w.silent.Load() {
-		return nil, errSilent
+	if w.registryDown.Load() {
+		return nil, errRegistryDown
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -86,31 +86,31 @@ func (w *world) GetTask(context.Context, *registryv1.GetTaskRequest) (*registryv
 	return &registryv1.GetTaskResponse{Record: w.record}, nil
 }
 
-func (w *world) ResolveTask(_ context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
-	if w.silent.Load() {
-		return nil, errSilent
+func (w *testCluster) ResolveTask(_ context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+	if w.registryDown.Load() {
+		return nil, errRegistryDown
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if req.GetSchedulerId() == "other" {
-		w.given.Add(1)
+		w.otherResolves.Add(1)
 	} else {
-		w.asks.Add(1)
+		w.resolves.Add(1)
 	}
 	if w.record == nil {
 		return nil, rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, "no CDN takes the task")
 	}
-	if req.GetLostScheduler() == w.record.GetScheduler() && req.GetLast().GetEpoch() == w.record.GetEpoch() && !w.away.Load() {
+	if req.GetLostScheduler() == w.record.GetScheduler() && req.GetLast().GetEpoch() == w.record.GetEpoch() && !w.storeDown.Load() {
 		w.record = &registryv1.TaskRecord{TaskId: taskID, Owner: "cdn", Scheduler: req.GetSchedulerId(), Epoch: w.record.GetEpoch() + 1}
 	}
 	return &registryv1.ResolveTaskResponse{
-		Record: w.record, Unclaimed: w.away.Load(),
+		Record: w.record, Unclaimed: w.storeDown.Load(),
 		Owner:     &registryv1.Member{Id: "cdn", Endpoint: w.cdn, DownloadIp: "127.0.0.1", DownloadPort: 8001},
 		Scheduler: &registryv1.Member{Id: w.record.GetScheduler(), Endpoint: w.other.Endpoint},
 	}, nil
 }
 
-func (w *world) WatchTasks(_ *registryv1.WatchTasksRequest, s registryv1.RegistryService_WatchTasksServer) error {
+func (w *testCluster) WatchTasks(_ *registryv1.WatchTasksRequest, s registryv1.RegistryService_WatchTasksServer) error {
 	for {
 		select {
 		case r := <-w.watching:
@@ -123,7 +123,7 @@ func (w *world) WatchTasks(_ *registryv1.WatchTasksRequest, s registryv1.Registr
 	}
 }
 
-func (*world) Seed(_ *cdnv1.SeedRequest, s cdnv1.CdnService_SeedServer) error {
+func (*testCluster) Seed(_ *cdnv1.SeedRequest, s cdnv1.CdnService_SeedServer) error {
 	for _, r := range []*cdnv1.SeedResponse{
 		{Event: &cdnv1.SeedResponse_Facts{Facts: &cdnv1.SourceFacts{Length: 2 * (size - 5), PieceSize: size}}},
 		{Event: &cdnv1.SeedResponse_Piece{Piece: &cdnv1.Piece{Num: 0, Md5: strings.Repeat("a", 32), Length: size}}},
@@ -137,11 +137,11 @@ func (*world) Seed(_ *cdnv1.SeedRequest, s cdnv1.CdnService_SeedServer) error {
 	return nil
 }
 
-// newWorld makes a world in which the other scheduler serves what others register,
-// and then is the standby of the task.
-func newWorld(t *testing.T, others ...func(*grpc.Server)) *world {
+// newTestCluster starts a cluster. If others is not empty, the other scheduler serves
+// what they register and is the standby of the task.
+func newTestCluster(t *testing.T, others ...func(*grpc.Server)) *testCluster {
 	t.Helper()
-	w := &world{
+	w := &testCluster{
 		t: t, metrics: prometheus.NewRegistry(), watching: make(chan *registryv1.WatchTasksResponse),
 		record: &registryv1.TaskRecord{TaskId: taskID, Owner: "cdn", Scheduler: "other", Epoch: 3},
 	}
@@ -198,55 +198,54 @@ func newWorld(t *testing.T, others ...func(*grpc.Server)) *world {
 	return w
 }
 
-// The world is the list of members as well, which never changes.
-func (w *world) Schedulers() []cluster.Member { return w.others }
+// testCluster also implements the member list, which never changes.
+func (w *testCluster) Schedulers() []cluster.Member { return w.others }
 
-func (w *world) Members(cluster.Role) []cluster.Member {
+func (w *testCluster) Members(cluster.Role) []cluster.Member {
 	return []cluster.Member{{ID: "cdn", Role: cluster.CDN, Endpoint: w.cdn}}
 }
 
-func (*world) Changed() <-chan struct{} { return nil }
+func (*testCluster) Changed() <-chan struct{} { return nil }
 
-func (w *world) register(peer string) (swarm.Facts, error) {
+func (w *testCluster) register(peer string) (swarm.Facts, error) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(w.t.Context(), testTimeout)
 	defer cancel()
 	return w.manager.Register(ctx, taskID, "http://source/file", follower.Source{URL: "http://source/file"},
 		swarm.PeerInfo{ID: peer, IP: "127.0.1.1", Port: 20001})
 }
 
-// pull asks on behalf of a peer that says that it has a piece from a CDN that
-// nobody here knows.
-func (w *world) pull(peer string, num int32) (task.Answer, error) {
+// pull sends the first pull of a peer, which reports a piece from an unknown CDN.
+func (w *testCluster) pull(peer string, num int32) (task.Answer, error) {
 	w.t.Helper()
 	t, err := w.manager.Get(w.t.Context(), taskID, w.adopt)
 	if err != nil {
 		return task.Answer{}, err
 	}
 	return t.Pull(w.t.Context(), task.Pull{
-		PeerID: peer, Stage: task.Started, Outcome: task.Written, Num: num, Size: size, From: "cdnnode:127.0.0.99~" + taskID, MaxWait: patience, Adopt: w.adopt,
+		PeerID: peer, Stage: task.Started, Outcome: task.Written, Num: num, Size: size, From: "cdnnode:127.0.0.99~" + taskID, MaxWait: testTimeout, Adopt: w.adopt,
 	})
 }
 
-// takeovers counts those that were asked for, by their cause.
-func (w *world) takeovers(t require.TestingT) map[string]int {
+// takeovers returns the number of requested takeovers by cause.
+func (w *testCluster) takeovers(t require.TestingT) map[string]int {
 	families, err := w.metrics.Gather()
 	require.NoError(t, err)
-	asked := make(map[string]int)
+	counts := make(map[string]int)
 	for _, f := range families {
 		if f.GetName() != "supernode_scheduler_takeovers_total" {
 			continue
 		}
 		for _, m := range f.GetMetric() {
-			asked[m.GetLabel()[0].GetValue()] = int(m.GetCounter().GetValue())
+			counts[m.GetLabel()[0].GetValue()] = int(m.GetCounter().GetValue())
 		}
 	}
-	return asked
+	return counts
 }
 
-func TestTaskOfASchedulerThatAnswersStaysThere(t *testing.T) {
+func TestTaskOfALiveSchedulerIsRefusedWithNotOwner(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newTestCluster(t)
 	_, err := w.register("p")
 	require.Equal(t, rpcerr.NotOwner, rpcerr.ReasonOf(err))
 	require.Equal(t, w.other.Endpoint, rpcerr.From(err).Metadata["endpoint"])
@@ -254,47 +253,47 @@ func TestTaskOfASchedulerThatAnswersStaysThere(t *testing.T) {
 	require.Equal(t, rpcerr.NotOwner, rpcerr.ReasonOf(err))
 }
 
-func TestPeersOfADeadSchedulerGoOnHere(t *testing.T) {
+func TestPeersOfADeadSchedulerContinueAfterRegisteringAgain(t *testing.T) {
 	t.Parallel()
-	for name, away := range map[string]bool{"claimed": false, "while the store is away": true} {
+	for name, storeDown := range map[string]bool{"claimed": false, "while the store is unavailable": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			w.away.Store(away)
+			w := newTestCluster(t)
+			w.storeDown.Store(storeDown)
 			w.kill()
 			_, err := w.pull("p", 0)
-			require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err), "it has to register again")
+			require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err), "the peer has to register again")
 			facts, err := w.register("p")
 			require.NoError(t, err)
 			require.EqualValues(t, size, facts.PieceSize)
 
-			// What it has it says with its next pulls, or when it is offered again.
+			// The peer reports its pieces with its next pulls, or when they are offered.
 			require.Eventually(t, func() bool {
 				answer, err := w.pull("p", 0)
 				require.NoError(t, err)
-				last := len(answer.Offers) - 1 // before it may be one that it has, for a bell
+				last := len(answer.Offers) - 1 // the sentinel may precede it
 				return last >= 0 && answer.Offers[last].Num == 1
-			}, patience, time.Millisecond)
+			}, testTimeout, time.Millisecond)
 			_, err = w.register("late")
 			require.NoError(t, err)
-			_, err = w.pull("stranger", 0)
+			_, err = w.pull("unknown", 0)
 			require.Equal(t, rpcerr.PeerNotFound, rpcerr.ReasonOf(err))
-			if !away {
+			if !storeDown {
 				require.Equal(t, map[string]int{follower.CauseScheduler: 1}, w.takeovers(t))
 				return
 			}
-			require.EventuallyWithT(t, func(c *assert.CollectT) { // it is asked for until somebody agrees
-				asked := w.takeovers(c)
-				require.Len(c, asked, 1)
-				require.GreaterOrEqual(c, asked[follower.CauseScheduler], 3)
-			}, patience, time.Millisecond)
+			require.EventuallyWithT(t, func(c *assert.CollectT) { // the request is repeated until the store confirms it
+				counts := w.takeovers(c)
+				require.Len(c, counts, 1)
+				require.GreaterOrEqual(c, counts[follower.CauseScheduler], 3)
+			}, testTimeout, time.Millisecond)
 		})
 	}
 }
 
-func TestWhoRegistersWithADeadSchedulersTaskNeedsNoPullBefore(t *testing.T) {
+func TestRegisterTakesOverTheTaskOfADeadScheduler(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newTestCluster(t)
 	w.kill()
 	_, err := w.register("p")
 	require.NoError(t, err)
@@ -303,23 +302,23 @@ func TestWhoRegistersWithADeadSchedulersTaskNeedsNoPullBefore(t *testing.T) {
 	require.NotEmpty(t, answer.Offers)
 }
 
-func TestWhoLosesATaskToAnotherSchedulerSaysSo(t *testing.T) {
+func TestHeldPullReturnsNotOwnerWhenAnotherSchedulerTakesOver(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newTestCluster(t)
 	w.kill()
 	_, err := w.register("p")
 	require.NoError(t, err)
 	held := make(chan error, 1)
 	e, err := w.manager.Get(t.Context(), taskID, false)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { // what has not landed yet is not counted
+	require.Eventually(t, func() bool { // reports of pieces that have not landed are ignored
 		require.NoError(t, e.Written(t.Context(), "p", 0, size))
 		require.NoError(t, e.Written(t.Context(), "p", 1, size))
 		list, _, err := e.Holdings(t.Context())
 		return err == nil && len(list) == 1 && len(list[0].Pieces) == 2
-	}, patience, time.Millisecond)
+	}, testTimeout, time.Millisecond)
 	go func() {
-		_, err := e.Pull(t.Context(), task.Pull{PeerID: "p", MaxWait: patience})
+		_, err := e.Pull(t.Context(), task.Pull{PeerID: "p", MaxWait: testTimeout})
 		held <- err
 	}()
 	w.mu.Lock()
@@ -327,16 +326,16 @@ func TestWhoLosesATaskToAnotherSchedulerSaysSo(t *testing.T) {
 	w.mu.Unlock()
 	select {
 	case w.watching <- &registryv1.WatchTasksResponse{Gone: []string{taskID}}:
-	case <-time.After(patience):
-		require.FailNow(t, "nobody listens")
+	case <-time.After(testTimeout):
+		require.FailNow(t, "the watch is not read")
 	}
 	require.Equal(t, rpcerr.NotOwner, rpcerr.ReasonOf(<-held))
-	require.Eventually(t, func() bool { return w.manager.Count() == 0 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return w.manager.Count() == 0 }, testTimeout, time.Millisecond)
 }
 
-func TestStoppedTableTakesNobody(t *testing.T) {
+func TestStoppedManagerRefusesRegistrations(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newTestCluster(t)
 	w.manager.cancel()
 	_, err := w.register("p")
 	require.Equal(t, codes.Unavailable, rpcerr.From(err).Code)

@@ -17,11 +17,11 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
 )
 
-// Get gives a task that is here, or that has to be: one whose scheduler is dead
-// is taken over, and made from what was remembered of it here. Without any
-// memory it is made only to adopt who asks. Else it says NOT_OWNER when
-// another scheduler answers for it, or TASK_NOT_FOUND. While no registry answers,
-// a task is made of the memory whose scheduler is not heard any more.
+// Get returns a task. If the task's scheduler is dead, Get takes it over and restores
+// it from its replicated state. Without such state it creates the task only if
+// adopt is set. It returns NOT_OWNER if another scheduler answers for the task, and
+// TASK_NOT_FOUND otherwise. While no registry is available, it restores a task only
+// if the replication stream of the task's scheduler has ended.
 func (m *Manager) Get(ctx context.Context, id string, adopt bool) (*task.Task, error) {
 	e := m.find(id)
 	switch {
@@ -31,7 +31,7 @@ func (m *Manager) Get(ctx context.Context, id string, adopt bool) (*task.Task, e
 		return nil, errStopping
 	}
 	holding, err := m.deps.Follower.Claims.Whose(ctx, id, m.mayTakeOver)
-	// Others were given the same answer, and may have made it meanwhile.
+	// A concurrent call may have created the task in the meantime.
 	if e := m.find(id); e != nil {
 		return e.Task, nil
 	}
@@ -52,7 +52,7 @@ func (m *Manager) Get(ctx context.Context, id string, adopt bool) (*task.Task, e
 	case orphaned:
 		return nil, err
 	}
-	return nil, rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "nothing is known of task %s but its record", id)
+	return nil, rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "there is a record of task %s, but no state to restore it from", id)
 }
 
 func (m *Manager) find(id string) *entry {
@@ -61,37 +61,37 @@ func (m *Manager) find(id string) *entry {
 	return m.tasks[id]
 }
 
-// mayTakeOver tells whether tasks are taken from dead schedulers.
+// mayTakeOver reports whether this scheduler takes over tasks of dead schedulers.
 func (m *Manager) mayTakeOver() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return !m.leaving && m.ctx.Err() == nil
 }
 
-// recallFromStandby asks the standby of a task for what this scheduler may have known of it
-// before it was restarted. A standby keeps that for a while.
+// recallFromStandby fetches the state that this scheduler may have replicated to the
+// task's standby before it was restarted. A standby keeps it for mirror.Keep.
 func (m *Manager) recallFromStandby(ctx context.Context, id string) {
 	if m.deps.Book.Knows(id) || !m.recentlyRestarted() {
 		return
 	}
 	if err := m.deps.Mirror.Recall(ctx, id, m.deps.Book); err != nil {
-		m.deps.Log.Debug("the standby does not say what it knows", zap.String("task_id", id), zap.Error(err))
+		m.deps.Log.Debug("cannot fetch the replicated state from the standby; creating the task without it", zap.String("task_id", id), zap.Error(err))
 	}
 }
 
-// recentlyRestarted tells whether this scheduler was restarted so lately that standbys
-// keep what it had told them.
+// recentlyRestarted reports whether standbys may still keep the state that an earlier
+// process of this scheduler replicated.
 func (m *Manager) recentlyRestarted() bool { return time.Since(m.startedAt) < mirror.Keep }
 
-// revive makes a task of what is remembered of it; it is nil if nothing is, or
-// only of another version than the record's. A whole crowd asks at the same time
-// when a scheduler has died: the memory is looked for once for all of them.
-// Without a record that the store agrees to, the memory may be of a newer version
-// than the record, and the task may be found to be another's, who tells of it
-// still: the book keeps that.
+// revive restores a task from its replicated state. It returns nil if there is none,
+// or if the state belongs to another version of the source than the record. Many
+// peers call at the same time when a scheduler has died; they share one
+// restoration. If the store has not confirmed the record, the state may be newer
+// than the record, and another scheduler may turn out to own the task and still
+// replicate to this one. In that case the book keeps the state.
 func (m *Manager) revive(ctx context.Context, id string, holding claim.Holding) (*entry, error) {
 	recorded := holding.Record != nil && !holding.Unclaimed
-	// Others rely on it though the first who asked may leave.
+	// Other callers share the result, so the first caller's end must not stop it.
 	ctx = context.WithoutCancel(ctx)
 	created, err, _ := m.revivals.Do(id, func() (any, error) {
 		if e := m.find(id); e != nil {
@@ -100,11 +100,11 @@ func (m *Manager) revive(ctx context.Context, id string, holding claim.Holding) 
 		m.recallFromStandby(ctx, id)
 		state, known := m.deps.Book.Recall(id)
 		if !known || recorded && differsFromRecord(holding.Record, state.Memory.Facts) {
-			return m.find(id), nil // who made it took the memory
+			return m.find(id), nil // a concurrent call may have used the state
 		}
 		e, err := m.resume(id, cmp.Or(holding.Record.GetUrl(), state.URL), follower.SourceFrom(state.Source), state.Memory)
 		if err == nil && recorded {
-			m.deps.Book.Forget(id) // it is in the task now
+			m.deps.Book.Forget(id) // the task has the state now
 		}
 		return e, err
 	})
@@ -112,8 +112,9 @@ func (m *Manager) revive(ctx context.Context, id string, holding claim.Holding) 
 	return e, err
 }
 
-// differsFromRecord tells whether a record is of another version than what was remembered:
-// a former standby is not told of it when a task begins anew.
+// differsFromRecord reports whether the record is of another version of the source than
+// the replicated facts. A former standby receives no update when a task starts
+// from scratch with a new version.
 func differsFromRecord(record *registryv1.TaskRecord, facts *swarm.Facts) bool {
 	if facts == nil || record.GetPieceSize() == 0 {
 		return false
@@ -130,10 +131,9 @@ func differsFromRecord(record *registryv1.TaskRecord, facts *swarm.Facts) bool {
 	return source.GetLastModified() != "" && facts.LastModified != "" && source.GetLastModified() != facts.LastModified
 }
 
-// resume makes a task that was another scheduler's, with what is remembered of
-// it, unless it is here. That takes long for a crowd with a large file, and
-// all calls wait for the table: it is done before, and in vain if the task is
-// there then.
+// resume creates a task of another scheduler from its replicated state, or returns the
+// existing one. Restoring a task with many peers and pieces takes long, so it is
+// done without holding mu, and discarded if the task exists by then.
 func (m *Manager) resume(id, url string, source follower.Source, state swarm.Update) (*entry, error) {
 	source.Resumed = true
 	created := task.New(id, url, m.deps.Task)
@@ -146,15 +146,15 @@ func (m *Manager) resume(id, url string, source follower.Source, state swarm.Upd
 	if m.ctx.Err() != nil || m.leaving {
 		return nil, errStopping
 	}
-	m.deps.Log.Info("going on with a task that was another scheduler's",
+	m.deps.Log.Info("taking over a task of another scheduler",
 		zap.String("task_id", id), zap.Int("peers", len(state.Peers)), zap.Int("pieces", len(state.Pieces)))
 	return m.startTask(created, source), nil
 }
 
-// restoreIfOwned makes a task that was told of, by another scheduler or by this one
-// before it was restarted, if it is this one's by now: without that its memory
-// would be handed out as if it were. While no registry answers it is made all the
-// same, as any task is then.
+// restoreIfOwned restores a task whose state was replicated, by another scheduler or by
+// this one before a restart, if this scheduler answers for it now. Otherwise
+// Register would create it without that state. While no registry is available it
+// is restored in any case, just as Register creates any task then.
 func (m *Manager) restoreIfOwned(ctx context.Context, id string) error {
 	if m.find(id) != nil || !m.deps.Book.Knows(id) && !m.recentlyRestarted() {
 		return nil
@@ -162,7 +162,7 @@ func (m *Manager) restoreIfOwned(ctx context.Context, id string) error {
 	_, err := m.Get(ctx, id, false)
 	switch rpcerr.ReasonOf(err) {
 	case rpcerr.TaskNotFound:
-		return nil // it begins anew
+		return nil // Register creates it from scratch
 	case rpcerr.StoreUnavailable:
 		_, err = m.revive(ctx, id, claim.Holding{})
 	}

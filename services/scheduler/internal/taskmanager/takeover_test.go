@@ -17,77 +17,74 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-// remember has the other scheduler tell of its task.
-func (w *world) remember() {
+// replicate makes the other scheduler replicate the task's state.
+func (w *testCluster) replicate() {
 	w.book.Take("other", &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{{
 		TaskId: taskID, Anew: true, TaskUrl: "http://source/file", Source: &cdnv1.Source{Url: "http://source/file"},
 		Facts:  &cdnv1.SourceFacts{Length: 2 * (size - 5), PieceSize: size},
 		Pieces: []*cdnv1.Piece{{Num: 0, Md5: strings.Repeat("a", 32), Length: size}, {Num: 1, Md5: strings.Repeat("b", 32), Length: size}},
 		Peers: []*schedulerv1.PeerMemory{
 			{Peer: &schedulerv1.Peer{Id: "p", Ip: "127.0.1.1", Port: 20001}, Have: []uint64{1}, Serves: []uint64{1}},
-			{Peer: &schedulerv1.Peer{Id: "whole", Ip: "127.0.1.2", Port: 20002, Path: "/peer/file/x"}, Have: []uint64{3}, Serves: []uint64{3}},
+			{Peer: &schedulerv1.Peer{Id: "complete", Ip: "127.0.1.2", Port: 20002, Path: "/peer/file/x"}, Have: []uint64{3}, Serves: []uint64{3}},
 		},
 	}}}, time.Now())
 }
 
-// What another scheduler told of its task before it died is known when the
-// first pull comes: nobody has to register again.
-func TestTaskOfADeadSchedulerGoesOnAsItKnewIt(t *testing.T) {
+func TestTakeoverRestoresTheReplicatedState(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newTestCluster(t)
 	w.kill()
-	w.remember()
+	w.replicate()
 	answer, err := w.pull("p", 0)
 	require.NoError(t, err)
 	require.Len(t, answer.Offers, 1)
-	require.Equal(t, "whole", answer.Offers[0].SourceID, "those who had finished serve on")
+	require.Equal(t, "complete", answer.Offers[0].SourceID, "a finished peer is offered as a source")
 	require.EqualValues(t, 1, answer.Offers[0].Num)
 }
 
-// One that was the standby before is not told when the task begins anew.
-func TestMemoryOfAnotherVersionIsNoneOfTheTask(t *testing.T) {
+// A former standby receives no update when a task starts from scratch.
+func TestTakeoverIgnoresReplicatedStateOfAnotherVersion(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newTestCluster(t)
 	w.kill()
-	w.remember()
-	w.become(&registryv1.TaskRecord{
+	w.replicate()
+	w.setRecord(&registryv1.TaskRecord{
 		TaskId: taskID, Owner: "cdn", Scheduler: "me", Epoch: 3, PieceSize: size, Source: &registryv1.SourceIdentity{Length: 7},
 	})
 	_, err := w.pull("p", 0)
 	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err))
 }
 
-// What the registry had last seen says nothing of a task that began anew since.
-func TestMemoryCountsMoreThanARecordNobodyAgreesTo(t *testing.T) {
+// The unclaimed record may be older than the replicated state.
+func TestTakeoverPrefersReplicatedStateToAnUnclaimedRecord(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newTestCluster(t)
 	w.kill()
-	w.remember()
-	w.become(&registryv1.TaskRecord{
+	w.replicate()
+	w.setRecord(&registryv1.TaskRecord{
 		TaskId: taskID, Owner: "cdn", Scheduler: "other", Epoch: 3, PieceSize: size, Source: &registryv1.SourceIdentity{Length: 7},
 	})
-	w.away.Store(true)
+	w.storeDown.Store(true)
 	answer, err := w.pull("p", 0)
 	require.NoError(t, err)
 	require.Len(t, answer.Offers, 1)
-	require.True(t, w.book.Knows(taskID), "the other one may be found to have it, and to tell of it")
+	require.True(t, w.book.Knows(taskID), "the other scheduler may turn out to own the task and to replicate it")
 }
 
-// Whoever has downloaded for minutes does not wait for a registry.
-func TestRememberedTaskIsPulledWithoutARegistry(t *testing.T) {
+func TestPullRestoresAnOrphanedTaskWithoutARegistry(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.remember()
-	w.silent.Store(true)
+	w := newTestCluster(t)
+	w.replicate()
+	w.registryDown.Store(true)
 	_, err := w.pull("p", 0)
-	require.Equal(t, rpcerr.StoreUnavailable, rpcerr.ReasonOf(err), "its scheduler tells of it still")
+	require.Equal(t, rpcerr.StoreUnavailable, rpcerr.ReasonOf(err), "its scheduler still replicates it")
 	w.book.Ended("other", time.Now())
 	answer, err := w.pull("p", 0)
 	require.NoError(t, err)
 	require.Len(t, answer.Offers, 1)
 }
 
-func TestWhichRecordIsOfAnotherVersion(t *testing.T) {
+func TestRecordWithOtherPropertiesIsOfAnotherVersion(t *testing.T) {
 	facts := swarm.Facts{Length: 10, PieceSize: size, ETag: `"1"`, LastModified: "a"}
 	record := func(length int64, pieceSize int32, etag, modified string) *registryv1.TaskRecord {
 		return &registryv1.TaskRecord{PieceSize: pieceSize, Source: &registryv1.SourceIdentity{Length: length, Etag: etag, LastModified: modified}}
@@ -104,56 +101,54 @@ func TestWhichRecordIsOfAnotherVersion(t *testing.T) {
 	} {
 		require.True(t, differsFromRecord(r, &facts), name)
 	}
-	require.False(t, differsFromRecord(record(11, size, "", ""), nil), "a memory without facts is of no version")
+	require.False(t, differsFromRecord(record(11, size, "", ""), nil), "a state without facts has no version")
 }
 
-// A file that nobody had before is this scheduler's own business, also when it
-// has just begun and may have forgotten some.
-func TestNobodyIsAskedToRecallAFileWithoutRecord(t *testing.T) {
+// Without a record no scheduler has had the task, so there is nothing to recall even
+// right after a restart.
+func TestStandbyIsNotAskedForATaskWithoutRecord(t *testing.T) {
 	t.Parallel()
-	standby := &ears{}
-	w := newWorld(t, func(g *grpc.Server) { schedulerv1.RegisterSchedulerServiceServer(g, standby) })
-	w.become(nil)
-	w.waits(func() bool { return w.asks.Load() > 0 })
-	require.Zero(t, standby.recalled.Load())
+	standby := &fakeStandby{}
+	w := newTestCluster(t, func(g *grpc.Server) { schedulerv1.RegisterSchedulerServiceServer(g, standby) })
+	w.setRecord(nil)
+	w.registerUntil(func() bool { return w.resolves.Load() > 0 })
+	require.Zero(t, standby.recallCalls.Load())
 }
 
-// What it told before it was restarted the standby knows.
-func TestStandbyIsAskedToRecallATaskOfOnesOwn(t *testing.T) {
+func TestRestartedSchedulerRecallsItsTaskFromTheStandby(t *testing.T) {
 	t.Parallel()
-	standby := &ears{}
-	w := newWorld(t, func(g *grpc.Server) { schedulerv1.RegisterSchedulerServiceServer(g, standby) })
-	w.become(&registryv1.TaskRecord{TaskId: taskID, Owner: "cdn", Scheduler: "me", Epoch: 3})
+	standby := &fakeStandby{}
+	w := newTestCluster(t, func(g *grpc.Server) { schedulerv1.RegisterSchedulerServiceServer(g, standby) })
+	w.setRecord(&registryv1.TaskRecord{TaskId: taskID, Owner: "cdn", Scheduler: "me", Epoch: 3})
 	_, err := w.register("p")
 	require.NoError(t, err)
-	require.EqualValues(t, 1, standby.recalled.Load())
+	require.EqualValues(t, 1, standby.recallCalls.Load())
 }
 
-// Without a memory it would be made without a registry, too.
-func TestRememberedTaskIsRegisteredForWithoutARegistry(t *testing.T) {
+func TestRegisterRestoresAReplicatedTaskWithoutARegistry(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.remember()
-	w.silent.Store(true)
+	w := newTestCluster(t)
+	w.replicate()
+	w.registryDown.Store(true)
 	facts, err := w.register("late")
 	require.NoError(t, err)
 	require.EqualValues(t, size, facts.PieceSize)
 	answer, err := w.pull("p", 0)
 	require.NoError(t, err)
 	require.NotEmpty(t, answer.Offers)
-	w.silent.Store(false)
-	require.Eventually(t, func() bool { return w.manager.Count() == 0 }, patience, time.Millisecond, "it is the other's")
-	w.requireSentToOther()
-	require.True(t, w.book.Knows(taskID), "which tells of it still")
+	w.registryDown.Store(false)
+	require.Eventually(t, func() bool { return w.manager.Count() == 0 }, testTimeout, time.Millisecond, "the other scheduler owns it")
+	w.requireRedirectedToOther()
+	require.True(t, w.book.Knows(taskID), "its replication stream is still open")
 }
 
-// The first of them makes the task of the memory, which is in it then.
-func TestCrowdOfADeadSchedulerGoesOnAsItKnewIt(t *testing.T) {
+// The first call uses up the replicated state; the others must find its task.
+func TestConcurrentTakeoversCreateOneTask(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newTestCluster(t)
 	w.kill()
-	w.remember()
-	w.asked = make(chan struct{})
+	w.replicate()
+	w.blockGetTask = make(chan struct{})
 	found := make(chan error, 100)
 	var began sync.WaitGroup
 	for range cap(found) {
@@ -165,23 +160,23 @@ func TestCrowdOfADeadSchedulerGoesOnAsItKnewIt(t *testing.T) {
 		}()
 	}
 	began.Wait()
-	close(w.asked)
+	close(w.blockGetTask)
 	for range cap(found) {
 		require.NoError(t, <-found)
 	}
 	require.Equal(t, 1, w.manager.Count())
 }
 
-// With nothing but the record a task is made for a peer that nobody knows: it
-// may fetch, and nobody is sent to it.
-func TestStrangerIsAdopted(t *testing.T) {
+// If there is only the record, the task is created for the unknown peer, which may
+// download but is not offered as a source.
+func TestUnknownPeerIsAdoptedButNotOfferedAsASource(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newTestCluster(t)
 	w.kill()
-	_, err := w.pull("stranger", 0)
+	_, err := w.pull("unknown", 0)
 	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err))
 	w.adopt = true
-	answer, err := w.pull("stranger", 0)
+	answer, err := w.pull("unknown", 0)
 	require.NoError(t, err)
 	require.NotEmpty(t, answer.Offers)
 	for _, o := range answer.Offers {
@@ -192,19 +187,19 @@ func TestStrangerIsAdopted(t *testing.T) {
 	answer, err = w.pull("p", 1)
 	require.NoError(t, err)
 	require.NotEmpty(t, answer.Offers)
-	require.True(t, answer.Offers[0].FromCDN, "nobody knows where the stranger is")
+	require.True(t, answer.Offers[0].FromCDN, "the address of the adopted peer is unknown")
 }
 
-// One that is about to end would have the record name a dead scheduler again.
-func TestTableThatIsHandedOverTakesNoTask(t *testing.T) {
+// Otherwise the record would name a scheduler that is about to end.
+func TestManagerThatHandsOverTakesOverNoTask(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.remember()
+	w := newTestCluster(t)
+	w.replicate()
 	require.NoError(t, w.manager.HandOver(t.Context()))
 	_, err := w.pull("p", 0)
-	require.Equal(t, rpcerr.NotOwner, rpcerr.ReasonOf(err), "it still says whose it is: %v", err)
+	require.Equal(t, rpcerr.NotOwner, rpcerr.ReasonOf(err), "calls are still redirected: %v", err)
 	w.kill()
 	_, err = w.pull("p", 0)
 	require.Equal(t, codes.Unavailable, rpcerr.From(err).Code, "%v", err)
-	require.Equal(t, "other", w.recorded().GetScheduler())
+	require.Equal(t, "other", w.currentRecord().GetScheduler())
 }
