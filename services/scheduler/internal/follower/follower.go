@@ -1,11 +1,29 @@
-// Package follower follows the CDN copies of a task: it has the owner seed the
-// task, listens to the owner and to every replica, withdraws a copy that is
-// lost, and has the registry name another owner when it is the owner's. Who
-// has a task is the claim package's business, who answers the health
-// package's, and what is done with the pieces the sink's.
+// Package follower follows the CDN copies of a task. It makes the owner seed the
+// task, reads what the owner and every replica announce, withdraws the copies of
+// instances that fail, and asks the registry for another owner if the owner is
+// lost. Package claim resolves the task to its owner, package health decides which
+// instances are alive, and a Sink receives the announced pieces.
 //
-// One goroutine a task decides (following); one for each copy listens (link)
-// and tells the first how it ended.
+// One goroutine per task (taskFollower) makes all decisions. One goroutine per open
+// stream (link) reads the stream and reports its end to that goroutine. The stream
+// of a link passes through these states:
+//
+//	closed --startStream--> open --first event--> attached
+//	   ^                     |                       |
+//	   +------ error --------+                       +--complete, or CopyPartial--> stillValid
+//	   ^                                             |
+//	   +------ error, or its instance is suspect ----+
+//
+// In the state stillValid the stream has ended, but the copy remains attached until
+// its instance becomes suspect or the record no longer names it. A closed link is
+// opened again after a back-off.
+//
+// Invariants:
+//
+//   - A copy is attached to the sink at most once at a time, and it is detached
+//     before its stream is opened again after an error.
+//   - Events of a stream that was opened for an older epoch do not change the
+//     choice of the owner.
 package follower
 
 import (
@@ -24,7 +42,7 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-// Source is what a CDN needs to fetch a task.
+// Source holds what a CDN needs to download a task from its source.
 type Source struct {
 	URL      string
 	Headers  []string
@@ -32,54 +50,57 @@ type Source struct {
 	Insecure bool
 	RootCAs  [][]byte
 
-	// Resumed says that peers may have pieces of the recorded version, though
-	// nobody here knows of any.
+	// Resumed is set if peers may have pieces of the recorded version that were
+	// not reported to this scheduler.
 	Resumed bool
 }
 
-// Proto is what a CDN is told.
+// Proto converts s to its protobuf message.
 func (s Source) Proto() *cdnv1.Source {
 	return &cdnv1.Source{Url: s.URL, Headers: s.Headers, Md5: s.MD5, Insecure: s.Insecure, RootCas: s.RootCAs}
 }
 
-// SourceFrom is what was told.
+// SourceFrom converts a protobuf message to a Source.
 func SourceFrom(p *cdnv1.Source) Source {
 	return Source{URL: p.GetUrl(), Headers: p.GetHeaders(), MD5: p.GetMd5(), Insecure: p.GetInsecure(), RootCAs: p.GetRootCas()}
 }
 
-// Sink takes what the copies tell, each under its instance's id.
+// Sink receives the events of all copies of a task. A copy is identified by the id of
+// its instance.
 type Sink interface {
-	// Attach says that a copy serves from now on, Detach that it does no more.
+	// Attach adds a copy. Detach withdraws it.
 	Attach(context.Context, swarm.Copy) error
 	Detach(ctx context.Context, instance string) error
 	Facts(ctx context.Context, instance string, f swarm.Facts) error
 	Landed(ctx context.Context, instance string, num int32, md5 string, length int32) error
 	Whole(ctx context.Context, instance string, r swarm.Result) error
-	// Expected gives the version that peers have pieces of, if any has.
+	// Expected returns the recorded version. held is set if peers may have pieces
+	// of it.
 	Expected(context.Context) (f swarm.Facts, held bool, err error)
-	// Need tells what copies are needed for.
+	// Need returns whether the task still needs copies.
 	Need(context.Context) (swarm.Need, error)
-	// CopySuspected says that a client could not fetch from a copy.
+	// CopySuspected receives a value when a client could not download from a copy.
 	CopySuspected() <-chan struct{}
 }
 
-// Follower follows tasks on behalf of one scheduler. It is safe for concurrent use.
+// Follower follows the tasks of one scheduler. It is safe for concurrent use.
 type Follower struct {
 	Claims *claim.Resolver
 	Health *health.Monitor
 	Dial   func(endpoint string) (grpc.ClientConnInterface, error)
 	Stats  *Stats
 	Log    *zap.Logger
-	// Yield is asked, before the registry is, for a task that has no owner to go on
-	// with and is not done with: it is not whole, or somebody lacks some of it. If
-	// no CDN answers here it may give the task to another scheduler, and then says
-	// NOT_OWNER. A task that was claimed has a record, or one that the store has
-	// lost. It may be nil.
+	// Yield is called before the registry is asked for the owner of a task that has
+	// none or has lost it, unless the task is complete and no peer misses pieces.
+	// If no CDN answers this scheduler, Yield may hand the task over to another
+	// one; it returns NOT_OWNER then. claimed is set if the task has a record, or
+	// had one that the store has lost. Yield may be nil.
 	Yield func(ctx context.Context, taskID string, claimed bool) error
 }
 
-// Follow keeps the sink told until ctx ends, or until the task can not be had:
-// then it says why. NOT_OWNER means that another scheduler answers for it.
+// Follow delivers the events of the task's copies to sink until ctx ends or the task
+// fails, and returns the cause. The cause is NOT_OWNER if another scheduler answers
+// for the task.
 func (f *Follower) Follow(ctx context.Context, taskID, taskURL string, source Source, sink Sink) error {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &taskFollower{
@@ -93,10 +114,11 @@ func (f *Follower) Follow(ctx context.Context, taskID, taskURL string, source So
 	return w.run(ctx)
 }
 
-// errNotNeeded ends the following of a task that would have to be fetched again.
-var errNotNeeded = rpcerr.New(codes.Unavailable, "", "all copies are lost, and nobody lacks anything of the task")
+// errNotNeeded is returned if all copies are lost and no peer needs one, so that the
+// task need not be downloaded again.
+var errNotNeeded = rpcerr.New(codes.Unavailable, "", "all CDN copies of the task are lost, and no peer misses pieces")
 
-// isFinal tells the errors of an owner that another would only give again.
+// isFinal reports whether another owner would return the same error.
 func isFinal(err error) bool {
 	known := rpcerr.From(err)
 	switch known.Reason {
@@ -107,17 +129,17 @@ func isFinal(err error) bool {
 	return known.Code == codes.InvalidArgument
 }
 
-// isVersionMismatch tells that a copy is not of the version that is known.
+// isVersionMismatch reports whether a copy has another version than the recorded one.
 func isVersionMismatch(err error) bool {
 	return errors.Is(err, swarm.ErrConflict) || errors.Is(err, swarm.ErrNoPiece) || errors.Is(err, swarm.ErrResized)
 }
 
-// versionMismatchError says to clients what it means for the task that its owner's
-// copy contradicts what peers have.
+// versionMismatchError returns the error for clients of a task whose owner has another
+// version than the peers.
 func versionMismatchError(err error) error {
 	if errors.Is(err, swarm.ErrResized) {
-		// Clients that register again see the new size and begin anew.
-		return fmt.Errorf("%w: %w", rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "the task begins anew"), err)
+		// Clients register again, receive the new piece size and start from scratch.
+		return fmt.Errorf("%w: %w", rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "the task starts from scratch with another piece size"), err)
 	}
-	return fmt.Errorf("%w: %w", rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "the source is not what it was"), err)
+	return fmt.Errorf("%w: %w", rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "the source has changed during the download"), err)
 }

@@ -32,49 +32,48 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	size     = 4 << 20
-	pieces   = 4
-	patience = 20 * time.Second
+	size        = 4 << 20
+	pieces      = 4
+	testTimeout = 20 * time.Second
 )
 
 var taskID = strings.Repeat("0a", 32)
 
-// copyAt is a CDN instance that behaves as a test wants it to.
-type copyAt struct {
+// fakeCDN is a scripted CDN instance.
+type fakeCDN struct {
 	cdnv1.UnimplementedCdnServiceServer
 	healthv1.UnimplementedHealthServer
 	member *registryv1.Member
 	kill   func()
 
-	// seeds and follows are told of every stream that was opened.
-	seeds   chan *cdnv1.SeedRequest
-	follows chan struct{}
-	left    chan struct{} // and of every Follow that the listener ended
+	// seeds and follows receive a value for every stream that is opened.
+	seeds        chan *cdnv1.SeedRequest
+	follows      chan struct{}
+	followsEnded chan struct{} // a value for every Follow that the client ends
 
-	mu     sync.Mutex
-	hung   chan struct{} // open while it answers nothing
-	seed   func(*cdnv1.SeedRequest, func(*cdnv1.SeedResponse)) error
-	follow func(send func(*cdnv1.FollowResponse)) error
+	mu      sync.Mutex
+	hanging chan struct{} // not nil while the instance hangs; closed when it resumes
+	seed    func(*cdnv1.SeedRequest, func(*cdnv1.SeedResponse)) error
+	follow  func(send func(*cdnv1.FollowResponse)) error
 }
 
-// hang makes it answer nothing until the returned function is called, as
-// SIGSTOP does.
-func (c *copyAt) hang() (wake func()) {
+// hang makes the instance answer nothing until resume is called, like SIGSTOP.
+func (c *fakeCDN) hang() (resume func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	hung := make(chan struct{})
-	c.hung = hung
+	c.hanging = hung
 	return sync.OnceFunc(func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.hung = nil
+		c.hanging = nil
 		close(hung)
 	})
 }
 
-func (c *copyAt) asleep(ctx context.Context) {
+func (c *fakeCDN) waitWhileHanging(ctx context.Context) {
 	c.mu.Lock()
-	hung := c.hung
+	hung := c.hanging
 	c.mu.Unlock()
 	if hung == nil {
 		return
@@ -85,13 +84,13 @@ func (c *copyAt) asleep(ctx context.Context) {
 	}
 }
 
-func (c *copyAt) Check(ctx context.Context, _ *healthv1.HealthCheckRequest) (*healthv1.HealthCheckResponse, error) {
-	c.asleep(ctx)
+func (c *fakeCDN) Check(ctx context.Context, _ *healthv1.HealthCheckRequest) (*healthv1.HealthCheckResponse, error) {
+	c.waitWhileHanging(ctx)
 	return &healthv1.HealthCheckResponse{Status: healthv1.HealthCheckResponse_SERVING}, ctx.Err()
 }
 
-// script changes how it behaves from now on.
-func (c *copyAt) script(
+// script replaces the instance's behaviour. A nil function leaves it unchanged.
+func (c *fakeCDN) script(
 	seed func(*cdnv1.SeedRequest, func(*cdnv1.SeedResponse)) error, follow func(func(*cdnv1.FollowResponse)) error,
 ) {
 	c.mu.Lock()
@@ -104,8 +103,8 @@ func (c *copyAt) script(
 	}
 }
 
-func (c *copyAt) Seed(req *cdnv1.SeedRequest, s cdnv1.CdnService_SeedServer) error {
-	c.asleep(s.Context())
+func (c *fakeCDN) Seed(req *cdnv1.SeedRequest, s cdnv1.CdnService_SeedServer) error {
+	c.waitWhileHanging(s.Context())
 	c.mu.Lock()
 	seed := c.seed
 	c.mu.Unlock()
@@ -120,8 +119,8 @@ func (c *copyAt) Seed(req *cdnv1.SeedRequest, s cdnv1.CdnService_SeedServer) err
 	return nil
 }
 
-func (c *copyAt) Follow(_ *cdnv1.FollowRequest, s cdnv1.CdnService_FollowServer) error {
-	c.asleep(s.Context())
+func (c *fakeCDN) Follow(_ *cdnv1.FollowRequest, s cdnv1.CdnService_FollowServer) error {
+	c.waitWhileHanging(s.Context())
 	c.mu.Lock()
 	follow := c.follow
 	c.mu.Unlock()
@@ -134,7 +133,7 @@ func (c *copyAt) Follow(_ *cdnv1.FollowRequest, s cdnv1.CdnService_FollowServer)
 	}
 	<-s.Context().Done()
 	select {
-	case c.left <- struct{}{}:
+	case c.followsEnded <- struct{}{}:
 	default:
 	}
 	return nil
@@ -146,8 +145,8 @@ func facts() *cdnv1.SourceFacts {
 
 func md5Of(num int32) string { return strings.Repeat("0", 31) + string('a'+num) }
 
-// tells makes a Seed script that tells the facts and some pieces.
-func tells(nums ...int32) func(*cdnv1.SeedRequest, func(*cdnv1.SeedResponse)) error {
+// announces returns a Seed script that sends the facts and the given pieces.
+func announces(nums ...int32) func(*cdnv1.SeedRequest, func(*cdnv1.SeedResponse)) error {
 	return func(_ *cdnv1.SeedRequest, send func(*cdnv1.SeedResponse)) error {
 		send(&cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Facts{Facts: facts()}})
 		for _, num := range nums {
@@ -157,8 +156,8 @@ func tells(nums ...int32) func(*cdnv1.SeedRequest, func(*cdnv1.SeedResponse)) er
 	}
 }
 
-// has makes a Follow script of the same.
-func has(nums ...int32) func(func(*cdnv1.FollowResponse)) error {
+// followAnnounces returns a Follow script that sends the facts and the given pieces.
+func followAnnounces(nums ...int32) func(func(*cdnv1.FollowResponse)) error {
 	return func(send func(*cdnv1.FollowResponse)) error {
 		send(&cdnv1.FollowResponse{Event: &cdnv1.FollowResponse_Facts{Facts: facts()}})
 		for _, num := range nums {
@@ -168,36 +167,36 @@ func has(nums ...int32) func(func(*cdnv1.FollowResponse)) error {
 	}
 }
 
-// world is a task that is followed among CDNs and a registry that do as told.
-type world struct {
+// testCluster is a followed task with fake CDNs and a scripted registry.
+type testCluster struct {
 	registryv1.UnimplementedRegistryServiceServer
-	t        *testing.T
-	task     *task.Task
-	monitor  *health.Monitor
-	stats    *Stats
-	cdns     map[string]*copyAt
-	asked    chan *registryv1.ResolveTaskRequest // every question, while there is room
-	silence  func()                              // ends the registry
-	watching chan *registryv1.WatchTasksResponse
-	ended    chan error // of the following
+	t               *testing.T
+	task            *task.Task
+	monitor         *health.Monitor
+	stats           *Stats
+	cdns            map[string]*fakeCDN
+	resolveRequests chan *registryv1.ResolveTaskRequest // all requests, as long as there is room
+	stopRegistry    func()                              // stops the registry
+	watching        chan *registryv1.WatchTasksResponse
+	ended           chan error // the result of Follow
 
 	mu      sync.Mutex
 	resolve func(*registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error)
 }
 
-func (w *world) ResolveTask(_ context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+func (w *testCluster) ResolveTask(_ context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
 	w.mu.Lock()
 	resolve := w.resolve
 	w.mu.Unlock()
 	resp, err := resolve(req)
 	select {
-	case w.asked <- req:
+	case w.resolveRequests <- req:
 	default:
 	}
 	return resp, err
 }
 
-func (w *world) WatchTasks(_ *registryv1.WatchTasksRequest, s registryv1.RegistryService_WatchTasksServer) error {
+func (w *testCluster) WatchTasks(_ *registryv1.WatchTasksRequest, s registryv1.RegistryService_WatchTasksServer) error {
 	for {
 		select {
 		case r := <-w.watching:
@@ -210,15 +209,15 @@ func (w *world) WatchTasks(_ *registryv1.WatchTasksRequest, s registryv1.Registr
 	}
 }
 
-// answers changes what the registry answers from now on.
-func (w *world) answers(f func(*registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error)) {
+// setResolve replaces the registry's behaviour.
+func (w *testCluster) setResolve(f func(*registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.resolve = f
 }
 
-// record makes an answer that names an owner and replicas.
-func (w *world) record(epoch int64, owner string, replicas ...string) *registryv1.ResolveTaskResponse {
+// record returns an answer that names an owner and replicas.
+func (w *testCluster) record(epoch int64, owner string, replicas ...string) *registryv1.ResolveTaskResponse {
 	resp := &registryv1.ResolveTaskResponse{
 		Record: &registryv1.TaskRecord{
 			TaskId: taskID, Owner: owner, Replicas: replicas, Scheduler: "me", Epoch: epoch, Revision: 10*epoch + int64(len(replicas)),
@@ -231,15 +230,15 @@ func (w *world) record(epoch int64, owner string, replicas ...string) *registryv
 	return resp
 }
 
-// takeovers answers takeovers: of those in order, the first that is not
-// excluded is owner. Each change raises the epoch.
-func (w *world) takeovers(ids ...string) {
+// resolveInOrder makes the first of ids owner and the others replicas. When the owner is
+// lost, the next one that is not excluded becomes owner, in the next epoch.
+func (w *testCluster) resolveInOrder(ids ...string) {
 	epoch, order := int64(1), slices.Clone(ids)
-	w.answers(func(req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+	w.setResolve(func(req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
 		if req.GetLostOwner() == order[0] && req.GetLast().GetEpoch() == epoch {
 			i := slices.IndexFunc(order, func(id string) bool { return !slices.Contains(req.GetExcluded(), id) && id != req.GetLostOwner() })
 			if i < 0 {
-				return nil, rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, "none is left")
+				return nil, rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, "no CDN is left")
 			}
 			next := order[i]
 			order = append(append([]string{next}, slices.DeleteFunc(order[1:], func(id string) bool { return id == next })...), order[0])
@@ -249,15 +248,16 @@ func (w *world) takeovers(ids ...string) {
 	})
 }
 
-// newWorld makes the CDNs of those names; owner first, the others replicas.
-func newWorld(t *testing.T, ids ...string) *world {
+// newTestCluster starts the given CDNs. The first one is the owner, the others are
+// replicas.
+func newTestCluster(t *testing.T, ids ...string) *testCluster {
 	t.Helper()
-	w := &world{
-		t: t, cdns: make(map[string]*copyAt), asked: make(chan *registryv1.ResolveTaskRequest, 100),
+	w := &testCluster{
+		t: t, cdns: make(map[string]*fakeCDN), resolveRequests: make(chan *registryv1.ResolveTaskRequest, 100),
 		watching: make(chan *registryv1.WatchTasksResponse), ended: make(chan error, 1),
 	}
 	for i, id := range ids {
-		c := &copyAt{seeds: make(chan *cdnv1.SeedRequest, 100), follows: make(chan struct{}, 100), left: make(chan struct{}, 1), seed: tells(), follow: has()}
+		c := &fakeCDN{seeds: make(chan *cdnv1.SeedRequest, 100), follows: make(chan struct{}, 100), followsEnded: make(chan struct{}, 1), seed: announces(), follow: followAnnounces()}
 		endpoint, kill := rpctest.Serve(t, func(s *grpc.Server) {
 			cdnv1.RegisterCdnServiceServer(s, c)
 			healthv1.RegisterHealthServer(s, c)
@@ -269,16 +269,16 @@ func newWorld(t *testing.T, ids ...string) *world {
 		}
 		w.cdns[id] = c
 	}
-	w.takeovers(ids...)
+	w.resolveInOrder(ids...)
 	return w
 }
 
-// follow begins to follow the task.
-func (w *world) follow() {
+// follow starts the registry and the task, and follows the task.
+func (w *testCluster) follow() {
 	t := w.t
 	t.Helper()
-	endpoint, silence := rpctest.Serve(t, func(s *grpc.Server) { registryv1.RegisterRegistryServiceServer(s, w) })
-	w.silence = silence
+	endpoint, stopRegistry := rpctest.Serve(t, func(s *grpc.Server) { registryv1.RegisterRegistryServiceServer(s, w) })
+	w.stopRegistry = stopRegistry
 	pool := rpcclient.NewPool("", nil)
 	conn, err := pool.Dial(endpoint)
 	require.NoError(t, err)
@@ -304,49 +304,49 @@ func (w *world) follow() {
 	})
 	follower := &Follower{Claims: claims, Health: w.monitor, Dial: pool.Dial, Stats: w.stats, Log: zap.NewNop()}
 	ctx, cancel := context.WithCancel(context.Background())
-	var work sync.WaitGroup
-	work.Go(func() { w.task.Run(ctx) })
-	work.Go(func() { claims.Watch(ctx) })
-	work.Go(func() {
+	var wg sync.WaitGroup
+	wg.Go(func() { w.task.Run(ctx) })
+	wg.Go(func() { claims.Watch(ctx) })
+	wg.Go(func() {
 		w.ended <- follower.Follow(ctx, taskID, "http://source/file", Source{URL: "http://source/file"}, w.task)
 	})
 	t.Cleanup(func() {
 		cancel()
-		work.Wait()
+		wg.Wait()
 		w.monitor.Close()
 		require.NoError(t, pool.Close())
 	})
 }
 
-// wait waits for an element of a channel that f accepts.
-func wait[T any](t *testing.T, c <-chan T, f func(T) bool) T {
+// waitFor receives from c until f accepts an element.
+func waitFor[T any](t *testing.T, c <-chan T, f func(T) bool) T {
 	t.Helper()
-	late := time.After(patience)
+	timeout := time.After(testTimeout)
 	for {
 		select {
 		case e := <-c:
 			if f(e) {
 				return e
 			}
-		case <-late:
-			require.FailNow(t, "nothing like that happened")
+		case <-timeout:
+			require.FailNow(t, "no such element was received")
 		}
 	}
 }
 
-func anything[T any](T) bool { return true }
+func anyValue[T any](T) bool { return true }
 
-// peer registers a peer.
-func (w *world) peer(id string) {
+// registerPeer registers a peer.
+func (w *testCluster) registerPeer(id string) {
 	w.t.Helper()
 	_, err := w.task.Register(w.t.Context(), swarm.PeerInfo{ID: id, IP: "127.0.1.1", Port: 20001})
 	require.NoError(w.t, err)
 }
 
-// offered pulls anew until a piece is offered from an instance.
-func (w *world) offered(peer, cdn string) swarm.Offer {
+// requireOffer sends first pulls until a piece is offered from the given instance.
+func (w *testCluster) requireOffer(peer, cdn string) swarm.Offer {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(w.t.Context(), testTimeout)
 	defer cancel()
 	pull := task.Pull{PeerID: peer, Stage: task.Started, MaxWait: time.Second}
 	for {
@@ -360,8 +360,8 @@ func (w *world) offered(peer, cdn string) swarm.Offer {
 	}
 }
 
-// copies are the CDN copies that peers are sent to.
-func (w *world) copies() []swarm.Copy {
+// copies returns the CDN copies that are attached to the task.
+func (w *testCluster) copies() []swarm.Copy {
 	w.t.Helper()
 	list, err := w.task.Copies(w.t.Context())
 	require.NoError(w.t, err)

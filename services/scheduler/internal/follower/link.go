@@ -14,51 +14,52 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-// link is a copy of the task at one instance, and the stream that tells of it.
-// It belongs to the following; only while the stream is open the goroutine
-// that reads it uses what does not change then, and attached.
+// link is the copy of the task at one instance and the stream that announces its
+// pieces. The taskFollower owns it. While the stream is open, the goroutine that
+// reads it owns attached and reads the fields that do not change during that time.
 type link struct {
 	cdn     cluster.Member
-	release func() // of the instance's watch
+	release func() // ends the health checks of the instance
 
-	// What the stream was opened for.
+	// The parameters with which the stream was opened.
 	owner    bool
 	epoch    int64
 	expected *cdnv1.SourceFacts
 	copies   []string
-	// attached says that the sink has the copy.
+	// attached is set while the copy is attached to the sink.
 	attached bool
 
 	open          bool
-	openedSuspect bool // the instance did not answer when the stream was opened
+	openedSuspect bool // the instance was suspect when the stream was opened
 	opened        time.Time
 	cancel        context.CancelFunc
-	withdrawn     bool // the instance is suspect: nothing that it told counts
-	stillValid    bool // the stream has ended, and what it told still holds
-	excluded      bool // it cannot have the task, or has another version of it
+	withdrawn     bool // the instance is suspect: the copy was withdrawn
+	stillValid    bool // the stream has ended, and the copy remains attached
+	excluded      bool // the copy failed for good, until the record changes
 	retryAt       time.Time
 	backoff       time.Duration
 }
 
-// streamEnd is how a link's stream ended.
+// streamEnd describes the end of a link's stream.
 type streamEnd struct {
 	link *link
 	err  error
-	// received says that anything was, kept that it still holds.
+	// received is set if the stream sent an event, stillValid if the copy remains
+	// usable without the stream.
 	received, stillValid bool
-	// instanceDown says that the instance does not answer either.
+	// instanceDown is set if the instance does not answer a health check.
 	instanceDown bool
 }
 
-// event is what both kinds of streams tell.
+// event is implemented by the responses of both Seed and Follow.
 type event interface {
 	GetFacts() *cdnv1.SourceFacts
 	GetPiece() *cdnv1.Piece
 	GetResult() *cdnv1.SeedResult
 }
 
-// runStream reads a link's stream to its end and finds out what that means.
-// A doubtful instance is asked first whether it is there.
+// runStream reads a link's stream to its end and determines the cause. It first checks
+// the health of a suspect instance.
 func (w *taskFollower) runStream(ctx context.Context, l *link, suspect bool) streamEnd {
 	e := streamEnd{link: l}
 	if suspect {
@@ -70,7 +71,7 @@ func (w *taskFollower) runStream(ctx context.Context, l *link, suspect bool) str
 	var whole bool
 	e.received, whole, e.err = w.readStream(ctx, l)
 	if errors.Is(e.err, io.EOF) {
-		e.err = rpcerr.New(codes.Unavailable, "", "the CDN ended before it had told everything")
+		e.err = rpcerr.New(codes.Unavailable, "", "the CDN ended the stream before the copy was complete")
 		e.stillValid = whole
 	}
 	if rpcerr.ReasonOf(e.err) == rpcerr.CopyPartial {
@@ -88,7 +89,8 @@ func (w *taskFollower) runStream(ctx context.Context, l *link, suspect bool) str
 	return e
 }
 
-// isTransportError tells the errors of a connection from those that an instance gives.
+// isTransportError reports whether an error comes from the connection, not from the
+// instance.
 func isTransportError(err error) bool {
 	known := rpcerr.From(err)
 	return known.Reason == "" && !isVersionMismatch(err) && !errors.Is(err, swarm.ErrNoCopy) &&
@@ -96,8 +98,8 @@ func isTransportError(err error) bool {
 			known.Code == codes.Unknown || known.Code == codes.Internal)
 }
 
-// readStream delivers what the stream tells. It is attached with the first word of
-// it: an instance that says nothing has nothing.
+// readStream delivers the events of the stream to the sink. It attaches the copy at
+// the first event: an instance without events has no pieces.
 func (w *taskFollower) readStream(ctx context.Context, l *link) (received, whole bool, err error) {
 	recv, err := w.openStream(ctx, l)
 	if err != nil {
@@ -109,7 +111,7 @@ func (w *taskFollower) readStream(ctx context.Context, l *link) (received, whole
 			return received, whole, io.EOF
 		}
 		if err != nil {
-			// Clients are shown this text: what the CDN said, not how it came.
+			// The text is shown to clients: use that of the CDN, without gRPC prefixes.
 			return received, whole, rpcerr.From(err)
 		}
 		if !received {
@@ -132,7 +134,7 @@ func (w *taskFollower) copyAt(l *link) swarm.Copy {
 	}
 }
 
-// openStream opens Seed at an owner and Follow at a replica.
+// openStream calls Seed at an owner and Follow at a replica.
 func (w *taskFollower) openStream(ctx context.Context, l *link) (func() (event, error), error) {
 	conn, err := w.Dial(l.cdn.Endpoint)
 	if err != nil {

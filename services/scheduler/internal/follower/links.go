@@ -10,16 +10,18 @@ import (
 	"github.com/supernode-ha/supernode/pkg/cluster"
 )
 
-// suspectReopenInterval is how far apart an owner is asked again because clients cannot fetch
-// from it: it may have come back without what it had, or it may be the clients.
+// suspectReopenInterval is the minimum interval at which the owner's stream is opened
+// again because clients could not download from it. The owner may have restarted
+// without its pieces, or the fault may be the clients'.
 const suspectReopenInterval = 10 * time.Second
 
-// ownerHeadStart is how long the owner of a file that is not being fetched has to
-// say what the source says of it now, before replicas are listened to: what
-// they have may be of an older version.
+// ownerHeadStart is the time that the owner of a task has to announce the source's
+// current version before replicas are followed, unless the record says that the
+// task is being downloaded. Replicas may have an older version.
 const ownerHeadStart = 1500 * time.Millisecond
 
-// ensureStream opens the stream of a copy that should have one.
+// ensureStream opens the stream of a copy, or closes it if it was opened with outdated
+// parameters.
 func (w *taskFollower) ensureStream(ctx context.Context, m cluster.Member, owner bool, now time.Time) error {
 	l := w.links[m.ID]
 	if l == nil {
@@ -39,9 +41,9 @@ func (w *taskFollower) ensureStream(ctx context.Context, m cluster.Member, owner
 	reopen := owner && !w.isOwnerLink(l) || !owner && l.owner || w.ownerSuspected && owner && now.Sub(l.opened) >= suspectReopenInterval
 	switch {
 	case owner && w.lostOwner.owner == m.ID && w.lostOwner.epoch == w.claim.Epoch:
-		return nil // until the registry has said who is next
+		return nil // wait until the registry names the next owner
 	case l.open && reopen:
-		l.cancel() // the next one is opened when it has ended
+		l.cancel() // the new stream is opened when this one has ended
 		return nil
 	case l.open, l.stillValid && !reopen && now.Before(l.retryAt), l.excluded && !owner:
 		return nil
@@ -55,7 +57,7 @@ func (w *taskFollower) ensureStream(ctx context.Context, m cluster.Member, owner
 	return w.startStream(ctx, l, m, owner, suspect, now)
 }
 
-// replicaStart is when replicas are listened to at the earliest.
+// replicaStart returns the time from which replicas may be followed.
 func (w *taskFollower) replicaStart() time.Time {
 	owner := w.links[w.claim.Owner.ID]
 	if _, _, running := w.claim.Version(); running || w.received || owner == nil || !owner.open || w.lostOwner.owner != "" {
@@ -64,8 +66,8 @@ func (w *taskFollower) replicaStart() time.Time {
 	return owner.opened.Add(ownerHeadStart)
 }
 
-// checkNeeded tells whether a CDN that was not known to have a copy would have
-// to fetch again what nobody lacks.
+// checkNeeded returns errNotNeeded if a new owner would have to download a complete task
+// of which no copy is left and no peer misses pieces.
 func (w *taskFollower) checkNeeded(ctx context.Context, owner bool) error {
 	if !owner || len(w.links) == 0 {
 		return nil
@@ -77,7 +79,7 @@ func (w *taskFollower) checkNeeded(ctx context.Context, owner bool) error {
 	return err
 }
 
-// startStream opens a link's stream.
+// startStream opens a link's stream in a goroutine.
 func (w *taskFollower) startStream(ctx context.Context, l *link, m cluster.Member, owner, suspect bool, now time.Time) error {
 	l.cdn, l.owner, l.epoch, l.openedSuspect = m, owner, w.claim.Epoch, suspect
 	l.expected, l.copies = nil, nil
@@ -101,8 +103,9 @@ func (w *taskFollower) startStream(ctx context.Context, l *link, m cluster.Membe
 	return nil
 }
 
-// expected is the version that peers have pieces of: those that are here or,
-// as long as nothing was heard of any, those that a scheduler had before.
+// expected returns the version that the owner must serve because peers have pieces of
+// it: the version recorded here or, before the first event of a copy, the one in
+// the registry's record. It returns nil if any version is acceptable.
 func (w *taskFollower) expected(ctx context.Context) (*cdnv1.SourceFacts, error) {
 	facts, inUse, err := w.sink.Expected(ctx)
 	switch {
@@ -125,15 +128,15 @@ func (w *taskFollower) expected(ctx context.Context) (*cdnv1.SourceFacts, error)
 	}, nil
 }
 
-// otherCopies are the CDNs that may have some of the task beside the owner.
+// otherCopies returns the CDNs other than the owner that may have pieces.
 func (w *taskFollower) otherCopies(owner string) []string {
 	ids := slices.AppendSeq(slices.Clone(w.claim.Others()), maps.Keys(w.links))
 	slices.Sort(ids)
 	return slices.DeleteFunc(slices.Compact(ids), func(id string) bool { return id == owner })
 }
 
-// prune lets go of instances that the record does not name any more, once
-// their streams have ended by themselves.
+// prune releases the instances that the record no longer names, once their streams
+// have ended by themselves.
 func (w *taskFollower) prune(ctx context.Context) error {
 	for id, l := range w.links {
 		named := w.claim.Owner.ID == id || slices.ContainsFunc(w.claim.Replicas, func(m cluster.Member) bool { return m.ID == id })
@@ -152,7 +155,8 @@ func (w *taskFollower) prune(ctx context.Context) error {
 	return nil
 }
 
-// untilNextCheck is how long there is nothing to do unless something happens.
+// untilNextCheck returns the time until reconcile has something to do, if no event
+// arrives before.
 func (w *taskFollower) untilNextCheck(now time.Time) time.Duration {
 	next := now.Add(idleRecheck)
 	sooner := func(at time.Time) {

@@ -8,32 +8,32 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
 )
 
-// The causes for which a takeover is asked for.
+// The causes of takeovers.
 const (
 	causeStream        = "stream"
 	causeSuspect       = "suspect"
 	causeDisk          = "disk"
 	causeSecondOpinion = "second_opinion"
-	// CauseScheduler is another scheduler that is dead.
+	// CauseScheduler stands for the death of the task's scheduler.
 	CauseScheduler = "scheduler"
 )
 
-// Stats counts what a scheduler asks of the registry for its tasks' sake.
+// Stats holds the metrics of takeovers.
 type Stats struct {
 	takeovers *prometheus.CounterVec
 }
 
-// NewStats registers the metrics.
+// NewStats creates the metrics and registers them with reg.
 func NewStats(reg prometheus.Registerer, monitor *health.Monitor) (*Stats, error) {
 	s := &Stats{takeovers: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "supernode_scheduler_takeovers_total",
-		Help: "Takeovers of tasks that were asked for, by what was found out.",
+		Help: "Takeovers of tasks that this scheduler requested, by cause.",
 	}, []string{"cause"})}
 	suspects := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "supernode_scheduler_suspects", Help: "CDNs that do not answer.",
+		Name: "supernode_scheduler_suspects", Help: "CDN instances that do not answer health checks.",
 	}, func() float64 { return float64(len(monitor.Suspects())) })
 	return s, errors.Join(reg.Register(s.takeovers), reg.Register(suspects))
 }
 
-// TakeOver counts one.
+// TakeOver counts a requested takeover.
 func (s *Stats) TakeOver(cause string) { s.takeovers.WithLabelValues(cause).Inc() }

@@ -13,23 +13,24 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-// handleStreamEnd takes how a link's stream ended. An error is the end of the task.
+// handleStreamEnd processes the end of a link's stream. It returns an error if the
+// task has failed.
 func (w *taskFollower) handleStreamEnd(ctx context.Context, e streamEnd, now time.Time) error {
 	l := e.link
 	l.open, l.stillValid = false, e.stillValid && !l.withdrawn
 	l.cancel()
 	w.received = w.received || e.received
 	if e.received && now.Sub(l.opened) > maxBackoff {
-		l.backoff = 0 // it was no try in vain
+		l.backoff = 0 // the stream has worked for a while
 	}
 	switch {
 	case l.withdrawn:
 		l.retryAt, l.attached = time.Time{}, false
-		return w.sink.Detach(ctx, l.cdn.ID) // it may have been attached meanwhile
+		return w.sink.Detach(ctx, l.cdn.ID) // it may have been attached in the meantime
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case rpcerr.From(e.err).Code == codes.Canceled && !e.instanceDown && !e.stillValid && l.owner && !w.isOwnerLink(l):
-		return nil // it is opened anew
+		return nil // it was closed in order to be opened for the new epoch
 	case w.isOwnerLink(l):
 		return w.handleOwnerEnd(ctx, e, now)
 	case !l.owner:
@@ -38,11 +39,11 @@ func (w *taskFollower) handleStreamEnd(ctx context.Context, e streamEnd, now tim
 	return nil
 }
 
-// handleOwnerEnd decides what the end of the owner's stream means for the task.
+// handleOwnerEnd processes the end of the owner's stream.
 func (w *taskFollower) handleOwnerEnd(ctx context.Context, e streamEnd, now time.Time) error {
 	l := e.link
 	if e.stillValid {
-		// It has told everything; its health is watched.
+		// All events were received; the health checks watch the instance.
 		l.retryAt = now.Add(idleRecheck)
 		return nil
 	}
@@ -57,7 +58,7 @@ func (w *taskFollower) handleOwnerEnd(ctx context.Context, e streamEnd, now time
 		w.failed[l.cdn.ID] = true
 		w.ownerLost(l, causeDisk, e.err, now)
 	case reason == rpcerr.TaskDeleted:
-		// The copy is gone that had been whole: whoever still needs it may have it again.
+		// The complete copy was deleted: seed it again only if a peer needs it.
 		if need, err := w.sink.Need(ctx); err != nil || !need.Whole || need.Unfinished == 0 {
 			return e.err
 		}
@@ -68,15 +69,15 @@ func (w *taskFollower) handleOwnerEnd(ctx context.Context, e streamEnd, now time
 		w.ownerLost(l, causeSuspect, e.err, now)
 	case e.instanceDown:
 		w.ownerLost(l, causeStream, e.err, now)
-	default: // the instance is there: the stream broke, or it is not the owner any more
-		w.log.Info("the owner's stream ended; trying on", zap.String("cdn_id", l.cdn.ID), zap.Error(e.err))
+	default: // the instance is alive: the stream broke, or it is no longer the owner
+		w.log.Info("the owner's stream ended; opening it again", zap.String("cdn_id", l.cdn.ID), zap.Error(e.err))
 		w.scheduleRetry(l, now, maxBackoff)
 		w.resolveBy(l.retryAt)
 	}
 	return nil
 }
 
-// secondOpinion asks another CDN for what one says of the source, once.
+// secondOpinion makes another CDN try the source, once per task.
 func (w *taskFollower) secondOpinion(e streamEnd, now time.Time) error {
 	if w.secondOpinionAsked {
 		return sourceFailure(e.link, e.err)
@@ -87,8 +88,9 @@ func (w *taskFollower) secondOpinion(e streamEnd, now time.Time) error {
 	return nil
 }
 
-// sourceFailure is what a source's failure means for the task: one that was to be of
-// the version that peers have may well be of another one now.
+// sourceFailure returns the error for a failure of the source. If the owner was asked
+// for the version that peers have, a broken source may have another version now:
+// then the error is also an ErrConflict.
 func sourceFailure(l *link, err error) error {
 	if l.expected != nil && rpcerr.ReasonOf(err) == rpcerr.SourceBroken {
 		return fmt.Errorf("%w: %w", err, swarm.ErrConflict)
@@ -101,7 +103,7 @@ func (w *taskFollower) handleReplicaEnd(e streamEnd, now time.Time) {
 	reason := rpcerr.ReasonOf(e.err)
 	switch {
 	case isVersionMismatch(e.err):
-		w.log.Warn("a replica has another version of the task; doing without it",
+		w.log.Warn("a replica has another version of the task; ignoring it",
 			zap.String("cdn_id", l.cdn.ID), zap.Error(e.err))
 		l.excluded = true
 	case reason == rpcerr.DiskFull || reason == rpcerr.DiskFailed:
@@ -109,18 +111,18 @@ func (w *taskFollower) handleReplicaEnd(e streamEnd, now time.Time) {
 		l.excluded = true
 	case isTransportError(e.err) && !e.stillValid || errors.Is(e.err, swarm.ErrNoCopy):
 		w.scheduleRetry(l, now, maxBackoff)
-	default: // there is nothing to hear at the moment
+	default: // the replica has no events at the moment
 		w.scheduleRetry(l, now, idleRecheck)
 	}
 }
 
-// scheduleRetry says when a link is opened again.
+// scheduleRetry schedules the next opening of a link's stream, with back-off.
 func (w *taskFollower) scheduleRetry(l *link, now time.Time, limit time.Duration) {
 	l.backoff = min(max(2*l.backoff, minBackoff), limit)
 	l.retryAt = now.Add(l.backoff)
 }
 
-// handleResolution takes the registry's answer.
+// handleResolution processes the registry's answer.
 func (w *taskFollower) handleResolution(a resolution, now time.Time) error {
 	w.resolving = false
 	if a.err != nil {
@@ -128,7 +130,7 @@ func (w *taskFollower) handleResolution(a resolution, now time.Time) error {
 	}
 	unchanged := a.lost.owner != "" && a.claim.Owner.ID == a.lost.owner && a.claim.Epoch == a.lost.epoch
 	switch {
-	case a.claim.Epoch < w.claim.Epoch: // a registry whose copy lags, or a store that was emptied
+	case a.claim.Epoch < w.claim.Epoch: // the registry's cache is outdated, or the store has lost its data
 		w.scheduleResolve(now)
 		return nil
 	case unchanged && !a.claim.Unclaimed:
@@ -139,24 +141,24 @@ func (w *taskFollower) handleResolution(a resolution, now time.Time) error {
 	}
 	w.resolveBackoff = 0
 	w.adoptClaim(a.claim)
-	w.applyRecordUpdate(now) // what was told before there was a claim
+	w.applyRecordUpdate(now) // updates that arrived before there was a claim
 	if a.claim.Unclaimed {
 		w.resolveBy(now.Add(unclaimedPause))
 	}
 	return nil
 }
 
-// clearLossIfBack forgets a loss if the owner is back before anybody could be asked.
+// clearLossIfBack clears a loss if the owner answers again and no other owner was named.
 func (w *taskFollower) clearLossIfBack(lost ownerLoss) {
 	if lost.owner != "" && lost.repairable() && !w.Health.Suspect(lost.owner) {
 		w.lostOwner = ownerLoss{}
 	}
 }
 
-// repairable tells whether the same owner may be tried again.
+// repairable reports whether the same owner may be tried again.
 func (l ownerLoss) repairable() bool { return l.cause != causeDisk && l.cause != causeSecondOpinion }
 
-// retryOwner goes on with an owner that was lost and for which there is no other.
+// retryOwner continues with a lost owner because there is no other one.
 func (w *taskFollower) retryOwner(now time.Time) error {
 	lost := w.lostOwner
 	w.lostOwner = ownerLoss{}
@@ -169,26 +171,27 @@ func (w *taskFollower) retryOwner(now time.Time) error {
 	return nil
 }
 
-// handleResolveError takes the registry's refusal.
+// handleResolveError processes an error of the registry. It returns an error if the
+// task has failed.
 func (w *taskFollower) handleResolveError(err error, now time.Time) error {
 	known := rpcerr.From(err)
 	switch {
 	case known.Reason == rpcerr.NotOwner || known.Code == codes.InvalidArgument:
 		return err
 	case known.Reason == rpcerr.NoCDN && w.lostOwner.owner != "":
-		w.log.Warn("no other CDN takes the task", zap.String("cdn_id", w.lostOwner.owner), zap.Error(err))
+		w.log.Warn("no other CDN can own the task; trying its owner again", zap.String("cdn_id", w.lostOwner.owner), zap.Error(err))
 		if err := w.retryOwner(now); err != nil {
 			return err
 		}
 	default:
-		w.log.Warn("cannot find out who has the task; trying on", zap.Error(err))
+		w.log.Warn("cannot resolve the task's owner; retrying", zap.Error(err))
 		w.clearLossIfBack(w.lostOwner)
 	}
 	w.scheduleResolve(now)
 	return nil
 }
 
-// scheduleResolve asks the registry again after a pause.
+// scheduleResolve schedules the next request to the registry, with back-off.
 func (w *taskFollower) scheduleResolve(now time.Time) {
 	w.resolveBackoff = min(max(2*w.resolveBackoff, minBackoff), maxBackoff)
 	w.resolveBy(now.Add(w.resolveBackoff))

@@ -14,16 +14,16 @@ import (
 const (
 	minBackoff = 100 * time.Millisecond
 	maxBackoff = 3 * time.Second
-	// idleRecheck is how long it takes at most until a copy is looked at again that
-	// has nothing to tell; a change of the record or of its instance's health
-	// makes it sooner.
+	// idleRecheck is the maximum time until the stream of a copy without events is
+	// opened again. A change of the record or of its instance's health opens it
+	// earlier.
 	idleRecheck = 30 * time.Second
-	// unclaimedPause is how far apart the registry is asked for a task that
-	// nobody has agreed on yet.
+	// unclaimedPause is the interval at which the registry is asked for a task
+	// whose claim the store has not confirmed yet.
 	unclaimedPause = time.Second
 )
 
-// taskFollower is one task's copies being followed. Its fields belong to run.
+// taskFollower follows the copies of one task. The goroutine of run owns its fields.
 type taskFollower struct {
 	*Follower
 	id, url       string
@@ -34,13 +34,13 @@ type taskFollower struct {
 
 	claim              claim.Claim
 	links              map[string]*link // by instance
-	failed             map[string]bool  // CDNs that tried this task and cannot have it
-	received           bool             // a copy has told anything
-	secondOpinionAsked bool             // another's opinion of the source was asked for
-	ownerSuspected     bool             // clients cannot fetch from the owner
+	failed             map[string]bool  // CDNs that failed to download or store this task
+	received           bool             // a copy has sent an event
+	secondOpinionAsked bool             // another CDN was made owner because one could not read the source
+	ownerSuspected     bool             // clients could not download from a copy since the owner's stream was opened
 	lostOwner          ownerLoss
 	resolving          bool
-	resolveAt          time.Time // zero when there is nothing to ask
+	resolveAt          time.Time // when to ask the registry; zero: not at all
 	resolveBackoff     time.Duration
 
 	streamEnds  chan streamEnd
@@ -48,7 +48,7 @@ type taskFollower struct {
 	wg          sync.WaitGroup
 }
 
-// ownerLoss is an owner that is lost, until the registry has named another.
+// ownerLoss identifies a lost owner. It is kept until the registry names another one.
 type ownerLoss struct {
 	owner string
 	epoch int64
@@ -57,12 +57,12 @@ type ownerLoss struct {
 }
 
 type resolution struct {
-	lost  ownerLoss // what was asked with
+	lost  ownerLoss // the loss with which the registry was asked
 	claim claim.Claim
 	err   error
 }
 
-// close ends all links; their context has ended.
+// close waits for the goroutines, whose context has ended, and releases all links.
 func (w *taskFollower) close() {
 	w.recordUpdates.Close()
 	w.wg.Wait()
@@ -105,7 +105,8 @@ func (w *taskFollower) run(ctx context.Context) error {
 	}
 }
 
-// reconcile makes what is open what should be.
+// reconcile opens the streams that should be open, closes the others, and asks the
+// registry if it is due.
 func (w *taskFollower) reconcile(ctx context.Context, now time.Time) error {
 	for _, l := range w.links {
 		if err := w.withdrawSuspect(ctx, l, now); err != nil {
@@ -129,14 +130,14 @@ func (w *taskFollower) reconcile(ctx context.Context, now time.Time) error {
 	return w.prune(ctx)
 }
 
-// withdrawSuspect withdraws the copy of an instance that does not answer any more.
+// withdrawSuspect withdraws the copy of an instance that has stopped answering.
 func (w *taskFollower) withdrawSuspect(ctx context.Context, l *link, now time.Time) error {
 	if !w.Health.Suspect(l.cdn.ID) {
 		l.openedSuspect = false
 		return nil
 	}
 	if l.openedSuspect || !l.open && !l.stillValid {
-		return nil // it is being tried, or has ended
+		return nil // the stream was opened to test the instance, or has ended
 	}
 	if l.open {
 		l.cancel()
@@ -151,31 +152,31 @@ func (w *taskFollower) withdrawSuspect(ctx context.Context, l *link, now time.Ti
 	return w.sink.Detach(ctx, l.cdn.ID)
 }
 
-// isOwnerLink tells whether a link was opened at the owner of the present epoch.
+// isOwnerLink reports whether a link was opened to the owner of the current epoch.
 func (w *taskFollower) isOwnerLink(l *link) bool {
 	return l.owner && l.cdn.ID == w.claim.Owner.ID && l.epoch == w.claim.Epoch
 }
 
-// ownerLost notes that the owner is lost and has the registry asked for another.
+// ownerLost records that the owner is lost and schedules a request for another one.
 func (w *taskFollower) ownerLost(l *link, cause string, err error, now time.Time) {
 	if w.lostOwner.owner == l.cdn.ID && w.lostOwner.epoch == l.epoch {
 		return
 	}
 	w.lostOwner = ownerLoss{owner: l.cdn.ID, epoch: l.epoch, cause: cause, err: err}
 	w.Stats.TakeOver(cause)
-	w.log.Warn("the task's owner is lost; asking for another",
+	w.log.Warn("the task's owner is lost; asking the registry for another one",
 		zap.String("cdn_id", l.cdn.ID), zap.String("cause", cause), zap.Error(err))
 	w.resolveBy(now)
 }
 
-// resolveBy has the registry asked at a time, or before.
+// resolveBy schedules a request to the registry at the given time or earlier.
 func (w *taskFollower) resolveBy(at time.Time) {
 	if w.resolveAt.IsZero() || at.Before(w.resolveAt) {
 		w.resolveAt = at
 	}
 }
 
-// resolve asks the registry who has the task.
+// resolve asks the registry for the task's owner, in a goroutine.
 func (w *taskFollower) resolve(ctx context.Context) {
 	lost := claim.Lost{Owner: w.lostOwner.owner, Excluded: w.Health.Suspects()}
 	for id := range w.failed {
@@ -198,18 +199,18 @@ func (w *taskFollower) resolve(ctx context.Context) {
 	})
 }
 
-// yield gives the task away if that is its only chance.
+// yield calls Follower.Yield if the task needs an owner and has none.
 func (w *taskFollower) yield(ctx context.Context, last claim.Claim, lost ownerLoss) error {
 	if w.Yield == nil || last.Known() && lost.owner == "" {
 		return nil
 	}
 	if need, err := w.sink.Need(ctx); err != nil || need.Whole && need.Unfinished == 0 {
-		return nil //nolint:nilerr // a task that has ended is not asked for any more
+		return nil //nolint:nilerr // the task has ended: there is nothing to yield
 	}
 	return w.Yield(ctx, w.id, last.Known())
 }
 
-// applyRecordUpdate takes news of the record.
+// applyRecordUpdate applies a change of the record that the registry has sent.
 func (w *taskFollower) applyRecordUpdate(now time.Time) {
 	next, resolve := w.recordUpdates.Take(w.claim)
 	switch {
@@ -220,7 +221,7 @@ func (w *taskFollower) applyRecordUpdate(now time.Time) {
 	}
 }
 
-// adoptClaim takes a claim that is not older than the one there is.
+// adoptClaim replaces the current claim by one that is not older.
 func (w *taskFollower) adoptClaim(next claim.Claim) {
 	changed := !next.Same(w.claim)
 	w.claim = next
