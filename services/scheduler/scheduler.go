@@ -1,12 +1,13 @@
-// Package scheduler is the service that knows the peers of every task and
-// which pieces they have, and tells each what to fetch next and from whom.
+// Package scheduler tracks the peers and pieces of every task and tells each peer
+// which pieces to download next and from which source.
 //
-// Its memory is all that it has: one goroutine a task (internal/task) owns
-// that task's state (internal/swarm); internal/taskmanager keeps the tasks;
-// internal/mirror tells their standbys of them; internal/follower learns of pieces
-// from the CDNs that have copies; internal/claim asks the registry who has a
-// task, internal/health who answers, internal/reach which CDNs do, here and at
-// another scheduler. It never touches the bytes of a file, nor etcd.
+// It keeps all state in memory. One goroutine per task (internal/task) owns the
+// task's state (internal/swarm). internal/taskmanager creates, finds and ends
+// tasks; internal/mirror replicates them to their standbys; internal/follower
+// follows the CDN copies of a task; internal/claim resolves a task to its owner
+// through the registry; internal/health decides which instances are alive, and
+// internal/reach which CDNs answer this scheduler and others. The scheduler never
+// handles the content of a file and never accesses etcd.
 package scheduler
 
 import (
