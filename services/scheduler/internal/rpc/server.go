@@ -1,5 +1,5 @@
-// Package rpc is the scheduler's border: protobuf in, the table's and the
-// tasks' own types behind it, statuses out. It decides nothing.
+// Package rpc converts between the scheduler's gRPC API and the types of packages
+// taskmanager and task. It makes no decisions.
 package rpc
 
 import (
@@ -43,8 +43,8 @@ type Server struct {
 	seconds   prometheus.Histogram
 }
 
-// New makes a server on a table, a book of what others tell, and the CDNs that
-// answer; its metrics go to reg.
+// New returns a server for the given tasks, replicated state and reachability of
+// CDNs, and registers its metrics with reg.
 func New(tasks *taskmanager.Manager, book *mirror.Book, cdns *reach.Reach, reg prometheus.Registerer) (*Server, error) {
 	s := &Server{
 		tasks: tasks, book: book, reach: cdns,
