@@ -24,6 +24,18 @@ func RunBundles(t Scope, b *Binaries, etcds []*Etcd, specs []Spec) *Layout {
 	return l
 }
 
+// RunBundle runs one bundle that shares nothing with others, and waits until it
+// can serve.
+func RunBundle(t Scope, b *Binaries, spec Spec) *Layout {
+	t.Helper()
+	if spec.Home == "" {
+		spec.Home = t.TempDir()
+	}
+	l := &Layout{Nodes: []*Node{newNode(t, b, spec, []Role{Registry, CDN, Scheduler, Gateway})}}
+	l.run(t)
+	return l
+}
+
 // RunServices runs n of each service on one etcd, each a process of its own,
 // and waits until every gateway can serve. at says where the process with a
 // number is to run, more is what is added to the command lines of a role.

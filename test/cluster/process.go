@@ -118,6 +118,9 @@ func (p *Process) Running() bool {
 	}
 }
 
+// PID is its process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Log is what it wrote so far.
 func (p *Process) Log() string { return p.log.String() }
 

@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"testing"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,11 +21,15 @@ const (
 // itself, its sources and its etcd.
 const HubIP = network + "254"
 
+// hub is the number of the process's own address in the network.
+const hub = 254
+
 // Host is a machine of a network: a network namespace with one address.
 type Host struct {
 	// IP is the host's address.
 	IP string
 
+	number    int
 	port      string // of the bridge
 	namespace *os.File
 	partings  *partings
@@ -45,15 +48,24 @@ type reporter interface {
 	Fatalf(format string, args ...any)
 }
 
+// Scope is what hosts and file systems are made in and end with: a test, or a
+// command that plays one.
+type Scope interface {
+	reporter
+	Errorf(format string, args ...any)
+	Cleanup(end func())
+	TempDir() string
+}
+
 // Hosts makes n hosts that are joined by a switch, to which the test's process
 // is connected too. There is one such network at a time.
-func Hosts(t testing.TB, n int) []*Host {
+func Hosts(t Scope, n int) []*Host {
 	t.Helper()
 	if !Inside() {
-		t.Fatal("hosts are made in namespaces that Isolate has made")
+		t.Fatalf("hosts are made in namespaces that Isolate has made")
 	}
 	// An address of its own: one taken from a port would change with the ports.
-	run(t, "ip", "link", "add", bridge, "address", "02:00:00:00:00:fe", "type", "bridge")
+	run(t, "ip", "link", "add", bridge, "address", cardOf(hub), "type", "bridge")
 	t.Cleanup(func() { run(t, "ip", "link", "del", bridge) })
 	run(t, "ip", "addr", "add", HubIP+"/24", "dev", bridge)
 	run(t, "ip", "link", "set", bridge, "up")
@@ -64,15 +76,15 @@ func Hosts(t testing.TB, n int) []*Host {
 	return hosts
 }
 
-func newHost(t testing.TB, number int, parted *partings) *Host {
+func newHost(t Scope, number int, parted *partings) *Host {
 	t.Helper()
 	namespace, err := newNetwork()
 	if err != nil {
 		t.Fatalf("making a host, which takes CAP_SYS_ADMIN: %v", err)
 	}
 	t.Cleanup(func() { _ = namespace.Close() })
-	h := &Host{IP: fmt.Sprint(network, number), port: fmt.Sprint("lab0p", number), namespace: namespace, partings: parted}
-	run(t, "ip", "link", "add", h.port, "type", "veth", "peer", "name", "eth0", "netns", h.path())
+	h := &Host{IP: fmt.Sprint(network, number), number: number, port: fmt.Sprint("lab0p", number), namespace: namespace, partings: parted}
+	run(t, "ip", "link", "add", h.port, "type", "veth", "peer", "name", "eth0", "address", cardOf(number), "netns", h.path())
 	// It would go with the namespace, but some time later.
 	t.Cleanup(func() { run(t, "ip", "link", "del", h.port) })
 	run(t, "ip", "link", "set", h.port, "master", bridge, "up")
@@ -83,6 +95,9 @@ func newHost(t testing.TB, number int, parted *partings) *Host {
 	}
 	return h
 }
+
+// cardOf returns the address of the network card with a number.
+func cardOf(number int) string { return fmt.Sprintf("02:00:00:00:00:%02x", number) }
 
 // Inside is what a command line is put behind to run on the host.
 func (h *Host) Inside() []string { return []string{"nsenter", "--net=" + h.path(), "--"} }
@@ -113,7 +128,7 @@ func (h *Host) Part(t reporter, others ...*Host) {
 	for _, other := range others {
 		if h.partings.add(h, other, 1) == 1 {
 			// Frames go to a card that nobody has.
-			neighbours(t, h, other, "replace", "lladdr", "02:00:00:00:00:01", "nud", "permanent")
+			neighbours(t, h, other, "replace", "lladdr", "02:00:00:00:01:00", "nud", "permanent")
 		}
 	}
 }

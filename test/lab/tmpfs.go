@@ -5,13 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
 // Tmpfs mounts a file system of a size and gives its directory.
-func Tmpfs(t testing.TB, size int64) string {
+func Tmpfs(t Scope, size int64) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0755", size)); err != nil {
@@ -27,7 +26,7 @@ func Tmpfs(t testing.TB, size int64) string {
 
 // Fill writes to a file system until it is full, and gives what frees the
 // space again.
-func Fill(t testing.TB, dir string) (free func()) {
+func Fill(t Scope, dir string) (free func()) {
 	t.Helper()
 	path := filepath.Join(dir, "filler")
 	file, err := os.Create(path)

@@ -17,10 +17,10 @@ import (
 	"github.com/supernode-ha/supernode/test/cmd/demo/internal/play"
 	"github.com/supernode-ha/supernode/test/cmd/demo/internal/scene"
 	"github.com/supernode-ha/supernode/test/cmd/demo/internal/screen"
-	"github.com/supernode-ha/supernode/test/cmd/demo/internal/stage"
 	"github.com/supernode-ha/supernode/test/cmd/demo/internal/watch"
 	"github.com/supernode-ha/supernode/test/operator"
 	"github.com/supernode-ha/supernode/test/pace"
+	"github.com/supernode-ha/supernode/test/stage"
 )
 
 const (

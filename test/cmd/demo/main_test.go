@@ -10,7 +10,7 @@ import (
 	"github.com/supernode-ha/supernode/test/cluster"
 	"github.com/supernode-ha/supernode/test/cmd/demo/internal/play"
 	"github.com/supernode-ha/supernode/test/cmd/demo/internal/screen"
-	"github.com/supernode-ha/supernode/test/cmd/demo/internal/stage"
+	"github.com/supernode-ha/supernode/test/stage"
 )
 
 var binaries *cluster.Binaries

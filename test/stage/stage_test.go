@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/supernode-ha/supernode/test/cmd/demo/internal/stage"
+	"github.com/supernode-ha/supernode/test/stage"
 )
 
 func TestAllIsCleanedUpWhateverHappens(t *testing.T) {
