@@ -21,7 +21,7 @@ DATE     ?= $(shell git log -1 --format=%cI 2>/dev/null || true)
 BUILD    := github.com/supernode-ha/supernode/pkg/buildinfo
 LDFLAGS  := -X $(BUILD).version=$(VERSION) -X $(BUILD).revision=$(REVISION) -X $(BUILD).buildDate=$(DATE)
 
-.PHONY: help build run demo test faults chaos bench fuzz lint fmt proto proto-check modules clean
+.PHONY: help build run demo test faults chaos bench bench-net fuzz lint fmt proto proto-check modules clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,16 @@ bench: build ## Measure downloads of 300 KB, 9 MB and 200 MB on loopback, a migr
 	go test -run '^$$' -bench 'Place|Repair|Life|ResolveKnown' ./services/registry
 	go test -run '^$$' -bench Replicate -benchtime 3x ./test/integration
 	go test -run '^$$' -bench 'Reports|Peer' -benchtime 5x ./services/scheduler/internal/mirror ./services/scheduler/internal/swarm
+
+# What is not given is the command's default, see bin/bench-net -help. RATE and SERVER are Mbit/s, SIZE is MB, LOCAL_LIMIT MiB/s.
+NET_FLAGS = $(if $(HOSTS),-hosts $(HOSTS)) $(if $(RATE),-rate $(RATE)) $(if $(RATES),-rates $(RATES)) $(if $(SERVER),-server $(SERVER)) \
+            $(if $(SIZE),-size $(SIZE)) $(if $(ARRIVE),-arrive $(ARRIVE)) $(if $(UNREACHABLE),-unreachable $(UNREACHABLE)) \
+            $(if $(CRASH),-crash $(CRASH)) $(if $(RUNS),-runs $(RUNS)) $(if $(SUPERNODES),-supernodes $(SUPERNODES)) \
+            $(if $(KILL),-kill-owner $(KILL)) $(if $(DFGET),-dfget $(DFGET)) $(if $(LOCAL_LIMIT),-local-limit $(LOCAL_LIMIT)) \
+            $(if $(BIN),-bin $(BIN)) $(if $(SEED),-seed $(SEED)) $(if $(FLAGS),-supernode-flags '$(FLAGS)')
+bench-net: build ## Measure downloads on links that are the bottleneck, as root; HOSTS RATE SERVER SIZE and more choose a scenario, DFGET a real client
+	@go build -o bin/ ./test/cmd/bench-net ./test/cmd/etcd
+	@exec bin/bench-net $(NET_FLAGS)
 
 FUZZTIME ?= 20s
 fuzz: ## Fuzz every parser that faces the network for FUZZTIME each

@@ -191,3 +191,44 @@ func TestHostsThatArePartedReachOthers(t *testing.T) {
 	requireReach(hosts[0], hosts[1], true)
 	requireReach(hosts[1], hosts[0], true)
 }
+
+func TestHostThatRefusesIsReachedByItselfOnly(t *testing.T) {
+	hosts := lab.Hosts(t, 2)
+	lab.Introduce(t, hosts)
+	hosts[1].Refuse(t, 15000, 65000)
+	refused := func(from *lab.Host, port string, limit time.Duration) bool {
+		out, err := dial(t, from, hosts[1].IP, port, limit)
+		require.Error(t, err) // nothing listens
+		return strings.Contains(out, "refused")
+	}
+	require.True(t, refused(hosts[0], "80", within))
+	require.False(t, refused(hosts[0], "15000", inVain))
+	require.True(t, refused(hosts[1], "15000", within))
+	out, err := dial(t, hosts[1], hosts[0].IP, "15000", within)
+	require.Error(t, err)
+	require.Contains(t, out, "refused", "it can open connections itself")
+}
+
+func TestShapedHostsAreBoundedBothWaysAndCounted(t *testing.T) {
+	hosts := lab.Hosts(t, 2)
+	lab.Introduce(t, hosts)
+	hosts[0].Shape(t, 40_000_000)
+	before, err := lab.Received(hosts)
+	require.NoError(t, err)
+	out, err := dial(t, hosts[1], hosts[0].IP, "1", within)
+	require.Error(t, err)
+	require.Contains(t, out, "refused")
+	after, err := lab.Received(hosts)
+	require.NoError(t, err)
+	require.Greater(t, after[0], before[0])
+	inside := append(hosts[0].Inside(), "tc", "qdisc", "show", "dev", "eth0")
+	for _, line := range [][]string{inside, {"tc", "qdisc", "show"}} {
+		shown, err := exec.CommandContext(t.Context(), line[0], line[1:]...).Output()
+		require.NoError(t, err)
+		require.Equal(t, 1, strings.Count(string(shown), "rate 40Mbit"), string(shown))
+	}
+	inside = append(hosts[0].Inside(), "ip", "neigh", "show")
+	shown, err := exec.CommandContext(t.Context(), inside[0], inside[1:]...).Output()
+	require.NoError(t, err)
+	require.Equal(t, 2, strings.Count(string(shown), "PERMANENT"), string(shown))
+}

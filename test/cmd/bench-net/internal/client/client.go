@@ -36,14 +36,11 @@ type Outcome struct {
 	Path string
 	// Err is why it failed.
 	Err error
-	// First and Last are when the first and the last piece arrived; zero if
-	// the client does not tell.
+	// First and Last are when the first and the last piece arrived. A real dfget
+	// is later with the last one: it logs it when its current pull is answered.
 	First, Last time.Time
-	// FailedPieces counts the pieces that did not arrive right; -1 if the
-	// client does not tell.
+	// FailedPieces counts the pieces that did not arrive right.
 	FailedPieces int
-	// Offers counts what the client was offered again although it had it.
-	Offers int
 	// NoUploads means that the client had no upload server.
 	NoUploads bool
 }

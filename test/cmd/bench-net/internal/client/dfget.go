@@ -16,8 +16,6 @@ import (
 const (
 	// serverPort is what an upload server prints before its port.
 	serverPort = "dfget uploader server port is "
-	// noUploads is what a dfget logs that could not start an upload server.
-	noUploads = "change to CDN pattern"
 
 	// serverAttempts is how often an upload server is started: it gives itself
 	// 233 ms, which is not always enough on a busy machine.
@@ -86,7 +84,7 @@ func (d *Dfget) Download(ctx context.Context) Outcome {
 	if limit == 0 {
 		limit = unlimited
 	}
-	out := Outcome{Path: filepath.Join(d.cfg.Dir, "file"), FailedPieces: -1}
+	out := Outcome{Path: filepath.Join(d.cfg.Dir, "file")}
 	cmd := command(d.cfg, d.binary, "-u", d.cfg.URL, "-o", out.Path, "--node", strings.Join(d.cfg.Nodes, ","),
 		"--ip", d.cfg.IP, "--home", d.cfg.Dir, "--notbs", "--locallimit", strconv.FormatInt(limit, 10), "--totallimit", strconv.FormatInt(limit, 10))
 	var said bytes.Buffer
@@ -104,11 +102,7 @@ func (d *Dfget) Download(ctx context.Context) Outcome {
 	if p.err != nil {
 		out.Err = errors.Join(fmt.Errorf("%w: %s", p.err, tail(said.String())), context.Cause(ctx))
 	}
-	log, err := os.ReadFile(filepath.Join(d.cfg.Dir, "logs", "dfclient.log"))
-	if err != nil {
-		out.Err = errors.Join(out.Err, fmt.Errorf("reading what dfget logged: %w", err))
-	}
-	out.NoUploads = bytes.Contains(log, []byte(noUploads))
+	out.Err = errors.Join(out.Err, out.readLog(d.cfg.Dir))
 	return out
 }
 

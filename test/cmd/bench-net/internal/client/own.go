@@ -29,7 +29,7 @@ const (
 type report struct {
 	Began, Ended, First, Last time.Time
 	Path, Err                 string
-	FailedPieces, Duplicates  int
+	FailedPieces              int
 }
 
 // Own is a client of our own kind, in a process of its own.
@@ -94,7 +94,7 @@ func (o *Own) Download(ctx context.Context) Outcome {
 	}
 	out := Outcome{
 		Began: r.Began, Ended: r.Ended, Path: r.Path, First: r.First, Last: r.Last,
-		FailedPieces: r.FailedPieces, Offers: r.Duplicates,
+		FailedPieces: r.FailedPieces,
 	}
 	if r.Err != "" {
 		out.Err = errors.New(r.Err)
@@ -137,7 +137,7 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	result, err := p.Download(ctx)
 	r.Ended = time.Now()
 	r.First, r.Last = seen.times()
-	r.Path, r.FailedPieces, r.Duplicates = result.Path, result.PieceFailures, result.DuplicateOffers
+	r.Path, r.FailedPieces = result.Path, result.PieceFailures
 	if err != nil {
 		r.Err = err.Error()
 	}

@@ -23,7 +23,7 @@ type Result struct {
 	// from its own start.
 	Median, Last time.Duration
 	// Pieces is the time from the first piece that arrived at any client to the
-	// last one; 0 if the clients do not tell.
+	// last one.
 	Pieces time.Duration
 	// Copies is how often the CDNs have sent the file, Source how often the
 	// source has.
@@ -34,8 +34,7 @@ type Result struct {
 	Elapsed time.Duration
 	// Processor is what the supernodes have used.
 	Processor time.Duration
-	// FailedPieces counts the pieces that did not arrive right; -1 if the
-	// clients do not tell.
+	// FailedPieces counts the pieces that did not arrive right.
 	FailedPieces int
 	// NoUploads counts the clients that had no upload server, Killed those that
 	// were killed and Wrong the others that did not end right.
@@ -81,9 +80,6 @@ func (r *run) conclude(began time.Time, outcomes []client.Outcome) Result {
 		if o.Last.After(last) {
 			last = o.Last
 		}
-	}
-	if r.cfg.Dfget != "" {
-		result.FailedPieces = -1
 	}
 	if !first.IsZero() {
 		result.Pieces = last.Sub(first)

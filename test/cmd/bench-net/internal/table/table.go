@@ -29,16 +29,12 @@ func Row(out io.Writer, scenario, client string, r run.Result) error {
 		}
 		return fmt.Sprintf("%.2f", d.Seconds()/r.Bound.Time.Seconds())
 	}
-	failed := "–"
-	if r.FailedPieces >= 0 {
-		failed = fmt.Sprint(r.FailedPieces)
-	}
 	calls := "–"
 	if r.Elapsed > 0 {
 		calls = fmt.Sprintf("%.0f", r.Calls/r.Elapsed.Seconds())
 	}
-	_, err := fmt.Fprintf(out, "| %s | %s | %.2f s %s | %s | %s | %s | %.2f | %.2f | %s | %.1f s | %s | %d | %d |\n",
+	_, err := fmt.Fprintf(out, "| %s | %s | %.2f s %s | %s | %s | %s | %.2f | %.2f | %s | %.1f s | %d | %d | %d |\n",
 		scenario, client, r.Bound.Time.Seconds(), r.Bound.Term, over(r.Last), over(r.Median), over(r.Pieces),
-		r.Copies, r.Source, calls, r.Processor.Seconds(), failed, r.NoUploads, r.Wrong)
+		r.Copies, r.Source, calls, r.Processor.Seconds(), r.FailedPieces, r.NoUploads, r.Wrong)
 	return err
 }
