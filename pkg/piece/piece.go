@@ -25,12 +25,6 @@ const (
 	// Tail is the last byte of every wrapped piece.
 	Tail = 0x7f
 
-	// DefaultSize is the wrapped size in bytes of the pieces of a source of up
-	// to 200 MiB, and of one whose length is unknown.
-	DefaultSize = 4 << 20
-	// MaxSize is the greatest wrapped piece size in bytes that SizeFor gives.
-	MaxSize = 15 << 20
-
 	lengthMask = 1<<24 - 1
 )
 
@@ -40,37 +34,6 @@ var (
 	// ErrFormat is a wrapped piece whose head, tail or length are wrong.
 	ErrFormat = errors.New("not a wrapped piece")
 )
-
-// SizeFor gives the wrapped piece size in bytes for a source of length bytes;
-// a negative length is an unknown one.
-func SizeFor(length int64) int32 {
-	const step = 100 << 20
-	if length <= 2*step {
-		return DefaultSize
-	}
-	if grown := DefaultSize + (length/step-2)<<20; grown < MaxSize {
-		return int32(grown)
-	}
-	return MaxSize
-}
-
-// Count gives the number of pieces of size bytes that length bytes of content
-// make, at least 1. It is 0 for a negative length or a size without room for
-// content.
-func Count(length int64, size int32) int32 {
-	content := int64(size) - WrapLength
-	if length < 0 || content <= 0 {
-		return 0
-	}
-	if length == 0 {
-		return 1
-	}
-	n := (length-1)/content + 1
-	if n > math.MaxInt32 {
-		return 0
-	}
-	return int32(n)
-}
 
 // Range names piece num of the given wrapped size, as "first-last".
 func Range(num, size int32) string {

@@ -13,12 +13,25 @@ import (
 
 const mib = 1 << 20
 
-func TestSizeFollowsTheOriginal(t *testing.T) {
+func TestSizeGrowsWithTheLength(t *testing.T) {
+	const gib = 1 << 30
 	for length, want := range map[int64]int32{
-		-1: 4 * mib, 0: 4 * mib, 1: 4 * mib, 200 * mib: 4 * mib, 299 * mib: 4 * mib, 300 * mib: 5 * mib,
-		1300 * mib: 15 * mib, 1299 * mib: 14 * mib, 1 << 40: 15 * mib, math.MaxInt64: 15 * mib,
+		-1: 4 * mib, 0: mib, 1: mib, 100 * mib: mib, 100*mib + 1: 2 * mib, gib: 2 * mib, gib + 1: 4 * mib,
+		4 * gib: 4 * mib, 4*gib + 1: 8 * mib, 64 * gib: 8 * mib, 64*gib + 1: 9 * mib, 72 * gib: 9 * mib, 100 * gib: 13 * mib,
+		120 * gib: 15 * mib, 1 << 40: 15 * mib, math.MaxInt64: 15 * mib,
 	} {
 		require.Equal(t, want, piece.SizeFor(length), "length %d", length)
+	}
+}
+
+func TestPiecesOfAnyLengthAreWholeMiBAndBounded(t *testing.T) {
+	last := int32(0)
+	for length := int64(1); length <= 120<<30; length += max(length/3, 1) {
+		size := piece.SizeFor(length)
+		require.Zero(t, size%mib, "length %d", length)
+		require.GreaterOrEqual(t, size, last, "length %d", length)
+		require.LessOrEqual(t, piece.Count(length, size), int32(8193), "length %d", length)
+		last = size
 	}
 }
 

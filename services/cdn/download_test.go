@@ -20,7 +20,7 @@ import (
 
 func TestDownloadRanges(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(5 << 20)
+	content := noise(5 << 18)
 	o := serveOrigin(t, bare(content))
 	id := idOf("ranges")
 	n.mustSeed(t, id, o.source(), content)
@@ -37,9 +37,9 @@ func TestDownloadRanges(t *testing.T) {
 	require.True(t, bytes.Equal(whole, body))
 	for ranges, want := range map[string][]byte{
 		"bytes=0-0":                       whole[:1],
-		"bytes=5-4194310":                 whole[5:4194311],
-		"bytes=4194304-8388607":           whole[4194304:], // the last piece, by its full range
-		"bytes=4194304-":                  whole[4194304:],
+		"bytes=5-1048582":                 whole[5:1048583],
+		"bytes=1048576-2097151":           whole[1048576:], // the last piece, by its full range
+		"bytes=1048576-":                  whole[1048576:],
 		"bytes=0-9223372036854775807":     whole,
 		fmt.Sprintf("bytes=%d-", total-1): whole[total-1:],
 	} {
@@ -49,7 +49,7 @@ func TestDownloadRanges(t *testing.T) {
 	}
 	for _, ranges := range []string{
 		"bytes=9-1", "bytes=-5", "bytes=0-1,3-4", "bytes=a-b", "pieces=0-1", "bytes=0-9223372036854775808",
-		"bytes=99999999999999999999-", fmt.Sprintf("bytes=%d-", total), "bytes=8388608-12582911", "bytes", "bytes=+1-2", "bytes= 0-1",
+		"bytes=99999999999999999999-", fmt.Sprintf("bytes=%d-", total), "bytes=2097152-3145727", "bytes", "bytes=+1-2", "bytes= 0-1",
 	} {
 		status, _ := n.get(t, path(id), ranges)
 		require.Equal(t, http.StatusRequestedRangeNotSatisfiable, status, ranges)
@@ -62,11 +62,11 @@ func TestDownloadRanges(t *testing.T) {
 	require.Equal(t, "bytes", res.Header.Get("Accept-Ranges"))
 	req, err := http.NewRequest(http.MethodGet, "http://"+n.download+path(id), nil)
 	require.NoError(t, err)
-	req.Header.Set("Range", "bytes="+piece.Range(1, piece.DefaultSize))
+	req.Header.Set("Range", "bytes="+piece.Range(1, piece.MinSize))
 	res, err = http.DefaultClient.Do(req)
 	require.NoError(t, err)
 	require.NoError(t, res.Body.Close())
-	require.Equal(t, fmt.Sprintf("bytes 4194304-%d/%d", total-1, total), res.Header.Get("Content-Range"))
+	require.Equal(t, fmt.Sprintf("bytes 1048576-%d/%d", total-1, total), res.Header.Get("Content-Range"))
 	http.DefaultClient.CloseIdleConnections()
 }
 

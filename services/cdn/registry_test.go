@@ -18,8 +18,8 @@ type update = registryv1.UpdateTaskRequest
 
 func TestRegistryIsTold(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(9 << 20)
-	g := newGate(t, content, 5<<20)
+	content := noise(9 << 18)
+	g := newGate(t, content, 5<<18)
 	o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"v1"`)
 		w.Header().Set("Last-Modified", modified.Format(http.TimeFormat))
@@ -35,7 +35,7 @@ func TestRegistryIsTold(t *testing.T) {
 	for _, u := range n.records.of(id) {
 		require.Equal(t, "cdn-1", u.GetOwner())
 		require.EqualValues(t, 7, u.GetEpoch())
-		require.EqualValues(t, piece.DefaultSize, u.GetPieceSize())
+		require.EqualValues(t, piece.MinSize, u.GetPieceSize())
 		require.EqualValues(t, len(content), u.GetSource().GetLength())
 		require.Equal(t, `"v1"`, u.GetSource().GetEtag())
 		require.Equal(t, modified.Format(http.TimeFormat), u.GetSource().GetLastModified())

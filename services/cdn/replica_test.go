@@ -343,3 +343,34 @@ func TestFollowAfterARestart(t *testing.T) {
 	again.check(t, whole, got, content)
 	require.Len(t, o.seen(), 2)
 }
+
+// A copy that the record has was cut when another size was usual.
+func TestSeedUsesTheRecordedPieceSizeForTheRecordedVersion(t *testing.T) {
+	h := newHall(t)
+	a := h.join(t, "a", cdn.Config{})
+	content, other := noise(3*full), noise(4*full)
+	recorded := &cdnv1.SourceFacts{
+		Length: int64(len(content)), PieceSize: size, Etag: `"v1"`, LastModified: modified.Format(http.TimeFormat),
+	}
+	for name, c := range map[string]struct {
+		source  http.HandlerFunc
+		content []byte
+		size    int32
+	}{
+		"same":  {file(content, `"v1"`), content, size},
+		"other": {file(other, `"v2"`), other, piece.MinSize},
+	} {
+		o := serveOrigin(t, c.source)
+		id, last := idOf(name), idOf(name+", last")
+		h.writeFacts(id, o, 7, recorded, "a")
+		h.write(last, o, 9, "a")
+		eventually(t, func() bool { // the records are delivered in this order
+			_, err := hear(a.seeding(t, &cdnv1.SeedRequest{TaskId: last, Source: o.source(), Epoch: 8}))
+			return rpcerr.ReasonOf(err) == rpcerr.StaleEpoch
+		})
+		got, err := hear(a.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7}))
+		require.NoError(t, err)
+		require.Equal(t, c.size, got.facts.GetPieceSize(), name)
+		a.check(t, id, got, c.content)
+	}
+}

@@ -19,16 +19,19 @@ import (
 
 func TestContentsOfAllShapes(t *testing.T) {
 	n := start(t, cdn.Config{})
-	const full = piece.DefaultSize - piece.WrapLength
+	const full, unknown = piece.MinSize - piece.WrapLength, piece.DefaultSize - piece.WrapLength
 	for name, length := range map[string]int{
 		"empty": 0, "one byte": 1, "small": 300_000, "one piece exactly": full,
 		"one byte more": full + 1, "three pieces exactly": 3 * full, "9 MB": 9 << 20,
+		"one large piece exactly": unknown, "one byte more than a large piece": unknown + 1,
+		"three large pieces exactly": 3 * unknown,
 	} {
 		content := noise(length)
 		t.Run(name, func(t *testing.T) {
 			o := serveOrigin(t, bare(content))
 			got := n.mustSeed(t, idOf(name), o.source(), content)
 			require.EqualValues(t, length, got.facts.GetLength())
+			require.EqualValues(t, piece.MinSize, got.facts.GetPieceSize())
 			require.Len(t, o.seen(), 1)
 			require.Equal(t, http.MethodGet, o.seen()[0].Method)
 			require.Equal(t, "identity", o.seen()[0].Header.Get("Accept-Encoding"))
@@ -47,8 +50,8 @@ func TestContentsOfAllShapes(t *testing.T) {
 
 func TestManyListenersOneFetch(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(9 << 20)
-	g := newGate(t, content, 5<<20)
+	content := noise(9 << 18)
+	g := newGate(t, content, 5<<18)
 	o := serveOrigin(t, g.ServeHTTP)
 	id := idOf("crowd")
 
@@ -61,9 +64,9 @@ func TestManyListenersOneFetch(t *testing.T) {
 	require.NotNil(t, event.GetPiece(), "a piece is told while the source still sends")
 
 	// What has landed is served, and nothing else.
-	status, _ := n.get(t, path(id), "bytes="+piece.Range(0, piece.DefaultSize))
+	status, _ := n.get(t, path(id), "bytes="+piece.Range(0, piece.MinSize))
 	require.Equal(t, http.StatusPartialContent, status)
-	for _, r := range []string{piece.Range(1, piece.DefaultSize), piece.Range(2, piece.DefaultSize), "0-8388607", "0-"} {
+	for _, r := range []string{piece.Range(1, piece.MinSize), piece.Range(2, piece.MinSize), "0-2097151", "0-"} {
 		status, _ = n.get(t, path(id), "bytes="+r)
 		require.Equal(t, http.StatusRequestedRangeNotSatisfiable, status, r)
 	}
@@ -93,8 +96,8 @@ func TestManyListenersOneFetch(t *testing.T) {
 
 func TestListenerThatLeavesStopsNothing(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(9 << 20)
-	g := newGate(t, content, 5<<20)
+	content := noise(9 << 18)
+	g := newGate(t, content, 5<<18)
 	o := serveOrigin(t, g.ServeHTTP)
 	id := idOf("leaver")
 	ctx, leave := contextOf(t)
@@ -166,8 +169,8 @@ func TestInvalidRequests(t *testing.T) {
 
 func TestStatAndDelete(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(9 << 20)
-	g := newGate(t, content, 5<<20)
+	content := noise(9 << 18)
+	g := newGate(t, content, 5<<18)
 	o := serveOrigin(t, g.ServeHTTP)
 	id := idOf("deleted")
 	stat := func() (*cdnv1.StatResponse, error) { return n.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id}) }
@@ -188,7 +191,7 @@ func TestStatAndDelete(t *testing.T) {
 	_, err = stat()
 	requireReason(t, err, rpcerr.TaskNotFound)
 	requireNoFiles(t, n, id)
-	status, _ := n.get(t, path(id), "bytes="+piece.Range(0, piece.DefaultSize))
+	status, _ := n.get(t, path(id), "bytes="+piece.Range(0, piece.MinSize))
 	require.Equal(t, http.StatusNotFound, status)
 
 	o.set(bare(content))
@@ -207,7 +210,7 @@ func TestStatAndDelete(t *testing.T) {
 // task or with TASK_DELETED.
 func TestSeedAndDeleteAtTheSameTime(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(5 << 20)
+	content := noise(5 << 18)
 	o := serveOrigin(t, file(content, `"v1"`))
 	id := idOf("contended")
 	var wg sync.WaitGroup

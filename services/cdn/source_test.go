@@ -177,7 +177,7 @@ func TestStrangeValidators(t *testing.T) {
 
 func TestMD5ThatWasAskedFor(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(5 << 20)
+	content := noise(5 << 18)
 	o := serveOrigin(t, bare(content))
 	src := o.source()
 	src.Md5 = strings.ToUpper(sum(content))
@@ -269,9 +269,9 @@ func interrupted(content []byte, cuts, sent int, header http.Header, then http.H
 
 func TestCutOffAndResumed(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(9 << 20)
+	content := noise(9 << 18)
 	date := modified.Format(http.TimeFormat)
-	const second = piece.DefaultSize - piece.WrapLength // where the second piece begins
+	const second = piece.MinSize - piece.WrapLength // where the second piece begins
 	for name, c := range map[string]struct {
 		header  http.Header
 		then    http.HandlerFunc
@@ -280,18 +280,18 @@ func TestCutOffAndResumed(t *testing.T) {
 		"etag": {http.Header{"Etag": {`"v1"`}, "Accept-Ranges": {"bytes"}, "Last-Modified": {date}}, file(content, `"v1"`), `"v1"`},
 		"date": {http.Header{"Etag": {`W/"v1"`}, "Accept-Ranges": {"bytes"}, "Last-Modified": {date}}, file(content, `W/"v1"`), date},
 	} {
-		o := serveOrigin(t, interrupted(content, 1, 5<<20, c.header, c.then))
+		o := serveOrigin(t, interrupted(content, 1, 5<<18, c.header, c.then))
 		n.mustSeed(t, idOf(name), o.source(), content)
 		require.Len(t, o.seen(), 2)
-		require.Equal(t, "bytes=4194299-", o.seen()[1].Header.Get("Range"))
+		require.Equal(t, "bytes=1048571-", o.seen()[1].Header.Get("Range"))
 		require.Equal(t, c.ifRange, o.seen()[1].Header.Get("If-Range"))
 	}
-	require.EqualValues(t, 4194299, second)
+	require.EqualValues(t, 1048571, second)
 
 	t.Run("a source with a bad time", func(t *testing.T) {
 		header := http.Header{"Etag": {`"v1"`}, "Accept-Ranges": {"bytes"}}
 		busy := make(chan struct{}, 2)
-		o := serveOrigin(t, interrupted(content, 1, 5<<20, header, func(w http.ResponseWriter, r *http.Request) {
+		o := serveOrigin(t, interrupted(content, 1, 5<<18, header, func(w http.ResponseWriter, r *http.Request) {
 			select {
 			case busy <- struct{}{}:
 				w.WriteHeader(http.StatusServiceUnavailable)
@@ -303,22 +303,22 @@ func TestCutOffAndResumed(t *testing.T) {
 		require.Len(t, o.seen(), 4)
 	})
 	t.Run("the range that the client asked for", func(t *testing.T) {
-		part := content[100 : 100+8<<20]
+		part := content[100 : 100+8<<18]
 		header := http.Header{"Etag": {`"v1"`}}
 		o := serveOrigin(t, nil)
-		o.set(interrupted(part, 1, 5<<20, header, file(content, `"v1"`)))
+		o.set(interrupted(part, 1, 5<<18, header, file(content, `"v1"`)))
 		first := o.handler
 		o.set(func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("If-Range") == "" {
-				w.Header().Set("Content-Range", "bytes 100-8388707/9437184")
+				w.Header().Set("Content-Range", "bytes 100-2097251/2359296")
 				w = &partial{w}
 			}
 			first(w, r)
 		})
 		src := o.source()
-		src.Headers = []string{"Range: bytes=100-8388707"}
+		src.Headers = []string{"Range: bytes=100-2097251"}
 		n.mustSeed(t, idOf("part"), src, part)
-		require.Equal(t, "bytes=4194399-8388707", o.seen()[1].Header.Get("Range"))
+		require.Equal(t, "bytes=1048671-2097251", o.seen()[1].Header.Get("Range"))
 	})
 }
 
@@ -334,8 +334,8 @@ func (p *partial) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
 func TestCutOffAndGivenUp(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content, changed := noise(9<<20), noise(9<<20)
-	changed[8<<20]++
+	content, changed := noise(9<<18), noise(9<<18)
+	changed[8<<18]++
 	header := http.Header{"Etag": {`"v1"`}, "Accept-Ranges": {"bytes"}}
 	lying := func(contentRange string, length int) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -351,12 +351,12 @@ func TestCutOffAndGivenUp(t *testing.T) {
 	}{
 		"changed":       {file(changed, `"v2"`), 2},
 		"other version": {func(w http.ResponseWriter, r *http.Request) { r.Header.Del("If-Range"); file(changed, `"v2"`)(w, r) }, 2},
-		"other place":   {lying("bytes 0-9437183/9437184", 9<<20), 2},
-		"other length":  {lying("bytes 4194299-9437199/9437200", 100), 2},
+		"other place":   {lying("bytes 0-2359295/2359296", 9<<18), 2},
+		"other length":  {lying("bytes 1048571-2359311/2359312", 100), 2},
 		"gone":          {http.NotFound, 2},
 		"range ignored": {bare(content), 2},
 	} {
-		o := serveOrigin(t, interrupted(content, 1, 5<<20, header, c.then))
+		o := serveOrigin(t, interrupted(content, 1, 5<<18, header, c.then))
 		_, err := n.seed(t, idOf(name), o.source())
 		requireReason(t, err, rpcerr.SourceBroken)
 		require.Len(t, o.seen(), c.requests, name)

@@ -17,8 +17,8 @@ import (
 func TestOwnerStandsDown(t *testing.T) {
 	h := newHall(t)
 	a, b := h.join(t, "a", cdn.Config{}), h.join(t, "b", cdn.Config{})
-	content := noise(10 << 20)
-	hangs := newGate(t, content, 5<<20)
+	content := noise(10 << 18)
+	hangs := newGate(t, content, 5<<18)
 	o := serveOrigin(t, once(named(hangs), file(content, `"v1"`)))
 	id := idOf("stand down")
 	h.write(id, o, 7, "a", "b")
@@ -39,8 +39,8 @@ func TestOwnerStandsDown(t *testing.T) {
 	a.awaitWhole(t, id, content)
 	sameFiles(t, id, b, a)
 	require.Len(t, o.seen(), 2)
-	require.Less(t, a.counter(t, "supernode_cdn_fetched_bytes_total"), float64(6<<20))
-	require.Equal(t, "bytes=4194299-10485759", o.seen()[1].Header.Get("Range"))
+	require.Less(t, a.counter(t, "supernode_cdn_fetched_bytes_total"), float64(6<<18))
+	require.Equal(t, "bytes=1048571-2621439", o.seen()[1].Header.Get("Range"))
 	for { // who followed the old owner's copy has seen it become whole
 		event, err = follow.Recv()
 		require.NoError(t, err)
@@ -59,8 +59,8 @@ func TestOwnerStandsDown(t *testing.T) {
 func TestSeedPromotesByItself(t *testing.T) {
 	h := newHall(t)
 	a, b := h.join(t, "a", cdn.Config{}), h.join(t, "b", cdn.Config{})
-	content := noise(10 << 20)
-	o := serveOrigin(t, once(named(newGate(t, content, 5<<20)), file(content, `"v1"`)))
+	content := noise(10 << 18)
+	o := serveOrigin(t, once(named(newGate(t, content, 5<<18)), file(content, `"v1"`)))
 	id := idOf("promoted")
 	h.write(id, o, 7, "a", "b")
 	old := a.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7})
@@ -124,8 +124,8 @@ func TestOwnerAsksAfterAPause(t *testing.T) {
 func TestAssignedOwnerWaitsForASeed(t *testing.T) {
 	h := newHall(t)
 	a, b := h.join(t, "a", cdn.Config{}), h.join(t, "b", cdn.Config{})
-	content := noise(10 << 20)
-	o := serveOrigin(t, once(named(newGate(t, content, 5<<20)), file(content, `"v1"`)))
+	content := noise(10 << 18)
+	o := serveOrigin(t, once(named(newGate(t, content, 5<<18)), file(content, `"v1"`)))
 	id := idOf("waits")
 	h.write(id, o, 7, "a", "b")
 	a.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7})

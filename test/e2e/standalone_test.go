@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/supernode-ha/supernode/pkg/piece"
 	"github.com/supernode-ha/supernode/pkg/taskid"
 	"github.com/supernode-ha/supernode/test/cluster"
 	"github.com/supernode-ha/supernode/test/origin"
@@ -36,6 +37,7 @@ func TestEveryKindOfDownload(t *testing.T) {
 	hidden.HideLength = true
 	locked.RequireHeader = origin.Header{Name: "X-Token", Value: "secret"}
 	basic.BasicAuth = origin.Credentials{User: "me", Password: "pw"}
+	whole := origin.Content(2*(piece.MinSize-piece.WrapLength), 3)
 	part := md5.Sum(origin.Content(9_000_000, 1)[100:5_000_100])
 	tls.Put("/file", plain)
 
@@ -47,7 +49,7 @@ func TestEveryKindOfDownload(t *testing.T) {
 	}{
 		"small":            {file: origin.File{Content: []byte("hello")}, sum: "5d41402abc4b2a76b9719d911017c592"},
 		"several pieces":   {file: plain},
-		"whole pieces":     {file: origin.File{Content: origin.Content(2*(4<<20-5), 3)}, sum: sumOf(origin.Content(2*(4<<20-5), 3))},
+		"whole pieces":     {file: origin.File{Content: whole}, sum: sumOf(whole)},
 		"empty":            {file: origin.File{}, sum: "d41d8cd98f00b204e9800998ecf8427e"},
 		"unknown length":   {file: hidden},
 		"md5":              {file: plain, adapt: func(c *peer.Config) { c.MD5 = sum }},

@@ -31,8 +31,9 @@ const (
 	trialLimit = 6 * time.Minute
 
 	// piecesInFlight are those that a lost owner may take with it: as many as
-	// are cut, checked and written at a time.
-	piecesInFlight = 10
+	// are cut, checked and written at a time, and as many that the replica has
+	// not copied yet.
+	piecesInFlight = 20
 
 	// large trials have more variants of the same fault, and such as take clients
 	// a minute to get over.

@@ -30,7 +30,7 @@ const (
 
 	// piecesInFlight are those that a lost owner may take with it. The source is
 	// slower here than what comes after it, so they are few.
-	piecesInFlight = 2
+	piecesInFlight = 8
 
 	// large trials have more variants of the same fault, and such as take clients
 	// a minute to get over.

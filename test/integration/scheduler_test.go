@@ -21,7 +21,7 @@ import (
 // part is how much of the content is in a piece, and fileSize that of a file
 // of three.
 const (
-	part     = piece.DefaultSize - piece.WrapLength
+	part     = piece.MinSize - piece.WrapLength
 	fileSize = 2*part + 1000
 )
 
@@ -32,7 +32,7 @@ func TestDownload(t *testing.T) {
 	a.port = 20001
 	facts := a.mustRegister()
 	require.EqualValues(t, fileSize, facts.GetLength())
-	require.EqualValues(t, piece.DefaultSize, facts.GetPieceSize())
+	require.Equal(t, piece.SizeFor(fileSize), facts.GetPieceSize())
 	a.finish(content)
 	b := newPeer(t, d, "b", w.origin.URL("/f"))
 	b.mustRegister()

@@ -45,7 +45,7 @@ type buffers struct{ pool sync.Pool }
 // room bytes will be used.
 func (b *buffers) get(size int32, room int64) *buffer {
 	need := int(min(int64(size), room))
-	if need < piece.DefaultSize { // small files are not worth keeping big pieces
+	if need < piece.MinSize { // the memory of a small file is not worth keeping
 		return &buffer{size: size, data: make([]byte, need)}
 	}
 	if kept, ok := b.pool.Get().(*buffer); ok && cap(kept.data) >= need {
@@ -56,7 +56,7 @@ func (b *buffers) get(size int32, room int64) *buffer {
 }
 
 func (b *buffers) put(used *buffer) {
-	if cap(used.data) >= piece.DefaultSize && !used.lost.Load() {
+	if cap(used.data) >= piece.MinSize && !used.lost.Load() {
 		b.pool.Put(used)
 	}
 }

@@ -112,6 +112,9 @@ type Job struct {
 	Epoch int64
 	// Expected is the version that peers have pieces of, nil for any.
 	Expected *task.Facts
+	// Recorded are the facts in the task's record. If the source still has that
+	// version, it is cut into pieces of the recorded size, as other copies are.
+	Recorded task.Facts
 	// Copies are ids of other CDNs that may have some of it.
 	Copies []string
 	// Held is what is here already, nil for what may be found on disk.

@@ -158,14 +158,9 @@ func (f *Fetcher) take(
 	ctx context.Context, log *zap.Logger, job Job, session *source.Session, res *source.Response, sink Sink,
 ) error {
 	defer res.Close()
-	facts := task.Facts{
-		Length: res.Length, PieceSize: piece.SizeFor(res.Length), ETag: res.ETag, LastModified: res.LastModified,
-	}
-	if job.Expected != nil {
-		facts.PieceSize = job.Expected.PieceSize
-		if err := fits(*job.Expected, facts); err != nil {
-			return err
-		}
+	facts, err := job.facts(res)
+	if err != nil {
+		return err
 	}
 	facts = sink.Settle(facts)
 	content, err := f.store.Create(job.ID, store.Version{
@@ -180,6 +175,23 @@ func (f *Fetcher) take(
 	return a.finish(ctx, job, func(ctx context.Context, r *reading) (int32, error) {
 		return r.fromStart(ctx, session, res)
 	})
+}
+
+// facts returns those of the version that the source answered with. The piece
+// size is the one that peers were told, else the one that the record has for
+// this version, else the one that follows from the length.
+func (job Job) facts(res *source.Response) (task.Facts, error) {
+	facts := task.Facts{Length: res.Length, ETag: res.ETag, LastModified: res.LastModified}
+	if job.Expected != nil {
+		facts.PieceSize = job.Expected.PieceSize
+		return facts, fits(*job.Expected, facts)
+	}
+	facts.PieceSize = job.Recorded.PieceSize
+	if job.Recorded.Settled() && job.Recorded.Possible() && job.Recorded.Same(facts) {
+		return facts, nil
+	}
+	facts.PieceSize = piece.SizeFor(facts.Length)
+	return facts, nil
 }
 
 // finish reads what is missing, checks the whole and seals it.

@@ -122,7 +122,7 @@ func (tb *Table) do(ctx context.Context, t *Task, w want, news <-chan struct{}) 
 	switch w.kind {
 	case owning:
 		job := w.job
-		job.Held = t.held()
+		job.Held, job.Recorded = t.held(), tb.standing(t.id).Facts
 		return tb.Fetcher.Fetch(ctx, job, t)
 	case copying:
 		held := t.held()
