@@ -859,6 +859,130 @@ func (*DeleteResponse) Descriptor() ([]byte, []int) {
 	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{11}
 }
 
+// ShareCapacityRequest is a scheduler's demand for transfers.
+type ShareCapacityRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// scheduler_id is the scheduler's member id, the same on the whole stream. A
+	// second stream of the same scheduler takes the place of the first.
+	SchedulerId string `protobuf:"bytes,1,opt,name=scheduler_id,json=schedulerId,proto3" json:"scheduler_id,omitempty"`
+	// in_flight is the number of transfers from this instance that the scheduler
+	// has handed out and that have not ended.
+	InFlight int32 `protobuf:"varint,2,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	// limited says that since the last request the scheduler refused a transfer
+	// because the window was used up.
+	Limited       bool `protobuf:"varint,3,opt,name=limited,proto3" json:"limited,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShareCapacityRequest) Reset() {
+	*x = ShareCapacityRequest{}
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShareCapacityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShareCapacityRequest) ProtoMessage() {}
+
+func (x *ShareCapacityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShareCapacityRequest.ProtoReflect.Descriptor instead.
+func (*ShareCapacityRequest) Descriptor() ([]byte, []int) {
+	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ShareCapacityRequest) GetSchedulerId() string {
+	if x != nil {
+		return x.SchedulerId
+	}
+	return ""
+}
+
+func (x *ShareCapacityRequest) GetInFlight() int32 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
+func (x *ShareCapacityRequest) GetLimited() bool {
+	if x != nil {
+		return x.Limited
+	}
+	return false
+}
+
+// ShareCapacityResponse is a scheduler's part of the instance's capacity.
+type ShareCapacityResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// window is the number of transfers that the scheduler may have in flight, at
+	// least 1.
+	Window int32 `protobuf:"varint,1,opt,name=window,proto3" json:"window,omitempty"`
+	// delivery_rate is the number of bytes per second that the instance sends to
+	// all peers at present.
+	DeliveryRate  int64 `protobuf:"varint,2,opt,name=delivery_rate,json=deliveryRate,proto3" json:"delivery_rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShareCapacityResponse) Reset() {
+	*x = ShareCapacityResponse{}
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShareCapacityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShareCapacityResponse) ProtoMessage() {}
+
+func (x *ShareCapacityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_cdn_v1_cdn_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShareCapacityResponse.ProtoReflect.Descriptor instead.
+func (*ShareCapacityResponse) Descriptor() ([]byte, []int) {
+	return file_supernode_cdn_v1_cdn_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ShareCapacityResponse) GetWindow() int32 {
+	if x != nil {
+		return x.Window
+	}
+	return 0
+}
+
+func (x *ShareCapacityResponse) GetDeliveryRate() int64 {
+	if x != nil {
+		return x.DeliveryRate
+	}
+	return 0
+}
+
 var File_supernode_cdn_v1_cdn_proto protoreflect.FileDescriptor
 
 const file_supernode_cdn_v1_cdn_proto_rawDesc = "" +
@@ -915,13 +1039,21 @@ const file_supernode_cdn_v1_cdn_proto_rawDesc = "" +
 	"\x06result\x18\x03 \x01(\v2\x1c.supernode.cdn.v1.SeedResultR\x06result\"(\n" +
 	"\rDeleteRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\"\x10\n" +
-	"\x0eDeleteResponse2\xb8\x02\n" +
+	"\x0eDeleteResponse\"p\n" +
+	"\x14ShareCapacityRequest\x12!\n" +
+	"\fscheduler_id\x18\x01 \x01(\tR\vschedulerId\x12\x1b\n" +
+	"\tin_flight\x18\x02 \x01(\x05R\binFlight\x12\x18\n" +
+	"\alimited\x18\x03 \x01(\bR\alimited\"T\n" +
+	"\x15ShareCapacityResponse\x12\x16\n" +
+	"\x06window\x18\x01 \x01(\x05R\x06window\x12#\n" +
+	"\rdelivery_rate\x18\x02 \x01(\x03R\fdeliveryRate2\x9e\x03\n" +
 	"\n" +
 	"CdnService\x12G\n" +
 	"\x04Seed\x12\x1d.supernode.cdn.v1.SeedRequest\x1a\x1e.supernode.cdn.v1.SeedResponse0\x01\x12M\n" +
 	"\x06Follow\x12\x1f.supernode.cdn.v1.FollowRequest\x1a .supernode.cdn.v1.FollowResponse0\x01\x12E\n" +
 	"\x04Stat\x12\x1d.supernode.cdn.v1.StatRequest\x1a\x1e.supernode.cdn.v1.StatResponse\x12K\n" +
-	"\x06Delete\x12\x1f.supernode.cdn.v1.DeleteRequest\x1a .supernode.cdn.v1.DeleteResponseB\xc0\x01\n" +
+	"\x06Delete\x12\x1f.supernode.cdn.v1.DeleteRequest\x1a .supernode.cdn.v1.DeleteResponse\x12d\n" +
+	"\rShareCapacity\x12&.supernode.cdn.v1.ShareCapacityRequest\x1a'.supernode.cdn.v1.ShareCapacityResponse(\x010\x01B\xc0\x01\n" +
 	"\x14com.supernode.cdn.v1B\bCdnProtoP\x01Z<github.com/supernode-ha/supernode/api/supernode/cdn/v1;cdnv1\xa2\x02\x03SCX\xaa\x02\x10Supernode.Cdn.V1\xca\x02\x10Supernode\\Cdn\\V1\xe2\x02\x1cSupernode\\Cdn\\V1\\GPBMetadata\xea\x02\x12Supernode::Cdn::V1b\x06proto3"
 
 var (
@@ -936,20 +1068,22 @@ func file_supernode_cdn_v1_cdn_proto_rawDescGZIP() []byte {
 	return file_supernode_cdn_v1_cdn_proto_rawDescData
 }
 
-var file_supernode_cdn_v1_cdn_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_supernode_cdn_v1_cdn_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_supernode_cdn_v1_cdn_proto_goTypes = []any{
-	(*Source)(nil),         // 0: supernode.cdn.v1.Source
-	(*SeedRequest)(nil),    // 1: supernode.cdn.v1.SeedRequest
-	(*FollowRequest)(nil),  // 2: supernode.cdn.v1.FollowRequest
-	(*FollowResponse)(nil), // 3: supernode.cdn.v1.FollowResponse
-	(*SeedResponse)(nil),   // 4: supernode.cdn.v1.SeedResponse
-	(*SourceFacts)(nil),    // 5: supernode.cdn.v1.SourceFacts
-	(*Piece)(nil),          // 6: supernode.cdn.v1.Piece
-	(*SeedResult)(nil),     // 7: supernode.cdn.v1.SeedResult
-	(*StatRequest)(nil),    // 8: supernode.cdn.v1.StatRequest
-	(*StatResponse)(nil),   // 9: supernode.cdn.v1.StatResponse
-	(*DeleteRequest)(nil),  // 10: supernode.cdn.v1.DeleteRequest
-	(*DeleteResponse)(nil), // 11: supernode.cdn.v1.DeleteResponse
+	(*Source)(nil),                // 0: supernode.cdn.v1.Source
+	(*SeedRequest)(nil),           // 1: supernode.cdn.v1.SeedRequest
+	(*FollowRequest)(nil),         // 2: supernode.cdn.v1.FollowRequest
+	(*FollowResponse)(nil),        // 3: supernode.cdn.v1.FollowResponse
+	(*SeedResponse)(nil),          // 4: supernode.cdn.v1.SeedResponse
+	(*SourceFacts)(nil),           // 5: supernode.cdn.v1.SourceFacts
+	(*Piece)(nil),                 // 6: supernode.cdn.v1.Piece
+	(*SeedResult)(nil),            // 7: supernode.cdn.v1.SeedResult
+	(*StatRequest)(nil),           // 8: supernode.cdn.v1.StatRequest
+	(*StatResponse)(nil),          // 9: supernode.cdn.v1.StatResponse
+	(*DeleteRequest)(nil),         // 10: supernode.cdn.v1.DeleteRequest
+	(*DeleteResponse)(nil),        // 11: supernode.cdn.v1.DeleteResponse
+	(*ShareCapacityRequest)(nil),  // 12: supernode.cdn.v1.ShareCapacityRequest
+	(*ShareCapacityResponse)(nil), // 13: supernode.cdn.v1.ShareCapacityResponse
 }
 var file_supernode_cdn_v1_cdn_proto_depIdxs = []int32{
 	0,  // 0: supernode.cdn.v1.SeedRequest.source:type_name -> supernode.cdn.v1.Source
@@ -966,12 +1100,14 @@ var file_supernode_cdn_v1_cdn_proto_depIdxs = []int32{
 	2,  // 11: supernode.cdn.v1.CdnService.Follow:input_type -> supernode.cdn.v1.FollowRequest
 	8,  // 12: supernode.cdn.v1.CdnService.Stat:input_type -> supernode.cdn.v1.StatRequest
 	10, // 13: supernode.cdn.v1.CdnService.Delete:input_type -> supernode.cdn.v1.DeleteRequest
-	4,  // 14: supernode.cdn.v1.CdnService.Seed:output_type -> supernode.cdn.v1.SeedResponse
-	3,  // 15: supernode.cdn.v1.CdnService.Follow:output_type -> supernode.cdn.v1.FollowResponse
-	9,  // 16: supernode.cdn.v1.CdnService.Stat:output_type -> supernode.cdn.v1.StatResponse
-	11, // 17: supernode.cdn.v1.CdnService.Delete:output_type -> supernode.cdn.v1.DeleteResponse
-	14, // [14:18] is the sub-list for method output_type
-	10, // [10:14] is the sub-list for method input_type
+	12, // 14: supernode.cdn.v1.CdnService.ShareCapacity:input_type -> supernode.cdn.v1.ShareCapacityRequest
+	4,  // 15: supernode.cdn.v1.CdnService.Seed:output_type -> supernode.cdn.v1.SeedResponse
+	3,  // 16: supernode.cdn.v1.CdnService.Follow:output_type -> supernode.cdn.v1.FollowResponse
+	9,  // 17: supernode.cdn.v1.CdnService.Stat:output_type -> supernode.cdn.v1.StatResponse
+	11, // 18: supernode.cdn.v1.CdnService.Delete:output_type -> supernode.cdn.v1.DeleteResponse
+	13, // 19: supernode.cdn.v1.CdnService.ShareCapacity:output_type -> supernode.cdn.v1.ShareCapacityResponse
+	15, // [15:20] is the sub-list for method output_type
+	10, // [10:15] is the sub-list for method input_type
 	10, // [10:10] is the sub-list for extension type_name
 	10, // [10:10] is the sub-list for extension extendee
 	0,  // [0:10] is the sub-list for field type_name
@@ -998,7 +1134,7 @@ func file_supernode_cdn_v1_cdn_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_supernode_cdn_v1_cdn_proto_rawDesc), len(file_supernode_cdn_v1_cdn_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

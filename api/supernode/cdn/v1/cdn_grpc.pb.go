@@ -22,10 +22,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	CdnService_Seed_FullMethodName   = "/supernode.cdn.v1.CdnService/Seed"
-	CdnService_Follow_FullMethodName = "/supernode.cdn.v1.CdnService/Follow"
-	CdnService_Stat_FullMethodName   = "/supernode.cdn.v1.CdnService/Stat"
-	CdnService_Delete_FullMethodName = "/supernode.cdn.v1.CdnService/Delete"
+	CdnService_Seed_FullMethodName          = "/supernode.cdn.v1.CdnService/Seed"
+	CdnService_Follow_FullMethodName        = "/supernode.cdn.v1.CdnService/Follow"
+	CdnService_Stat_FullMethodName          = "/supernode.cdn.v1.CdnService/Stat"
+	CdnService_Delete_FullMethodName        = "/supernode.cdn.v1.CdnService/Delete"
+	CdnService_ShareCapacity_FullMethodName = "/supernode.cdn.v1.CdnService/ShareCapacity"
 )
 
 // CdnServiceClient is the client API for CdnService service.
@@ -68,6 +69,17 @@ type CdnServiceClient interface {
 	// and its listeners' streams end with ABORTED. Deleting an unknown task is no
 	// error.
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
+	// ShareCapacity divides the transfers that this instance can send at the same
+	// time among the schedulers that use it. A scheduler keeps one stream open: it
+	// sends its demand when that changes, at most every 100 ms and at least every
+	// second, and receives its window when that changes and at least every second.
+	// A scheduler that is silent for 3 s has no part in the window until it sends
+	// again. The end of the stream ends its part.
+	//
+	// Errors: INVALID_ARGUMENT when a request names no scheduler or another one
+	// than the stream's first, RESOURCE_EXHAUSTED when too many schedulers have a
+	// stream. An instance of an older version answers UNIMPLEMENTED.
+	ShareCapacity(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ShareCapacityRequest, ShareCapacityResponse], error)
 }
 
 type cdnServiceClient struct {
@@ -136,6 +148,19 @@ func (c *cdnServiceClient) Delete(ctx context.Context, in *DeleteRequest, opts .
 	return out, nil
 }
 
+func (c *cdnServiceClient) ShareCapacity(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ShareCapacityRequest, ShareCapacityResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &CdnService_ServiceDesc.Streams[2], CdnService_ShareCapacity_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ShareCapacityRequest, ShareCapacityResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CdnService_ShareCapacityClient = grpc.BidiStreamingClient[ShareCapacityRequest, ShareCapacityResponse]
+
 // CdnServiceServer is the server API for CdnService service.
 // All implementations must embed UnimplementedCdnServiceServer
 // for forward compatibility.
@@ -176,6 +201,17 @@ type CdnServiceServer interface {
 	// and its listeners' streams end with ABORTED. Deleting an unknown task is no
 	// error.
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
+	// ShareCapacity divides the transfers that this instance can send at the same
+	// time among the schedulers that use it. A scheduler keeps one stream open: it
+	// sends its demand when that changes, at most every 100 ms and at least every
+	// second, and receives its window when that changes and at least every second.
+	// A scheduler that is silent for 3 s has no part in the window until it sends
+	// again. The end of the stream ends its part.
+	//
+	// Errors: INVALID_ARGUMENT when a request names no scheduler or another one
+	// than the stream's first, RESOURCE_EXHAUSTED when too many schedulers have a
+	// stream. An instance of an older version answers UNIMPLEMENTED.
+	ShareCapacity(grpc.BidiStreamingServer[ShareCapacityRequest, ShareCapacityResponse]) error
 	mustEmbedUnimplementedCdnServiceServer()
 }
 
@@ -197,6 +233,9 @@ func (UnimplementedCdnServiceServer) Stat(context.Context, *StatRequest) (*StatR
 }
 func (UnimplementedCdnServiceServer) Delete(context.Context, *DeleteRequest) (*DeleteResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Delete not implemented")
+}
+func (UnimplementedCdnServiceServer) ShareCapacity(grpc.BidiStreamingServer[ShareCapacityRequest, ShareCapacityResponse]) error {
+	return status.Error(codes.Unimplemented, "method ShareCapacity not implemented")
 }
 func (UnimplementedCdnServiceServer) mustEmbedUnimplementedCdnServiceServer() {}
 func (UnimplementedCdnServiceServer) testEmbeddedByValue()                    {}
@@ -277,6 +316,13 @@ func _CdnService_Delete_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CdnService_ShareCapacity_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(CdnServiceServer).ShareCapacity(&grpc.GenericServerStream[ShareCapacityRequest, ShareCapacityResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CdnService_ShareCapacityServer = grpc.BidiStreamingServer[ShareCapacityRequest, ShareCapacityResponse]
+
 // CdnService_ServiceDesc is the grpc.ServiceDesc for CdnService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -303,6 +349,12 @@ var CdnService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Follow",
 			Handler:       _CdnService_Follow_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "ShareCapacity",
+			Handler:       _CdnService_ShareCapacity_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "supernode/cdn/v1/cdn.proto",
