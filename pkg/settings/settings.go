@@ -43,8 +43,10 @@ type Settings struct {
 	DownloadPort    int
 	MaxBandwidth    config.Bytes
 	SystemBandwidth config.Bytes
-	PoolSize        int
-	CDNPattern      string
+	// MaxUploadBandwidth is what serving pieces may use, in bytes per second.
+	MaxUploadBandwidth config.Bytes
+	PoolSize           int
+	CDNPattern         string
 
 	UpLimit            int
 	DownLimit          int
@@ -167,11 +169,13 @@ func (b binder) cdn(s *Settings) {
 	b.flags.IntVar(&s.DownloadPort, "download-port", 8001, "port that peers fetch pieces from")
 	b.flags.Var(&s.MaxBandwidth, "max-bandwidth", "bytes a second that this machine may use in all; 0 for no limit")
 	b.flags.Var(&s.SystemBandwidth, "system-bandwidth", "bytes a second of --max-bandwidth that fetching from sources leaves to others")
+	b.flags.Var(&s.MaxUploadBandwidth, "max-upload-bandwidth", "bytes a second that serving pieces may use; 0 for no limit")
 	b.flags.IntVar(&s.PoolSize, "pool-size", 10, "pieces that are checksummed and written at the same time")
 	b.flags.StringVar(&s.CDNPattern, "cdn-pattern", "local", "where the first copies are served from; only \"local\" so far")
 	b.key("download-port", "base.downloadPort")
 	b.key("max-bandwidth", "base.maxBandwidth")
 	b.key("system-bandwidth", "base.systemReservedBandwidth")
+	b.key("max-upload-bandwidth", "base.maxUploadBandwidth")
 	b.key("pool-size", "base.schedulerCorePoolSize")
 	b.key("cdn-pattern", "base.cdnPattern")
 }

@@ -45,6 +45,7 @@ const original = `base:
   linkLimit: 20M
   systemReservedBandwidth: 10M
   maxBandwidth: 1G
+  maxUploadBandwidth: 50MB
   enableProfiler: true
   debug: true
   failAccessInterval: 2m
@@ -74,6 +75,7 @@ func TestOriginalFileIsRead(t *testing.T) {
 	require.Equal(t, 3, s.DownLimit)
 	require.EqualValues(t, 10<<20, s.SystemBandwidth)
 	require.EqualValues(t, 1<<30, s.MaxBandwidth)
+	require.EqualValues(t, 50<<20, s.MaxUploadBandwidth)
 	require.EqualValues(t, 1<<30-10<<20, s.FetchRate())
 	require.True(t, s.Profiler)
 	require.True(t, s.Debug)

@@ -7,7 +7,8 @@
 // The way of a task through the packages: rpc checks the request, table begins
 // the task's only fetch and keeps what happened for all listeners, fetch
 // decides between disk and source and cuts what comes, store keeps it,
-// download serves it, report tells the registry. keeper follows the records
+// download serves it, report tells the registry, capacity divides what can be
+// sent among schedulers. keeper follows the records
 // that name the instance, and has the table own, copy and let go accordingly.
 package cdn
 
@@ -24,6 +25,7 @@ import (
 
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 	"github.com/supernode-ha/supernode/pkg/cluster"
+	"github.com/supernode-ha/supernode/services/cdn/internal/capacity"
 	"github.com/supernode-ha/supernode/services/cdn/internal/copies"
 	"github.com/supernode-ha/supernode/services/cdn/internal/download"
 	"github.com/supernode-ha/supernode/services/cdn/internal/fetch"
@@ -46,6 +48,7 @@ type Service struct {
 	keeper   *keeper.Keeper
 	tasks    *table.Table
 	download *download.Server
+	capacity *capacity.Hub
 }
 
 // New makes an instance; nothing runs before Run.
@@ -90,20 +93,21 @@ func build(log *zap.Logger, cfg Config, deps Deps, files *store.Store) (*Service
 	if err != nil {
 		return nil, fmt.Errorf("making the cdn's table: %w", err)
 	}
-	server := download.New(log, tasks, cfg.DrainTimeout)
-	err = register(deps.Metrics, fetcher.Collectors(), tasks.Collectors(), server.Collectors(), records.Collectors())
+	server := download.New(log, tasks, cfg.DrainTimeout, cfg.MaxUploadBandwidth)
+	hub := capacity.New(server.Sent)
+	err = register(deps.Metrics, fetcher.Collectors(), tasks.Collectors(), server.Collectors(), records.Collectors(), hub.Collectors())
 	if err != nil {
 		return nil, fmt.Errorf("registering the cdn's metrics: %w", err)
 	}
 	return &Service{
 		log: log, listener: deps.Download, files: files, client: client, others: others,
-		reporter: reporter, keeper: records, tasks: tasks, download: server,
+		reporter: reporter, keeper: records, tasks: tasks, download: server, capacity: hub,
 	}, nil
 }
 
 // Register adds CdnService to a gRPC server.
 func (s *Service) Register(server grpc.ServiceRegistrar) {
-	cdnv1.RegisterCdnServiceServer(server, rpc.New(s.tasks))
+	cdnv1.RegisterCdnServiceServer(server, rpc.New(s.tasks, s.capacity))
 }
 
 // Run serves until ctx ends: then fetches and the streams that listen to them
@@ -127,6 +131,10 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	work.Go(func() error {
 		s.keeper.Run(ctx, s.tasks)
+		return nil
+	})
+	work.Go(func() error {
+		s.capacity.Run(ctx)
 		return nil
 	})
 	err := work.Wait()

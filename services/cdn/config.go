@@ -25,6 +25,9 @@ type Config struct {
 	// MaxBandwidth is what all fetches from sources may use together, in bytes
 	// a second. 0 is no limit.
 	MaxBandwidth int64
+	// MaxUploadBandwidth is what all transfers to peers and other CDNs may use
+	// together, in bytes per second. 0 is no limit.
+	MaxUploadBandwidth int64
 	// PoolSize is how many pieces may be checksummed and written at the same
 	// time over all tasks, 1 to 1024. The default is 10.
 	PoolSize int
@@ -63,7 +66,10 @@ type Config struct {
 
 // ConfigFrom takes from the settings what concerns a CDN.
 func ConfigFrom(id string, s *settings.Settings) Config {
-	return Config{ID: id, HomeDir: s.HomeDir, PoolSize: s.PoolSize, MaxBandwidth: s.FetchRate()}
+	return Config{
+		ID: id, HomeDir: s.HomeDir, PoolSize: s.PoolSize,
+		MaxBandwidth: s.FetchRate(), MaxUploadBandwidth: int64(s.MaxUploadBandwidth),
+	}
 }
 
 const (
@@ -83,6 +89,9 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.MaxBandwidth < 0 {
 		errs = append(errs, fmt.Errorf("the bandwidth is negative: %d", c.MaxBandwidth))
+	}
+	if c.MaxUploadBandwidth < 0 {
+		errs = append(errs, fmt.Errorf("the upload bandwidth is negative: %d", c.MaxUploadBandwidth))
 	}
 	if c.PoolSize == 0 {
 		c.PoolSize = defaultPoolSize

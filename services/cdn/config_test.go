@@ -27,6 +27,7 @@ func TestNewChecksEverything(t *testing.T) {
 		"home":           func(c *cdn.Config, _ *cdn.Deps) { c.HomeDir = "" },
 		"home is a file": func(c *cdn.Config, _ *cdn.Deps) { c.HomeDir = "go.mod" },
 		"bandwidth":      func(c *cdn.Config, _ *cdn.Deps) { c.MaxBandwidth = -1 },
+		"upload":         func(c *cdn.Config, _ *cdn.Deps) { c.MaxUploadBandwidth = -1 },
 		"pool":           func(c *cdn.Config, _ *cdn.Deps) { c.PoolSize = -1 },
 		"big pool":       func(c *cdn.Config, _ *cdn.Deps) { c.PoolSize = 5000 },
 		"facts time":     func(c *cdn.Config, _ *cdn.Deps) { c.FactsTimeout = 5 * time.Second },

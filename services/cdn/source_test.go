@@ -364,8 +364,8 @@ func TestCutOffAndGivenUp(t *testing.T) {
 	}
 }
 
-func TestBandwidthLimitDeliversAll(t *testing.T) {
-	n := start(t, cdn.Config{MaxBandwidth: 64 << 20})
+func TestBandwidthLimitsDeliverAll(t *testing.T) {
+	n := start(t, cdn.Config{MaxBandwidth: 64 << 20, MaxUploadBandwidth: 64 << 20})
 	content := noise(9 << 20)
 	o := serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = bytes.NewReader(content).WriteTo(w) })
 	n.mustSeed(t, idOf("limited"), o.source(), content)

@@ -86,7 +86,7 @@ func TestStopLingers(t *testing.T) {
 				l := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error, 1)
-				go func() { ended <- download.New(zap.NewNop(), noTasks{}, c.drain).Serve(ctx, l) }()
+				go func() { ended <- download.New(zap.NewNop(), noTasks{}, c.drain, 0).Serve(ctx, l) }()
 				status, err := l.ask()
 				require.NoError(t, err)
 				require.Equal(t, http.StatusNotFound, status)

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,14 +49,21 @@ type Server struct {
 	log     *zap.Logger
 	tasks   Tasks
 	drain   time.Duration
+	pace    pace
 	metrics metrics
 	visits  visits
+
+	sent, ended atomic.Int64
 }
 
-// New makes a Server; at its end, transfers may go on for drain.
-func New(log *zap.Logger, tasks Tasks, drain time.Duration) *Server {
-	return &Server{log: log, tasks: tasks, drain: drain, metrics: newMetrics()}
+// New makes a Server; at its end, transfers may go on for drain. All transfers
+// together send at most bandwidth bytes per second; 0 is no limit.
+func New(log *zap.Logger, tasks Tasks, drain time.Duration, bandwidth int64) *Server {
+	return &Server{log: log, tasks: tasks, drain: drain, pace: newPace(bandwidth), metrics: newMetrics()}
 }
+
+// Sent returns the number of bytes sent, and of transfers ended, since the start.
+func (s *Server) Sent() (bytes, ended int64) { return s.sent.Load(), s.ended.Load() }
 
 // Collectors are the metrics, to be registered.
 func (s *Server) Collectors() []prometheus.Collector { return s.metrics.collectors() }
@@ -190,19 +198,16 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, file *os.File, sta
 	if r.Method == http.MethodHead {
 		return false
 	}
-	for length > 0 {
-		n, err := io.CopyN(w, file, min(length, chunk))
+	defer s.ended.Add(1)
+	count := func(n int64) {
+		s.sent.Add(n)
 		s.metrics.bytes.Add(float64(n))
-		length -= n
-		if err != nil {
-			s.log.Debug("a transfer ended early", zap.Int64("missing", length), zap.Error(err))
-			return false
-		}
-		if err := deadline(chunk); err != nil {
-			return false
-		}
 	}
-	return true
+	missing, err := s.pace.copy(r.Context(), w, file, length, deadline, count)
+	if err != nil {
+		s.log.Debug("a transfer ended early", zap.Int64("missing", missing), zap.Error(err))
+	}
+	return err == nil
 }
 
 // refuse answers without content.

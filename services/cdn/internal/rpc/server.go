@@ -10,6 +10,7 @@ import (
 
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/cdn/internal/capacity"
 	"github.com/supernode-ha/supernode/services/cdn/internal/fetch"
 	"github.com/supernode-ha/supernode/services/cdn/internal/source"
 	"github.com/supernode-ha/supernode/services/cdn/internal/table"
@@ -19,11 +20,12 @@ import (
 // Server answers CdnService.
 type Server struct {
 	cdnv1.UnimplementedCdnServiceServer
-	tasks *table.Table
+	tasks    *table.Table
+	capacity *capacity.Hub
 }
 
 // New makes a Server.
-func New(tasks *table.Table) *Server { return &Server{tasks: tasks} }
+func New(tasks *table.Table, hub *capacity.Hub) *Server { return &Server{tasks: tasks, capacity: hub} }
 
 // Seed makes sure that the task is here and tells all about it.
 func (s *Server) Seed(req *cdnv1.SeedRequest, stream grpc.ServerStreamingServer[cdnv1.SeedResponse]) error {
@@ -66,6 +68,16 @@ func (s *Server) follow(req *cdnv1.FollowRequest, stream grpc.ServerStreamingSer
 		return notHere()
 	}
 	return listener{task: t, to: following{stream}, stay: req.GetStay()}.listen(stream.Context())
+}
+
+// ShareCapacity divides the instance's transfers among schedulers.
+func (s *Server) ShareCapacity(
+	stream grpc.BidiStreamingServer[cdnv1.ShareCapacityRequest, cdnv1.ShareCapacityResponse],
+) error {
+	if err := s.capacity.Share(stream); err != nil {
+		return rpcerr.Status(err).Err()
+	}
+	return nil
 }
 
 // Stat tells what of a task is here.
