@@ -50,7 +50,6 @@ type Settings struct {
 
 	UpLimit            int
 	DownLimit          int
-	UploadBytes        config.Bytes
 	FailAccessInterval time.Duration
 	GCInitialDelay     time.Duration
 	GCMetaInterval     time.Duration
@@ -82,7 +81,7 @@ const (
 // Bind makes the settings of some groups, and those that every command has,
 // flags of a command.
 func Bind(flags *pflag.FlagSet, groups ...Group) (*Settings, *config.Set) {
-	s := &Settings{MaxBandwidth: 200 << 20, SystemBandwidth: 20 << 20, UploadBytes: 256 << 20, Replicas: defaultReplicas}
+	s := &Settings{MaxBandwidth: 200 << 20, SystemBandwidth: 20 << 20, Replicas: defaultReplicas}
 	set := &config.Set{Flags: flags, EnvPrefix: EnvPrefix, Keys: make(map[string]string), Ignored: ignored()}
 	b := binder{flags: flags, keys: set.Keys}
 	b.common(s)
@@ -147,9 +146,8 @@ func (b binder) gateway(s *Settings) {
 }
 
 func (b binder) scheduler(s *Settings) {
-	b.flags.IntVar(&s.UpLimit, "up-limit", 5, "pieces that a peer sends at the same time")
+	b.flags.IntVar(&s.UpLimit, "up-limit", 4, "pieces that a peer sends at the same time")
 	b.flags.IntVar(&s.DownLimit, "down-limit", 4, "pieces that a peer fetches at the same time")
-	b.flags.Var(&s.UploadBytes, "cdn-upload-bytes", "bytes that one CDN instance is asked to send at the same time")
 	b.flags.DurationVar(&s.FailAccessInterval, "fail-access-interval", 3*time.Minute, "how long a source that refused is left alone")
 	b.flags.DurationVar(&s.GCInitialDelay, "gc-initial-delay", 6*time.Second, "when to look for old tasks and peers first")
 	b.flags.DurationVar(&s.GCMetaInterval, "gc-meta-interval", 2*time.Minute, "how often to look for old tasks and peers")
@@ -157,7 +155,6 @@ func (b binder) scheduler(s *Settings) {
 	b.flags.DurationVar(&s.PeerGCDelay, "peer-gc-delay", 3*time.Minute, "how long a peer is remembered that has left")
 	b.key("up-limit", "base.peerUpLimit")
 	b.key("down-limit", "base.peerDownLimit")
-	b.key("cdn-upload-bytes", "base.cdnUploadBytes")
 	b.key("fail-access-interval", "base.failAccessInterval")
 	b.key("gc-initial-delay", "base.gcInitialDelay")
 	b.key("gc-meta-interval", "base.gcMetaInterval")

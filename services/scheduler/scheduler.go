@@ -1,13 +1,13 @@
 // Package scheduler tracks the peers and pieces of every task and tells each peer
 // which pieces to download next and from which source.
 //
-// It keeps all state in memory. One goroutine per task (internal/task) owns the
-// task's state (internal/swarm). internal/taskmanager creates, finds and ends
-// tasks; internal/mirror replicates them to their standbys; internal/follower
-// follows the CDN copies of a task; internal/claim resolves a task to its owner
-// through the registry; internal/health decides which instances are alive, and
-// internal/reach which CDNs answer this scheduler and others. The scheduler never
-// handles the content of a file and never accesses etcd.
+// Its memory is all that it has: one goroutine a task (internal/task) owns
+// that task's state (internal/swarm); internal/table keeps the tasks;
+// internal/mirror tells their standbys of them; internal/seed learns of pieces
+// from the CDNs that have copies; internal/claim asks the registry who has a
+// task, internal/health who answers, internal/reach which CDNs do, here and at
+// another scheduler, internal/capacity how many transfers each may have under
+// way. It never touches the bytes of a file, nor etcd.
 package scheduler
 
 import (
@@ -18,13 +18,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/cluster"
 	"github.com/supernode-ha/supernode/pkg/settings"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/capacity"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/follower"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
@@ -44,9 +45,6 @@ type Config struct {
 	UpLimit int
 	// DownLimit is how many pieces a peer fetches at the same time, at least 1.
 	DownLimit int
-	// CDNBytes is how many bytes a CDN instance is asked to send at the same
-	// time, at least 1.
-	CDNBytes int64
 	// FailAccessInterval is how long a source that refused is left alone.
 	FailAccessInterval time.Duration
 	// GCInitialDelay and GCInterval (above 0) are when what is old is looked for.
@@ -61,7 +59,7 @@ type Config struct {
 // ConfigFrom takes from the settings what concerns a scheduler.
 func ConfigFrom(id string, s *settings.Settings) Config {
 	return Config{
-		ID: id, UpLimit: s.UpLimit, DownLimit: s.DownLimit, CDNBytes: int64(s.UploadBytes),
+		ID: id, UpLimit: s.UpLimit, DownLimit: s.DownLimit,
 		FailAccessInterval: s.FailAccessInterval, GCInitialDelay: s.GCInitialDelay, GCInterval: s.GCMetaInterval,
 		TaskExpireTime: s.TaskExpireTime, PeerGCDelay: s.PeerGCDelay,
 	}
@@ -80,9 +78,10 @@ type Deps struct {
 
 // Service is a scheduler.
 type Service struct {
-	tasks *taskmanager.Manager
-	rpc   *rpc.Server
-	log   *zap.Logger
+	tasks    *taskmanager.Manager
+	rpc      *rpc.Server
+	exchange *capacity.Exchange
+	log      *zap.Logger
 }
 
 // New makes a scheduler; Run must follow.
@@ -108,6 +107,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
 	}
+	exchange, err := newExchange(cfg, deps)
+	if err != nil {
+		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
+	}
 	cdns := reach.New(follower.Health, deps.Members, deps.Dial)
 	tasks := taskmanager.New(context.Background(), taskmanager.Config{
 		FailAccessInterval: cfg.FailAccessInterval, GCInitialDelay: cfg.GCInitialDelay, GCInterval: cfg.GCInterval,
@@ -116,14 +119,27 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		Log: deps.Logger, Follower: follower, Book: book, Mirror: sender, Reach: cdns,
 		Task: task.Deps{
 			Log: deps.Logger, Limits: swarm.Limits{Up: cfg.UpLimit, Down: cfg.DownLimit},
-			Budget: budget.New(cfg.CDNBytes), Stats: stats,
+			Capacity: exchange.Shares, Stats: stats,
 		},
 	})
 	server, err := rpc.New(tasks, book, cdns, deps.Metrics)
 	if err != nil {
 		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
 	}
-	return &Service{tasks: tasks, rpc: server, log: deps.Logger}, nil
+	return &Service{tasks: tasks, rpc: server, exchange: exchange, log: deps.Logger}, nil
+}
+
+// newExchange returns what shares the CDNs' capacity with other schedulers.
+func newExchange(cfg Config, deps Deps) (*capacity.Exchange, error) {
+	shares := capacity.NewShares()
+	for _, c := range shares.Collectors() {
+		if err := deps.Metrics.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return capacity.NewExchange(capacity.DefaultTiming(), capacity.ExchangeDeps{
+		SelfID: cfg.ID, Shares: shares, Members: deps.Members, Dial: deps.Dial, Log: deps.Logger,
+	}), nil
 }
 
 // newFollower puts together what follows the CDNs.
@@ -148,8 +164,6 @@ func check(cfg Config, deps Deps) error {
 		return errors.New("the id is empty")
 	case cfg.UpLimit < 1 || cfg.DownLimit < 1:
 		return fmt.Errorf("limits of %d up and %d down: both must be at least 1", cfg.UpLimit, cfg.DownLimit)
-	case cfg.CDNBytes < 1:
-		return errors.New("a CDN must be allowed to send something")
 	case cfg.GCInterval <= 0 || cfg.TaskExpireTime <= 0 || cfg.GCInitialDelay < 0 || cfg.PeerGCDelay < 0 || cfg.FailAccessInterval < 0:
 		return errors.New("an interval is negative, or 0 where it must not be")
 	case deps.Logger == nil || deps.Metrics == nil || deps.Registry == nil || deps.Members == nil || deps.Dial == nil:
@@ -164,4 +178,12 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 }
 
 // Run works until ctx ends; then held pulls are let go and all tasks ended.
-func (s *Service) Run(ctx context.Context) error { return s.tasks.Run(ctx) }
+func (s *Service) Run(ctx context.Context) error {
+	work, ctx := errgroup.WithContext(ctx)
+	work.Go(func() error {
+		s.exchange.Run(ctx)
+		return nil
+	})
+	work.Go(func() error { return s.tasks.Run(ctx) })
+	return work.Wait()
+}

@@ -26,7 +26,7 @@ func valid(t *testing.T) (scheduler.Config, scheduler.Deps) {
 	require.NoError(t, err)
 	registry := registryv1.NewRegistryServiceClient(conn)
 	return scheduler.Config{
-			ID: "s", UpLimit: 5, DownLimit: 4, CDNBytes: 1, GCInterval: time.Minute, TaskExpireTime: time.Minute,
+			ID: "s", UpLimit: 5, DownLimit: 4, GCInterval: time.Minute, TaskExpireTime: time.Minute,
 		}, scheduler.Deps{
 			Logger: zap.NewNop(), Metrics: prometheus.NewRegistry(), Registry: registry,
 			Members: cluster.NewView(registry, zap.NewNop()), Dial: pool.Dial,
@@ -38,7 +38,6 @@ func TestWhatCannotWorkIsNotMade(t *testing.T) {
 		"no id":             func(c *scheduler.Config, _ *scheduler.Deps) { c.ID = "" },
 		"no upload":         func(c *scheduler.Config, _ *scheduler.Deps) { c.UpLimit = 0 },
 		"no download":       func(c *scheduler.Config, _ *scheduler.Deps) { c.DownLimit = -1 },
-		"no CDN bytes":      func(c *scheduler.Config, _ *scheduler.Deps) { c.CDNBytes = 0 },
 		"no collection":     func(c *scheduler.Config, _ *scheduler.Deps) { c.GCInterval = 0 },
 		"no time for tasks": func(c *scheduler.Config, _ *scheduler.Deps) { c.TaskExpireTime = 0 },
 		"negative":          func(c *scheduler.Config, _ *scheduler.Deps) { c.FailAccessInterval = -1 },

@@ -163,7 +163,7 @@ type desk struct {
 // patient is how a scheduler is configured that nothing runs out of time for.
 func patient() scheduler.Config {
 	return scheduler.Config{
-		UpLimit: 5, DownLimit: 4, CDNBytes: 1 << 30, FailAccessInterval: time.Hour,
+		UpLimit: 5, DownLimit: 4, FailAccessInterval: time.Hour,
 		GCInitialDelay: time.Hour, GCInterval: time.Hour, TaskExpireTime: time.Hour, PeerGCDelay: time.Hour,
 	}
 }

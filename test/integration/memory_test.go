@@ -46,10 +46,8 @@ func TestStandbyGoesOnWithTheMemory(t *testing.T) {
 	b.desk = second
 	_, err := b.pull()
 	require.NoError(t, err)
-	require.Len(t, b.offers, 3)
-	for _, o := range b.offers {
-		require.Equal(t, "a", o.GetPeerId())
-	}
+	require.Len(t, b.offers, 1, "a source sends one piece at first")
+	require.Equal(t, "a", b.offers[0].GetPeerId())
 	list, err := second.ListPeers(t.Context(), &schedulerv1.ListPeersRequest{Limit: 10})
 	require.NoError(t, err)
 	require.Len(t, list.GetEntries(), 1)

@@ -83,6 +83,8 @@ func (h *Hub) Collectors() []prometheus.Collector {
 			func() float64 { return float64(h.inFlight(time.Now(), false)) }),
 		gauge("supernode_cdn_delivery_rate_bytes", "Bytes per second that this CDN sent to peers during the last second.",
 			func() float64 { return float64(h.rate()) }),
+		gauge("supernode_cdn_capacity_schedulers", "Schedulers that share the capacity of this CDN.",
+			func() float64 { return float64(len(h.shares)) }),
 	}
 }
 

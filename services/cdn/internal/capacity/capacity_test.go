@@ -257,5 +257,5 @@ supernode_cdn_transfer_window `+strconv.Itoa(h.control.Window())+`
 `), "supernode_cdn_transfer_window"))
 	n, err := testutil.GatherAndCount(metrics)
 	require.NoError(t, err)
-	require.Equal(t, 3, n)
+	require.Equal(t, 4, n)
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcclient"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/pkg/rpctest"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/capacity"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
@@ -300,7 +300,7 @@ func (w *testCluster) follow() {
 	stats, err := task.NewStats(reg)
 	require.NoError(t, err)
 	w.task = task.New(taskID, "http://source/file", task.Deps{
-		Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Budget: budget.New(1 << 40), Stats: stats,
+		Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Capacity: capacity.NewShares(), Stats: stats,
 	})
 	follower := &Follower{Claims: claims, Health: w.monitor, Dial: pool.Dial, Stats: w.stats, Log: zap.NewNop()}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -15,7 +15,7 @@ import (
 
 	"github.com/supernode-ha/supernode/pkg/cluster"
 	"github.com/supernode-ha/supernode/pkg/rpcclient"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/capacity"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
 )
@@ -97,7 +97,7 @@ func newCrowd(b *testing.B, mirrored bool, peers, pieces, size int) *crowd {
 	stats, err := task.NewStats(prometheus.NewRegistry())
 	require.NoError(b, err)
 	c.task = task.New(idOf(1), "u", task.Deps{
-		Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Budget: budget.New(1 << 40), Stats: stats, Changed: c.sender.Changed,
+		Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Capacity: capacity.NewShares(), Stats: stats, Changed: c.sender.Changed,
 	})
 	var work sync.WaitGroup
 	work.Go(func() { c.sender.Run(ctx) })

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/capacity"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
 )
@@ -24,9 +24,13 @@ const size = 4 << 20
 
 var start = time.Unix(1_700_000_000, 0)
 
+func emptySwarm() *swarm.Swarm {
+	return swarm.New(swarm.Limits{Up: 5, Down: 4}, capacity.NewShares().NewTask(), rand.New(rand.NewPCG(1, 2)))
+}
+
 func newSwarm(t *testing.T, pieces int, peers ...string) *swarm.Swarm {
 	t.Helper()
-	s := swarm.New(swarm.Limits{Up: 5, Down: 4}, budget.New(1<<40))
+	s := emptySwarm()
 	s.SetCopy(swarm.Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~x", IP: "127.0.0.1", Port: 8001, Owner: true})
 	require.NoError(t, s.SetFacts("cdn", swarm.Facts{Length: int64(pieces) * (size - 5), PieceSize: size}))
 	for num := range int32(pieces) {
@@ -48,7 +52,7 @@ func peerInfo(id string) swarm.PeerInfo {
 // restored makes a swarm of what another one tells, as its standby does.
 func restored(t *testing.T, memories ...swarm.Update) *swarm.Swarm {
 	t.Helper()
-	s := swarm.New(swarm.Limits{Up: 5, Down: 4}, budget.New(1<<40))
+	s := emptySwarm()
 	s.Restore(passedOn(t, memories...), start)
 	return s
 }
@@ -56,7 +60,7 @@ func restored(t *testing.T, memories ...swarm.Update) *swarm.Swarm {
 // serving are the pieces that others may take, by who has them.
 func serving(s *swarm.Swarm) map[string][]int32 {
 	list := make(map[string][]int32)
-	for _, h := range s.Holdings(start) {
+	for _, h := range s.Holdings() {
 		list[h.ID] = h.Pieces
 	}
 	return list
@@ -95,14 +99,16 @@ func TestRestoredSwarmGoesOn(t *testing.T) {
 // What nobody may take from a peer any more stays so: the piece was wrong, the
 // file is gone, or the peer left.
 func TestRestoredSwarmOffersNothingThatWasWithdrawn(t *testing.T) {
-	s := newSwarm(t, 1, "wrong", "gone", "left")
+	s := newSwarm(t, 1, "wrong", "gone", "left", "p1", "p2")
 	for _, id := range []string{"wrong", "gone", "left"} {
 		require.NoError(t, s.Written(id, 0, size, start))
 	}
 	first := s.Changes(true)
-	s.Lost("wrong", 0)
-	s.Lost("gone", -1)
 	require.NoError(t, s.Down("left", start))
+	for i, num := range []int32{0, -1} {
+		reporter := fmt.Sprint("p", 1+i)
+		s.Lost(reporter, s.Offer(reporter, start)[0].SourceID, num)
+	}
 	again := restored(t, first, s.Changes(false))
 	again.Tick(start.Add(10 * time.Second))
 	require.Empty(t, serving(again))
@@ -167,10 +173,12 @@ func happen(t *testing.T, s *swarm.Swarm, random *rand.Rand, id string, num int3
 	case 1:
 		err = s.Down(id, now)
 	case 2:
-		if random.IntN(4) == 0 {
-			num = -1 // all of them
+		for _, o := range s.Offer(id, now) {
+			if random.IntN(4) == 0 {
+				o.Num = -1 // all of them
+			}
+			s.Lost(id, o.SourceID, o.Num)
 		}
-		s.Lost(id, num)
 	case 3:
 		s.Expire(now.Add(-time.Second), now.Add(-10*time.Minute))
 	case 4:
@@ -213,8 +221,10 @@ func TestReportOfALargeFileIsToldInAFewBytes(t *testing.T) {
 	for num := range int32(pieces) {
 		require.NoError(t, s.Written("p", num, size, start))
 	}
+	s.AddPeer(peerInfo("q"), start)
+	offered := s.Offer("q", start)[0]
 	s.Changes(true)
-	s.Lost("p", pieces/2)
+	s.Lost("q", "p", offered.Num)
 	list := parts("id", s.Changes(false))
 	require.Len(t, list, 1)
 	require.Less(t, proto.Size(list[0]), 200)
@@ -226,7 +236,7 @@ func TestRestoredTaskKeepsOutdatedPeersOut(t *testing.T) {
 		stats, err := task.NewStats(prometheus.NewRegistry())
 		require.NoError(t, err)
 		made := task.New("id", "u", task.Deps{
-			Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Budget: budget.New(1 << 40), Stats: stats,
+			Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Capacity: capacity.NewShares(), Stats: stats,
 		})
 		prepare(made)
 		ctx, cancel := context.WithCancel(t.Context())

@@ -2,75 +2,354 @@ package swarm
 
 import (
 	"cmp"
-	"hash/maphash"
 	"net/netip"
 	"slices"
 	"time"
 )
 
 const (
-	// parallelFetches is how many peers fetch one piece from a busy CDN at the same time
-	// before the others wait for a copy of theirs: what is on its way to
-	// several peers will be had from them in a moment. While the CDN has
-	// bandwidth to spare nobody waits.
-	parallelFetches = 3
-	// recentTransfer is how long a transfer counts for that: one that takes longer is
-	// slow, and nobody waits for it.
-	recentTransfer = time.Second
-	// minCDNTransfers is how many pieces each task may have under way from a CDN
-	// instance, however busy that is.
-	minCDNTransfers = 8
-	// maxHoldersCompared bounds how many holders of a piece are looked at for one choice.
-	maxHoldersCompared = 64
-	// reofferAfter is how long a peer must have had a piece running before it may
-	// be told again.
-	reofferAfter = 2 * time.Second
+	// Most pieces that are looked at for one choice: of the rarest, and in all.
+	rarestLooked = 32
+	piecesLooked = 64
+	// holdersLooked is how many holders of a piece are looked at.
+	holdersLooked = 8
+	// freshLooked is how many fresh pieces are looked at.
+	freshLooked = 32
+	// firstCopiesAll is how many first copies are on their way to few peers: each
+	// may fetch its share of them at a time, at least one.
+	firstCopiesAll = 4
+	// firstCopiesAtOnce is how many transfers from CDN copies a task begins with.
+	// Each that arrives allows one more: the fewer share the CDN's link, the
+	// sooner the first peers have something to pass on.
+	firstCopiesAtOnce = 3
+	// few transfers share the first pieces of a peer, until it has settled pieces.
+	few, settled = 3, 8
+	// helpAbove is how many pieces a peer must lack for the CDN to help it: the
+	// last ones come from peers in a moment.
+	helpAbove = 6
+	// A peer with nothing running falls back to the CDN after fallbackFactor times
+	// the usual time of a piece, within these bounds.
+	fallbackFactor = 2
+	fallbackMin    = 500 * time.Millisecond
+	fallbackMax    = 3 * time.Second
 )
 
-// Offer chooses what the peer fetches next, at most as many pieces as it has
-// slots free: those that it lacks, the rarest first, counting copies on their
-// way; each from the best peer that has it, else from the best CDN copy. The slots are
-// taken when it returns.
+// Work counts what choices looked at.
+type Work struct {
+	// Choices is the number of calls of Offer that had room for a piece.
+	Choices int
+	// Pieces and Holders are how many of each were looked at.
+	Pieces, Holders int
+}
+
+// Work returns what all choices so far looked at.
+func (s *Swarm) Work() Work { return s.work }
+
+// choice is one answer to one peer in the making.
+type choice struct {
+	s      *Swarm
+	p      *Peer
+	now    time.Time
+	room   int
+	offers []Offer
+}
+
+// Offer chooses what the peer fetches next, and takes the slots. It returns at
+// most as many pieces as the peer has room for, none if it has to wait. It looks
+// at a constant number of pieces and holders.
 func (s *Swarm) Offer(id string, now time.Time) []Offer {
 	p := s.peers[id]
 	switch {
 	case p == nil || p.left:
 		return nil
-	case p.migrant: // with all slots taken it may have to be asked again
+	case p.origin == migrant: // with all slots taken it may have to be asked again
 		return s.offerMigrant(p, now)
-	case len(p.running) >= s.limits.Down:
+	}
+	c := choice{s: s, p: p, now: now, room: slots(s.limits.Down, p.pieces) - p.active}
+	if c.room <= 0 {
 		return nil
 	}
-	var offers []Offer
-	for _, num := range s.missingPieces(p) {
-		t := s.chooseSource(p, num, now)
-		if t == nil {
+	s.work.Choices++
+	cdnOnly := now.Before(p.cdnOnlyUntil)
+	if !cdnOnly && s.helping && len(s.available.fresh) == 0 && p.fromCDN == 0 && s.lacking(p) > helpAbove {
+		c.fromCDN(1)
+	}
+	if !cdnOnly && p.Port > 0 { // a copy at a peer that serves nothing helps no other
+		c.firstCopies()
+	}
+	found := c.fromPeers()
+	switch {
+	case cdnOnly, p.Port == 0 && !found, s.helping && s.lacking(p) > helpAbove:
+		c.fromCDN(c.room)
+	case p.active == 0 && !p.waitingSince.IsZero() && now.Sub(p.waitingSince) >= s.fallbackDelay():
+		c.fromCDN(1)
+	}
+	p.triedAt = now
+	switch {
+	case len(c.offers) > 0:
+		p.waitingSince = time.Time{}
+	case p.waitingSince.IsZero():
+		p.waitingSince = now
+	}
+	return c.offers
+}
+
+// slots returns how many pieces a peer sends or fetches at a time, of at most
+// limit, when it has sent or fetched a number of them. The first ones are shared
+// by few transfers, so that there are copies to pass on soon. Later ones are
+// shared by more: while one transfer is set up the others use the link.
+func slots(limit, pieces int) int {
+	if pieces < settled {
+		return min(limit, few)
+	}
+	return limit
+}
+
+// fallbackDelay is how long a peer with nothing running waits for peers.
+func (s *Swarm) fallbackDelay() time.Duration {
+	usual := s.pieceTime
+	if usual == 0 {
+		for _, c := range s.copies {
+			usual = max(usual, c.pieceTime)
+		}
+	}
+	if usual == 0 {
+		return fallbackMax
+	}
+	return min(max(fallbackFactor*time.Duration(usual), fallbackMin), fallbackMax)
+}
+
+// lacking returns how many landed pieces a peer has not and is not fetching.
+func (s *Swarm) lacking(p *Peer) int {
+	return s.landed - p.pieces - len(p.running)
+}
+
+// lacks tells whether a piece landed that the peer has not and is not fetching.
+func (c *choice) lacks(num int32) bool {
+	return c.s.pieces[num].md5 != "" && !c.p.have.Test(uint(num)) && c.p.running[num] == nil
+}
+
+func (c *choice) take(t *transfer) {
+	c.s.startTransfer(t, c.now)
+	c.offers = append(c.offers, c.s.makeOffer(t))
+	c.room--
+}
+
+// firstCopies gives the peer its share of the pieces that no peer has.
+func (c *choice) firstCopies() {
+	share := max(1, (firstCopiesAll+c.s.active-1)/max(1, c.s.active))
+	for c.room > 0 && c.p.fromCDN < share && c.s.fromCDN < firstCopiesAtOnce+c.s.landedAtPeers {
+		num := c.freshPiece()
+		if num < 0 || !c.takeFromCDN(num) {
+			return
+		}
+	}
+}
+
+// freshPiece returns a fresh piece that left the CDN least often, -1 if there is none.
+func (c *choice) freshPiece() int32 {
+	best := int32(-1)
+	for _, num := range c.s.available.fresh[:min(len(c.s.available.fresh), freshLooked)] {
+		c.s.work.Pieces++
+		if !c.lacks(num) || c.s.bestCopy(c.p, num, c.now) == nil {
 			continue
 		}
-		s.startTransfer(t, now)
-		offers = append(offers, s.makeOffer(t))
-		if len(p.running) >= s.limits.Down {
+		if c.s.pieces[num].sent == 0 {
+			return num
+		}
+		if best < 0 || c.s.pieces[num].sent < c.s.pieces[best].sent {
+			best = num
+		}
+	}
+	return best
+}
+
+// fromPeers gives the peer pieces that other peers serve, rare ones first. It
+// reports whether it found any, with a free slot or without.
+func (c *choice) fromPeers() (found bool) {
+	if c.room <= 0 || c.now.Before(c.p.cdnOnlyUntil) {
+		return false
+	}
+	for num := range c.candidates {
+		if c.s.available.stage(num) != served || !c.lacks(num) {
+			continue
+		}
+		found = true
+		if from := c.bestHolder(num); from != nil {
+			c.take(&transfer{num: num, to: c.p, from: from, length: c.s.pieces[num].length})
+		}
+		if c.room <= 0 {
 			break
 		}
 	}
-	return offers
+	return found
 }
 
-// Reoffer offers once more what the peer was told of long ago, when that is all
-// that it lacks: its report, or the offer, may have been lost. A client that
-// has the piece says so at once; one that is still fetching it ignores the
-// offer and does not pull before the piece ends, so this must not happen while
-// there may be something else for it.
-func (s *Swarm) Reoffer(id string, now time.Time) []Offer {
+// candidates yields some of the rarest pieces, then random ones that the peer
+// has not. It may yield a piece more than once.
+func (c *choice) candidates(yield func(num int32) bool) {
+	a, looked := &c.s.available, 0
+	for copies := a.rarest(); copies <= mostCopies && looked < rarestLooked; copies++ {
+		list := slices.Clone(a.served[copies][:min(len(a.served[copies]), rarestLooked)])
+		if n := len(a.served[copies]); n > rarestLooked {
+			first := c.s.random.IntN(n)
+			for i := range list {
+				list[i] = a.served[copies][(first+i)%n]
+			}
+		}
+		for _, num := range list {
+			if looked++; looked > rarestLooked {
+				break
+			}
+			c.s.work.Pieces++
+			if !yield(num) {
+				return
+			}
+		}
+	}
+	c.random(piecesLooked-looked, yield)
+}
+
+// random yields at most n pieces that the peer has not, from random places on.
+func (c *choice) random(n int, yield func(num int32) bool) {
+	const inRow = 4
+	total := uint(len(c.s.pieces))
+	if total == 0 {
+		return
+	}
+	for n > 0 {
+		num := uint(c.s.random.IntN(int(total)))
+		for range inRow {
+			n--
+			next, found := c.p.nextMissing(num, total)
+			if !found {
+				return
+			}
+			c.s.work.Pieces++
+			if !yield(int32(next)) {
+				return
+			}
+			num = next + 1
+		}
+	}
+}
+
+// nextMissing returns the first piece at or after num that the peer does not have.
+// After the last piece it continues at 0.
+func (p *Peer) nextMissing(num, total uint) (uint, bool) {
+	for range 2 {
+		if num >= total {
+			num = 0
+		}
+		if num >= p.have.Len() { // the set ends before the pieces do
+			return num, true
+		}
+		if next, found := p.have.NextClear(num); found && next < total {
+			return next, true
+		}
+		if p.have.Len() < total {
+			return p.have.Len(), true
+		}
+		num = 0
+	}
+	return 0, false
+}
+
+// bestHolder returns the nearest of a few holders with a free slot, among
+// equally near ones that with the fewest uploads, then the fastest.
+func (c *choice) bestHolder(num int32) *Peer {
+	holders := c.s.pieces[num].holders
+	if len(holders) == 0 {
+		return nil
+	}
+	var best *Peer
+	first := c.s.random.IntN(len(holders))
+	for i := range min(len(holders), holdersLooked) {
+		h := holders[(first+i)%len(holders)]
+		c.s.work.Holders++
+		if h == c.p || h.uploads >= c.s.uploadLimit(h) || c.now.Before(c.p.avoids[h.ID]) {
+			continue
+		}
+		if best == nil || nearer(c.p, h, best) {
+			best = h
+		}
+	}
+	return best
+}
+
+func nearer(p, a, b *Peer) bool {
+	return cmp.Or(
+		cmp.Compare(distance(p, a), distance(p, b)),
+		cmp.Compare(a.uploads, b.uploads),
+		cmp.Compare(a.sendTime, b.sendTime),
+	) < 0
+}
+
+// distance is 0 on the same host, 1 in the same /24, 2 elsewhere.
+func distance(a, b *Peer) int {
+	switch {
+	case a.IP == b.IP:
+		return 0
+	case a.network.IsValid() && a.network == b.network:
+		return 1
+	}
+	return 2
+}
+
+// networkOf returns the /24 that an address is in, the zero Prefix for one that
+// is not an IPv4 address.
+func networkOf(ip string) netip.Prefix {
+	addr, err := netip.ParseAddr(ip)
+	if err != nil || !addr.Is4() {
+		return netip.Prefix{}
+	}
+	return netip.PrefixFrom(addr, 24).Masked()
+}
+
+// fromCDN gives the peer up to n of the rarest of some pieces that it lacks from
+// CDN copies.
+func (c *choice) fromCDN(n int) {
+	for range min(n, c.room) {
+		best := int32(-1)
+		c.random(rarestLooked, func(num int32) bool {
+			if c.lacks(num) && c.s.bestCopy(c.p, num, c.now) != nil &&
+				(best < 0 || c.s.available.copies(num) < c.s.available.copies(best)) {
+				best = num
+			}
+			return true
+		})
+		if best < 0 || !c.takeFromCDN(best) {
+			return
+		}
+	}
+}
+
+// takeFromCDN gives the peer a piece from the best CDN copy. It is false when
+// that has no capacity left.
+func (c *choice) takeFromCDN(num int32) bool {
+	from := c.s.bestCopy(c.p, num, c.now)
+	if from == nil || !c.s.capacity.Take(from.Instance, c.now) {
+		return false
+	}
+	c.take(&transfer{num: num, to: c.p, cdn: from, length: c.s.pieces[num].length})
+	return true
+}
+
+// Reoffer offers again what the peer was offered before, if that is all that it
+// lacks: its report, or the offer, may have been lost. A client that has such a
+// piece reports it at once. One that is still fetching it ignores the offer, and
+// pulls the moment one of its transfers ends, which it could not while its pull
+// is held.
+func (s *Swarm) Reoffer(id string) []Offer {
 	p := s.peers[id]
-	if p == nil || s.result == nil || int(p.have.Count())+len(p.running) < int(s.result.PieceCount) {
+	if p == nil || p.left || s.result == nil || p.pieces+len(p.running) < int(s.result.PieceCount) {
 		return nil
 	}
 	var offers []Offer
 	for _, t := range p.running {
-		if now.Sub(t.started) >= reofferAfter {
-			offers = append(offers, s.makeOffer(t))
-		}
+		o := s.makeOffer(t)
+		o.Repeated, o.transfer = true, nil
+		offers = append(offers, o)
 	}
 	return offers
 }
@@ -91,92 +370,4 @@ func (s *Swarm) makeOffer(t *transfer) Offer {
 	}
 	o.SourceID, o.IP, o.Port, o.Path, o.FromCDN = t.cdn.ID, t.cdn.IP, t.cdn.Port, t.cdn.Path, true
 	return o
-}
-
-// missingPieces are the pieces that p lacks and is not fetching, the rarest first.
-// Among equally rare ones every peer has an order of its own, so that a crowd
-// that starts together takes different pieces.
-func (s *Swarm) missingPieces(p *Peer) []int32 {
-	type want struct {
-		num    int32
-		copies int
-		order  uint64
-	}
-	list := make([]want, 0, len(s.pieces))
-	for i, state := range s.pieces {
-		num := int32(i)
-		if state.md5 == "" || p.have.Test(uint(i)) || p.running[num] != nil {
-			continue
-		}
-		list = append(list, want{num, len(state.holders) + len(state.transfers), s.order(p.ID, num)})
-	}
-	slices.SortFunc(list, func(a, b want) int {
-		return cmp.Or(cmp.Compare(a.copies, b.copies), cmp.Compare(a.order, b.order))
-	})
-	nums := make([]int32, len(list))
-	for i, w := range list {
-		nums[i] = w.num
-	}
-	return nums
-}
-
-func (s *Swarm) order(peerID string, num int32) uint64 {
-	return maphash.Comparable(s.orderSeed, struct {
-		id  string
-		num int32
-	}{peerID, num})
-}
-
-// chooseSource finds where p takes a piece from, nil when there is no place now.
-func (s *Swarm) chooseSource(p *Peer, num int32, now time.Time) *transfer {
-	state := s.pieces[num]
-	if from := s.bestHolder(p, state, now); from != nil {
-		return &transfer{num: num, to: p, from: from, length: state.length}
-	}
-	c := s.bestCopy(p, num, now)
-	if c == nil || !s.budget.Take(c.Instance, int64(state.length), c.transfers < minCDNTransfers) {
-		return nil
-	}
-	return &transfer{num: num, to: p, cdn: c, length: state.length}
-}
-
-// bestHolder is the nearest holder with a free slot; among equally near ones
-// that with most slots free, then the fastest of late.
-func (s *Swarm) bestHolder(p *Peer, state *pieceState, now time.Time) *Peer {
-	if len(state.holders) == 0 || now.Before(p.cdnOnlyUntil) {
-		return nil
-	}
-	var best *Peer
-	first := int(s.order(p.ID, int32(len(state.holders))) % uint64(len(state.holders)))
-	for i := range min(len(state.holders), maxHoldersCompared) {
-		h := state.holders[(first+i)%len(state.holders)]
-		if h == p || h.uploads >= s.limits.Up || !h.canServe(now) || now.Before(p.avoids[h.ID]) {
-			continue
-		}
-		if best == nil || nearer(p, h, best) {
-			best = h
-		}
-	}
-	return best
-}
-
-func nearer(p, a, b *Peer) bool {
-	return cmp.Or(
-		cmp.Compare(distance(p, a), distance(p, b)),
-		cmp.Compare(a.uploads, b.uploads),
-		cmp.Compare(a.pieceTime, b.pieceTime),
-	) < 0
-}
-
-// distance is 0 on the same host, 1 in the same /24, 2 elsewhere.
-func distance(a, b *Peer) int {
-	if a.IP == b.IP {
-		return 0
-	}
-	x, err1 := netip.ParseAddr(a.IP)
-	y, err2 := netip.ParseAddr(b.IP)
-	if err1 == nil && err2 == nil && netip.PrefixFrom(x, 24).Masked() == netip.PrefixFrom(y, 24).Masked() {
-		return 1
-	}
-	return 2
 }

@@ -28,8 +28,23 @@ type Copy struct {
 // cdnCopy is the state of a copy.
 type cdnCopy struct {
 	Copy
-	pieces    *bitset.BitSet // pieces that have landed on it
-	transfers int            // number of pieces that it is sending
+	pieces *bitset.BitSet
+	// sending are the transfers from it, running counts those that are not overdue.
+	sending map[*transfer]struct{}
+	running int
+	// pieceTime is how long a piece takes from it, rate what it sends of this task
+	// when it is asked to, in bytes a second. It is kept while it sends nothing.
+	pieceTime smoothed
+	rate      float64
+}
+
+// observe weighs a measured rate in.
+func (c *cdnCopy) observe(rate float64) {
+	if c.rate == 0 {
+		c.rate = rate
+		return
+	}
+	c.rate += (rate - c.rate) / 4
 }
 
 // copyFailures counts a peer's consecutive failed downloads from a CDN copy.
@@ -49,7 +64,7 @@ func (s *Swarm) SetCopy(c Copy) {
 		old.Copy, old.pieces = c, &bitset.BitSet{}
 		return
 	}
-	s.copies = append(s.copies, &cdnCopy{Copy: c, pieces: &bitset.BitSet{}})
+	s.copies = append(s.copies, &cdnCopy{Copy: c, pieces: &bitset.BitSet{}, sending: make(map[*transfer]struct{})})
 }
 
 // DropCopy withdraws a copy. Its transfers end, so that their pieces can be
@@ -60,7 +75,7 @@ func (s *Swarm) DropCopy(instance string) {
 		return
 	}
 	s.copies = slices.DeleteFunc(s.copies, func(other *cdnCopy) bool { return other == c })
-	s.endTransfersIf(func(t *transfer) bool { return t.cdn == c })
+	s.endUploads(c.sending)
 }
 
 // Copies returns the copies that serve.
@@ -117,6 +132,7 @@ func (s *Swarm) Landed(instance string, num int32, md5 string, length int32) err
 	}
 	if state.md5 == "" {
 		s.changes.addPiece(num)
+		s.land(num)
 	}
 	state.md5, state.length = md5, length
 	c.pieces.Set(uint(num))
@@ -130,7 +146,7 @@ const maxPiecesAhead = 4096
 // discardVersion removes all pieces and the result of the recorded version. Only
 // copy c remains, without pieces: it reports those of the new version.
 func (s *Swarm) discardVersion(c *cdnCopy) {
-	s.pieces, s.result, s.offered = nil, nil, false
+	s.pieces, s.landed, s.available, s.result, s.offered = nil, 0, availability{}, nil, false
 	s.changes.full = s.changes.enabled
 	c.pieces = &bitset.BitSet{}
 	s.copies = []*cdnCopy{c}
@@ -157,37 +173,20 @@ func (p *Peer) recordCopyFailure(c *cdnCopy, now time.Time) {
 	p.copyFailures[c.Instance] = copyFailures{pausedUntil: now.Add(pause), inRow: previous.inRow + 1}
 }
 
-// bestCopy returns the copy that has the piece and has the fewest consecutive
-// failures for p; of equal ones, that with the most budget left. It returns nil
-// if there is none, or if p should wait because peers will serve the piece soon.
+// bestCopy returns the copy that has the piece and failed p least, among equals
+// the one with the most capacity left. It is nil if p has to wait for all of them.
 func (s *Swarm) bestCopy(p *Peer, num int32, now time.Time) *cdnCopy {
 	var best *cdnCopy
-	var bestInRow int
-	var bestUsed int64
+	var bestInRow, bestFree int
 	for _, c := range s.copies {
 		failures := p.copyFailures[c.Instance]
 		if !c.pieces.Test(uint(num)) || now.Before(failures.pausedUntil) {
 			continue
 		}
-		used := s.budget.Used(c.Instance)
-		if best == nil || failures.inRow < bestInRow || failures.inRow == bestInRow && used < bestUsed {
-			best, bestInRow, bestUsed = c, failures.inRow, used
+		free := s.capacity.Free(c.Instance, now)
+		if best == nil || failures.inRow < bestInRow || failures.inRow == bestInRow && free > bestFree {
+			best, bestInRow, bestFree = c, failures.inRow, free
 		}
 	}
-	if best == nil || now.Before(p.cdnOnlyUntil) || s.budget.Spare(best.Instance) || !s.expectedFromPeers(s.pieces[num], now) {
-		return best
-	}
-	return nil
-}
-
-// expectedFromPeers reports whether several peers have just begun to download
-// the piece, so that it will soon be available from them.
-func (s *Swarm) expectedFromPeers(state *pieceState, now time.Time) bool {
-	n := 0
-	for t := range state.transfers {
-		if t.to.Port > 0 && now.Sub(t.started) < recentTransfer {
-			n++
-		}
-	}
-	return n >= parallelFetches
+	return best
 }

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
 )
 
 // addCopy attaches a replica that has the given pieces.
@@ -28,17 +26,21 @@ func offersByIP(offers []Offer) map[string]int {
 	return from
 }
 
-func TestCopiesShareOffersByRemainingBudget(t *testing.T) {
+func TestCopiesShareOffersByRemainingCapacity(t *testing.T) {
 	s := newSwarm(t, 4, "a")
+	s.limits.Down = 2
 	addCopy(t, s, "r", "127.0.0.2", 0, 1, 2, 3)
-	require.Equal(t, map[string]int{"127.0.0.1": 2, "127.0.0.2": 2}, offersByIP(s.Offer("a", start)))
+	require.Equal(t, map[string]int{"127.0.0.1": 1, "127.0.0.2": 1}, offersByIP(s.Offer("a", start)))
 }
 
 func TestCopyThatIsBusyWithOtherTasksIsNotOffered(t *testing.T) {
 	s := newSwarm(t, 4, "a")
 	addCopy(t, s, "r", "127.0.0.2", 0, 1, 2, 3)
-	require.True(t, s.budget.Take("cdn", 100*size, false), "charged by other tasks")
-	require.Equal(t, map[string]int{"127.0.0.2": 4}, offersByIP(s.Offer("a", start)))
+	other := sharesOf(s).NewTask()
+	for range wide / 2 {
+		require.True(t, other.Take("cdn", start))
+	}
+	require.Equal(t, map[string]int{"127.0.0.2": few}, offersByIP(s.Offer("a", start)))
 }
 
 func TestCopyIsOfferedOnlyForPiecesThatLandedOnIt(t *testing.T) {
@@ -54,21 +56,23 @@ func TestCopyIsOfferedOnlyForPiecesThatLandedOnIt(t *testing.T) {
 }
 
 func TestDroppedCopyEndsItsTransfers(t *testing.T) {
-	s := newSwarm(t, 4, "a", "b")
+	s := newSwarm(t, 4, "a")
+	s.limits.Down = 2
 	addCopy(t, s, "r", "127.0.0.2", 0, 1, 2, 3)
-	require.Len(t, s.Offer("a", start), 4)
+	require.Len(t, s.Offer("a", start), 2)
 	s.DropCopy("cdn")
-	require.Len(t, s.peers["a"].running, 2, "transfers from the other copy continue")
-	require.Zero(t, s.budget.Used("cdn"))
+	require.Len(t, s.peers["a"].running, 1, "transfers from the other copy continue")
+	require.Zero(t, inFlight(s, "cdn"))
 	again := s.Offer("a", start)
-	require.Equal(t, map[string]int{"127.0.0.2": 2}, offersByIP(again))
+	require.Equal(t, map[string]int{"127.0.0.2": 1}, offersByIP(again))
+	s.AddPeer(peerInfo("b", 1), start)
 	failed(t, s, "a", again[0].Num, "cdnnode:127.0.0.1~x", start) // the client's old download times out
 	require.NoError(t, s.Written("b", 0, size, start), "a piece from a dropped copy counts")
-	checkCounters(t, s)
+	checkBooks(t, s)
 	s.DropCopy("cdn")
 	s.DropCopy("r")
 	require.Empty(t, s.copies)
-	checkCounters(t, s)
+	checkBooks(t, s)
 }
 
 func TestCopyThatFailedAPeerIsThatPeersLastChoice(t *testing.T) {
@@ -83,7 +87,6 @@ func TestCopyThatFailedAPeerIsThatPeersLastChoice(t *testing.T) {
 	}
 	require.Equal(t, first.IP, s.Offer("b", start)[0].IP, "other peers still use it")
 	require.NoError(t, s.Restarted("b"))
-	require.True(t, s.budget.Take("r", size, false))
 	s.DropCopy("r")
 	require.Equal(t, first.IP, s.Offer("a", start.Add(cdnPause))[0].IP, "it is the only copy")
 	require.NoError(t, s.Restarted("a"))
@@ -102,17 +105,6 @@ func TestFailureIsAttributedToTheInstanceThatWasOffered(t *testing.T) {
 	second := s.Offer("a", start)[0]
 	require.Equal(t, first.SourceID, second.SourceID)
 	require.NotEqual(t, first.Port, second.Port)
-}
-
-func TestPeerDoesNotWaitForOthersWhileAnyCopyHasSpareBudget(t *testing.T) {
-	s := newSwarm(t, 1, "a", "b", "c", "d")
-	s.budget = budget.New(5 * size)
-	for _, id := range []string{"a", "b", "c"} {
-		require.Len(t, s.Offer(id, start), 1)
-	}
-	require.Empty(t, s.Offer("d", start), "the only copy is busy, and three peers are downloading the piece")
-	addCopy(t, s, "r", "127.0.0.2", 0)
-	require.Equal(t, map[string]int{"127.0.0.2": 1}, offersByIP(s.Offer("d", start)))
 }
 
 func TestCopyThatContradictsAnotherIsRefused(t *testing.T) {
@@ -172,7 +164,7 @@ func TestOwnersVersionReplacesAnotherUnlessAPeerMayHaveIt(t *testing.T) {
 }
 
 // TestAllPeersFinishWhileCopiesComeAndGo attaches, drops and fails copies at
-// random while peers download, and checks the counters after each step.
+// random while peers download, and checks the books after each step.
 func TestAllPeersFinishWhileCopiesComeAndGo(t *testing.T) {
 	for seed := range uint64(10) {
 		rng := rand.New(rand.NewPCG(seed, 2))
@@ -182,12 +174,10 @@ func TestAllPeersFinishWhileCopiesComeAndGo(t *testing.T) {
 			all[i] = i
 		}
 		s := newSwarm(t, pieces)
-		b := budget.New(16 * size)
-		s.budget = b
+		s.random = rng
+		sharesOf(s).Grant("cdn", 1+rng.IntN(8))
 		now := start
-		for i := range 3 + rng.IntN(10) {
-			s.AddPeer(peerInfo(fmt.Sprintf("p%d", i), i), now)
-		}
+		ids := addPeers(s, 3+rng.IntN(10), now)
 		for step := 0; s.Unfinished() > 0; step++ {
 			require.Less(t, step, 20000, "seed %d: some peer never finishes", seed)
 			now = now.Add(time.Duration(rng.IntN(400)) * time.Millisecond)
@@ -202,8 +192,8 @@ func TestAllPeersFinishWhileCopiesComeAndGo(t *testing.T) {
 			case 3:
 				addCopy(t, s, "cdn", "127.0.0.1", all...)
 			}
-			for _, id := range s.PeerIDs() {
-				for _, o := range append(s.Offer(id, now), s.Reoffer(id, now)...) {
+			for _, id := range ids {
+				for _, o := range append(s.Offer(id, now), s.Reoffer(id)...) {
 					switch rng.IntN(10) {
 					case 0:
 						failed(t, s, id, o.Num, o.SourceID, now)
@@ -214,11 +204,11 @@ func TestAllPeersFinishWhileCopiesComeAndGo(t *testing.T) {
 				}
 			}
 			s.Tick(now)
-			checkCounters(t, s)
+			checkBooks(t, s)
 		}
 		s.Close()
 		for _, instance := range []string{"cdn", "r0", "r1", "r2"} {
-			require.Zero(t, b.Used(instance), "seed %d: bytes are still charged", seed)
+			require.Zero(t, inFlight(s, instance), "seed %d: capacity of %s is still taken", seed, instance)
 		}
 	}
 }

@@ -5,6 +5,30 @@ import (
 	"time"
 )
 
+// origin says whether a peer may have pieces that were never reported to this
+// swarm. It is replicated, so that it survives the scheduler.
+//
+//	newcomer --it is offered a piece----------------------> resident
+//	newcomer --its first report names a piece that exists--> migrant
+type origin uint8
+
+const (
+	newcomer origin = iota // it was offered nothing and has reported nothing
+	resident               // all that it has was reported to this swarm
+	migrant                // it has pieces that were not
+)
+
+// originOf returns the origin that was replicated.
+func originOf(u PeerUpdate) origin {
+	switch {
+	case u.Migrant:
+		return migrant
+	case u.Newcomer:
+		return newcomer
+	}
+	return resident
+}
+
 // A migrant is a peer that has pieces that were never reported to this swarm: it
 // downloaded them while another scheduler answered for the task, and that
 // scheduler died together with the replicas of its state. The migrant's pieces
@@ -19,9 +43,13 @@ import (
 // Therefore a migrant is offered one new piece at a time, and no new piece while
 // it downloads more than two. If it may be downloading other pieces at that
 // moment, a piece that it is known to have, the sentinel, is offered before the
-// new one. If its next report names the sentinel, it does not have the new
-// piece and is downloading it. A report can be lost when another download ends
-// at the same moment; then the piece is offered again.
+// new one. Its next report then tells which of both it is:
+//
+//	asked --it reports the piece----------> the migrant has it: the transfer ends
+//	asked --it reports the sentinel-------> confirmed: it is downloading the piece
+//	asked --askAgainAfter pulls, neither--> asked again: another download ended at
+//	                                        the same moment, and the report is lost
+//	confirmed --success or failure--------> the transfer ends
 
 const (
 	// maxMigrantFetches is the maximum number of pieces that a migrant may be
@@ -45,8 +73,8 @@ type sentinel struct {
 // names a piece that this swarm has not offered to it is a migrant.
 func (s *Swarm) validateReport(p *Peer, num, size int32) error {
 	err := s.checkPiece(num, size)
-	if !p.originKnown && (err == nil || errors.Is(err, ErrNotYet)) {
-		p.migrant, p.originKnown = true, true
+	if p.origin == newcomer && (err == nil || errors.Is(err, ErrNotYet)) {
+		p.origin = migrant
 		s.changes.addPeer(p.ID)
 	}
 	return err
@@ -54,7 +82,7 @@ func (s *Swarm) validateReport(p *Peer, num, size int32) error {
 
 // setSentinel makes the first piece that a migrant is known to have its sentinel.
 func (p *Peer) setSentinel(num int32) {
-	if p.migrant && !p.sentinel.set {
+	if p.origin == migrant && !p.sentinel.set {
 		p.sentinel = sentinel{num: num, set: true}
 	}
 }
@@ -77,11 +105,13 @@ func (s *Swarm) offerMigrant(p *Peer, now time.Time) []Offer {
 	}
 	limit := min(s.limits.Down, maxMigrantFetches)
 	if len(p.running) < limit {
-		for _, num := range s.missingPieces(p) {
-			if t := s.chooseSource(p, num, now); t != nil {
-				s.startTransfer(t, now)
-				return s.askMigrant(p, t, len(p.running) < limit)
-			}
+		c := choice{s: s, p: p, now: now, room: 1}
+		c.fromPeers()
+		if len(c.offers) == 0 {
+			c.fromCDN(1)
+		}
+		if len(c.offers) > 0 {
+			return s.askMigrant(p, c.offers[0].transfer, len(p.running) < limit)
 		}
 	}
 	if unanswered != nil {

@@ -99,10 +99,9 @@ func (c *dfget) requireAll(pieces int) {
 	}
 	require.Empty(c.t, c.s.peers[c.id].running)
 	for _, copied := range c.s.copies {
-		require.Zero(c.t, copied.transfers)
-		require.Zero(c.t, c.s.budget.Used(copied.Instance))
+		require.Zero(c.t, copied.running)
 	}
-	checkCounters(c.t, c.s)
+	checkBooks(c.t, c.s)
 }
 
 // oddPieces returns the odd piece numbers.
@@ -176,17 +175,17 @@ func TestPeerWhoseFirstReportNamesAPieceThatWasNotOfferedIsAMigrant(t *testing.T
 	s.Offer("new", start)
 	require.NoError(t, s.Restarted("new"))
 	require.NoError(t, s.Written("new", 9, size, start))
-	require.False(t, s.peers["new"].migrant, "it received an offer from this swarm")
+	require.NotEqual(t, migrant, s.peers["new"].origin, "it received an offer from this swarm")
 	require.ErrorIs(t, s.Written("from elsewhere", 0, size/2, start), ErrNoPiece)
-	require.False(t, s.peers["from elsewhere"].migrant, "its pieces have another size")
+	require.NotEqual(t, migrant, s.peers["from elsewhere"].origin, "its pieces have another size")
 	failed(t, s, "fails", 3, "unknown source", start)
-	require.True(t, s.peers["fails"].migrant)
+	require.Equal(t, migrant, s.peers["fails"].origin)
 	require.Len(t, s.Offer("fails", start), 1, "there is no sentinel yet")
 
 	again := restoredSwarm(t, s.Changes(true))
-	require.True(t, again.peers["fails"].migrant)
+	require.Equal(t, migrant, again.peers["fails"].origin)
 	require.NoError(t, again.SemiSuccess("new", 0, size, start))
-	require.False(t, again.peers["new"].migrant, "the restored state contains all of its pieces")
+	require.NotEqual(t, migrant, again.peers["new"].origin, "the restored state contains all of its pieces")
 }
 
 // The scheduler died after the registration was replicated and before the peer's
@@ -199,10 +198,10 @@ func TestRestoredPeerThatReceivedNoOfferCanBecomeAMigrant(t *testing.T) {
 		require.NoError(t, again.Landed("cdn", num, md5Of(int(num)), size))
 	}
 	require.NoError(t, again.SemiSuccess("came", 3, size, start))
-	require.True(t, again.peers["came"].migrant)
-	require.Len(t, again.Offer("new", start), 4)
+	require.Equal(t, migrant, again.peers["came"].origin)
+	require.NotEmpty(t, again.Offer("new", start))
 	require.NoError(t, again.SemiSuccess("new", 3, size, start))
-	require.False(t, again.peers["new"].migrant, "it received an offer from this swarm")
+	require.NotEqual(t, migrant, again.peers["new"].origin, "it received an offer from this swarm")
 }
 
 func TestPeerThatReportsAPieceThatHasNotLandedIsAMigrant(t *testing.T) {
@@ -211,7 +210,7 @@ func TestPeerThatReportsAPieceThatHasNotLandedIsAMigrant(t *testing.T) {
 	s.result = nil
 	s.AddPeer(peerInfo("a", 1), start)
 	require.ErrorIs(t, s.SemiSuccess("a", 1, size, start), ErrNotYet)
-	require.True(t, s.peers["a"].migrant)
+	require.Equal(t, migrant, s.peers["a"].origin)
 	require.Empty(t, s.Offer("a", start))
 	require.NoError(t, s.Landed("cdn", 0, md5Of(0), size))
 	require.Len(t, s.Offer("a", start), 1)
@@ -228,6 +227,7 @@ func TestMigrantsReportDoesNotChangeTheSourcesPieceTime(t *testing.T) {
 	require.Equal(t, 1, s.peers["sender"].uploads)
 	c.pull()
 	require.Zero(t, s.peers["sender"].uploads, "the slot is released at once")
-	require.Zero(t, s.peers["sender"].pieceTime)
+	require.Zero(t, s.peers["sender"].sendTime)
+	require.Zero(t, s.pieceTime)
 	require.True(t, s.Finished("m"))
 }

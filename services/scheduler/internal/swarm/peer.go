@@ -1,7 +1,7 @@
 package swarm
 
 import (
-	"slices"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -25,28 +25,42 @@ type PeerInfo struct {
 // Peer is the state of one peer.
 type Peer struct {
 	PeerInfo
+	network netip.Prefix // the /24 of IP
 
-	have         *bitset.BitSet      // pieces that it has
-	serves       *bitset.BitSet      // pieces that other peers may download from it
-	writing      map[int32]time.Time // pieces in memory, not on disk yet, with the time of the semi-success
-	running      map[int32]*transfer // its downloads, by piece
-	uploads      int                 // number of pieces that it is sending
-	avoids       map[string]time.Time
-	copyFailures map[string]copyFailures // CDN copies that failed to serve it, by instance
-	lastFailure  failureReport           // its last failure report; reset when that piece is offered again
+	pieces  int                    // bits in have
+	have    *bitset.BitSet         // pieces that it need not fetch any more
+	serves  *bitset.BitSet         // pieces that others may take from it
+	writing map[int32]writingPiece // pieces that it received and has not reported as written
+	places  []int32                // its place in the list of holders, by piece
+	running map[int32]*transfer    // pieces that it is fetching
+	sending map[*transfer]struct{} // pieces that it is sending
+	active  int                    // transfers in running that are not overdue
+	fromCDN int                    // those of them that a CDN copy sends
+	uploads int                    // transfers in sending that are not overdue
 
-	uploadFailures int       // consecutive failed downloads from it
-	blockedUntil   time.Time // it is not offered as a source until then
-	fetchFailures  int       // its own consecutive failed downloads from peers
-	cdnOnlyUntil   time.Time // it downloads from CDN copies only until then
+	source         sourceState
+	sent           int // pieces, since it was unproven
+	uploadFailures int // fetches from it that failed in a row
+	suspensions    int // in a row
+	suspendedUntil time.Time
 
-	migrant     bool     // it has pieces that were never reported to this swarm (see migrant.go)
-	originKnown bool     // it has been decided whether it is a migrant
-	sentinel    sentinel // of a migrant
+	avoids        map[string]time.Time
+	copyFailures  map[string]copyFailures // CDN copies that failed it, by instance
+	lastFailure   failureReport           // the last that it reported and was not offered again
+	failedSource  string                  // of the last transfer to it that failed
+	fetchFailures int                     // its own fetches from peers that failed in a row
+	cdnOnlyUntil  time.Time               // it takes nothing from peers until then
 
-	pieceTime time.Duration // smoothed duration of its recent uploads
-	lastSeen  time.Time
-	left      bool
+	origin   origin
+	sentinel sentinel // of a migrant
+
+	sendTime     smoothed // of a piece that it sent
+	fetchTime    smoothed // of a piece that it fetched
+	lastSuccess  time.Time
+	waitingSince time.Time // zero when its last pull was given pieces
+	triedAt      time.Time // when pieces were last looked for on its behalf
+	lastSeen     time.Time
+	left         bool
 }
 
 // failureReport identifies a failed download by its piece and its source.
@@ -60,13 +74,6 @@ const (
 	// written even if no report confirms it. It must be longer than a busy host
 	// needs to write a piece: a peer that downloads too early gets wrong bytes.
 	writeGrace = 10 * time.Second
-	// avoidFor is how long a source that failed a peer is not offered to it.
-	avoidFor = 30 * time.Second
-	// After blockAfter consecutive failures a peer is not offered as a source
-	// to any peer for blockFor. A peer whose own downloads from peers fail
-	// blockAfter times in succession uses CDN copies only for blockFor.
-	blockAfter = 5
-	blockFor   = time.Minute
 	// A CDN copy that failed a peer is not offered to it for cdnPause, doubled
 	// with each consecutive failure up to cdnPauseMax. The pause is short
 	// because the copy may be the only one. For another avoidFor the peer
@@ -75,20 +82,18 @@ const (
 	cdnPauseMax = 3 * time.Second
 )
 
-func (p *Peer) canServe(now time.Time) bool {
-	return !p.left && p.Port > 0 && !now.Before(p.blockedUntil)
-}
-
 // Seen records that the peer is alive. It reverses an earlier Down.
 func (s *Swarm) Seen(id string, now time.Time) error {
 	p, err := s.peer(id)
 	if err != nil {
 		return err
 	}
+	p.lastSeen = now
 	if p.left {
+		p.left = false
 		s.changes.addPeer(id)
+		s.listAll(p) // what it reported meanwhile
 	}
-	p.lastSeen, p.left = now, false
 	return nil
 }
 
@@ -134,13 +139,21 @@ func (s *Swarm) received(id string, num, size int32, now time.Time, written bool
 		return nil
 	}
 	s.changes.addPeerPiece(id, num)
-	p.have.Set(uint(num))
+	p.gain(num)
 	if written {
 		s.serve(p, num)
 	} else if _, since := p.writing[num]; !since {
-		p.writing[num] = now
+		s.beginWriting(p, num, now)
 	}
 	return nil
+}
+
+// gain records that a peer has a piece.
+func (p *Peer) gain(num int32) {
+	if !p.have.Test(uint(num)) {
+		p.have.Set(uint(num))
+		p.pieces++
+	}
 }
 
 // Failed records that a peer could not download a piece. An empty from stands
@@ -166,6 +179,7 @@ func (s *Swarm) Failed(id string, num, size int32, from string, now time.Time) (
 			from = sourceID(t)
 		}
 		sender = t.cdn
+		p.failedSource = sourceID(t)
 		s.endTransfer(t)
 	}
 	switch {
@@ -178,45 +192,45 @@ func (s *Swarm) Failed(id string, num, size int32, from string, now time.Time) (
 				p.recordCopyFailure(c, now)
 			}
 		}
-	default:
-		if source := s.peers[from]; source != nil {
-			p.recordPeerFailure(source, now)
+	case sender == nil && t != nil && t.from.ID == from:
+		if !t.blamed {
+			s.recordPeerFailure(p, t.from, now)
 		}
+	case s.peers[from] != nil:
+		// No transfer from there was scheduled here: the source is not to blame.
+		p.avoids[from] = now.Add(avoidFor)
 	}
 	return true, nil
-}
-
-// recordPeerFailure makes p avoid source. A source that fails repeatedly is
-// blocked for all peers, and a peer that fails with many sources is limited to
-// CDN copies.
-func (p *Peer) recordPeerFailure(source *Peer, now time.Time) {
-	p.avoids[source.ID] = now.Add(avoidFor)
-	if source.uploadFailures++; source.uploadFailures >= blockAfter {
-		source.blockedUntil = now.Add(blockFor)
-		source.uploadFailures = 0
-	}
-	if p.fetchFailures++; p.fetchFailures >= blockAfter {
-		p.cdnOnlyUntil = now.Add(blockFor)
-		p.fetchFailures = 0
-	}
 }
 
 // IsCDN reports whether a source id is that of a CDN copy, current or former.
 func IsCDN(sourceID string) bool { return strings.HasPrefix(sourceID, "cdnnode:") }
 
-// Lost records that a peer does not serve a piece that it had reported, or none
-// of its pieces if num is negative. The pieces are not offered from there any
-// more. They still count as downloaded by that peer.
-func (s *Swarm) Lost(sourceID string, num int32) {
-	source := s.peers[sourceID]
-	if source == nil {
+// Lost records that a source does not have a piece, or any (num < 0), although it
+// was offered from there. The source itself keeps what it has: only others do
+// not take it from there. A report by a peer that was not sent to that source
+// changes nothing.
+func (s *Swarm) Lost(reporterID, sourceID string, num int32) {
+	reporter, source := s.peers[reporterID], s.peers[sourceID]
+	if reporter == nil || source == nil || !reporter.wasSentTo(source) {
 		return
 	}
 	if num < 0 {
-		s.stopServing(source)
+		s.withdrawAll(source)
 		return
 	}
 	s.withdraw(source, num)
+}
+
+// wasSentTo tells whether a transfer from source to p is running, or was the
+// last that failed.
+func (p *Peer) wasSentTo(source *Peer) bool {
+	for _, t := range p.running {
+		if t.from == source {
+			return true
+		}
+	}
+	return p.failedSource == source.ID
 }
 
 // Down records that a peer has left: it neither uploads nor downloads any more.
@@ -227,32 +241,9 @@ func (s *Swarm) Down(id string, now time.Time) error {
 	}
 	s.changes.addPeer(id)
 	p.lastSeen, p.left = now, true
-	s.stopServing(p)
+	s.withdrawAll(p)
 	s.endDownloads(p)
 	return nil
-}
-
-func (s *Swarm) stopServing(p *Peer) {
-	for num := range p.serves.EachSet() {
-		s.withdraw(p, int32(num))
-	}
-	for num := range p.writing {
-		s.withdraw(p, num)
-	}
-}
-
-func (s *Swarm) withdraw(p *Peer, num int32) {
-	if _, writing := p.writing[num]; !writing && !p.serves.Test(uint(num)) {
-		return
-	}
-	s.changes.addPeerPiece(p.ID, num)
-	delete(p.writing, num)
-	if !p.serves.Test(uint(num)) {
-		return
-	}
-	p.serves.Clear(uint(num))
-	state := s.pieces[num]
-	state.holders = slices.DeleteFunc(state.holders, func(h *Peer) bool { return h == p })
 }
 
 // Expire removes the peers that left before leftBefore, and those whose last
@@ -260,9 +251,10 @@ func (s *Swarm) withdraw(p *Peer, num int32) {
 func (s *Swarm) Expire(leftBefore, silentBefore time.Time) {
 	for id, p := range s.peers {
 		if p.left && p.lastSeen.Before(leftBefore) || p.lastSeen.Before(silentBefore) {
-			s.stopServing(p)
+			p.left = true
+			s.withdrawAll(p)
 			s.endDownloads(p)
-			s.endUploads(p)
+			s.endUploads(p.sending)
 			delete(s.peers, id)
 			s.changes.addPeer(id)
 		}
@@ -289,10 +281,10 @@ type Holding struct {
 }
 
 // Holdings returns the peers that serve at least one piece.
-func (s *Swarm) Holdings(now time.Time) []Holding {
+func (s *Swarm) Holdings() []Holding {
 	var list []Holding
 	for _, p := range s.peers {
-		if !p.canServe(now) || p.serves.None() {
+		if !p.mayServe() || p.serves.None() {
 			continue
 		}
 		h := Holding{PeerInfo: p.PeerInfo, Uploads: p.uploads}

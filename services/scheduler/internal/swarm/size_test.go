@@ -6,8 +6,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
 )
 
 // BenchmarkPeer measures the memory per peer, without pieces and with a thousand.
@@ -17,7 +15,7 @@ func BenchmarkPeer(b *testing.B) {
 		b.Run(fmt.Sprintf("pieces=%d", pieces), func(b *testing.B) {
 			var bytes uint64
 			for b.Loop() {
-				s := New(Limits{Up: 5, Down: 4}, budget.New(1<<40))
+				s := emptySwarm()
 				s.SetCopy(Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~x", Owner: true})
 				require.NoError(b, s.SetFacts("cdn", Facts{Length: 1000 * (size - 5), PieceSize: size}))
 				for num := range int32(1000) {

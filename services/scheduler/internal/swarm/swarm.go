@@ -7,8 +7,8 @@
 //
 //   - A peer downloads at most Limits.Down pieces and uploads at most Limits.Up
 //     pieces at the same time.
-//   - A transfer is counted at its receiver, at its source and at its piece,
-//     and it ends at all three at once.
+//   - A transfer is counted at its receiver, at its source and at its piece. The
+//     source and the piece stop counting it when it is overdue (transfer.go).
 //   - A piece is offered only from a source that has reported it complete.
 //
 // A piece at one peer passes through these states:
@@ -16,7 +16,7 @@
 //	missing --Offer--> running --SemiSuccess--> writing --Written, 10 s--> served
 //
 //	running --Written--> served
-//	running --Failed, Restarted, Undelivered, lease expired--> missing
+//	running --Failed, Restarted, Undelivered, client's time-out--> missing
 //	writing, served --Lost, Down--> held
 //
 // "held" means that the peer has the piece, but that it is not offered to
@@ -26,15 +26,14 @@ package swarm
 import (
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"time"
 
 	"github.com/bits-and-blooms/bitset"
 
 	"github.com/supernode-ha/supernode/pkg/piece"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
 )
 
 var (
@@ -110,31 +109,61 @@ type Offer struct {
 
 // pieceState holds a piece's checksum, its holders and its running transfers.
 type pieceState struct {
-	md5       string
-	length    int32
-	holders   []*Peer                // peers that serve the piece
-	transfers map[*transfer]struct{} // the running ones
+	md5     string
+	length  int32
+	holders []*Peer // peers that serve it, in no order
+	sent    int     // how often it was offered from a CDN copy
 }
 
 // Swarm is the state of one task. It is not safe for concurrent use.
 type Swarm struct {
-	limits    Limits
-	budget    *budget.Budget
-	orderSeed maphash.Seed // randomizes the order of equally rare pieces
+	limits   Limits
+	capacity Capacity
+	random   *rand.Rand
 
 	facts      Facts
 	factsKnown bool // facts is set
 	offered    bool // a piece of the current version has been offered to a peer
 	result     *Result
 	pieces     []*pieceState
-	copies     []*cdnCopy // few: those of the owner and its replicas
+	landed     int // number of pieces that are known
+	available  availability
+	copies     []*cdnCopy // few: the owner's and its replicas'
 	peers      map[string]*Peer
 	changes    changeLog
+
+	deadlines     deadlines
+	fromCDN       int      // number of active transfers from CDN copies
+	landedAtPeers int      // number of transfers from CDN copies that arrived
+	writing       int      // number of pieces that peers are writing
+	suspended     []*Peer  // suspended sources, and some that have resumed
+	exchanged     meter    // bytes that peers sent each other
+	pieceTime     smoothed // duration of a transfer between peers
+
+	active, waiting int // number of peers, as of reviewed
+	reviewed        time.Time
+	worthSince      time.Time // since when the CDN is worth its help, zero if it is not
+	helping         bool      // the CDN sends second copies
+	work            Work
 }
 
-// New returns an empty swarm. Transfers from CDN copies are charged to b.
-func New(limits Limits, b *budget.Budget) *Swarm {
-	return &Swarm{limits: limits, budget: b, orderSeed: maphash.MakeSeed(), peers: make(map[string]*Peer)}
+// Capacity is this task's part of what CDN instances may send at the same time.
+type Capacity interface {
+	// Take takes one transfer from an instance. It is false when the instance has
+	// no room for one.
+	Take(instance string, now time.Time) bool
+	// Release gives one back.
+	Release(instance string)
+	// Free returns how many transfers Take would give.
+	Free(instance string, now time.Time) int
+	// Close ends the task's part.
+	Close()
+}
+
+// New returns an empty swarm. Transfers from CDN copies are taken from capacity;
+// random decides between equals.
+func New(limits Limits, capacity Capacity, random *rand.Rand) *Swarm {
+	return &Swarm{limits: limits, capacity: capacity, random: random, peers: make(map[string]*Peer)}
 }
 
 // SetFacts records the facts of the source as a CDN copy reports them. Facts
@@ -202,7 +231,12 @@ func (r Result) WrappedLength() int64 { return r.Length + int64(r.PieceCount)*pi
 // Finished reports whether the task has a result and the peer has every piece.
 func (s *Swarm) Finished(peerID string) bool {
 	p := s.peers[peerID]
-	return p != nil && s.result != nil && p.have.Count() == uint(s.result.PieceCount)
+	return p != nil && s.complete(p)
+}
+
+// complete reports whether a peer has every piece of a whole task.
+func (s *Swarm) complete(p *Peer) bool {
+	return s.result != nil && p.pieces == int(s.result.PieceCount)
 }
 
 // PeerIDs returns the ids of all peers, including those that have left.
@@ -261,14 +295,17 @@ func (s *Swarm) peer(id string) (*Peer, error) {
 func (s *Swarm) AddPeer(info PeerInfo, now time.Time) {
 	if p := s.peers[info.ID]; p != nil {
 		s.changes.addPeer(info.ID)
-		p.PeerInfo, p.lastSeen, p.left = info, now, false
+		s.unlistAll(p) // its port may be another one
+		p.PeerInfo, p.network, p.lastSeen, p.left = info, networkOf(info.IP), now, false
+		s.listAll(p)
 		return
 	}
 	s.changes.addNewPeer(info.ID)
+	s.active++
 	s.peers[info.ID] = &Peer{
-		PeerInfo: info, lastSeen: now,
-		have: &bitset.BitSet{}, serves: &bitset.BitSet{},
-		writing: make(map[int32]time.Time), running: make(map[int32]*transfer), avoids: make(map[string]time.Time),
-		copyFailures: make(map[string]copyFailures),
+		PeerInfo: info, network: networkOf(info.IP), lastSeen: now,
+		have: &bitset.BitSet{}, serves: &bitset.BitSet{}, writing: make(map[int32]writingPiece),
+		running: make(map[int32]*transfer), sending: make(map[*transfer]struct{}),
+		avoids: make(map[string]time.Time), copyFailures: make(map[string]copyFailures),
 	}
 }

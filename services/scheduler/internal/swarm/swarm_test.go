@@ -1,51 +1,19 @@
 package swarm
 
 import (
-	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
 )
 
-const size = 4 << 20
-
-var start = time.Unix(1_700_000_000, 0)
-
-func newSwarm(t *testing.T, pieces int, peers ...string) *Swarm {
-	t.Helper()
-	s := New(Limits{Up: 5, Down: 4}, budget.New(1<<40))
-	s.SetCopy(Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~x", IP: "127.0.0.1", Port: 8001, Path: "/download/x", Owner: true})
-	require.NoError(t, s.SetFacts("cdn", Facts{Length: int64(pieces) * (size - 5), PieceSize: size}))
-	for i := range pieces {
-		require.NoError(t, s.Landed("cdn", int32(i), md5Of(i), size))
-	}
-	require.NoError(t, s.SetResult("cdn", Result{MD5: "m", Length: int64(pieces) * (size - 5), PieceCount: int32(pieces)}))
-	for i, id := range peers {
-		s.AddPeer(peerInfo(id, i), start)
-	}
-	return s
-}
-
-func md5Of(i int) string { return fmt.Sprintf("%032x", i) }
-
-func peerInfo(id string, i int) PeerInfo {
-	return PeerInfo{ID: id, IP: fmt.Sprintf("127.0.%d.%d", 1+i/250, 1+i%250), Port: 20000, Path: "/peer/file/" + id}
-}
-
-func nums(offers []Offer) []int32 {
-	var list []int32
-	for _, o := range offers {
-		list = append(list, o.Num)
-	}
-	return list
-}
-
 func TestPeerIsOfferedAtMostDownPiecesAndEachOnce(t *testing.T) {
-	s := newSwarm(t, 10, "a")
+	s := newSwarm(t, 20, "a")
+	require.Len(t, s.Offer("a", start), few, "its first pieces")
+	require.NoError(t, s.Restarted("a"))
+	written(t, s, "a", start, 12, 13, 14, 15, 16, 17, 18, 19)
 	first := s.Offer("a", start)
 	require.Len(t, first, 4)
 	require.Empty(t, s.Offer("a", start), "no slot is free")
@@ -59,12 +27,13 @@ func TestPeersThatStartTogetherAreOfferedDifferentPieces(t *testing.T) {
 	s := newSwarm(t, 12, "a", "b", "c")
 	seen := make(map[int32]bool)
 	for _, id := range []string{"a", "b", "c"} {
-		for _, o := range s.Offer(id, start) {
+		offers := s.Offer(id, start)
+		require.NotEmpty(t, offers)
+		for _, o := range offers {
 			require.False(t, seen[o.Num], "piece %d was offered twice before every piece was offered once", o.Num)
 			seen[o.Num] = true
 		}
 	}
-	require.Len(t, seen, 12)
 }
 
 func TestPeersArePreferredToTheCDNAndNearPeersToFarOnes(t *testing.T) {
@@ -106,20 +75,19 @@ func TestUploadSlotIsReleasedByEveryEndOfATransfer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newSwarm(t, 1, "holder", "a", "b", "c", "d", "e", "f")
 			require.NoError(t, s.Written("holder", 0, size, start))
+			prove(s, "holder")
 			for _, id := range []string{"a", "b", "c", "d", "e"} {
 				require.Equal(t, "holder", s.Offer(id, start)[0].SourceID)
 			}
 			require.Equal(t, 5, s.peers["holder"].uploads)
-			for _, o := range s.Offer("f", start) {
-				require.True(t, o.FromCDN, "the holder has no free upload slot")
-			}
-			require.NoError(t, s.Restarted("f"))
+			require.Empty(t, s.Offer("f", start), "the holder has no free upload slot")
 			end(s, "a", 0)
 			want := 4
 			if name == "time" {
 				want = 0
 			}
 			require.Equal(t, want, s.peers["holder"].uploads)
+			checkBooks(t, s)
 		})
 	}
 }
@@ -142,10 +110,9 @@ func TestSemiSuccessIsServedAfterTheGracePeriod(t *testing.T) {
 	s := newSwarm(t, 1, "a", "b")
 	require.NoError(t, s.SemiSuccess("a", 0, size, start))
 	require.True(t, s.Finished("a"), "the peer has every piece")
-	require.True(t, s.Offer("b", start)[0].FromCDN, "the piece is not on its disk yet")
-	require.NoError(t, s.Restarted("b"))
+	require.Empty(t, s.Offer("b", start), "the piece is not on its disk yet")
 	s.Tick(start.Add(writeGrace))
-	require.Equal(t, "a", s.Offer("b", start)[0].SourceID)
+	require.Equal(t, "a", s.Offer("b", start.Add(writeGrace))[0].SourceID)
 }
 
 func TestSecondVersionIsRefusedOnceAPeerHasTheFirst(t *testing.T) {
@@ -170,14 +137,27 @@ func TestNewCopyIsOfferedOnlyForPiecesThatLandedOnIt(t *testing.T) {
 	require.Equal(t, "127.0.0.2", offers[0].IP)
 }
 
-func TestOldOffersAreRepeatedOnlyWhenNoOtherPieceIsMissing(t *testing.T) {
-	s := newSwarm(t, 2, "a")
-	require.Len(t, s.Offer("a", start), 2)
+func TestOffersAreRepeatedOnlyWhenAllThatIsLackingIsRunning(t *testing.T) {
+	s := newSwarm(t, 4, "a")
+	require.Len(t, s.Offer("a", start), few)
+	require.Empty(t, s.Reoffer("a"), "a piece is lacking that is not running")
 	require.NoError(t, s.Written("a", 0, size, start))
-	require.Empty(t, s.Reoffer("a", start), "the offer is recent")
-	again := s.Reoffer("a", start.Add(reofferAfter))
-	require.Equal(t, []int32{1}, nums(again))
-	require.Len(t, s.peers["a"].running, 1, "a repeated offer takes no further slot")
+	require.Len(t, s.Offer("a", start), 1)
+	again := s.Reoffer("a")
+	require.ElementsMatch(t, []int32{1, 2, 3}, nums(again))
+	for _, o := range again {
+		require.True(t, o.Repeated)
+	}
+	s.Undelivered("a", again)
+	require.Len(t, s.peers["a"].running, few, "a repeated offer is no transfer of its own")
+	checkBooks(t, s)
+}
+
+func TestOffersAreNotRepeatedWhileMorePiecesMayLand(t *testing.T) {
+	s := newSwarm(t, 1, "a")
+	s.result = nil
+	require.Len(t, s.Offer("a", start), 1)
+	require.Empty(t, s.Reoffer("a"))
 }
 
 func TestExpireRemovesAllStateOfAPeer(t *testing.T) {
@@ -191,126 +171,66 @@ func TestExpireRemovesAllStateOfAPeer(t *testing.T) {
 	s.Expire(start.Add(time.Minute), start.Add(time.Minute))
 	require.Len(t, s.peers, 1)
 	require.Empty(t, s.pieces[0].holders)
-	checkCounters(t, s)
-}
-
-// checkCounters verifies that every transfer is counted at both of its ends.
-func checkCounters(t *testing.T, s *Swarm) {
-	t.Helper()
-	uploads, cdn := make(map[*Peer]int), make(map[*cdnCopy]int)
-	flights := 0
-	for _, p := range s.peers {
-		require.LessOrEqual(t, len(p.running), s.limits.Down)
-		for num, tr := range p.running {
-			require.Contains(t, s.pieces[num].transfers, tr)
-			flights++
-			if tr.from == nil {
-				cdn[tr.cdn]++
-			} else {
-				uploads[tr.from]++
-			}
-		}
-	}
-	for _, p := range s.peers {
-		require.Equal(t, uploads[p], p.uploads, "uploads of %s", p.ID)
-		require.LessOrEqual(t, p.uploads, s.limits.Up)
-	}
-	for _, c := range s.copies {
-		require.Equal(t, cdn[c], c.transfers, "pieces from %s", c.Instance)
-		delete(cdn, c)
-	}
-	require.Empty(t, cdn, "no transfer may use a dropped copy")
-	for _, ch := range s.pieces {
-		flights -= len(ch.transfers)
-		for _, h := range ch.holders {
-			require.Contains(t, s.peers, h.ID)
-		}
-	}
-	require.Zero(t, flights)
+	checkBooks(t, s)
 }
 
 // TestAllPeersFinishWhenPeersFailLeaveAndLoseReports makes peers lose reports, fail
-// and leave at random, and checks the counters after each step.
+// and leave at random, and checks the books after each step.
 func TestAllPeersFinishWhenPeersFailLeaveAndLoseReports(t *testing.T) {
 	for seed := range uint64(30) {
 		rng := rand.New(rand.NewPCG(seed, 1))
-		pieces := 1 + rng.IntN(20)
-		s := newSwarm(t, pieces)
-		b := budget.New(16 * size)
-		s.budget = b
+		s := newSwarm(t, 1+rng.IntN(20))
+		s.random = rng
+		sharesOf(s).Grant("cdn", 1+rng.IntN(8))
 		now := start
-		alive := make(map[string]bool)
-		for i := range 3 + rng.IntN(20) {
-			id := fmt.Sprintf("p%d", i)
-			s.AddPeer(peerInfo(id, i), now)
-			alive[id] = true
+		alive := addPeers(s, 3+rng.IntN(20), now)
+		for i, id := range alive {
+			if rng.IntN(5) == 0 { // it does not upload
+				info := peerInfo(id, i)
+				info.Port = 0
+				s.AddPeer(info, now)
+			}
 		}
 		for step := 0; s.Unfinished() > 0; step++ {
 			require.Less(t, step, 20000, "seed %d: some peer never finishes", seed)
 			now = now.Add(time.Duration(rng.IntN(400)) * time.Millisecond)
-			for id := range alive {
-				for _, o := range append(s.Offer(id, now), s.Reoffer(id, now)...) {
-					switch rng.IntN(12) {
-					case 0:
-						failed(t, s, id, o.Num, o.SourceID, now)
-					case 1: // the report is lost
-					case 2:
-						require.NoError(t, s.SemiSuccess(id, o.Num, size, now))
-					case 3:
-						s.Undelivered(id, []Offer{o})
-					default:
-						require.NoError(t, s.Written(id, o.Num, size, now))
-					}
+			alive = slices.DeleteFunc(alive, func(id string) bool {
+				require.NoError(t, s.Seen(id, now))
+				randomStep(t, s, rng, id, now)
+				if rng.IntN(200) > 0 || len(alive) < 4 {
+					return false
 				}
-				if len(alive) > 2 && rng.IntN(200) == 0 {
-					require.NoError(t, s.Down(id, now))
-					delete(alive, id)
-				}
-			}
+				require.NoError(t, s.Down(id, now))
+				return rng.IntN(2) == 0 // or it comes back
+			})
 			s.Tick(now)
-			checkCounters(t, s)
+			checkBooks(t, s)
 		}
+		s.Expire(now.Add(time.Second), now.Add(time.Second))
+		checkBooks(t, s)
 		s.Close()
-		require.True(t, b.Take("cdn", 16*size, false), "seed %d: bytes are still charged", seed)
+		require.Zero(t, inFlight(s, "cdn"), "seed %d: capacity is still taken", seed)
 	}
 }
 
-func TestPeerWaitsForOthersOnlyWhenTheCDNHasNoSpareBudget(t *testing.T) {
-	for name, c := range map[string]struct{ limit, served int }{
-		"to spare": {limit: 100, served: 6},
-		"busy":     {limit: 5, served: parallelFetches},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := newSwarm(t, 1, "a", "b", "c", "d", "e", "f")
-			s.budget = budget.New(int64(c.limit) * size)
-			served := 0
-			for _, id := range []string{"a", "b", "c", "d", "e", "f"} {
-				served += len(s.Offer(id, start))
-			}
-			require.Equal(t, c.served, served)
-			if name == "busy" {
-				require.NotEmpty(t, s.Offer("f", start.Add(recentTransfer)), "peers do not wait for slow downloads")
-			}
-		})
+// randomStep lets a peer pull, and report anything of what it is offered.
+func randomStep(t *testing.T, s *Swarm, rng *rand.Rand, id string, now time.Time) {
+	t.Helper()
+	for _, o := range append(s.Offer(id, now), s.Reoffer(id)...) {
+		switch rng.IntN(12) {
+		case 0:
+			failed(t, s, id, o.Num, o.SourceID, now)
+		case 1: // the report is lost
+		case 2:
+			require.NoError(t, s.SemiSuccess(id, o.Num, size, now))
+		case 3:
+			s.Undelivered(id, []Offer{o})
+		case 4:
+			s.Lost(id, o.SourceID, o.Num)
+		default:
+			require.NoError(t, s.Written(id, o.Num, size, now))
+		}
 	}
-}
-
-func TestTaskHasAMinimumShareOfABusyCDN(t *testing.T) {
-	shared := budget.New(16 * size)
-	busy := newSwarm(t, 16)
-	busy.budget = shared
-	for i := range 4 {
-		id := fmt.Sprint("busy", i)
-		busy.AddPeer(peerInfo(id, i), start)
-		require.Len(t, busy.Offer(id, start), 4)
-	}
-	other := newSwarm(t, 20, "x", "y", "z")
-	other.budget = shared
-	given := 0
-	for _, id := range []string{"x", "y", "z"} {
-		given += len(other.Offer(id, start))
-	}
-	require.Equal(t, minCDNTransfers, given)
 }
 
 // The offers of an abandoned pull are revoked, but not a later offer of the same

@@ -140,7 +140,7 @@ func (p *Peer) fullUpdate() PeerUpdate {
 
 // baseUpdate returns the state of a peer without its bit sets.
 func (p *Peer) baseUpdate() PeerUpdate {
-	return PeerUpdate{PeerInfo: p.PeerInfo, Left: p.left, Migrant: p.migrant, Newcomer: !p.originKnown}
+	return PeerUpdate{PeerInfo: p.PeerInfo, Left: p.left, Migrant: p.origin == migrant, Newcomer: p.origin == newcomer}
 }
 
 // partialUpdate returns what has changed in a peer, or its complete state if
@@ -179,6 +179,9 @@ func (s *Swarm) Restore(u Update, now time.Time) {
 	for _, p := range u.Pieces {
 		if p.Num >= 0 && int(p.Num) < s.restoreLimit() && p.MD5 != "" {
 			state := s.pieceAt(p.Num)
+			if state.md5 == "" {
+				s.land(p.Num)
+			}
 			state.md5, state.length = p.MD5, p.Length
 		}
 	}
@@ -196,7 +199,7 @@ func (s *Swarm) Restore(u Update, now time.Time) {
 func (s *Swarm) restorePeer(u PeerUpdate, now time.Time) {
 	s.AddPeer(u.PeerInfo, now)
 	p := s.peers[u.ID]
-	p.left, p.originKnown, p.migrant = u.Left, !u.Newcomer, u.Migrant
+	p.left, p.origin = u.Left, originOf(u)
 	limit := uint(s.restoreLimit())
 	serves, writing := bitset.From(u.Serves), bitset.From(u.Writing)
 	for num := range bitset.From(u.Have).EachSet() {
@@ -204,13 +207,13 @@ func (s *Swarm) restorePeer(u PeerUpdate, now time.Time) {
 			break
 		}
 		s.offered = true
-		p.have.Set(num)
+		p.gain(int32(num))
 		switch {
 		case u.Left:
 		case serves.Test(num):
 			s.serve(p, int32(num))
 		case writing.Test(num):
-			p.writing[int32(num)] = now
+			s.beginWriting(p, int32(num), now)
 		}
 	}
 }
@@ -229,15 +232,13 @@ const maxPieces = 1 << 20
 
 func (s *Swarm) pieceAt(num int32) *pieceState {
 	for int(num) >= len(s.pieces) {
-		s.pieces = append(s.pieces, &pieceState{transfers: make(map[*transfer]struct{})})
+		s.pieces = append(s.pieces, &pieceState{})
 	}
 	return s.pieces[num]
 }
 
-// serve makes a peer a source of a piece.
-func (s *Swarm) serve(p *Peer, num int32) {
-	delete(p.writing, num)
-	p.serves.Set(uint(num))
-	state := s.pieceAt(num)
-	state.holders = append(state.holders, p)
+// land records that a piece of the task exists.
+func (s *Swarm) land(num int32) {
+	s.landed++
+	s.available.land(num)
 }

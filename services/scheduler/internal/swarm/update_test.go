@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
 )
 
 // restoredSwarm returns a swarm that is restored from a full update. How a standby
@@ -15,9 +13,9 @@ import (
 func restoredSwarm(t *testing.T, all Update) *Swarm {
 	t.Helper()
 	require.True(t, all.Full)
-	s := New(Limits{Up: 5, Down: 4}, budget.New(1<<40))
+	s := emptySwarm()
 	s.Restore(all, start)
-	checkCounters(t, s)
+	checkBooks(t, s)
 	return s
 }
 
@@ -56,7 +54,7 @@ func TestChangesReturnsOnlyWhatChanged(t *testing.T) {
 	require.Nil(t, m.Facts)
 	require.Empty(t, m.Pieces)
 	require.NoError(t, s.Down("b", start))
-	later := start.Add(blockFor)
+	later := start.Add(time.Minute)
 	s.Expire(later, start)
 	require.Equal(t, []string{"b"}, s.Changes(false).Removed)
 	require.NoError(t, s.Seen("a", later))
@@ -65,7 +63,7 @@ func TestChangesReturnsOnlyWhatChanged(t *testing.T) {
 
 // The state comes from another process, so Restore must accept any.
 func TestRestoreSkipsInvalidState(t *testing.T) {
-	s := New(Limits{Up: 5, Down: 4}, budget.New(1<<40))
+	s := emptySwarm()
 	s.Restore(Update{
 		Full: true, Facts: &Facts{Length: 2 * (size - 5), PieceSize: size}, Result: &Result{PieceCount: 9},
 		Pieces: []PieceUpdate{{Num: -1, MD5: "m"}, {Num: 1 << 30, MD5: "m"}, {Num: 1, MD5: md5Of(1), Length: size}},
@@ -75,5 +73,5 @@ func TestRestoreSkipsInvalidState(t *testing.T) {
 	_, whole := s.Result()
 	require.False(t, whole)
 	require.EqualValues(t, 2, s.peers["p"].have.Count())
-	checkCounters(t, s)
+	checkBooks(t, s)
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 
-	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/capacity"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
@@ -19,7 +19,7 @@ func BenchmarkAnswerHeldPulls(b *testing.B) {
 	const crowd, pieces = 1000, 50
 	stats, err := NewStats(prometheus.NewRegistry())
 	require.NoError(b, err)
-	task := New("id", "", Deps{Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Budget: budget.New(1), Stats: stats})
+	task := New("id", "", Deps{Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Capacity: capacity.NewShares(), Stats: stats})
 	now := time.Now()
 	task.swarm.SetCopy(swarm.Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~id", IP: "127.0.0.1", Port: 8001})
 	require.NoError(b, task.swarm.SetFacts("cdn", swarm.Facts{Length: pieces * (size - 5), PieceSize: size}))

@@ -226,10 +226,10 @@ func (t *Task) tryAnswer(p *pull, now time.Time) (pullReply, bool) {
 		t.deps.Stats.offered(offers)
 		return pullReply{answer: Answer{Offers: offers, PieceSize: facts.PieceSize}}, true
 	}
-	if now.Before(p.until) {
-		return pullReply{}, false
+	if offers := t.swarm.Reoffer(p.PeerID); len(offers) > 0 {
+		return pullReply{answer: Answer{Offers: offers, PieceSize: facts.PieceSize}}, true
 	}
-	return pullReply{answer: Answer{Offers: t.swarm.Reoffer(p.PeerID, now), PieceSize: facts.PieceSize}}, true
+	return pullReply{answer: Answer{PieceSize: facts.PieceSize}}, !now.Before(p.until)
 }
 
 // abandon removes a pull whose caller has left, and revokes its offers.

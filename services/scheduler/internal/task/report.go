@@ -29,7 +29,7 @@ func (t *Task) Missing(ctx context.Context, peerID, fromID string, num int32, al
 			num = -1
 		}
 		if !swarm.IsCDN(fromID) {
-			t.swarm.Lost(fromID, num)
+			t.swarm.Lost(peerID, fromID, num)
 			return nil
 		}
 		t.deps.Log.Warn("a client found a piece missing or wrong at a CDN copy; the copy will be checked",

@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -30,7 +31,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/capacity"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
@@ -52,8 +53,9 @@ const (
 type Deps struct {
 	Log    *zap.Logger
 	Limits swarm.Limits
-	Budget *budget.Budget
-	Stats  *Stats
+	// Capacity is what CDN instances may send at the same time, over all tasks.
+	Capacity *capacity.Shares
+	Stats    *Stats
 	// Changed is called when there are changes for Changes to return. It must not
 	// block. It may be nil.
 	Changed func(taskID string)
@@ -69,6 +71,8 @@ type Task struct {
 	calls         chan func()
 	ended         chan struct{}
 	copySuspected chan struct{}
+	// capacityFreed receives a signal when a CDN instance may have room again.
+	capacityFreed <-chan struct{}
 	// outdated holds the peers that have pieces of another version of the source.
 	outdated map[string]struct{}
 	// restored is set if another scheduler answered for the task before.
@@ -87,11 +91,13 @@ type Task struct {
 // New returns a task. The caller must call Run.
 func New(id, url string, deps Deps) *Task {
 	deps.Log = deps.Log.With(zap.String("task_id", id))
+	shares := deps.Capacity.NewTask()
+	random := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 	return &Task{
 		ID: id, URL: url, deps: deps,
 		calls: make(chan func(), callQueueSize), ended: make(chan struct{}),
 		copySuspected: make(chan struct{}, 1),
-		swarm:         swarm.New(deps.Limits, deps.Budget), lastUsed: time.Now(),
+		capacityFreed: shares.Wake(), swarm: swarm.New(deps.Limits, shares, random), lastUsed: time.Now(),
 	}
 }
 
@@ -148,6 +154,7 @@ func (t *Task) Run(ctx context.Context) {
 		case call := <-t.calls:
 			call()
 			t.drainCalls()
+		case <-t.capacityFreed:
 		case <-timer.C:
 		}
 		// Each call resets the timer, so it may never fire while calls keep arriving.
@@ -364,7 +371,7 @@ func (t *Task) Holdings(ctx context.Context) ([]swarm.Holding, swarm.Facts, erro
 	}
 	h, err := query(ctx, t, func() (holdings, error) {
 		facts, _ := t.swarm.Facts()
-		return holdings{t.swarm.Holdings(time.Now()), facts}, nil
+		return holdings{t.swarm.Holdings(), facts}, nil
 	})
 	return h.list, h.facts, err
 }

@@ -14,7 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/capacity"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
@@ -30,7 +30,7 @@ func inTask(t *testing.T, f func(ctx context.Context, task *Task)) {
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		task := New("id", "http://source/file", Deps{
-			Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Budget: budget.New(1 << 40), Stats: stats,
+			Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Capacity: capacity.NewShares(), Stats: stats,
 		})
 		go task.Run(ctx)
 		f(ctx, task)
@@ -131,12 +131,12 @@ func TestPullWithoutMaxWaitIsAnsweredAtOnce(t *testing.T) {
 	})
 }
 
-func TestHeldPullIsAnsweredWhenASlotFrees(t *testing.T) {
+func TestHeldPullIsAnsweredWhenATransferEnds(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 5, "a")
 		first, err := task.Pull(ctx, Pull{PeerID: "a", Stage: Started})
 		require.NoError(t, err)
-		require.Len(t, first.Offers, 4)
+		require.NotEmpty(t, first.Offers)
 		got := make(chan Answer, 1)
 		go func() {
 			a, err := task.Pull(ctx, Pull{PeerID: "a", MaxWait: 3 * time.Second})
@@ -147,8 +147,69 @@ func TestHeldPullIsAnsweredWhenASlotFrees(t *testing.T) {
 		synctest.Wait()
 		require.Empty(t, got)
 		require.NoError(t, task.Written(ctx, "a", first.Offers[0].Num, size))
-		require.Len(t, (<-got).Offers, 1)
+		next := (<-got).Offers
+		require.NotEmpty(t, next)
+		require.False(t, next[0].Repeated)
 	})
+}
+
+// A client ignores an offer of a piece that it is fetching. Its next pull is sent
+// the moment one of its transfers ends or fails, so it must not be held until then.
+func TestPullIsAnsweredWithRepeatedOffersOnceAllThatIsLackingIsOnItsWay(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 2, "a")
+		first, err := task.Pull(ctx, Pull{PeerID: "a", Stage: Started})
+		require.NoError(t, err)
+		require.Len(t, first.Offers, 2)
+		got := make(chan Answer, 1)
+		go func() {
+			a, err := task.Pull(ctx, Pull{PeerID: "a", MaxWait: 3 * time.Second})
+			if err == nil {
+				got <- a
+			}
+		}()
+		synctest.Wait()
+		require.Empty(t, got, "more pieces may land")
+		began := time.Now()
+		require.NoError(t, task.Whole(ctx, "cdn", swarm.Result{MD5: "m", Length: 2 * (size - 5), PieceCount: 2}))
+		requireRepeated(t, first.Offers, (<-got).Offers)
+		again, err := task.Pull(ctx, Pull{PeerID: "a", MaxWait: 3 * time.Second})
+		require.NoError(t, err)
+		requireRepeated(t, first.Offers, again.Offers)
+		require.Equal(t, began, time.Now(), "no pull was held")
+
+		// A failure is reported by the next pull. The piece is offered anew.
+		failed := first.Offers[0]
+		report := Pull{PeerID: "a", Outcome: Failed, Num: failed.Num, Size: size, From: failed.SourceID, MaxWait: 3 * time.Second}
+		a, err := task.Pull(ctx, report)
+		require.NoError(t, err)
+		require.Len(t, a.Offers, 1)
+		require.Equal(t, failed.Num, a.Offers[0].Num)
+		require.False(t, a.Offers[0].Repeated)
+	})
+}
+
+func TestPullIsHeldWhileAPieceIsLackingThatNoSourceHasRoomFor(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 6, "a")
+		require.NoError(t, task.Whole(ctx, "cdn", swarm.Result{MD5: "m", Length: 6 * (size - 5), PieceCount: 6}))
+		first, err := task.Pull(ctx, Pull{PeerID: "a", Stage: Started})
+		require.NoError(t, err)
+		require.Less(t, len(first.Offers), 6)
+		began := time.Now()
+		a, err := task.Pull(ctx, Pull{PeerID: "a", MaxWait: time.Second})
+		require.NoError(t, err)
+		require.Empty(t, a.Offers)
+		require.WithinDuration(t, began.Add(time.Second), time.Now(), tickInterval)
+	})
+}
+
+func requireRepeated(t *testing.T, want, got []swarm.Offer) {
+	t.Helper()
+	require.Len(t, got, len(want))
+	for _, o := range got {
+		require.True(t, o.Repeated, "piece %d", o.Num)
+	}
 }
 
 func TestPeerWithAllPiecesIsFinishedOnlyOnceTheResultIsKnown(t *testing.T) {

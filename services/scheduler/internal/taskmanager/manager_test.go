@@ -24,7 +24,7 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcclient"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/pkg/rpctest"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/budget"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/capacity"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/follower"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
@@ -185,7 +185,7 @@ func newTestCluster(t *testing.T, others ...func(*grpc.Server)) *testCluster {
 			}),
 			Health: monitor, Dial: pool.Dial, Stats: stats, Log: zap.NewNop(),
 		},
-		Task: task.Deps{Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Budget: budget.New(1 << 40), Stats: taskStats},
+		Task: task.Deps{Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Capacity: capacity.NewShares(), Stats: taskStats},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

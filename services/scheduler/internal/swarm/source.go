@@ -1,0 +1,202 @@
+package swarm
+
+import "time"
+
+// sourceState says what is known of a peer as a source of pieces.
+//
+//	unproven --an upload succeeds--> proven --failures in a row--> suspended
+//	   |  ^                                                           |  ^
+//	   |  +------------------- some time passes ----------------------+  |
+//	   +--------------- fewer failures or overdue transfers -------------+
+//
+// An unproven source sends one piece at a time, and one more for each that it
+// has sent, up to the limit. While few peers have anything, one upload at a time
+// also makes the next source soonest. A suspended source is in no list of holders,
+// so pieces that only it has are fresh again.
+type sourceState uint8
+
+const (
+	unproven sourceState = iota
+	proven
+	suspended
+)
+
+const (
+	// Failures in a row that suspend an unproven and a proven source.
+	unprovenFailures = 2
+	provenFailures   = 5
+	// A source is suspended for suspendMin, doubled each time no upload
+	// succeeded in between, up to suspendMax.
+	suspendMin = 10 * time.Second
+	suspendMax = 5 * time.Minute
+	// avoidFor is how long a peer takes nothing from one that failed it.
+	avoidFor = 30 * time.Second
+	// A peer takes nothing from peers for cdnOnlyFor after cdnOnlyFailures
+	// failures in a row.
+	cdnOnlyFailures = 5
+	cdnOnlyFor      = 10 * time.Second
+)
+
+// mayServe tells whether others may take pieces from the peer.
+func (p *Peer) mayServe() bool { return !p.left && p.Port > 0 && p.source != suspended }
+
+// uploadLimit returns how many pieces a source sends at a time.
+func (s *Swarm) uploadLimit(source *Peer) int {
+	return min(1+source.sent, slots(s.limits.Up, source.sent))
+}
+
+// proven records that a source sent a piece.
+func (s *Swarm) proven(source *Peer) {
+	source.uploadFailures, source.suspensions = 0, 0
+	source.sent++
+	wasSuspended := source.source == suspended
+	source.source = proven
+	if wasSuspended {
+		s.listAll(source)
+	}
+}
+
+// recordPeerFailure keeps p away from a source that did not send it a piece,
+// suspends a source that fails repeatedly, and keeps p away from all peers if
+// its transfers from them fail repeatedly.
+func (s *Swarm) recordPeerFailure(p, source *Peer, now time.Time) {
+	p.avoids[source.ID] = now.Add(avoidFor)
+	if p.fetchFailures++; p.fetchFailures >= cdnOnlyFailures {
+		p.fetchFailures = 0
+		p.cdnOnlyUntil = now.Add(cdnOnlyFor)
+	}
+	limit := provenFailures
+	if source.source == unproven {
+		limit = unprovenFailures
+	}
+	if source.uploadFailures++; source.uploadFailures >= limit && source.source != suspended {
+		s.suspend(source, now)
+	}
+}
+
+func (s *Swarm) suspend(source *Peer, now time.Time) {
+	s.unlistAll(source)
+	source.source, source.uploadFailures, source.sent = suspended, 0, 0
+	source.suspendedUntil = now.Add(min(suspendMin<<min(source.suspensions, 10), suspendMax))
+	source.suspensions++
+	s.suspended = append(s.suspended, source)
+}
+
+// resume makes the suspended sources whose time is over unproven again.
+func (s *Swarm) resume(now time.Time) {
+	kept := s.suspended[:0]
+	for _, p := range s.suspended {
+		switch {
+		case p.source != suspended:
+		case now.Before(p.suspendedUntil):
+			kept = append(kept, p)
+		default:
+			p.source = unproven
+			s.listAll(p)
+		}
+	}
+	clear(s.suspended[len(kept):])
+	s.suspended = kept
+}
+
+// serve records that others may take a piece from a peer.
+func (s *Swarm) serve(p *Peer, num int32) {
+	s.endWriting(p, num)
+	p.serves.Set(uint(num))
+	s.pieceAt(num)
+	s.list(p, num)
+}
+
+// withdraw records that others may no longer take a piece from a peer.
+func (s *Swarm) withdraw(p *Peer, num int32) {
+	if _, writing := p.writing[num]; !writing && !p.serves.Test(uint(num)) {
+		return
+	}
+	s.changes.addPeerPiece(p.ID, num)
+	s.endWriting(p, num)
+	if p.serves.Test(uint(num)) {
+		s.unlist(p, num)
+		p.serves.Clear(uint(num))
+	}
+}
+
+// withdrawAll withdraws all that a peer serves or is about to serve.
+func (s *Swarm) withdrawAll(p *Peer) {
+	for num := range p.serves.EachSet() {
+		s.withdraw(p, int32(num))
+	}
+	for num := range p.writing {
+		s.withdraw(p, num)
+	}
+}
+
+// unlisted is the place of a piece in no list of holders.
+const unlisted = -1
+
+// list adds a peer to the holders of a piece that it serves.
+func (s *Swarm) list(p *Peer, num int32) {
+	for int(num) >= len(p.places) {
+		p.places = append(p.places, unlisted)
+	}
+	if p.places[num] != unlisted || !p.mayServe() {
+		return
+	}
+	state := s.pieces[num]
+	p.places[num] = int32(len(state.holders))
+	state.holders = append(state.holders, p)
+	s.available.change(num, 1, 0)
+}
+
+// unlist removes a peer from the holders of a piece. The last holder takes its place.
+func (s *Swarm) unlist(p *Peer, num int32) {
+	if int(num) >= len(p.places) || p.places[num] == unlisted {
+		return
+	}
+	state := s.pieces[num]
+	last := len(state.holders) - 1
+	moved := state.holders[last]
+	state.holders[p.places[num]], state.holders[last] = moved, nil
+	moved.places[num] = p.places[num]
+	p.places[num] = unlisted
+	state.holders = state.holders[:last]
+	s.available.change(num, -1, 0)
+}
+
+func (s *Swarm) listAll(p *Peer) {
+	for num := range p.serves.EachSet() {
+		s.list(p, int32(num))
+	}
+}
+
+func (s *Swarm) unlistAll(p *Peer) {
+	for num := range p.serves.EachSet() {
+		s.unlist(p, int32(num))
+	}
+}
+
+// writingPiece is a piece that a peer has received and not reported as written.
+type writingPiece struct {
+	since  time.Time
+	counts bool // as a copy to come
+}
+
+func (s *Swarm) beginWriting(p *Peer, num int32, now time.Time) {
+	w := writingPiece{since: now, counts: p.mayServe()}
+	if w.counts {
+		s.available.change(num, 0, 1)
+	}
+	p.writing[num] = w
+	s.writing++
+}
+
+func (s *Swarm) endWriting(p *Peer, num int32) {
+	w, found := p.writing[num]
+	if !found {
+		return
+	}
+	if w.counts {
+		s.available.change(num, 0, -1)
+	}
+	delete(p.writing, num)
+	s.writing--
+}

@@ -1,0 +1,247 @@
+package swarm
+
+import (
+	"container/heap"
+	"time"
+)
+
+// transfer is one piece on its way to one peer. It takes a slot at its receiver
+// and one at its source.
+//
+//	active --it takes much longer than usual--> overdue --the client gives up--> ended
+//	   |                                            |
+//	   +-- success, failure, restart, undelivered --+---------------------------> ended
+//
+// An overdue transfer has given its source the slot back and is no copy to
+// come. The receiver's slot lasts until the client gives up by itself, because
+// until then it ignores a second offer of the piece.
+type transfer struct {
+	num     int32
+	to      *Peer
+	from    *Peer    // nil when a CDN copy sends it
+	cdn     *cdnCopy // that copy
+	length  int32
+	started time.Time
+	state   transferState
+	counts  bool      // as a copy to come
+	blamed  bool      // on its source, when it became overdue
+	due     time.Time // when it becomes overdue, or ends
+	index   int       // in the heap of deadlines
+
+	parallel        int  // transfers of the task from the same copy when it began
+	pullsSinceAsked int  // of a migrant since it was asked of the piece
+	confirmed       bool // a migrant was found to be downloading it
+}
+
+type transferState uint8
+
+const (
+	active transferState = iota
+	overdue
+	ended
+)
+
+const (
+	// A client gives a piece up after clientBase and what it takes at clientRate
+	// bytes a second. clientSlack is for its report.
+	clientBase  = 10 * time.Second
+	clientRate  = 64 << 10
+	clientSlack = time.Second
+	// A transfer is overdue after overdueFactor times the usual time of a piece,
+	// but not before overdueMin. While no usual time is known the bound is
+	// overdueUnknown plus what the piece takes at overdueRate bytes a second.
+	overdueFactor  = 5
+	overdueMin     = 3 * time.Second
+	overdueUnknown = 10 * time.Second
+	overdueRate    = 512 << 10
+)
+
+// clientTimeout returns how long a client tries to fetch a piece.
+func clientTimeout(length int32) time.Duration {
+	return clientBase + time.Duration(length)*time.Second/clientRate + clientSlack
+}
+
+// patience returns how long a transfer may take before it is overdue.
+func (s *Swarm) patience(t *transfer) time.Duration {
+	usual := s.pieceTime
+	if t.cdn != nil {
+		usual = t.cdn.pieceTime
+	}
+	usual = max(usual, t.to.fetchTime)
+	if usual == 0 {
+		return overdueUnknown + time.Duration(t.length)*time.Second/overdueRate
+	}
+	return min(max(overdueMin, overdueFactor*time.Duration(usual)), clientTimeout(t.length))
+}
+
+// startTransfer takes both slots. The capacity of a CDN copy is taken already.
+func (s *Swarm) startTransfer(t *transfer, now time.Time) {
+	s.offered = true
+	if t.to.origin == newcomer {
+		t.to.origin = resident
+		s.changes.addPeer(t.to.ID)
+	}
+	t.to.running[t.num] = t
+	t.to.active++
+	if t.to.lastFailure.num == t.num {
+		t.to.lastFailure = failureReport{}
+	}
+	if t.from != nil {
+		t.from.sending[t] = struct{}{}
+		t.from.uploads++
+	} else {
+		t.cdn.sending[t] = struct{}{}
+		t.cdn.running++
+		t.to.fromCDN++
+		s.fromCDN++
+		t.parallel = t.cdn.running
+		s.pieces[t.num].sent++
+	}
+	if t.counts = t.to.mayServe(); t.counts {
+		s.available.change(t.num, 0, 1)
+	}
+	t.started, t.due = now, now.Add(s.patience(t))
+	heap.Push(&s.deadlines, t)
+}
+
+// endTransfer frees the slots that the transfer still has.
+func (s *Swarm) endTransfer(t *transfer) {
+	s.releaseSource(t)
+	t.state = ended
+	heap.Remove(&s.deadlines, t.index)
+	delete(t.to.running, t.num)
+	if t.from != nil {
+		delete(t.from.sending, t)
+	} else {
+		delete(t.cdn.sending, t)
+	}
+}
+
+// releaseSource frees the source's slot, and the receiver's room for another
+// piece, if the transfer still has them.
+func (s *Swarm) releaseSource(t *transfer) {
+	if t.state != active {
+		return
+	}
+	t.to.active--
+	if t.from != nil {
+		t.from.uploads--
+	} else {
+		t.cdn.running--
+		t.to.fromCDN--
+		s.fromCDN--
+		s.capacity.Release(t.cdn.Instance)
+	}
+	if t.counts {
+		t.counts = false
+		s.available.change(t.num, 0, -1)
+	}
+}
+
+// expire makes an active transfer overdue and ends an overdue one.
+func (s *Swarm) expire(t *transfer, now time.Time) {
+	if t.state == overdue {
+		s.endTransfer(t)
+		return
+	}
+	s.releaseSource(t)
+	t.state = overdue
+	t.due = t.started.Add(clientTimeout(t.length))
+	heap.Fix(&s.deadlines, t.index)
+	switch {
+	case t.from == nil:
+	case t.to.lastSuccess.After(t.started):
+		t.blamed = true
+		s.recordPeerFailure(t.to, t.from, now)
+	default: // the receiver may be the slow side
+		t.to.avoids[t.from.ID] = now.Add(avoidFor)
+	}
+}
+
+// completeTransfer ends a transfer that brought its piece, and learns from it
+// how long a piece takes.
+func (s *Swarm) completeTransfer(t *transfer, now time.Time) {
+	parallel := t.parallel
+	if t.cdn != nil {
+		parallel += t.cdn.running
+		s.landedAtPeers++
+		delete(t.to.copyFailures, t.cdn.Instance)
+	}
+	timely := t.state == active
+	// A receiver that got other pieces meanwhile is not the slow side.
+	slowReceiver := !timely && !t.to.lastSuccess.After(t.started)
+	s.endTransfer(t)
+	t.to.lastSuccess = now
+	if t.to.origin == migrant {
+		return // it may have had the piece
+	}
+	took := now.Sub(t.started)
+	if timely || slowReceiver {
+		t.to.fetchTime.add(took)
+	}
+	switch {
+	case t.cdn != nil:
+		t.cdn.pieceTime.add(took)
+		t.cdn.observe(float64(parallel) / 2 * float64(t.length) / max(took, time.Millisecond).Seconds())
+	case timely:
+		t.to.fetchFailures = 0
+		s.proven(t.from)
+		t.from.sendTime.add(took)
+		s.pieceTime.add(took)
+		s.exchanged.add(t.length, now)
+	}
+}
+
+// endDownloads ends what a peer is fetching.
+func (s *Swarm) endDownloads(p *Peer) {
+	for _, t := range p.running {
+		s.endTransfer(t)
+	}
+}
+
+// endUploads ends what others are fetching from a source.
+func (s *Swarm) endUploads(sending map[*transfer]struct{}) {
+	for t := range sending {
+		s.endTransfer(t)
+	}
+}
+
+// Undelivered takes back offers that never reached the peer.
+func (s *Swarm) Undelivered(id string, offers []Offer) {
+	p := s.peers[id]
+	if p == nil {
+		return
+	}
+	for _, o := range offers {
+		// The piece may have been offered again meanwhile.
+		if t := p.running[o.Num]; t != nil && t == o.transfer {
+			s.endTransfer(t)
+		}
+	}
+}
+
+// deadlines is a heap of transfers, the one that is due first on top.
+type deadlines []*transfer
+
+func (d deadlines) Len() int           { return len(d) }
+func (d deadlines) Less(i, j int) bool { return d[i].due.Before(d[j].due) }
+func (d deadlines) Swap(i, j int) {
+	d[i], d[j] = d[j], d[i]
+	d[i].index, d[j].index = i, j
+}
+
+// Push is part of heap.Interface.
+func (d *deadlines) Push(x any) {
+	t := x.(*transfer) //nolint:errcheck // nothing else is pushed
+	t.index = len(*d)
+	*d = append(*d, t)
+}
+
+// Pop is part of heap.Interface.
+func (d *deadlines) Pop() any {
+	last := len(*d) - 1
+	t := (*d)[last]
+	(*d)[last] = nil
+	*d = (*d)[:last]
+	return t
+}
