@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 SERVICES := supernode gateway scheduler cdn registry
-MODULES  := api pkg services/cdn services/gateway services/registry services/scheduler services/supernode test
+MODULES  := api pkg services/cdn services/gateway services/registry services/scheduler services/supernode test test/sim
 TOOLS    := $(CURDIR)/.bin
 
 # Tools, each with its own dependencies, at versions that are changed on purpose.
@@ -21,7 +21,7 @@ DATE     ?= $(shell git log -1 --format=%cI 2>/dev/null || true)
 BUILD    := github.com/supernode-ha/supernode/pkg/buildinfo
 LDFLAGS  := -X $(BUILD).version=$(VERSION) -X $(BUILD).revision=$(REVISION) -X $(BUILD).buildDate=$(DATE)
 
-.PHONY: help build run demo test faults chaos bench bench-net fuzz lint fmt proto proto-check modules clean
+.PHONY: help build run demo test faults chaos bench bench-net sim fuzz lint fmt proto proto-check modules clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,7 @@ bench: build ## Measure downloads of 300 KB, 9 MB and 200 MB on loopback, a migr
 	go test -run '^$$' -bench 'Place|Repair|Life|ResolveKnown' ./services/registry
 	go test -run '^$$' -bench Replicate -benchtime 3x ./test/integration
 	go test -run '^$$' -bench 'Reports|Peer' -benchtime 5x ./services/scheduler/internal/mirror ./services/scheduler/internal/swarm
+	go test -run '^$$' -bench Offer -benchtime 20000x ./services/scheduler/internal/swarm
 
 # What is not given is the command's default, see bin/bench-net -help. RATE and SERVER are Mbit/s, SIZE is MB, LOCAL_LIMIT MiB/s.
 NET_FLAGS = $(if $(HOSTS),-hosts $(HOSTS)) $(if $(RATE),-rate $(RATE)) $(if $(RATES),-rates $(RATES)) $(if $(SERVER),-server $(SERVER)) \
@@ -68,6 +69,10 @@ NET_FLAGS = $(if $(HOSTS),-hosts $(HOSTS)) $(if $(RATE),-rate $(RATE)) $(if $(RA
 bench-net: build ## Measure downloads on links that are the bottleneck, as root; HOSTS RATE SERVER SIZE and more choose a scenario, DFGET a real client
 	@go build -o bin/ ./test/cmd/bench-net ./test/cmd/etcd
 	@exec bin/bench-net $(NET_FLAGS)
+
+SIM_PEERS ?= 10000
+sim: ## Simulate the scenarios of up to SIM_PEERS peers and write the tables and plots of docs/simulation.md
+	go run ./test/sim/cmd/simdocs -largest $(SIM_PEERS)
 
 FUZZTIME ?= 20s
 fuzz: ## Fuzz every parser that faces the network for FUZZTIME each
