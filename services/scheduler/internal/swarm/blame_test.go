@@ -26,12 +26,12 @@ func TestSourceSendsOnePieceAtATimeAndOneMoreForEachThatItHasSent(t *testing.T) 
 	for num := range int32(30) {
 		written(t, s, "source", start, num)
 	}
-	for sent := range settled + 1 {
+	for sent := range settledBytes/size + 1 {
 		offers := 0
 		for _, id := range []string{"a", "b", "c"} {
 			offers += len(s.Offer(id, start))
 		}
-		require.Equal(t, min(1+sent, slots(s.limits.Up, sent)), offers, "after %d pieces", sent)
+		require.Equal(t, min(1+sent, s.slots(s.limits.Up, sent)), offers, "after %d pieces", sent)
 		checkBooks(t, s)
 		for _, id := range []string{"a", "b", "c"} {
 			require.NoError(t, s.Restarted(id))

@@ -22,8 +22,10 @@ const (
 	// Each that arrives allows one more: the fewer share the CDN's link, the
 	// sooner the first peers have something to pass on.
 	firstCopiesAtOnce = 3
-	// few transfers share the first pieces of a peer, until it has settled pieces.
-	few, settled = 3, 8
+	// few is how many pieces a peer sends or fetches at a time until it has sent or
+	// fetched settledBytes.
+	few          = 3
+	settledBytes = 64 << 20
 	// helpAbove is how many pieces a peer must lack for the CDN to help it: the
 	// last ones come from peers in a moment.
 	helpAbove = 6
@@ -65,7 +67,7 @@ func (s *Swarm) Offer(id string, now time.Time) []Offer {
 	case p.origin == migrant: // with all slots taken it may have to be asked again
 		return s.offerMigrant(p, now)
 	}
-	c := choice{s: s, p: p, now: now, room: slots(s.limits.Down, p.pieces) - p.active}
+	c := choice{s: s, p: p, now: now, room: s.slots(s.limits.Down, p.pieces) - p.active}
 	if c.room <= 0 {
 		return nil
 	}
@@ -95,11 +97,11 @@ func (s *Swarm) Offer(id string, now time.Time) []Offer {
 }
 
 // slots returns how many pieces a peer sends or fetches at a time, of at most
-// limit, when it has sent or fetched a number of them. The first ones are shared
-// by few transfers, so that there are copies to pass on soon. Later ones are
-// shared by more: while one transfer is set up the others use the link.
-func slots(limit, pieces int) int {
-	if pieces < settled {
+// limit, when it has sent or fetched a number of them. At first few transfers
+// share its link, so that it has whole pieces soon. In a long download more of
+// them do: while one is set up the others use the link.
+func (s *Swarm) slots(limit, pieces int) int {
+	if int64(pieces)*int64(s.facts.PieceSize) < settledBytes {
 		return min(limit, few)
 	}
 	return limit

@@ -99,7 +99,7 @@ func failed(t testing.TB, s *Swarm, id string, num int32, from string, now time.
 // prove makes sources of peers that send as many pieces at a time as a peer may.
 func prove(s *Swarm, ids ...string) {
 	for _, id := range ids {
-		s.peers[id].source, s.peers[id].sent = proven, max(settled, s.limits.Up)
+		s.peers[id].source, s.peers[id].sent = proven, max(settledBytes/size, s.limits.Up)
 	}
 }
 

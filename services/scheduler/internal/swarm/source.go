@@ -42,7 +42,7 @@ func (p *Peer) mayServe() bool { return !p.left && p.Port > 0 && p.source != sus
 
 // uploadLimit returns how many pieces a source sends at a time.
 func (s *Swarm) uploadLimit(source *Peer) int {
-	return min(1+source.sent, slots(s.limits.Up, source.sent))
+	return min(1+source.sent, s.slots(s.limits.Up, source.sent))
 }
 
 // proven records that a source sent a piece.

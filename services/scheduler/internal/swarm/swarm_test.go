@@ -10,10 +10,12 @@ import (
 )
 
 func TestPeerIsOfferedAtMostDownPiecesAndEachOnce(t *testing.T) {
-	s := newSwarm(t, 20, "a")
+	s := newSwarm(t, 30, "a")
 	require.Len(t, s.Offer("a", start), few, "its first pieces")
 	require.NoError(t, s.Restarted("a"))
-	written(t, s, "a", start, 12, 13, 14, 15, 16, 17, 18, 19)
+	for num := range int32(settledBytes / size) {
+		written(t, s, "a", start, 14+num)
+	}
 	first := s.Offer("a", start)
 	require.Len(t, first, 4)
 	require.Empty(t, s.Offer("a", start), "no slot is free")
