@@ -190,26 +190,27 @@ func (c *choice) fromPeers() (found bool) {
 // candidates yields some of the rarest pieces, then random ones that the peer
 // has not. It may yield a piece more than once.
 func (c *choice) candidates(yield func(num int32) bool) {
-	a, looked := &c.s.available, 0
-	for copies := a.rarest(); copies <= mostCopies && looked < rarestLooked; copies++ {
-		list := slices.Clone(a.served[copies][:min(len(a.served[copies]), rarestLooked)])
-		if n := len(a.served[copies]); n > rarestLooked {
-			first := c.s.random.IntN(n)
-			for i := range list {
-				list[i] = a.served[copies][(first+i)%n]
-			}
+	a := &c.s.available
+	var rarest [rarestLooked]int32 // a copy: a transfer that begins changes the lists
+	n := 0
+	for copies := a.rarest(); copies <= mostCopies && n < rarestLooked; copies++ {
+		list := a.served[copies]
+		if len(list) == 0 {
+			continue
 		}
-		for _, num := range list {
-			if looked++; looked > rarestLooked {
-				break
-			}
-			c.s.work.Pieces++
-			if !yield(num) {
-				return
-			}
+		first := c.s.random.IntN(len(list))
+		for i := range min(len(list), rarestLooked-n) {
+			rarest[n] = list[(first+i)%len(list)]
+			n++
 		}
 	}
-	c.random(piecesLooked-looked, yield)
+	for _, num := range rarest[:n] {
+		c.s.work.Pieces++
+		if !yield(num) {
+			return
+		}
+	}
+	c.random(piecesLooked-n, yield)
 }
 
 // random yields at most n pieces that the peer has not, from random places on.
@@ -353,6 +354,7 @@ func (s *Swarm) Reoffer(id string) []Offer {
 		o.Repeated, o.transfer = true, nil
 		offers = append(offers, o)
 	}
+	slices.SortFunc(offers, func(a, b Offer) int { return cmp.Compare(a.Num, b.Num) })
 	return offers
 }
 
