@@ -108,10 +108,10 @@ func (c *Controller) Observe(now time.Time, s Sample) {
 	if !over {
 		return
 	}
-	full := c.round.full(c.window)
+	full, began := c.round.full(c.window), c.round.began
 	c.round = round{}
 	c.round.add(now, s)
-	if now.Sub(c.counted) > stale {
+	if began.Sub(c.counted) > stale { // not the round itself, which may take as long
 		c.rate, c.pause = 0, 1
 	}
 	if !full {
@@ -134,9 +134,11 @@ func (c *Controller) Observe(now time.Time, s Sample) {
 // revert ends a probe that demand did not fill.
 func (c *Controller) revert() {
 	c.window, c.again, c.held = c.base, 0, 0
-	if c.phase != starting {
-		c.phase = holding
+	if c.phase == starting {
+		c.rate = 0 // the start begins at this window once more
+		return
 	}
+	c.phase = holding
 }
 
 // started takes a round of the start: the window doubles as long as at least a

@@ -42,7 +42,7 @@ func (l *link) run(d time.Duration) float64 {
 	for end := l.now.Add(d); l.now.Before(end); {
 		k := min(l.Window(), l.demand)
 		bytes := min(float64(k)*flow, l.capacity) * l.noise() * tick.Seconds()
-		l.now = l.now.Add(tick)
+		l.now = l.now.Add(tick + time.Duration(rand.IntN(20))*time.Microsecond)
 		l.sent += bytes
 		l.ended += bytes / unit
 		l.Observe(l.now, window.Sample{InFlight: k, Limited: l.demand > k, Sent: int64(l.sent), Ended: int64(l.ended)})
@@ -80,6 +80,14 @@ func TestWindowDeliversTheCapacityAndStays(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A round on such a link takes as long as the time after which a rate is stale.
+func TestWindowOfALinkThatIsSlowerThanItsTransfersStaysSmall(t *testing.T) {
+	t.Parallel()
+	l := newLink(flow / 4)
+	l.run(10 * time.Minute)
+	require.LessOrEqual(t, l.Window(), 2*window.Initial)
 }
 
 func TestWindowGrowsFastWhileTheRateGrows(t *testing.T) {

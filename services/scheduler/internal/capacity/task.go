@@ -38,6 +38,7 @@ func (t *Task) Take(name string, now time.Time) bool {
 		s.refusals.Inc()
 		return false
 	}
+	in.refused.remove(t)
 	u.inFlight++
 	in.inFlight++
 	return true

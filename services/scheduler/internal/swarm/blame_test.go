@@ -297,3 +297,41 @@ func TestBadSourceCostsEachPeerOnePieceAndAllOfThemTwo(t *testing.T) {
 		})
 	}
 }
+
+func TestTransfersToOnePeerThatFailTogetherAreOneFailureOfTheSource(t *testing.T) {
+	s := newSwarm(t, 3, "source", "a")
+	written(t, s, "source", start, 0, 1, 2)
+	prove(s, "source")
+	offers := s.Offer("a", start)
+	require.Len(t, offers, few)
+	for _, o := range offers {
+		failed(t, s, "a", o.Num, "source", start)
+	}
+	require.Equal(t, 1, s.peers["source"].uploadFailures)
+}
+
+func TestSourceAtANewAddressIsUnprovenAndNotSuspended(t *testing.T) {
+	s := newSwarm(t, 1, "source", "a", "b")
+	written(t, s, "source", start, 0)
+	for _, id := range []string{"a", "b"} {
+		offerFrom(t, s, id, "source", start)
+		failed(t, s, id, 0, "source", start)
+	}
+	require.Equal(t, suspended, s.peers["source"].source)
+	moved := peerInfo("source", 0)
+	moved.Port++
+	s.AddPeer(moved, start)
+	require.Equal(t, unproven, s.peers["source"].source)
+	require.Len(t, s.pieces[0].holders, 1)
+	checkBooks(t, s)
+}
+
+// A peer that pulls and never reports takes no more than its limit and two more.
+func TestPeerThatNeverReportsHasABoundedNumberOfTransfers(t *testing.T) {
+	s := newSwarm(t, 100, "a")
+	for now := start; now.Before(start.Add(time.Minute)); now = now.Add(time.Second) {
+		s.Tick(now)
+		s.Offer("a", now)
+		require.LessOrEqual(t, len(s.peers["a"].running), few+mostOverdue)
+	}
+}

@@ -8,7 +8,8 @@ import (
 )
 
 const (
-	// Most pieces that are looked at for one choice: of the rarest, and in all.
+	// The largest number of pieces that are looked at for one choice, of the rarest
+	// and in all.
 	rarestLooked = 32
 	piecesLooked = 64
 	// holdersLooked is how many holders of a piece are looked at.
@@ -26,6 +27,8 @@ const (
 	// fetched settledBytes.
 	few          = 3
 	settledBytes = 64 << 20
+	// mostOverdue is how many overdue transfers a peer may have on top of its limit.
+	mostOverdue = 2
 	// helpAbove is how many pieces a peer must lack for the CDN to help it: the
 	// last ones come from peers in a moment.
 	helpAbove = 6
@@ -47,7 +50,7 @@ type Work struct {
 // Work returns what all choices so far looked at.
 func (s *Swarm) Work() Work { return s.work }
 
-// choice is one answer to one peer in the making.
+// choice collects the offers of one answer to one peer.
 type choice struct {
 	s      *Swarm
 	p      *Peer
@@ -67,21 +70,22 @@ func (s *Swarm) Offer(id string, now time.Time) []Offer {
 	case p.origin == migrant: // with all slots taken it may have to be asked again
 		return s.offerMigrant(p, now)
 	}
-	c := choice{s: s, p: p, now: now, room: s.slots(s.limits.Down, p.pieces) - p.active}
+	limit := s.slots(s.limits.Down, p.pieces)
+	c := choice{s: s, p: p, now: now, room: min(limit-p.active, limit+mostOverdue-len(p.running))}
 	if c.room <= 0 {
 		return nil
 	}
 	s.work.Choices++
-	cdnOnly := now.Before(p.cdnOnlyUntil)
+	cdnOnly := now.Before(p.cdnOnlyUntil) && len(s.copies) > 0
 	if !cdnOnly && s.helping && len(s.available.fresh) == 0 && p.fromCDN == 0 && s.lacking(p) > helpAbove {
 		c.fromCDN(1)
 	}
-	if !cdnOnly && p.Port > 0 { // a copy at a peer that serves nothing helps no other
+	if !cdnOnly && p.mayServe() { // a copy at a peer that serves nothing helps no other
 		c.firstCopies()
 	}
-	found := c.fromPeers()
+	found := !cdnOnly && c.fromPeers()
 	switch {
-	case cdnOnly, p.Port == 0 && !found, s.helping && s.lacking(p) > helpAbove:
+	case cdnOnly, !p.mayServe() && !found, s.helping && s.lacking(p) > helpAbove:
 		c.fromCDN(c.room)
 	case p.active == 0 && !p.waitingSince.IsZero() && now.Sub(p.waitingSince) >= s.fallbackDelay():
 		c.fromCDN(1)
@@ -121,16 +125,17 @@ func (s *Swarm) fallbackDelay() time.Duration {
 	return min(max(fallbackFactor*time.Duration(usual), fallbackMin), fallbackMax)
 }
 
-// lacking returns how many landed pieces a peer has not and is not fetching.
+// lacking returns how many pieces landed that a peer neither has nor is fetching.
 func (s *Swarm) lacking(p *Peer) int {
 	return s.landed - p.pieces - len(p.running)
 }
 
-// lacks tells whether a piece landed that the peer has not and is not fetching.
+// lacks reports whether a piece landed that the peer neither has nor is fetching.
 func (c *choice) lacks(num int32) bool {
 	return c.s.pieces[num].md5 != "" && !c.p.have.Test(uint(num)) && c.p.running[num] == nil
 }
 
+// take begins a transfer and offers it.
 func (c *choice) take(t *transfer) {
 	c.s.startTransfer(t, c.now)
 	c.offers = append(c.offers, c.s.makeOffer(t))
@@ -148,36 +153,51 @@ func (c *choice) firstCopies() {
 	}
 }
 
-// freshPiece returns a fresh piece that left the CDN least often, -1 if there is none.
+// freshPiece returns that of some fresh pieces which left the CDN least often, -1
+// if the peer lacks none of them.
 func (c *choice) freshPiece() int32 {
-	best := int32(-1)
-	for _, num := range c.s.available.fresh[:min(len(c.s.available.fresh), freshLooked)] {
+	list, first := c.s.available.fresh, 0
+	if len(list) > freshLooked {
+		first = c.s.random.IntN(len(list))
+	}
+	best, full := int32(-1), int32(-1)
+	for i := range min(len(list), freshLooked) {
+		num := list[(first+i)%len(list)]
 		c.s.work.Pieces++
-		if !c.lacks(num) || c.s.bestCopy(c.p, num, c.now) == nil {
+		if !c.lacks(num) {
 			continue
 		}
-		if c.s.pieces[num].sent == 0 {
+		from, free := c.s.bestCopy(c.p, num, c.now)
+		switch {
+		case from == nil:
+		case free == 0:
+			full = num
+		case c.s.pieces[num].sent == 0:
 			return num
-		}
-		if best < 0 || c.s.pieces[num].sent < c.s.pieces[best].sent {
+		case best < 0 || c.s.pieces[num].sent < c.s.pieces[best].sent:
 			best = num
 		}
+	}
+	if best < 0 {
+		return full // so that the demand is known
 	}
 	return best
 }
 
 // fromPeers gives the peer pieces that other peers serve, rare ones first. It
-// reports whether it found any, with a free slot or without.
+// reports whether it found any at a source that did not fail the peer of late,
+// with a free slot or without.
 func (c *choice) fromPeers() (found bool) {
-	if c.room <= 0 || c.now.Before(c.p.cdnOnlyUntil) {
+	if c.room <= 0 {
 		return false
 	}
 	for num := range c.candidates {
 		if c.s.available.stage(num) != served || !c.lacks(num) {
 			continue
 		}
-		found = true
-		if from := c.bestHolder(num); from != nil {
+		from, usable := c.bestHolder(num)
+		found = found || usable
+		if from != nil {
 			c.take(&transfer{num: num, to: c.p, from: from, length: c.s.pieces[num].length})
 		}
 		if c.room <= 0 {
@@ -259,25 +279,29 @@ func (p *Peer) nextMissing(num, total uint) (uint, bool) {
 }
 
 // bestHolder returns the nearest of a few holders with a free slot, among
-// equally near ones that with the fewest uploads, then the fastest.
-func (c *choice) bestHolder(num int32) *Peer {
+// equally near ones that with the fewest uploads, then the fastest. usable says
+// that some of them did not fail the peer of late.
+func (c *choice) bestHolder(num int32) (best *Peer, usable bool) {
 	holders := c.s.pieces[num].holders
 	if len(holders) == 0 {
-		return nil
+		return nil, false
 	}
-	var best *Peer
 	first := c.s.random.IntN(len(holders))
 	for i := range min(len(holders), holdersLooked) {
 		h := holders[(first+i)%len(holders)]
 		c.s.work.Holders++
-		if h == c.p || h.uploads >= c.s.uploadLimit(h) || c.now.Before(c.p.avoids[h.ID]) {
+		if h == c.p || c.now.Before(c.p.avoids[h.ID]) {
+			continue
+		}
+		usable = true
+		if h.uploads >= c.s.uploadLimit(h) {
 			continue
 		}
 		if best == nil || nearer(c.p, h, best) {
 			best = h
 		}
 	}
-	return best
+	return best, usable
 }
 
 func nearer(p, a, b *Peer) bool {
@@ -313,14 +337,24 @@ func networkOf(ip string) netip.Prefix {
 // CDN copies.
 func (c *choice) fromCDN(n int) {
 	for range min(n, c.room) {
-		best := int32(-1)
+		best, full := int32(-1), int32(-1)
 		c.random(rarestLooked, func(num int32) bool {
-			if c.lacks(num) && c.s.bestCopy(c.p, num, c.now) != nil &&
-				(best < 0 || c.s.available.copies(num) < c.s.available.copies(best)) {
+			if !c.lacks(num) {
+				return true
+			}
+			from, free := c.s.bestCopy(c.p, num, c.now)
+			switch {
+			case from == nil:
+			case free == 0:
+				full = num
+			case best < 0 || c.s.available.copies(num) < c.s.available.copies(best):
 				best = num
 			}
 			return true
 		})
+		if best < 0 {
+			best = full // so that the demand is known
+		}
 		if best < 0 || !c.takeFromCDN(best) {
 			return
 		}
@@ -330,7 +364,7 @@ func (c *choice) fromCDN(n int) {
 // takeFromCDN gives the peer a piece from the best CDN copy. It is false when
 // that has no capacity left.
 func (c *choice) takeFromCDN(num int32) bool {
-	from := c.s.bestCopy(c.p, num, c.now)
+	from, _ := c.s.bestCopy(c.p, num, c.now)
 	if from == nil || !c.s.capacity.Take(from.Instance, c.now) {
 		return false
 	}

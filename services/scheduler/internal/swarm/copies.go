@@ -173,20 +173,32 @@ func (p *Peer) recordCopyFailure(c *cdnCopy, now time.Time) {
 	p.copyFailures[c.Instance] = copyFailures{pausedUntil: now.Add(pause), inRow: previous.inRow + 1}
 }
 
-// bestCopy returns the copy that has the piece and failed p least, among equals
-// the one with the most capacity left. It is nil if p has to wait for all of them.
-func (s *Swarm) bestCopy(p *Peer, num int32, now time.Time) *cdnCopy {
-	var best *cdnCopy
-	var bestInRow, bestFree int
+// bestCopy returns the copy that has the piece, with capacity if any has, and
+// failed p least; among equals that with the most capacity left. It is nil if p
+// has to wait for all of them.
+func (s *Swarm) bestCopy(p *Peer, num int32, now time.Time) (best *cdnCopy, free int) {
+	var bestInRow int
 	for _, c := range s.copies {
 		failures := p.copyFailures[c.Instance]
 		if !c.pieces.Test(uint(num)) || now.Before(failures.pausedUntil) {
 			continue
 		}
-		free := s.capacity.Free(c.Instance, now)
-		if best == nil || failures.inRow < bestInRow || failures.inRow == bestInRow && free > bestFree {
-			best, bestInRow, bestFree = c, failures.inRow, free
+		left := s.capacity.Free(c.Instance, now)
+		if best == nil || better(left, failures.inRow, free, bestInRow) {
+			best, bestInRow, free = c, failures.inRow, left
 		}
 	}
-	return best
+	return best, free
+}
+
+// better reports whether a copy with a number of free transfers and of failures
+// in a row is to be taken rather than another.
+func better(free, inRow, otherFree, otherInRow int) bool {
+	if (free > 0) != (otherFree > 0) {
+		return free > 0
+	}
+	if inRow != otherInRow {
+		return inRow < otherInRow
+	}
+	return free > otherFree
 }

@@ -43,6 +43,19 @@ func TestCopyThatIsBusyWithOtherTasksIsNotOffered(t *testing.T) {
 	require.Equal(t, map[string]int{"127.0.0.2": few}, offersByIP(s.Offer("a", start)))
 }
 
+func TestCopyWithCapacityComesBeforeOneThatIsFullAndFailedLess(t *testing.T) {
+	s := newSwarm(t, 4, "a")
+	addCopy(t, s, "r", "127.0.0.2", 0, 1, 2, 3)
+	s.peers["a"].recordCopyFailure(s.copyOf("r"), start)
+	now := start.Add(cdnPauseMax)
+	require.Equal(t, map[string]int{"127.0.0.1": few}, offersByIP(s.Offer("a", now)))
+	require.NoError(t, s.Restarted("a"))
+	sharesOf(s).Grant("cdn", 1)
+	require.True(t, sharesOf(s).NewTask().Take("cdn", now))
+	require.True(t, s.capacity.Take("cdn", now), "a task may always have one")
+	require.Equal(t, map[string]int{"127.0.0.2": few}, offersByIP(s.Offer("a", now)))
+}
+
 func TestCopyIsOfferedOnlyForPiecesThatLandedOnIt(t *testing.T) {
 	s := newSwarm(t, 4, "a")
 	s.DropCopy("cdn")

@@ -106,7 +106,9 @@ func (s *Swarm) offerMigrant(p *Peer, now time.Time) []Offer {
 	limit := min(s.limits.Down, maxMigrantFetches)
 	if len(p.running) < limit {
 		c := choice{s: s, p: p, now: now, room: 1}
-		c.fromPeers()
+		if !now.Before(p.cdnOnlyUntil) || len(s.copies) == 0 {
+			c.fromPeers()
+		}
 		if len(c.offers) == 0 {
 			c.fromCDN(1)
 		}
@@ -139,7 +141,8 @@ func (s *Swarm) askMigrantAgain(p *Peer, t *transfer) []Offer {
 	}
 	offers := s.askMigrant(p, t, true)
 	t.pullsSinceAsked = 0
-	offers[len(offers)-1].Repeated = true
+	last := &offers[len(offers)-1]
+	last.Repeated, last.transfer = true, nil // the transfer is not this offer's to end
 	return offers
 }
 

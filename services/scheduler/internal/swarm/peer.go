@@ -142,7 +142,7 @@ func (s *Swarm) received(id string, num, size int32, now time.Time, written bool
 	p.gain(num)
 	if written {
 		s.serve(p, num)
-	} else if _, since := p.writing[num]; !since {
+	} else {
 		s.beginWriting(p, num, now)
 	}
 	return nil

@@ -60,10 +60,14 @@ func (s *Swarm) proven(source *Peer) {
 // suspends a source that fails repeatedly, and keeps p away from all peers if
 // its transfers from them fail repeatedly.
 func (s *Swarm) recordPeerFailure(p, source *Peer, now time.Time) {
+	avoided := now.Before(p.avoids[source.ID])
 	p.avoids[source.ID] = now.Add(avoidFor)
 	if p.fetchFailures++; p.fetchFailures >= cdnOnlyFailures {
 		p.fetchFailures = 0
 		p.cdnOnlyUntil = now.Add(cdnOnlyFor)
+	}
+	if avoided {
+		return // several transfers to one peer that fail together are one failure
 	}
 	limit := provenFailures
 	if source.source == unproven {
@@ -180,7 +184,11 @@ type writingPiece struct {
 	counts bool // as a copy to come
 }
 
+// beginWriting records that a peer received a piece and will write it.
 func (s *Swarm) beginWriting(p *Peer, num int32, now time.Time) {
+	if _, already := p.writing[num]; already {
+		return
+	}
 	w := writingPiece{since: now, counts: p.mayServe()}
 	if w.counts {
 		s.available.change(num, 0, 1)

@@ -295,7 +295,10 @@ func (s *Swarm) peer(id string) (*Peer, error) {
 func (s *Swarm) AddPeer(info PeerInfo, now time.Time) {
 	if p := s.peers[info.ID]; p != nil {
 		s.changes.addPeer(info.ID)
-		s.unlistAll(p) // its port may be another one
+		s.unlistAll(p)
+		if p.IP != info.IP || p.Port != info.Port { // what failed there says nothing of the new address
+			p.source, p.sent, p.uploadFailures, p.suspensions = unproven, 0, 0, 0
+		}
 		p.PeerInfo, p.network, p.lastSeen, p.left = info, networkOf(info.IP), now, false
 		s.listAll(p)
 		return

@@ -13,8 +13,9 @@ import (
 //	   +-- success, failure, restart, undelivered --+---------------------------> ended
 //
 // An overdue transfer has given its source the slot back and is no copy to
-// come. The receiver's slot lasts until the client gives up by itself, because
-// until then it ignores a second offer of the piece.
+// come. The receiver has room for another piece instead, up to mostOverdue. The
+// piece is not offered to it again before the client gives up by itself, because
+// until then it ignores the offer.
 type transfer struct {
 	num     int32
 	to      *Peer
@@ -54,6 +55,11 @@ const (
 	overdueMin     = 3 * time.Second
 	overdueUnknown = 10 * time.Second
 	overdueRate    = 512 << 10
+	// slowReceiver bounds how many times the usual time a slow receiver is granted.
+	slowReceiver = 4
+	// A piece that is reported sooner was at the peer already.
+	plausibleMin  = time.Millisecond
+	plausibleRate = 1250 << 20 // bytes a second
 )
 
 // clientTimeout returns how long a client tries to fetch a piece.
@@ -67,7 +73,11 @@ func (s *Swarm) patience(t *transfer) time.Duration {
 	if t.cdn != nil {
 		usual = t.cdn.pieceTime
 	}
-	usual = max(usual, t.to.fetchTime)
+	if usual == 0 {
+		usual = t.to.fetchTime
+	} else { // a receiver that is slow by itself, or says so
+		usual = max(usual, min(t.to.fetchTime, slowReceiver*usual))
+	}
 	if usual == 0 {
 		return overdueUnknown + time.Duration(t.length)*time.Second/overdueRate
 	}
@@ -148,9 +158,12 @@ func (s *Swarm) expire(t *transfer, now time.Time) {
 	t.state = overdue
 	t.due = t.started.Add(clientTimeout(t.length))
 	heap.Fix(&s.deadlines, t.index)
+	othersArrived := t.to.lastSuccess.After(t.started)
 	switch {
-	case t.from == nil:
-	case t.to.lastSuccess.After(t.started):
+	case t.cdn != nil && othersArrived:
+		t.to.recordCopyFailure(t.cdn, now)
+	case t.cdn != nil:
+	case othersArrived:
 		t.blamed = true
 		s.recordPeerFailure(t.to, t.from, now)
 	default: // the receiver may be the slow side
@@ -169,23 +182,31 @@ func (s *Swarm) completeTransfer(t *transfer, now time.Time) {
 	}
 	timely := t.state == active
 	// A receiver that got other pieces meanwhile is not the slow side.
-	slowReceiver := !timely && !t.to.lastSuccess.After(t.started)
+	receiverIsSlow := !timely && !t.to.lastSuccess.After(t.started)
 	s.endTransfer(t)
 	t.to.lastSuccess = now
-	if t.to.origin == migrant {
-		return // it may have had the piece
+	// A migrant may have had the piece, unless it was found to be downloading it.
+	isNews := t.to.origin != migrant || t.confirmed
+	if isNews && timely && t.from != nil {
+		t.to.fetchFailures = 0
+		s.proven(t.from)
 	}
-	took := now.Sub(t.started)
-	if timely || slowReceiver {
+	if took := now.Sub(t.started); isNews && took >= plausibleMin+time.Duration(t.length)*time.Second/plausibleRate {
+		s.measure(t, took, float64(parallel)/2, timely, receiverIsSlow, now)
+	}
+}
+
+// measure records how long a piece took, while a mean number of transfers came
+// from its CDN copy.
+func (s *Swarm) measure(t *transfer, took time.Duration, parallel float64, timely, receiverIsSlow bool, now time.Time) {
+	if timely || receiverIsSlow {
 		t.to.fetchTime.add(took)
 	}
 	switch {
 	case t.cdn != nil:
 		t.cdn.pieceTime.add(took)
-		t.cdn.observe(float64(parallel) / 2 * float64(t.length) / max(took, time.Millisecond).Seconds())
+		t.cdn.observe(parallel * float64(t.length) / took.Seconds())
 	case timely:
-		t.to.fetchFailures = 0
-		s.proven(t.from)
 		t.from.sendTime.add(took)
 		s.pieceTime.add(took)
 		s.exchanged.add(t.length, now)
