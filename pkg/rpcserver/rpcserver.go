@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"net"
 	"runtime/debug"
+	"slices"
+	"sync"
 	"time"
 
 	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
@@ -18,22 +20,16 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
-	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 )
 
-const (
-	// stopGrace is how long calls under way may go on after a stop.
-	stopGrace = 2 * time.Second
-	// localBuffer is the size in bytes of the pipe behind Local.
-	localBuffer = 256 << 10
-)
+// stopGrace is how long calls under way may go on after a stop.
+const stopGrace = 2 * time.Second
 
 // Server is a gRPC server and the way to it from inside the process. Register
 // services on it, then Run it.
@@ -41,8 +37,7 @@ type Server struct {
 	log    *zap.Logger
 	grpc   *grpc.Server
 	health *health.Server
-	local  *bufconn.Listener
-	conn   *grpc.ClientConn
+	local  *local
 }
 
 // New makes a server without services. Its metrics go to reg.
@@ -51,42 +46,46 @@ func New(log *zap.Logger, reg prometheus.Registerer) (*Server, error) {
 	if err := reg.Register(metrics); err != nil {
 		return nil, fmt.Errorf("registering the metrics of the rpc server: %w", err)
 	}
-	s := &Server{log: log, health: health.NewServer(), local: bufconn.Listen(localBuffer)}
+	s := &Server{log: log, health: health.NewServer()}
 	catch := recovery.WithRecoveryHandlerContext(s.recovered)
+	unary := chain(metrics.UnaryServerInterceptor(), s.unaryErrors, recovery.UnaryServerInterceptor(catch))
 	s.grpc = grpc.NewServer(
-		grpc.ChainUnaryInterceptor(metrics.UnaryServerInterceptor(), s.unaryErrors, recovery.UnaryServerInterceptor(catch)),
+		grpc.UnaryInterceptor(unary),
 		grpc.ChainStreamInterceptor(metrics.StreamServerInterceptor(), s.streamErrors, recovery.StreamServerInterceptor(catch)),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 2 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 	)
-	healthv1.RegisterHealthServer(s.grpc, s.health)
-	reflection.Register(s.grpc)
-	conn, err := grpc.NewClient("passthrough:///local",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.local.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return nil, fmt.Errorf("connecting to the rpc server of this process: %w", err)
+	var err error
+	if s.local, err = newLocal(unary); err != nil {
+		return nil, err
 	}
-	s.conn = conn
+	s.register(&healthv1.Health_ServiceDesc, s.health)
+	reflection.Register(s.grpc)
 	return s, nil
 }
 
 // RegisterService adds a service; it must happen before Run.
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
-	s.grpc.RegisterService(desc, impl)
+	s.register(desc, impl)
 	s.health.SetServingStatus(desc.ServiceName, healthv1.HealthCheckResponse_SERVING)
 }
 
+func (s *Server) register(desc *grpc.ServiceDesc, impl any) {
+	s.grpc.RegisterService(desc, impl)
+	s.local.unary.RegisterService(desc, impl)
+}
+
 // Local reaches the services of this server without a socket.
-func (s *Server) Local() grpc.ClientConnInterface { return s.conn }
+func (s *Server) Local() grpc.ClientConnInterface { return s.local }
 
 // Run serves on the listener, and Local's calls, until ctx ends. Then it
 // reports NOT_SERVING, lets calls under way end for a short while, and returns.
 func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	failed := make(chan error, 2)
-	for _, l := range []net.Listener{listener, s.local} {
+	for _, l := range []net.Listener{listener, s.local.pipe} {
 		go func() { failed <- s.grpc.Serve(l) }()
 	}
+	s.local.open()
 	var err error
 	running := 2
 	select {
@@ -99,7 +98,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	for ; running > 0; running-- {
 		err = errors.Join(err, <-failed)
 	}
-	err = errors.Join(err, s.conn.Close())
+	err = errors.Join(err, s.local.close())
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("serving rpc on %s: %w", listener.Addr(), err)
 	}
@@ -107,9 +106,27 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 }
 
 func (s *Server) stop() {
-	hard := time.AfterFunc(stopGrace, s.grpc.Stop)
+	hard := time.AfterFunc(stopGrace, func() {
+		s.local.end()
+		s.grpc.Stop()
+	})
 	defer hard.Stop()
+	var calls sync.WaitGroup
+	calls.Go(s.local.refuse)
 	s.grpc.GracefulStop()
+	calls.Wait()
+}
+
+// chain makes one interceptor of several, the first outermost: both ways to the
+// handlers take it.
+func chain(list ...grpc.UnaryServerInterceptor) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		for _, interceptor := range slices.Backward(list) {
+			inner := next
+			next = func(ctx context.Context, req any) (any, error) { return interceptor(ctx, req, info, inner) }
+		}
+		return next(ctx, req)
+	}
 }
 
 func (s *Server) unaryErrors(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
