@@ -16,7 +16,7 @@ const mib = 1 << 20
 func TestSizeGrowsWithTheLength(t *testing.T) {
 	const gib = 1 << 30
 	for length, want := range map[int64]int32{
-		-1: 4 * mib, 0: mib, 1: mib, 100 * mib: mib, 100*mib + 1: 2 * mib, gib: 2 * mib, gib + 1: 4 * mib,
+		-1: 4 * mib, 0: mib, 1: mib, 100 * mib: mib, 100*mib + 1: 3 * mib, gib: 3 * mib, gib + 1: 4 * mib,
 		4 * gib: 4 * mib, 4*gib + 1: 8 * mib, 64 * gib: 8 * mib, 64*gib + 1: 9 * mib, 72 * gib: 9 * mib, 100 * gib: 13 * mib,
 		120 * gib: 15 * mib, 1 << 40: 15 * mib, math.MaxInt64: 15 * mib,
 	} {

@@ -31,7 +31,7 @@ func sizes() [4]struct {
 		size int32
 	}{
 		{100 * mib, MinSize},
-		{1 * gib, 2 * mib},
+		{1 * gib, 3 * mib},
 		{4 * gib, DefaultSize},
 		{64 * gib, 8 * mib},
 	}
