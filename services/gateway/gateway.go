@@ -6,8 +6,8 @@
 // acknowledged before a scheduler had them are nowhere else: a gateway that is
 // killed takes up to 10,000 of them with it.
 //
-// The packages below are request (what may be asked), wire (how it is
-// written), verdict (what an error means), roster (who has registered), late
+// The packages below are request (what may be asked), dfgetcodec (how it is
+// written), errmap (what an error means), registrations (who has registered), reportqueue
 // (reports that no scheduler has yet), route (which scheduler to ask), dfget
 // (the calls) and rest (the HTTP server). Each knows only those that are named
 // before it.
@@ -29,9 +29,9 @@ import (
 	"github.com/supernode-ha/supernode/pkg/buildinfo"
 	"github.com/supernode-ha/supernode/pkg/settings"
 	"github.com/supernode-ha/supernode/services/gateway/internal/dfget"
-	"github.com/supernode-ha/supernode/services/gateway/internal/late"
+	"github.com/supernode-ha/supernode/services/gateway/internal/registrations"
+	"github.com/supernode-ha/supernode/services/gateway/internal/reportqueue"
 	"github.com/supernode-ha/supernode/services/gateway/internal/rest"
-	"github.com/supernode-ha/supernode/services/gateway/internal/roster"
 	"github.com/supernode-ha/supernode/services/gateway/internal/route"
 )
 
@@ -47,23 +47,23 @@ const (
 // Registrations are remembered within these bounds. Peers pull every few
 // seconds; one that is not heard of for so long is not downloading any more.
 const (
-	rosterEntries = 100_000
-	rosterBytes   = 128 << 20
-	rosterIdle    = 30 * time.Minute
-	rosterLinger  = time.Minute
+	registrationEntries = 100_000
+	registrationBytes   = 128 << 20
+	registrationIdle    = 30 * time.Minute
+	registrationLinger  = time.Minute
 )
 
 // Reports that no scheduler could be given are kept within these bounds. What
 // is older says little of now; of what is lost in an outage that takes longer
 // the next pulls tell most.
 const (
-	lateEntries = 10_000
-	lateKeep    = 2 * time.Minute
+	reportEntries = 10_000
+	reportKeep    = 2 * time.Minute
 	// A peer that no scheduler knows pulls when it has reported a piece, and is
 	// known then. Ids that somebody made up are not worth more calls.
-	lateKeepStrangers = 10 * time.Second
-	// lateAttempt is how long one attempt may take: no client waits for it.
-	lateAttempt = 4 * time.Second
+	reportKeepUnknown = 10 * time.Second
+	// reportAttempt is how long one attempt may take: no client waits for it.
+	reportAttempt = 4 * time.Second
 )
 
 // Members is who is in the cluster, as far as a gateway wants to know; a
@@ -119,7 +119,7 @@ type Service struct {
 	listener net.Listener
 	log      *zap.Logger
 	calls    *dfget.Service
-	late     *late.Queue
+	reports  *reportqueue.Queue
 	server   *rest.Server
 }
 
@@ -129,11 +129,11 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err := errors.Join(cfg.check(), deps.check()); err != nil {
 		return nil, fmt.Errorf("making the gateway: %w", err)
 	}
-	metrics := &registrations{Registerer: deps.Metrics}
+	metrics := &rollbackRegisterer{Registerer: deps.Metrics}
 	deps.Metrics = metrics
 	s, err := build(cfg, deps)
 	if err != nil {
-		metrics.undo()
+		metrics.rollback()
 		return nil, fmt.Errorf("making the gateway: %w", err)
 	}
 	return s, nil
@@ -145,19 +145,19 @@ func build(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	known, err := roster.New(roster.Config{
-		Entries: rosterEntries, Bytes: rosterBytes, Idle: rosterIdle, Linger: rosterLinger,
+	store, err := registrations.New(registrations.Config{
+		Entries: registrationEntries, Bytes: registrationBytes, Idle: registrationIdle, Linger: registrationLinger,
 	}, deps.Metrics)
 	if err != nil {
 		return nil, err
 	}
-	reports, err := late.New(late.Config{
-		Entries: lateEntries, Keep: lateKeep, KeepStrangers: lateKeepStrangers, Attempt: lateAttempt,
+	queue, err := reportqueue.New(reportqueue.Config{
+		Entries: reportEntries, Keep: reportKeep, KeepUnknown: reportKeepUnknown, Attempt: reportAttempt,
 	}, deps.Metrics)
 	if err != nil {
 		return nil, err
 	}
-	calls := dfget.New(dfget.Config{Version: cfg.Version, MaxHold: cfg.MaxHold, CallBudget: cfg.CallBudget}, router, known, reports)
+	calls := dfget.New(dfget.Config{Version: cfg.Version, MaxHold: cfg.MaxHold, CallBudget: cfg.CallBudget}, router, store, queue)
 	handler, err := rest.NewHandler(
 		rest.Config{Profiler: cfg.Profiler, MaxBody: cfg.MaxBodyBytes},
 		rest.Deps{Service: calls, Log: log, Metrics: deps.Metrics, Gatherer: deps.Gatherer, Ready: deps.Ready},
@@ -166,7 +166,7 @@ func build(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	return &Service{
-		listener: deps.REST, log: log, calls: calls, late: reports,
+		listener: deps.REST, log: log, calls: calls, reports: queue,
 		server: rest.NewServer(handler, log, cfg.CallBudget, calls.Release),
 	}, nil
 }
@@ -180,9 +180,9 @@ func (s *Service) Register(r grpc.ServiceRegistrar) { dfgetv1.RegisterDfgetServi
 // the call budget.
 func (s *Service) Run(ctx context.Context) error {
 	s.log.Info("gateway serves REST", zap.Stringer("address", s.listener.Addr()))
-	reports, end := context.WithCancel(context.WithoutCancel(ctx)) // the last ones come while the server stops
+	queueCtx, end := context.WithCancel(context.WithoutCancel(ctx)) // the last ones come while the server stops
 	var work sync.WaitGroup
-	work.Go(func() { s.late.Run(reports) })
+	work.Go(func() { s.reports.Run(queueCtx) })
 	err := s.server.Run(ctx, s.listener)
 	end()
 	work.Wait()
@@ -223,24 +223,24 @@ func (d Deps) check() error {
 	return nil
 }
 
-// registrations remembers what was registered through it, so that a gateway
+// rollbackRegisterer remembers what was registered through it, so that a gateway
 // that could not be made leaves nothing behind.
-type registrations struct {
+type rollbackRegisterer struct {
 	prometheus.Registerer
-	done []prometheus.Collector
+	registered []prometheus.Collector
 }
 
 // Register implements prometheus.Registerer.
-func (r *registrations) Register(c prometheus.Collector) error {
+func (r *rollbackRegisterer) Register(c prometheus.Collector) error {
 	if err := r.Registerer.Register(c); err != nil {
 		return err
 	}
-	r.done = append(r.done, c)
+	r.registered = append(r.registered, c)
 	return nil
 }
 
-func (r *registrations) undo() {
-	for _, c := range r.done {
+func (r *rollbackRegisterer) rollback() {
+	for _, c := range r.registered {
 		r.Unregister(c)
 	}
 }

@@ -105,13 +105,13 @@ func (s *scheduler) ListPeers(_ context.Context, in *schedulerv1.ListPeersReques
 	return &schedulerv1.ListPeersResponse{}, nil
 }
 
-// pulse answers pings as the scheduler's test wants it to.
-type pulse struct {
+// healthServer answers pings as the scheduler's test wants it to.
+type healthServer struct {
 	healthv1.UnimplementedHealthServer
 	scheduler *scheduler
 }
 
-func (p *pulse) Check(ctx context.Context, _ *healthv1.HealthCheckRequest) (*healthv1.HealthCheckResponse, error) {
+func (p *healthServer) Check(ctx context.Context, _ *healthv1.HealthCheckRequest) (*healthv1.HealthCheckResponse, error) {
 	if p.scheduler.health != nil {
 		if err := p.scheduler.health(ctx); err != nil {
 			return nil, err
@@ -140,7 +140,7 @@ type world struct {
 // offer makes a server the scheduler's.
 func (s *scheduler) offer(g *grpc.Server) {
 	schedulerv1.RegisterSchedulerServiceServer(g, s)
-	healthv1.RegisterHealthServer(g, &pulse{scheduler: s})
+	healthv1.RegisterHealthServer(g, &healthServer{scheduler: s})
 }
 
 // serve starts gRPC servers for the schedulers.

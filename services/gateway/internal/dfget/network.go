@@ -22,7 +22,7 @@ const maxListing = 64 << 20
 func (s *Service) FetchNetwork(ctx context.Context, in *dfgetv1.FetchNetworkRequest) (*dfgetv1.FetchNetworkResponse, error) {
 	l, err := request.NewListing(in)
 	if err != nil {
-		return nil, failed(err)
+		return nil, statusError(err)
 	}
 	budget, cancel := context.WithTimeout(ctx, s.cfg.CallBudget)
 	defer cancel()
@@ -45,10 +45,10 @@ func (s *Service) FetchNetwork(ctx context.Context, in *dfgetv1.FetchNetworkRequ
 		return nil
 	})
 	if ctx.Err() != nil {
-		return nil, gone(ctx)
+		return nil, contextError(ctx)
 	}
 	if err != nil {
-		return nil, failed(err)
+		return nil, statusError(err)
 	}
 	return &dfgetv1.FetchNetworkResponse{
 		Code: codeSuccess, Data: &dfgetv1.NetworkData{Nodes: page(nodes, l.Start, l.Limit)},

@@ -13,9 +13,9 @@ import (
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/piece"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
+	"github.com/supernode-ha/supernode/services/gateway/internal/errmap"
 	"github.com/supernode-ha/supernode/services/gateway/internal/request"
 	"github.com/supernode-ha/supernode/services/gateway/internal/route"
-	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
 )
 
 // PullPieces asks for the next pieces. Whatever the cluster can still repair
@@ -24,23 +24,23 @@ import (
 func (s *Service) PullPieces(ctx context.Context, in *dfgetv1.PullPiecesRequest) (*dfgetv1.PullPiecesResponse, error) {
 	p, err := request.NewPull(in)
 	if err != nil {
-		return nil, failed(err)
+		return nil, statusError(err)
 	}
 	out, err := s.pull(ctx, p)
 	if ctx.Err() != nil {
-		return nil, gone(ctx)
+		return nil, contextError(ctx)
 	}
 	if err == nil {
-		out, err := pulled(out)
+		out, err := pullAnswer(out)
 		if err != nil {
-			return nil, failed(err)
+			return nil, statusError(err)
 		}
 		return out, nil
 	}
-	if a := verdict.Of(verdict.Pull, err); a.Known() {
+	if a := errmap.ToAnswer(errmap.Pull, err); a.HasDfgetCode() {
 		return &dfgetv1.PullPiecesResponse{Code: a.Code, Msg: proto.String(a.Text)}, nil
 	}
-	return nil, failed(err)
+	return nil, statusError(err)
 }
 
 func (s *Service) pull(ctx context.Context, p request.Pull) (*schedulerv1.PullPiecesResponse, error) {
@@ -48,19 +48,19 @@ func (s *Service) pull(ctx context.Context, p request.Pull) (*schedulerv1.PullPi
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.CallBudget)
 	defer cancel()
 	hold := s.cfg.MaxHold
-	if s.holds.Err() != nil {
+	if s.holdCtx.Err() != nil {
 		hold = 0
 	} else {
-		defer context.AfterFunc(s.holds, cancel)()
+		defer context.AfterFunc(s.holdCtx, cancel)()
 	}
 	ask := pullRequest(p)
 	// What is left beyond the hold is halved: one part for the way to a
 	// scheduler and back, one for asking another. What a scheduler that answers
 	// no ping has used up is taken from the hold.
-	plan := route.Plan{Attempt: hold + (s.cfg.CallBudget-s.cfg.MaxHold)/2, Again: repair}
+	plan := route.Plan{AttemptTimeout: hold + (s.cfg.CallBudget-s.cfg.MaxHold)/2, RetryFor: pullRetry}
 	var out *schedulerv1.PullPiecesResponse
 	key := keyOf(p.Task, p.Peer)
-	err := s.recall(ctx, key, plan, func(ctx context.Context, conn grpc.ClientConnInterface) error {
+	err := s.doRegistered(ctx, key, plan, func(ctx context.Context, conn grpc.ClientConnInterface) error {
 		ask.MaxWait = durationpb.New(max(0, hold-time.Since(start)))
 		var err error
 		out, err = schedulerv1.NewSchedulerServiceClient(conn).PullPieces(ctx, ask)
@@ -70,7 +70,7 @@ func (s *Service) pull(ctx context.Context, p request.Pull) (*schedulerv1.PullPi
 		return true
 	})
 	if err == nil && p.Status == request.Finished {
-		s.roster.End(key)
+		s.registrations.End(key)
 	}
 	return out, err
 }
@@ -106,8 +106,8 @@ func pieceResult(r request.Result) schedulerv1.PieceResult {
 	}
 }
 
-// pulled is a scheduler's answer in dfget's words.
-func pulled(in *schedulerv1.PullPiecesResponse) (*dfgetv1.PullPiecesResponse, error) {
+// pullAnswer is a scheduler's answer in dfget's words.
+func pullAnswer(in *schedulerv1.PullPiecesResponse) (*dfgetv1.PullPiecesResponse, error) {
 	switch answer := in.GetAnswer().(type) {
 	case *schedulerv1.PullPiecesResponse_Finished:
 		return &dfgetv1.PullPiecesResponse{Code: codeFinished, Data: &dfgetv1.PullPiecesResponse_Finish{

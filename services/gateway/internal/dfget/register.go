@@ -8,9 +8,9 @@ import (
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
+	"github.com/supernode-ha/supernode/services/gateway/internal/errmap"
 	"github.com/supernode-ha/supernode/services/gateway/internal/request"
 	"github.com/supernode-ha/supernode/services/gateway/internal/route"
-	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
 )
 
 // cdnSource tells the client that pieces are to be had from the cluster.
@@ -20,23 +20,23 @@ const cdnSource = "supernode"
 func (s *Service) RegisterPeer(ctx context.Context, in *dfgetv1.RegisterPeerRequest) (*dfgetv1.RegisterPeerResponse, error) {
 	r, err := request.NewRegistration(in)
 	if err != nil {
-		return nil, failed(err)
+		return nil, statusError(err)
 	}
-	req := registration(r)
+	req := registerRequest(r)
 	budget, cancel := context.WithTimeout(ctx, s.cfg.CallBudget)
 	defer cancel()
-	out, err := s.register(budget, req, route.Plan{Attempt: s.registerAttempt(), Again: s.cfg.CallBudget})
+	out, err := s.register(budget, req, route.Plan{AttemptTimeout: s.registerAttempt(), RetryFor: s.cfg.CallBudget})
 	if err == nil {
-		s.roster.Keep(req, factsOf(out))
+		s.registrations.Put(req, factsOf(out))
 	}
 	if ctx.Err() != nil {
-		return nil, gone(ctx)
+		return nil, contextError(ctx)
 	}
 	if err != nil {
-		if a := verdict.Of(verdict.Register, err); a.Known() {
+		if a := errmap.ToAnswer(errmap.Register, err); a.HasDfgetCode() {
 			return &dfgetv1.RegisterPeerResponse{Code: a.Code, Msg: proto.String(a.Text)}, nil
 		}
-		return nil, failed(err)
+		return nil, statusError(err)
 	}
 	return &dfgetv1.RegisterPeerResponse{
 		Code: codeSuccess,
@@ -47,7 +47,7 @@ func (s *Service) RegisterPeer(ctx context.Context, in *dfgetv1.RegisterPeerRequ
 	}, nil
 }
 
-func registration(r request.Registration) *schedulerv1.RegisterPeerRequest {
+func registerRequest(r request.Registration) *schedulerv1.RegisterPeerRequest {
 	return &schedulerv1.RegisterPeerRequest{
 		TaskId:  string(r.Task),
 		TaskUrl: r.TaskURL,

@@ -8,10 +8,10 @@ import (
 
 	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
-	"github.com/supernode-ha/supernode/services/gateway/internal/late"
+	"github.com/supernode-ha/supernode/services/gateway/internal/errmap"
+	"github.com/supernode-ha/supernode/services/gateway/internal/reportqueue"
 	"github.com/supernode-ha/supernode/services/gateway/internal/request"
 	"github.com/supernode-ha/supernode/services/gateway/internal/route"
-	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
 )
 
 // report tells the scheduler of a task something, and makes the peer known there
@@ -19,56 +19,56 @@ import (
 // repeat it, or give it up.
 func (s *Service) report(ctx context.Context, task request.TaskID, peer request.PeerID, call clientCall) error {
 	key := keyOf(task, peer)
-	return s.tell(ctx, late.Report{Key: key}, func(ctx context.Context, again time.Duration) error {
-		return s.recall(ctx, key, route.Plan{Attempt: reportAttempt, Again: again}, withClient(call), never)
+	return s.sendOrQueue(ctx, reportqueue.Report{Key: key}, func(ctx context.Context, again time.Duration) error {
+		return s.doRegistered(ctx, key, route.Plan{AttemptTimeout: reportAttempt, RetryFor: again}, withClient(call), neverAdopt)
 	})
 }
 
-// last is a report that is told even if the client has left meanwhile. It is of
+// reportFinal is a report that is told even if the client has left meanwhile. It is of
 // no use to a scheduler that does not know the peer.
-func (s *Service) last(ctx context.Context, task request.TaskID, peer request.PeerID, call clientCall) error {
+func (s *Service) reportFinal(ctx context.Context, task request.TaskID, peer request.PeerID, call clientCall) error {
 	key := keyOf(task, peer)
-	s.roster.End(key)
-	return s.tell(ctx, late.Report{Key: key, Lasting: true}, func(ctx context.Context, again time.Duration) error {
-		err := s.router.Do(ctx, key.Task, route.Plan{Attempt: reportAttempt, Again: again}, withClient(call))
-		if verdict.Forgotten(err) {
+	s.registrations.End(key)
+	return s.sendOrQueue(ctx, reportqueue.Report{Key: key, KeepAfterDeparture: true}, func(ctx context.Context, again time.Duration) error {
+		err := s.router.Do(ctx, key.Task, route.Plan{AttemptTimeout: reportAttempt, RetryFor: again}, withClient(call))
+		if errmap.PeerUnknown(err) {
 			return nil // then there is nothing to forget
 		}
 		return err
 	})
 }
 
-// tell makes the attempts that there is time for: give is told for how long to
+// sendOrQueue makes the attempts that there is time for: send is told for how long to
 // repeat them. A client that does not wait for them has told it all the same.
-func (s *Service) tell(ctx context.Context, r late.Report, give func(ctx context.Context, again time.Duration) error) error {
-	patience := min(reportBudget, s.cfg.CallBudget)
-	budget, cancel := context.WithTimeout(ctx, patience)
+func (s *Service) sendOrQueue(ctx context.Context, r reportqueue.Report, send func(ctx context.Context, again time.Duration) error) error {
+	limit := min(reportBudget, s.cfg.CallBudget)
+	budget, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	err := give(budget, patience)
+	err := send(budget, limit)
 	if err == nil {
 		return nil
 	}
-	r.Give = func(ctx context.Context) error { return give(ctx, 0) } // what waits has pauses of its own
-	switch fate := verdict.Report(err); fate {
-	case verdict.Moot:
+	r.Send = func(ctx context.Context) error { return send(ctx, 0) } // what waits has pauses of its own
+	switch action := errmap.ForReport(err); action {
+	case errmap.Discard:
 		return nil
-	case verdict.Later, verdict.Soon:
-		if s.late.Put(r, fate) {
+	case errmap.Retry, errmap.RetryBriefly:
+		if s.reports.Put(r, action) {
 			return nil
 		}
-	case verdict.Refused:
+	case errmap.Refuse:
 	}
-	return failed(err)
+	return statusError(err)
 }
 
-// never adopts: a report alone does not make a peer one that fetches.
-func never() bool { return false }
+// neverAdopt: a report alone does not make a peer one that fetches.
+func neverAdopt() bool { return false }
 
 // ReportPiece says that a piece is on a client's disk.
 func (s *Service) ReportPiece(ctx context.Context, in *dfgetv1.ReportPieceRequest) (*dfgetv1.ReportPieceResponse, error) {
 	r, err := request.NewPieceReport(in)
 	if err != nil {
-		return nil, failed(err)
+		return nil, statusError(err)
 	}
 	err = s.report(ctx, r.Task, r.Peer, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
 		_, err := c.ReportPiece(ctx, &schedulerv1.ReportPieceRequest{
@@ -86,7 +86,7 @@ func (s *Service) ReportPiece(ctx context.Context, in *dfgetv1.ReportPieceReques
 func (s *Service) ReportPieceError(ctx context.Context, in *dfgetv1.ReportPieceErrorRequest) (*dfgetv1.ReportPieceErrorResponse, error) {
 	r, err := request.NewPieceError(in)
 	if err != nil {
-		return nil, failed(err)
+		return nil, statusError(err)
 	}
 	kind := schedulerv1.PieceErrorType_PIECE_ERROR_TYPE_MD5_NOT_MATCH
 	if r.Missing {
@@ -108,10 +108,10 @@ func (s *Service) ReportPieceError(ctx context.Context, in *dfgetv1.ReportPieceE
 func (s *Service) ReportServiceDown(ctx context.Context, in *dfgetv1.ReportServiceDownRequest) (*dfgetv1.ReportServiceDownResponse, error) {
 	r, err := request.NewDeparture(in)
 	if err != nil {
-		return nil, failed(err)
+		return nil, statusError(err)
 	}
-	s.late.Forget(keyOf(r.Task, r.Peer))
-	err = s.last(ctx, r.Task, r.Peer, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
+	s.reports.DropPeer(keyOf(r.Task, r.Peer))
+	err = s.reportFinal(ctx, r.Task, r.Peer, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
 		_, err := c.ReportPeerDown(ctx, &schedulerv1.ReportPeerDownRequest{TaskId: string(r.Task), PeerId: string(r.Peer)})
 		return err
 	})
@@ -126,9 +126,9 @@ func (s *Service) ReportServiceDown(ctx context.Context, in *dfgetv1.ReportServi
 func (s *Service) ReportMetrics(ctx context.Context, in *dfgetv1.ReportMetricsRequest) (*dfgetv1.ReportMetricsResponse, error) {
 	o, err := request.NewOutcome(in)
 	if err != nil {
-		return nil, failed(err)
+		return nil, statusError(err)
 	}
-	err = s.last(ctx, o.Task, o.Peer, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
+	err = s.reportFinal(ctx, o.Task, o.Peer, func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
 		_, err := c.ReportMetrics(ctx, &schedulerv1.ReportMetricsRequest{
 			TaskId: string(o.Task), PeerId: string(o.Peer), Success: o.Success,
 			Duration: durationpb.New(o.Duration), FileLength: o.FileLength, BackSourceReason: o.BackSourceReason,

@@ -13,11 +13,11 @@ import (
 	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
-	"github.com/supernode-ha/supernode/services/gateway/internal/late"
+	"github.com/supernode-ha/supernode/services/gateway/internal/errmap"
+	"github.com/supernode-ha/supernode/services/gateway/internal/registrations"
+	"github.com/supernode-ha/supernode/services/gateway/internal/reportqueue"
 	"github.com/supernode-ha/supernode/services/gateway/internal/request"
-	"github.com/supernode-ha/supernode/services/gateway/internal/roster"
 	"github.com/supernode-ha/supernode/services/gateway/internal/route"
-	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
 )
 
 // The codes of dfget for what went well.
@@ -26,7 +26,7 @@ const (
 	codeSuccess    = 200
 	codeFinished   = 600
 	codeContinue   = 601
-	codeWait       = verdict.Wait
+	codeWait       = errmap.Wait
 	codePieceKnown = 611
 	codeDeparted   = 612
 )
@@ -43,9 +43,9 @@ const (
 // dfget waits for the answer before it ends.
 const reportBudget = reportAttempt
 
-// repair is how long a pull is asked again that the cluster may still be able to
+// pullRetry is how long a pull is asked again that the cluster may still be able to
 // answer; behind it the client is told to wait.
-const repair = 2 * time.Second
+const pullRetry = 2 * time.Second
 
 // Config is what the service has to know.
 type Config struct {
@@ -60,30 +60,30 @@ type Config struct {
 // Service implements dfgetv1.DfgetServiceServer.
 type Service struct {
 	dfgetv1.UnimplementedDfgetServiceServer
-	cfg    Config
-	router *route.Router
-	roster *roster.Roster
-	late   *late.Queue
-	// holds ends when no pull may be held any more.
-	holds   context.Context
-	release context.CancelFunc
+	cfg           Config
+	router        *route.Router
+	registrations *registrations.Store
+	reports       *reportqueue.Queue
+	// holdCtx ends when no pull may be held any more.
+	holdCtx  context.Context
+	endHolds context.CancelFunc
 }
 
 // New makes the service. Whoever made the queue of reports runs it.
-func New(cfg Config, router *route.Router, known *roster.Roster, reports *late.Queue) *Service {
-	s := &Service{cfg: cfg, router: router, roster: known, late: reports}
-	s.holds, s.release = context.WithCancel(context.Background())
+func New(cfg Config, router *route.Router, store *registrations.Store, queue *reportqueue.Queue) *Service {
+	s := &Service{cfg: cfg, router: router, registrations: store, reports: queue}
+	s.holdCtx, s.endHolds = context.WithCancel(context.Background())
 	return s
 }
 
 // Release answers the pulls that are being held, and lets none be held from
 // now on.
-func (s *Service) Release() { s.release() }
+func (s *Service) Release() { s.endHolds() }
 
 // Heartbeat never asks for anything: a registration is one download's.
 func (s *Service) Heartbeat(_ context.Context, in *dfgetv1.HeartbeatRequest) (*dfgetv1.HeartbeatResponse, error) {
 	if err := request.CheckHeartbeat(in); err != nil {
-		return nil, failed(err)
+		return nil, statusError(err)
 	}
 	return &dfgetv1.HeartbeatResponse{
 		Code: codeSuccess,
@@ -99,11 +99,11 @@ func withClient(call clientCall) route.Call {
 	}
 }
 
-// failed makes an error one that survives the wire.
-func failed(err error) error { return rpcerr.Status(err).Err() }
+// statusError makes an error one that survives the wire.
+func statusError(err error) error { return rpcerr.Status(err).Err() }
 
-// gone is the error of a call whose caller does not wait for the answer.
-func gone(ctx context.Context) error { return status.FromContextError(ctx.Err()).Err() }
+// contextError is the error of a call whose caller does not wait for the answer.
+func contextError(ctx context.Context) error { return status.FromContextError(ctx.Err()).Err() }
 
 // pieceRef gives nil for nil.
 func pieceRef(p *request.Piece) *schedulerv1.PieceRef {

@@ -18,10 +18,10 @@ import (
 
 // Limits in bytes. They bound what one client can make the cluster remember.
 const (
-	maxID    = 255
-	maxURL   = 32 << 10
-	maxPath  = 4096
-	maxNotes = 1024
+	maxID   = 255
+	maxURL  = 32 << 10
+	maxPath = 4096
+	maxText = 1024
 )
 
 // The ports that an upload server of dfget takes.

@@ -22,7 +22,7 @@ type Result int32
 const (
 	Failed      Result = 500
 	Success     Result = 501
-	Nothing     Result = 502
+	NoResult    Result = 502
 	SemiSuccess Result = 503
 )
 
@@ -35,7 +35,7 @@ type Pull struct {
 	From PeerID
 	// Status is one of the three.
 	Status Status
-	// Result is about Piece. Without a piece it is Nothing, save for a client
+	// Result is about Piece. Without a piece it is NoResult, save for a client
 	// that has finished, whose result is the download's.
 	Result Result
 	// Piece is nil when the pull tells of none.
@@ -60,7 +60,7 @@ func NewPull(in *dfgetv1.PullPiecesRequest) (Pull, error) {
 		return Pull{}, rpcerr.Invalid("status %d is none of 700, 701 and 702", p.Status)
 	}
 	if p.Result == 0 {
-		p.Result = Nothing
+		p.Result = NoResult
 	}
 	if p.Result < Failed || p.Result > SemiSuccess {
 		return Pull{}, rpcerr.Invalid("result %d is none of 500, 501, 502 and 503", p.Result)
@@ -69,12 +69,12 @@ func NewPull(in *dfgetv1.PullPiecesRequest) (Pull, error) {
 		return Pull{}, err
 	}
 	switch {
-	case p.Result == Nothing:
+	case p.Result == NoResult:
 		p.Piece = nil
 	case p.Piece == nil && p.Status == Running:
 		return Pull{}, rpcerr.Invalid("range is required with result %d", p.Result)
 	case p.Piece == nil && p.Status == Started:
-		p.Result = Nothing
+		p.Result = NoResult
 	}
 	return p, nil
 }

@@ -107,9 +107,9 @@ func newPeer(in *dfgetv1.RegisterPeerRequest) (Peer, error) {
 	err = errors.Join(
 		checkUploadPort(in.GetPort()),
 		checkPath(in.GetPath()),
-		checkText("hostName", in.GetHostName(), maxNotes),
-		checkText("version", in.GetVersion(), maxNotes),
-		checkText("callSystem", in.GetCallSystem(), maxNotes),
+		checkText("hostName", in.GetHostName(), maxText),
+		checkText("version", in.GetVersion(), maxText),
+		checkText("callSystem", in.GetCallSystem(), maxText),
 	)
 	if err != nil {
 		return Peer{}, err

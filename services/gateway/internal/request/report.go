@@ -136,7 +136,7 @@ func NewOutcome(in *dfgetv1.ReportMetricsRequest) (Outcome, error) {
 	if err = checkHost(in.GetIp(), in.GetPort()); err != nil {
 		return Outcome{}, err
 	}
-	if err = checkText("callSystem", in.GetCallSystem(), maxNotes); err != nil {
+	if err = checkText("callSystem", in.GetCallSystem(), maxText); err != nil {
 		return Outcome{}, err
 	}
 	if d := in.GetDuration(); math.IsNaN(d) || d < 0 || d > maxDuration {

@@ -79,11 +79,11 @@ func TestPullsThatClientsSend(t *testing.T) {
 		want           request.Result
 		piece          bool
 	}{
-		{700, 502, "", request.Nothing, false},
-		{700, 0, "", request.Nothing, false},
+		{700, 502, "", request.NoResult, false},
+		{700, 0, "", request.NoResult, false},
 		{700, 503, piece.Range(3, 4<<20), request.SemiSuccess, true}, // after a change of supernodes
-		{700, 501, "", request.Nothing, false},
-		{701, 502, piece.Range(3, 4<<20), request.Nothing, false},
+		{700, 501, "", request.NoResult, false},
+		{701, 502, piece.Range(3, 4<<20), request.NoResult, false},
 		{701, 500, piece.Range(3, 4<<20), request.Failed, true},
 		{702, 501, "", request.Success, false},
 		{702, 500, "", request.Failed, false},

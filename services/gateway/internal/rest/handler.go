@@ -21,8 +21,8 @@ import (
 
 	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
 	"github.com/supernode-ha/supernode/pkg/adminhttp"
-	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
-	"github.com/supernode-ha/supernode/services/gateway/internal/wire"
+	"github.com/supernode-ha/supernode/services/gateway/internal/dfgetcodec"
+	"github.com/supernode-ha/supernode/services/gateway/internal/errmap"
 )
 
 // Config is what the surface has to know.
@@ -63,10 +63,10 @@ func NewHandler(cfg Config, deps Deps) (*Handler, error) {
 	}
 	h := &Handler{cfg: cfg, log: deps.Log, meter: m, prefix: regexp.MustCompile(`^/v[0-9][0-9.]*(/.*)$`)}
 	mux := runtime.NewServeMux(
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, wire.NewJSON()),
-		runtime.WithMarshalerOption(wire.FormType, wire.NewForm()),
-		runtime.WithErrorHandler(h.callFailed),
-		runtime.WithForwardResponseOption(noteCode),
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, dfgetcodec.NewJSON()),
+		runtime.WithMarshalerOption(dfgetcodec.FormType, dfgetcodec.NewForm()),
+		runtime.WithErrorHandler(h.writeCallError),
+		runtime.WithForwardResponseOption(recordCode),
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
@@ -75,10 +75,10 @@ func NewHandler(cfg Config, deps Deps) (*Handler, error) {
 	if err := dfgetv1.RegisterDfgetServiceHandlerServer(context.Background(), mux, deps.Service); err != nil {
 		return nil, fmt.Errorf("registering the calls of clients: %w", err)
 	}
-	operators := adminhttp.Handler(deps.Gatherer, deps.Ready, cfg.Profiler)
-	h.routes = routes(mux, operators)
+	admin := adminhttp.Handler(deps.Gatherer, deps.Ready, cfg.Profiler)
+	h.routes = routes(mux, admin)
 	if cfg.Profiler {
-		h.pprof = profiler(operators)
+		h.pprof = profiler(admin)
 	}
 	return h, nil
 }
@@ -95,24 +95,24 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				panic(p) // net/http's own way to cut a connection
 			}
 			h.log.Error("request handler panicked", zap.String("route", label), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
-			rec.fail(verdict.HTTP(http.StatusInternalServerError, "internal error"))
+			rec.fail(errmap.HTTPAnswer(http.StatusInternalServerError, "internal error"))
 		}
 		h.meter.observe(label, rec.result(), time.Since(start))
 		h.log.Debug("request answered", zap.String("route", label), zap.String("method", r.Method),
 			zap.String("code", rec.result()), zap.Duration("took", time.Since(start)), zap.String("remote", r.RemoteAddr))
 	}()
-	path := h.strip(r.URL.Path)
+	path := h.stripVersion(r.URL.Path)
 	rt, ok := h.find(path)
 	if !ok {
-		rec.fail(verdict.HTTP(http.StatusNotFound, "no such path"))
+		rec.fail(errmap.HTTPAnswer(http.StatusNotFound, "no such path"))
 		return
 	}
 	label = rt.label
 	h.serve(rec, r, path, rt)
 }
 
-// strip takes off the version that every path may start with.
-func (h *Handler) strip(path string) string {
+// stripVersion takes off the version that every path may start with.
+func (h *Handler) stripVersion(path string) string {
 	if m := h.prefix.FindStringSubmatch(path); m != nil {
 		return m[1]
 	}
@@ -130,14 +130,14 @@ func (h *Handler) find(path string) (route, bool) {
 func (h *Handler) serve(rec *recorder, r *http.Request, path string, rt route) {
 	if !rt.allows(r.Method) {
 		rec.Header().Set("Allow", rt.allow())
-		rec.fail(verdict.HTTP(http.StatusMethodNotAllowed, "method not allowed here"))
+		rec.fail(errmap.HTTPAnswer(http.StatusMethodNotAllowed, "method not allowed here"))
 		return
 	}
 	at := &url.URL{Path: path, RawQuery: r.URL.RawQuery}
 	if rt.query != nil {
-		values, err := wire.Query(r.URL.RawQuery, rt.query)
+		values, err := dfgetcodec.Query(r.URL.RawQuery, rt.query)
 		if err != nil {
-			rec.fail(verdict.HTTP(http.StatusBadRequest, "query: "+err.Error()))
+			rec.fail(errmap.HTTPAnswer(http.StatusBadRequest, "query: "+err.Error()))
 			return
 		}
 		at.RawQuery = values.Encode()
@@ -157,9 +157,9 @@ func (h *Handler) serve(rec *recorder, r *http.Request, path string, rt route) {
 
 // body reads all of the body, so that one that is too long or cut off is known
 // before anything else happens.
-func (h *Handler) body(rec *recorder, r *http.Request) (io.ReadCloser, *verdict.Answer) {
+func (h *Handler) body(rec *recorder, r *http.Request) (io.ReadCloser, *errmap.Answer) {
 	text := "body is longer than " + strconv.FormatInt(h.cfg.MaxBody, 10) + " bytes"
-	tooLong, cutOff := verdict.HTTP(http.StatusRequestEntityTooLarge, text), verdict.HTTP(http.StatusBadRequest, "body was cut off")
+	tooLong, cutOff := errmap.HTTPAnswer(http.StatusRequestEntityTooLarge, text), errmap.HTTPAnswer(http.StatusBadRequest, "body was cut off")
 	if r.ContentLength > h.cfg.MaxBody {
 		rec.Header().Set("Connection", "close") // rather than read what nobody wants
 		return nil, &tooLong
@@ -174,9 +174,9 @@ func (h *Handler) body(rec *recorder, r *http.Request) (io.ReadCloser, *verdict.
 	return io.NopCloser(bytes.NewReader(data)), nil
 }
 
-// callFailed is grpc-gateway's error handler.
-func (h *Handler) callFailed(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
-	a := verdict.Of(verdict.Other, err)
+// writeCallError is grpc-gateway's error handler.
+func (h *Handler) writeCallError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
+	a := errmap.ToAnswer(errmap.Other, err)
 	label, _ := runtime.HTTPPathPattern(ctx)
 	switch {
 	case ctx.Err() != nil:
@@ -191,8 +191,8 @@ func (h *Handler) callFailed(ctx context.Context, _ *runtime.ServeMux, _ runtime
 	fail(w, a)
 }
 
-// noteCode hands dfget's code to the one who counts it.
-func noteCode(_ context.Context, w http.ResponseWriter, m proto.Message) error {
+// recordCode hands dfget's code to the one who counts it.
+func recordCode(_ context.Context, w http.ResponseWriter, m proto.Message) error {
 	rec, isRecorder := w.(*recorder)
 	coded, isCoded := m.(interface{ GetCode() int32 })
 	if isRecorder && isCoded {

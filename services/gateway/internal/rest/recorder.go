@@ -9,8 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
-	"github.com/supernode-ha/supernode/services/gateway/internal/wire"
+	"github.com/supernode-ha/supernode/services/gateway/internal/dfgetcodec"
+	"github.com/supernode-ha/supernode/services/gateway/internal/errmap"
 )
 
 // recorder remembers how a request was answered.
@@ -48,7 +48,7 @@ func (r *recorder) result() string {
 }
 
 // fail writes an error, unless an answer is on its way already.
-func (r *recorder) fail(a verdict.Answer) {
+func (r *recorder) fail(a errmap.Answer) {
 	if r.status == 0 {
 		fail(r, a)
 	}
@@ -61,12 +61,12 @@ type envelope struct {
 	Message string `json:"message"`
 }
 
-func fail(w http.ResponseWriter, a verdict.Answer) {
+func fail(w http.ResponseWriter, a errmap.Answer) {
 	body, err := json.Marshal(envelope{Code: a.Code, Msg: a.Text, Message: a.Text})
 	if err != nil { // numbers and strings always have a form
 		body = []byte(`{}`)
 	}
-	w.Header().Set("Content-Type", wire.ContentType)
+	w.Header().Set("Content-Type", dfgetcodec.ContentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
 	w.WriteHeader(a.HTTP)
 	_, _ = w.Write(append(body, '\n')) // a client that is gone wants no answer

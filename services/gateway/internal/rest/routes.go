@@ -19,27 +19,27 @@ type route struct {
 	method string
 	// query is the message that the query is read for, nil when there is none.
 	query protoreflect.MessageDescriptor
-	// probe is set for what has no effect, so that HEAD is fine too.
-	probe   bool
-	handler http.Handler
+	// allowsHead is set for what has no effect, so that HEAD is fine too.
+	allowsHead bool
+	handler    http.Handler
 }
 
 func (r route) allows(method string) bool {
-	return r.method == "" || r.method == method || r.probe && method == http.MethodHead
+	return r.method == "" || r.method == method || r.allowsHead && method == http.MethodHead
 }
 
 // allow is the value of the Allow header.
 func (r route) allow() string {
-	if r.probe {
+	if r.allowsHead {
 		return r.method + ", " + http.MethodHead
 	}
 	return r.method
 }
 
 // routes are all paths but the profiler's. Those of clients are the ones that
-// proto/http.yaml gives to grpc-gateway; calls is its mux. operators answers
+// proto/http.yaml gives to grpc-gateway; calls is its mux. admin answers
 // what every process of ours is asked.
-func routes(calls, operators http.Handler) map[string]route {
+func routes(calls, admin http.Handler) map[string]route {
 	all := make(map[string]route)
 	call := func(method, path string, query proto.Message) {
 		rt := route{label: path, method: method, handler: calls}
@@ -58,17 +58,17 @@ func routes(calls, operators http.Handler) map[string]route {
 	call(http.MethodPost, "/peer/network", &dfgetv1.FetchNetworkRequest{})
 
 	probe := func(path string, handler http.Handler) {
-		all[path] = route{label: path, method: http.MethodGet, probe: true, handler: handler}
+		all[path] = route{label: path, method: http.MethodGet, allowsHead: true, handler: handler}
 	}
-	probe("/_ping", answer("text/plain; charset=utf-8", []byte("OK")))
-	probe("/openapi.json", answer("application/json", openapi.JSON()))
+	probe("/_ping", staticResponse("text/plain; charset=utf-8", []byte("OK")))
+	probe("/openapi.json", staticResponse("application/json", openapi.JSON()))
 	for _, path := range []string{"/healthz", "/readyz", "/version", "/metrics"} {
-		probe(path, operators)
+		probe(path, admin)
 	}
 	return all
 }
 
-func answer(contentType string, text []byte) http.Handler {
+func staticResponse(contentType string, text []byte) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", contentType)
 		_, _ = w.Write(text)
@@ -77,9 +77,9 @@ func answer(contentType string, text []byte) http.Handler {
 
 // profiler serves /debug/pprof/. A profile takes as long as it is asked to, so
 // the server's limits are lifted for it.
-func profiler(operators http.Handler) *route {
+func profiler(admin http.Handler) *route {
 	return &route{label: "/debug/pprof/", handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // else the profile ends with it
-		operators.ServeHTTP(w, r)
+		admin.ServeHTTP(w, r)
 	})}
 }

@@ -33,7 +33,7 @@ func (r *Router) Each(ctx context.Context, limit time.Duration, call Call) error
 		group.Go(func() error {
 			err := r.attempt(ctx, m, limit, call)
 			if err != nil {
-				r.note("", m, err)
+				r.recordFailure("", m, err)
 			}
 			mu.Lock()
 			defer mu.Unlock()

@@ -20,13 +20,13 @@ import (
 	"github.com/supernode-ha/supernode/pkg/cluster"
 	"github.com/supernode-ha/supernode/pkg/ring"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
-	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
+	"github.com/supernode-ha/supernode/services/gateway/internal/errmap"
 )
 
 const (
-	// remembered bounds the tasks whose owner is kept because it is not the
+	// maxOwners bounds the tasks whose owner is kept because it is not the
 	// one that the hash names.
-	remembered = 100_000
+	maxOwners = 100_000
 	// maxHops bounds how often a scheduler's word on who owns the task is
 	// followed in one round.
 	maxHops = 3
@@ -54,12 +54,12 @@ type Call func(ctx context.Context, conn grpc.ClientConnInterface) error
 
 // Plan is how hard to try. How long is the deadline of the context.
 type Plan struct {
-	// Attempt is how long one scheduler may take that is alive. One that
+	// AttemptTimeout is how long one scheduler may take that is alive. One that
 	// answers no ping is left after 1 s, with whatever it may have taken.
-	Attempt time.Duration
-	// Again is for how long it asks all over, after pauses, while the error can
+	AttemptTimeout time.Duration
+	// RetryFor is for how long it asks all over, after pauses, while the error can
 	// be repaired; 0 asks once.
-	Again time.Duration
+	RetryFor time.Duration
 }
 
 // Router is safe for concurrent use.
@@ -69,18 +69,18 @@ type Router struct {
 	log      *zap.Logger
 	failures *prometheus.CounterVec
 	owners   *lru.Cache[string, string] // task to the id of its scheduler
-	pulses   pulses
+	health   healthChecker
 }
 
 // New makes a router that knows of no owner yet.
 func New(members Members, dial Dial, log *zap.Logger, metrics prometheus.Registerer) (*Router, error) {
-	owners, err := lru.New[string, string](remembered)
+	owners, err := lru.New[string, string](maxOwners)
 	if err != nil {
 		return nil, fmt.Errorf("making the memory of owners: %w", err)
 	}
-	known, err := lru.New[string, *pulse](endpoints)
+	endpoints, err := lru.New[string, *endpointHealth](maxEndpoints)
 	if err != nil {
-		return nil, fmt.Errorf("making the memory of pulses: %w", err)
+		return nil, fmt.Errorf("making the memory of health checks: %w", err)
 	}
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "supernode_gateway_scheduler_failures_total",
@@ -89,16 +89,16 @@ func New(members Members, dial Dial, log *zap.Logger, metrics prometheus.Registe
 	if err := metrics.Register(failures); err != nil {
 		return nil, fmt.Errorf("registering the router's metrics: %w", err)
 	}
-	return &Router{members: members, dial: dial, log: log, failures: failures, owners: owners, pulses: pulses{known: known}}, nil
+	return &Router{members: members, dial: dial, log: log, failures: failures, owners: owners, health: healthChecker{endpoints: endpoints}}, nil
 }
 
 // Do asks the scheduler of a task. ctx must have a deadline. The error is that
 // of the last scheduler that was asked.
 func (r *Router) Do(ctx context.Context, task string, plan Plan, call Call) error {
-	until := time.Now().Add(plan.Again)
+	until := time.Now().Add(plan.RetryFor)
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		err := r.round(ctx, task, plan, call)
-		if err == nil || time.Until(until) < pause || !verdict.Repairable(err) || !sleep(ctx, pause) {
+		if err == nil || time.Until(until) < pause || !errmap.Retryable(err) || !sleep(ctx, pause) {
 			return err
 		}
 	}
@@ -119,19 +119,19 @@ func (r *Router) round(ctx context.Context, task string, plan Plan, call Call) e
 			continue
 		}
 		tried[m.ID] = true
-		err := r.attempt(ctx, m, plan.Attempt, call)
+		err := r.attempt(ctx, m, plan.AttemptTimeout, call)
 		if err == nil {
-			r.remember(task, m.ID, first)
+			r.storeOwner(task, m.ID, first)
 			return nil
 		}
-		r.note(task, m, err)
+		r.recordFailure(task, m, err)
 		// Without a CDN the owner itself can do nothing. If another scheduler hears
 		// one, the owner gives the task to it and then sends us there
 		// (docs/adr/0008): whoever is asked before that sends us back.
-		if ctx.Err() != nil || !verdict.Repairable(err) || rpcerr.ReasonOf(err) == rpcerr.NoCDN {
+		if ctx.Err() != nil || !errmap.Retryable(err) || rpcerr.ReasonOf(err) == rpcerr.NoCDN {
 			return err
 		}
-		if owner, ok := r.ownerIn(err); ok && hops < maxHops && !tried[owner.ID] {
+		if owner, ok := r.ownerFrom(err); ok && hops < maxHops && !tried[owner.ID] {
 			hops++
 			r.owners.Add(task, owner.ID)
 			queue = slices.Insert(queue, i+1, owner)
@@ -153,7 +153,7 @@ func (r *Router) attempt(ctx context.Context, m cluster.Member, limit time.Durat
 	ctx, end := context.WithCancelCause(ctx)
 	defer r.watch(ctx, end, m.Endpoint, conn)()
 	if err := call(ctx, conn); err != nil {
-		if cause := context.Cause(ctx); errors.Is(cause, errSilent) {
+		if cause := context.Cause(ctx); errors.Is(cause, errUnresponsive) {
 			return rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, "asking scheduler %s: %v", m.ID, cause)
 		}
 		return rpcerr.From(err) // its text is the scheduler's, without gRPC's words around it
@@ -166,9 +166,9 @@ func (r *Router) attempt(ctx context.Context, m cluster.Member, limit time.Durat
 // the watch, and waits for that.
 func (r *Router) watch(ctx context.Context, end context.CancelCauseFunc, endpoint string, conn grpc.ClientConnInterface) func() {
 	ended := make(chan struct{})
-	timer := time.AfterFunc(quiet, func() {
+	timer := time.AfterFunc(checkInterval, func() {
 		defer close(ended)
-		end(r.pulses.watch(ctx, endpoint, conn))
+		end(r.health.watch(ctx, endpoint, conn))
 	})
 	return func() {
 		end(nil)
@@ -201,7 +201,7 @@ func (r *Router) candidates(task string) (queue []cluster.Member, first string) 
 	slices.SortStableFunc(queue, func(a, b cluster.Member) int { return r.rank(a) - r.rank(b) })
 	queue = queue[:min(len(queue), maxCandidates)]
 	if id, ok := r.owners.Get(task); ok {
-		if m, there := byID[id]; there && !r.pulses.silent(m.Endpoint) {
+		if m, there := byID[id]; there && !r.health.unresponsive(m.Endpoint) {
 			queue = slices.Insert(queue, 0, m)
 		}
 	}
@@ -210,7 +210,7 @@ func (r *Router) candidates(task string) (queue []cluster.Member, first string) 
 
 func (r *Router) rank(m cluster.Member) int {
 	switch {
-	case r.pulses.silent(m.Endpoint):
+	case r.health.unresponsive(m.Endpoint):
 		return 2
 	case m.Draining:
 		return 1
@@ -218,16 +218,16 @@ func (r *Router) rank(m cluster.Member) int {
 	return 0
 }
 
-// remember keeps who answered. Nothing has to be kept of the one that the hash
+// storeOwner keeps who answered. Nothing has to be kept of the one that the hash
 // names first.
-func (r *Router) remember(task, id, first string) {
+func (r *Router) storeOwner(task, id, first string) {
 	if id != first {
 		r.owners.Add(task, id)
 	}
 }
 
-// ownerIn reads from an error who owns the task instead.
-func (r *Router) ownerIn(err error) (cluster.Member, bool) {
+// ownerFrom reads from an error who owns the task instead.
+func (r *Router) ownerFrom(err error) (cluster.Member, bool) {
 	e := rpcerr.From(err)
 	if e.Reason != rpcerr.NotOwner {
 		return cluster.Member{}, false
@@ -236,9 +236,9 @@ func (r *Router) ownerIn(err error) (cluster.Member, bool) {
 	return m, m.ID != "" && m.Endpoint != ""
 }
 
-// note counts and tells, at a level that fits what may heal itself: the caller
+// recordFailure counts and tells, at a level that fits what may heal itself: the caller
 // says so at another when it does not.
-func (r *Router) note(task string, m cluster.Member, err error) {
+func (r *Router) recordFailure(task string, m cluster.Member, err error) {
 	r.failures.WithLabelValues(rpcerr.From(err).Code.String()).Inc()
 	r.log.Debug("scheduler gave an error",
 		zap.String("task_id", task), zap.String("scheduler_id", m.ID), zap.Error(err))

@@ -1,4 +1,4 @@
-package wire_test
+package dfgetcodec_test
 
 import (
 	"encoding/json"
@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
-	"github.com/supernode-ha/supernode/services/gateway/internal/wire"
+	"github.com/supernode-ha/supernode/services/gateway/internal/dfgetcodec"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -29,41 +29,41 @@ func TestEncode(t *testing.T) {
 		`{"IP":"","port":0,"cID":"","callSystem":"","duration":0.25,"fileLength":0,"success":true,"taskId":"","backsourceReason":""}`: &dfgetv1.ReportMetricsRequest{Duration: 0.25, Success: true},
 		`{"code":0}`: &dfgetv1.HeartbeatResponse{},
 	} {
-		got, err := wire.Encode(m)
+		got, err := dfgetcodec.Encode(m)
 		require.NoError(t, err)
 		require.Equal(t, want+"\n", string(got))
 	}
-	registered, err := wire.Encode(&dfgetv1.RegisterPeerRequest{Headers: []string{"a", "b"}, RootCas: [][]byte{[]byte("pem")}})
+	registered, err := dfgetcodec.Encode(&dfgetv1.RegisterPeerRequest{Headers: []string{"a", "b"}, RootCas: [][]byte{[]byte("pem")}})
 	require.NoError(t, err)
 	require.Contains(t, string(registered), `"headers":["a","b"],`)
 	require.Contains(t, string(registered), `"rootCAs":["cGVt"],`)
-	_, err = wire.Encode(&structpb.Struct{Fields: map[string]*structpb.Value{"a": nil}})
+	_, err = dfgetcodec.Encode(&structpb.Struct{Fields: map[string]*structpb.Value{"a": nil}})
 	require.Error(t, err, "maps have no form")
 }
 
 func TestDecode(t *testing.T) {
 	var m dfgetv1.RegisterPeerRequest
-	require.NoError(t, wire.Decode([]byte(` {"CID":"a","cid":"b","Port":15000,"FILELENGTH":9007199254740993,"x":{"y":[1,{"cid":"c"}]},"headers":null} `), &m))
+	require.NoError(t, dfgetcodec.Decode([]byte(` {"CID":"a","cid":"b","Port":15000,"FILELENGTH":9007199254740993,"x":{"y":[1,{"cid":"c"}]},"headers":null} `), &m))
 	require.Equal(t, "b", m.GetCid(), "the last one counts")
 	require.EqualValues(t, 9007199254740993, m.GetFileLength())
-	require.ErrorIs(t, wire.Decode([]byte(" \n"), &m), io.EOF)
+	require.ErrorIs(t, dfgetcodec.Decode([]byte(" \n"), &m), io.EOF)
 	for _, cut := range []string{"{", `{"cid"`, `{"cid":`, `{"cid":"a`, `{"cid":"a",`, `{"headers":[`} {
-		err := wire.Decode([]byte(cut), &m)
+		err := dfgetcodec.Decode([]byte(cut), &m)
 		require.Error(t, err, cut)
 		require.NotErrorIs(t, err, io.EOF, "a body that was cut off is not an empty one")
 	}
-	require.ErrorContains(t, wire.Decode([]byte(`{"PORT":"1"}`), &m), "port: want a number")
-	require.ErrorContains(t, wire.Decode([]byte(`{"headers":["a",1]}`), &m), "headers: [1]: want a string")
-	require.ErrorContains(t, wire.Decode([]byte(`{}x`), &m), "after top-level value")
+	require.ErrorContains(t, dfgetcodec.Decode([]byte(`{"PORT":"1"}`), &m), "port: want a number")
+	require.ErrorContains(t, dfgetcodec.Decode([]byte(`{"headers":["a",1]}`), &m), "headers: [1]: want a string")
+	require.ErrorContains(t, dfgetcodec.Decode([]byte(`{}x`), &m), "after top-level value")
 }
 
 func TestMarshalerMakesWhatIsNotThere(t *testing.T) {
 	var filter *dfgetv1.NetworkFilter
-	require.NoError(t, wire.NewJSON().Unmarshal([]byte(`{"URLS":["u"]}`), &filter))
+	require.NoError(t, dfgetcodec.NewJSON().Unmarshal([]byte(`{"URLS":["u"]}`), &filter))
 	require.Equal(t, []string{"u"}, filter.GetUrls())
-	require.Error(t, wire.NewJSON().Unmarshal([]byte(`{}`), new(int)))
-	require.Error(t, wire.NewForm().Unmarshal([]byte(`port=x`), &dfgetv1.RegisterPeerRequest{}))
-	_, err := wire.NewJSON().Marshal(1)
+	require.Error(t, dfgetcodec.NewJSON().Unmarshal([]byte(`{}`), new(int)))
+	require.Error(t, dfgetcodec.NewForm().Unmarshal([]byte(`port=x`), &dfgetv1.RegisterPeerRequest{}))
+	_, err := dfgetcodec.NewJSON().Marshal(1)
 	require.Error(t, err)
 }
 
@@ -76,13 +76,13 @@ func TestQuery(t *testing.T) {
 		"%73rcCid=a=b&other=x&&=&range": {"srcCid": {"a=b"}, "range": {""}},
 		"status=&result=501":            {"result": {"501"}},
 	} {
-		got, err := wire.Query(raw, md)
+		got, err := dfgetcodec.Query(raw, md)
 		require.NoError(t, err)
 		require.Equal(t, want, got, raw)
 	}
-	_, err := wire.Query("srcCid=%ff", md)
+	_, err := dfgetcodec.Query("srcCid=%ff", md)
 	require.Error(t, err)
-	form, err := wire.Form("headers=a+b&headers[]=c&cid=%2B", (&dfgetv1.RegisterPeerRequest{}).ProtoReflect().Descriptor())
+	form, err := dfgetcodec.Form("headers=a+b&headers[]=c&cid=%2B", (&dfgetv1.RegisterPeerRequest{}).ProtoReflect().Descriptor())
 	require.NoError(t, err)
 	require.Equal(t, url.Values{"headers": {"a b", "c"}, "cid": {"+"}}, form)
 }
@@ -94,7 +94,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var m dfgetv1.RegisterPeerRequest
-		if err := wire.Decode(data, &m); err != nil {
+		if err := dfgetcodec.Decode(data, &m); err != nil {
 			if !utf8.ValidString(err.Error()) {
 				t.Fatalf("error is not text: %q", err)
 			}
@@ -103,12 +103,12 @@ func FuzzDecode(f *testing.F) {
 		if !json.Valid(data) {
 			t.Fatalf("took %q", data)
 		}
-		out, err := wire.Encode(&m)
+		out, err := dfgetcodec.Encode(&m)
 		if err != nil || !json.Valid(out) {
 			t.Fatalf("%v: %s", err, out)
 		}
 		var again dfgetv1.RegisterPeerRequest
-		if err := wire.Decode(out, &again); err != nil || !proto.Equal(&m, &again) {
+		if err := dfgetcodec.Decode(out, &again); err != nil || !proto.Equal(&m, &again) {
 			t.Fatalf("%v\n%v\n%v", err, &m, &again)
 		}
 	})
@@ -120,7 +120,7 @@ func FuzzQuery(f *testing.F) {
 	f.Add("srcCid=%ff")
 	f.Fuzz(func(t *testing.T, raw string) {
 		md := (&dfgetv1.PullPiecesRequest{}).ProtoReflect().Descriptor()
-		values, err := wire.Query(raw, md)
+		values, err := dfgetcodec.Query(raw, md)
 		if err != nil {
 			return
 		}
@@ -139,7 +139,7 @@ func FuzzForm(f *testing.F) {
 	f.Add([]byte("port=&port=x&fileLength=99999999999999999999"))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var m dfgetv1.RegisterPeerRequest
-		if err := wire.NewForm().Unmarshal(body, &m); err != nil {
+		if err := dfgetcodec.NewForm().Unmarshal(body, &m); err != nil {
 			return
 		}
 		if _, err := proto.Marshal(&m); err != nil {

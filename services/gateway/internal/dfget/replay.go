@@ -5,17 +5,17 @@ import (
 	"time"
 
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
+	"github.com/supernode-ha/supernode/services/gateway/internal/errmap"
+	"github.com/supernode-ha/supernode/services/gateway/internal/registrations"
 	"github.com/supernode-ha/supernode/services/gateway/internal/request"
-	"github.com/supernode-ha/supernode/services/gateway/internal/roster"
 	"github.com/supernode-ha/supernode/services/gateway/internal/route"
-	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
 )
 
-func keyOf(task request.TaskID, peer request.PeerID) roster.Key {
-	return roster.Key{Task: string(task), Peer: string(peer)}
+func keyOf(task request.TaskID, peer request.PeerID) registrations.Key {
+	return registrations.Key{Task: string(task), Peer: string(peer)}
 }
 
-// recall asks the scheduler of a task on behalf of a peer. If it does not know
+// doRegistered asks the scheduler of a task on behalf of a peer. If it does not know
 // the peer it is told of it, as far as this gateway knows it itself, and asked
 // once more: dfget would take the error for a reason to leave. ctx has the
 // deadline for all of that.
@@ -23,17 +23,17 @@ func keyOf(task request.TaskID, peer request.PeerID) roster.Key {
 // A peer that this gateway does not know either may be adopted, if call is
 // asked to have that done; one that it knows and whose task is another by now
 // must not: it has pieces of what was before.
-func (s *Service) recall(ctx context.Context, key roster.Key, plan route.Plan, call route.Call, adopt func() bool) error {
-	s.roster.Heard(key)
+func (s *Service) doRegistered(ctx context.Context, key registrations.Key, plan route.Plan, call route.Call, adopt func() bool) error {
+	s.registrations.Touch(key)
 	start := time.Now()
 	err := s.router.Do(ctx, key.Task, plan, call)
-	if err == nil || !verdict.Forgotten(err) {
+	if err == nil || !errmap.PeerUnknown(err) {
 		return err
 	}
-	stranger := !s.roster.Knows(key)
-	again := route.Plan{Attempt: s.registerAttempt(), Again: plan.Again}
-	known, replayErr := s.roster.Replay(ctx, key, start,
-		func(ctx context.Context, req *schedulerv1.RegisterPeerRequest) (roster.Facts, error) {
+	stranger := !s.registrations.Has(key)
+	again := route.Plan{AttemptTimeout: s.registerAttempt(), RetryFor: plan.RetryFor}
+	known, replayErr := s.registrations.Replay(ctx, key, start,
+		func(ctx context.Context, req *schedulerv1.RegisterPeerRequest) (registrations.Facts, error) {
 			out, err := s.register(ctx, req, again)
 			return factsOf(out), err
 		})
@@ -62,6 +62,6 @@ func (s *Service) register(ctx context.Context, req *schedulerv1.RegisterPeerReq
 // silent is found out sooner.
 func (s *Service) registerAttempt() time.Duration { return s.cfg.CallBudget * 4 / 5 }
 
-func factsOf(out *schedulerv1.RegisterPeerResponse) roster.Facts {
-	return roster.Facts{Length: out.GetLength(), PieceSize: out.GetPieceSize()}
+func factsOf(out *schedulerv1.RegisterPeerResponse) registrations.Facts {
+	return registrations.Facts{Length: out.GetLength(), PieceSize: out.GetPieceSize()}
 }

@@ -1,4 +1,4 @@
-package wire
+package dfgetcodec
 
 import (
 	"encoding/base64"
@@ -22,7 +22,7 @@ func Encode(m proto.Message) ([]byte, error) {
 
 func appendMessage(b []byte, m protoreflect.Message) ([]byte, error) {
 	fields := m.Descriptor().Fields()
-	if items := plainArray(m.Descriptor()); items != nil {
+	if items := bareArrayField(m.Descriptor()); items != nil {
 		return appendField(b, items, m.Get(items))
 	}
 	b = append(b, '{')
@@ -45,8 +45,8 @@ func appendMessage(b []byte, m protoreflect.Message) ([]byte, error) {
 	return append(b, '}'), nil
 }
 
-// plainArray gives the field of a message that is written as an array, or nil.
-func plainArray(md protoreflect.MessageDescriptor) protoreflect.FieldDescriptor {
+// bareArrayField gives the field of a message that is written as an array, or nil.
+func bareArrayField(md protoreflect.MessageDescriptor) protoreflect.FieldDescriptor {
 	if md.Fields().Len() != 1 {
 		return nil
 	}

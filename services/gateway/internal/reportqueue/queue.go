@@ -1,12 +1,12 @@
-// Package late keeps the reports of clients that no scheduler could be given in
+// Package reportqueue keeps the reports of clients that no scheduler could be given in
 // time, and gives them later: the client has its answer already. What a report
 // says is not known here. What is kept is bounded in number and in time, and
 // none outlives the process:
 //
 //	Put --> waiting --taken--> forwarded, or refused by a scheduler
 //	           ├--not in time--> expired
-//	           └--no room, Forget, the end--> dropped
-package late
+//	           └--no room, DropPeer, the end--> dropped
+package reportqueue
 
 import (
 	"context"
@@ -18,16 +18,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/supernode-ha/supernode/services/gateway/internal/roster"
-	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
+	"github.com/supernode-ha/supernode/services/gateway/internal/errmap"
+	"github.com/supernode-ha/supernode/services/gateway/internal/registrations"
 )
 
 const (
-	// atOnce is how many are given at the same time, so that one scheduler that
+	// maxConcurrent is how many are given at the same time, so that one scheduler that
 	// is slow does not keep the others from hearing.
-	atOnce = 8
-	// lastWords is how long the last attempts may take, when the queue ends.
-	lastWords = time.Second
+	maxConcurrent = 8
+	// finalTimeout is how long the last attempts may take, when the queue ends.
+	finalTimeout = time.Second
 )
 
 // What became of a report.
@@ -43,9 +43,9 @@ type Config struct {
 	// Entries is how many reports are kept at most. Those of strangers go first,
 	// then the oldest.
 	Entries int
-	// Keep is how long a report is kept, and KeepStrangers for how long from
+	// Keep is how long a report is kept, and KeepUnknown for how long from
 	// when a scheduler has said that it does not know whose it is.
-	Keep, KeepStrangers time.Duration
+	Keep, KeepUnknown time.Duration
 	// Attempt is how long one attempt may take.
 	Attempt time.Duration
 }
@@ -53,11 +53,11 @@ type Config struct {
 // Report is what could not be told.
 type Report struct {
 	// Key is whose it is.
-	Key roster.Key
-	// Lasting is true when it is to be given even if the client has left.
-	Lasting bool
-	// Give makes one attempt and does not repeat it: that is done here.
-	Give func(context.Context) error
+	Key registrations.Key
+	// KeepAfterDeparture is true when it is to be given even if the client has left.
+	KeepAfterDeparture bool
+	// Send makes one attempt and does not repeat it: that is done here.
+	Send func(context.Context) error
 }
 
 // Queue is safe for concurrent use while Run runs.
@@ -67,7 +67,7 @@ type Queue struct {
 	wake    chan struct{} // there is something new to wait for
 
 	mu      sync.Mutex // guards what follows, and the entries
-	waiting waiting
+	pending pending
 	ended   bool
 }
 
@@ -79,7 +79,7 @@ func New(cfg Config, metrics prometheus.Registerer) (*Queue, error) {
 	}, []string{"result"})}
 	waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "supernode_gateway_late_reports_waiting", Help: "Reports that wait for a scheduler.",
-	}, func() float64 { return float64(q.Waiting()) })
+	}, func() float64 { return float64(q.Len()) })
 	for _, c := range []prometheus.Collector{q.results, waiting} {
 		if err := metrics.Register(c); err != nil {
 			return nil, fmt.Errorf("registering the metrics of late reports: %w", err)
@@ -88,17 +88,17 @@ func New(cfg Config, metrics prometheus.Registerer) (*Queue, error) {
 	return q, nil
 }
 
-// Waiting is how many reports wait.
-func (q *Queue) Waiting() int {
+// Len is how many reports wait.
+func (q *Queue) Len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.waiting.len()
+	return q.pending.len()
 }
 
-// Put takes a report whose first attempt ended with a fate, which is Later or
-// Soon. It is false when the queue has ended: then the client has to be told
+// Put takes a report whose first attempt ended with an action, which is Retry or
+// RetryBriefly. It is false when the queue has ended: then the client has to be told
 // that the report is lost.
-func (q *Queue) Put(r Report, fate verdict.Fate) bool {
+func (q *Queue) Put(r Report, action errmap.ReportAction) bool {
 	now := time.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -106,25 +106,25 @@ func (q *Queue) Put(r Report, fate verdict.Fate) bool {
 		return false
 	}
 	q.expire(now)
-	e := &entry{Report: r, until: now.Add(q.cfg.Keep)}
-	q.waiting.add(e, now)
-	if fate == verdict.Soon {
-		q.waiting.doubt(e, now.Add(q.cfg.KeepStrangers))
+	e := &entry{Report: r, expires: now.Add(q.cfg.Keep)}
+	q.pending.add(e, now)
+	if action == errmap.RetryBriefly {
+		q.pending.markUnknown(e, now.Add(q.cfg.KeepUnknown))
 	}
-	if q.waiting.len() > q.cfg.Entries {
-		q.remove(q.waiting.leastWorth(), dropped) // a stranger's may be the very one
+	if q.pending.len() > q.cfg.Entries {
+		q.remove(q.pending.victim(), dropped) // a stranger's may be the very one
 	}
-	q.news()
+	q.notify()
 	return true
 }
 
-// Forget drops what does not last of a client that has left. A scheduler that
+// DropPeer drops what does not last of a client that has left. A scheduler that
 // were told of it would take the client in again.
-func (q *Queue) Forget(key roster.Key) {
+func (q *Queue) DropPeer(key registrations.Key) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for e := range q.waiting.all() {
-		if e.Key == key && !e.Lasting {
+	for e := range q.pending.all() {
+		if e.Key == key && !e.KeepAfterDeparture {
 			q.remove(e, dropped)
 		}
 	}
@@ -136,8 +136,8 @@ func (q *Queue) Run(ctx context.Context) {
 	var attempts sync.WaitGroup
 	// Whoever gives a report is found before the report is: it might be too old
 	// by then, or another one be more urgent.
-	free := make(chan struct{}, atOnce)
-	for range atOnce {
+	free := make(chan struct{}, maxConcurrent)
+	for range maxConcurrent {
 		free <- struct{}{}
 	}
 	for {
@@ -162,12 +162,12 @@ func (q *Queue) end(ctx context.Context) {
 	q.mu.Lock()
 	q.ended = true
 	q.expire(time.Now())
-	last := slices.Collect(q.waiting.all())
+	last := slices.Collect(q.pending.all())
 	q.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, lastWords)
+	ctx, cancel := context.WithTimeout(ctx, finalTimeout)
 	defer cancel()
 	var group errgroup.Group
-	group.SetLimit(atOnce)
+	group.SetLimit(maxConcurrent)
 	for _, e := range last {
 		if ctx.Err() != nil {
 			break
@@ -180,7 +180,7 @@ func (q *Queue) end(ctx context.Context) {
 	_ = group.Wait() // no attempt returns an error
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for e := range q.waiting.all() {
+	for e := range q.pending.all() {
 		q.remove(e, dropped)
 	}
 }
@@ -208,55 +208,55 @@ func (q *Queue) take(now time.Time) (*entry, time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.expire(now)
-	return q.waiting.take(now, q.cfg.Keep)
+	return q.pending.take(now, q.cfg.Keep)
 }
 
 func (q *Queue) attempt(ctx context.Context, e *entry) {
 	ctx, cancel := context.WithTimeout(ctx, q.cfg.Attempt)
 	defer cancel()
-	q.settle(e, e.Give(ctx))
+	q.finish(e, e.Send(ctx))
 }
 
-// settle notes how an attempt ended.
-func (q *Queue) settle(e *entry, err error) {
+// finish notes how an attempt ended.
+func (q *Queue) finish(e *entry, err error) {
 	now := time.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !e.waits() {
+	if !e.isPending() {
 		return // it was dropped meanwhile
 	}
 	if err == nil {
 		q.remove(e, forwarded)
 		return
 	}
-	switch verdict.Report(err) {
-	case verdict.Later:
-	case verdict.Soon:
-		q.waiting.doubt(e, now.Add(q.cfg.KeepStrangers))
+	switch errmap.ForReport(err) {
+	case errmap.Retry:
+	case errmap.RetryBriefly:
+		q.pending.markUnknown(e, now.Add(q.cfg.KeepUnknown))
 	default:
 		q.remove(e, refused)
 		return
 	}
-	q.waiting.again(e, now)
+	q.pending.reschedule(e, now)
 	q.expire(now)
-	q.news()
+	q.notify()
 }
 
 // expire drops what has waited for too long. The caller holds mu.
 func (q *Queue) expire(now time.Time) {
-	for _, e := range q.waiting.overdue(now) {
+	for _, e := range q.pending.expired(now) {
 		q.remove(e, expired)
 	}
 }
 
 // remove takes out an entry that waits. The caller holds mu.
 func (q *Queue) remove(e *entry, result string) {
-	q.waiting.remove(e)
+	q.pending.remove(e)
 	q.results.WithLabelValues(result).Inc()
 }
 
-// news has Run look again at what it waits for.
-func (q *Queue) news() {
+// notify has Run look again at what it waits for.
+func (q *Queue) notify() {
 	select {
 	case q.wake <- struct{}{}:
 	default:

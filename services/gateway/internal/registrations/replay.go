@@ -1,4 +1,4 @@
-package roster
+package registrations
 
 import (
 	"context"
@@ -18,18 +18,18 @@ type Register func(context.Context, *schedulerv1.RegisterPeerRequest) (Facts, er
 // it once. It says whether the client is known now, so that what failed may be
 // repeated: not if nothing is known of it here, and not if the task is no more
 // what the client was told; then it has to register by itself.
-func (r *Roster) Replay(ctx context.Context, key Key, since time.Time, register Register) (bool, error) {
-	e := r.find(key)
+func (s *Store) Replay(ctx context.Context, key Key, since time.Time, register Register) (bool, error) {
+	e := s.find(key)
 	if e == nil {
 		return false, nil
 	}
 	select {
-	case e.turn <- struct{}{}:
+	case e.replaying <- struct{}{}:
 	case <-ctx.Done():
 		return false, fmt.Errorf("waiting for a registration to be repeated: %w", ctx.Err())
 	}
-	defer func() { <-e.turn }()
-	if e.told.After(since) {
+	defer func() { <-e.replaying }()
+	if e.registered.After(since) {
 		return true, nil
 	}
 	req := &schedulerv1.RegisterPeerRequest{}
@@ -40,14 +40,14 @@ func (r *Roster) Replay(ctx context.Context, key Key, since time.Time, register 
 	facts, err := register(ctx, req)
 	switch {
 	case err != nil:
-		r.replays.WithLabelValues("failed").Inc()
+		s.replays.WithLabelValues("failed").Inc()
 		return false, fmt.Errorf("registering a peer again: %w", err)
-	case !e.facts.fit(facts):
-		r.replays.WithLabelValues("changed").Inc()
-		r.drop(e)
+	case !e.facts.compatible(facts):
+		s.replays.WithLabelValues("changed").Inc()
+		s.removeIfCurrent(e)
 		return false, nil
 	}
-	r.replays.WithLabelValues("done").Inc()
-	e.told = time.Now()
+	s.replays.WithLabelValues("done").Inc()
+	e.registered = time.Now()
 	return true, nil
 }

@@ -1,4 +1,4 @@
-package verdict_test
+package errmap_test
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
-	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
+	"github.com/supernode-ha/supernode/services/gateway/internal/errmap"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -25,24 +25,24 @@ func TestRepairable(t *testing.T) {
 		rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, ""), rpcerr.New(codes.FailedPrecondition, rpcerr.StaleEpoch, ""),
 		rpcerr.Status(rpcerr.New(codes.FailedPrecondition, rpcerr.NotOwner, "")).Err(),
 	} {
-		require.True(t, verdict.Repairable(err), err)
-		require.Equal(t, verdict.Wait, verdict.Of(verdict.Pull, err).Code)
-		require.Equal(t, http.StatusServiceUnavailable, verdict.Of(verdict.Register, err).HTTP)
+		require.True(t, errmap.Retryable(err), err)
+		require.Equal(t, errmap.Wait, errmap.ToAnswer(errmap.Pull, err).Code)
+		require.Equal(t, http.StatusServiceUnavailable, errmap.ToAnswer(errmap.Register, err).HTTP)
 	}
 	for _, err := range []error{
 		errors.New("x"), status.Error(codes.NotFound, ""), status.Error(codes.InvalidArgument, ""),
 		rpcerr.New(codes.Unavailable, rpcerr.SourceUnreachable, ""), rpcerr.New(codes.ResourceExhausted, rpcerr.DiskFull, ""),
 	} {
-		require.False(t, verdict.Repairable(err), err)
+		require.False(t, errmap.Retryable(err), err)
 	}
 }
 
 func TestOursIsNotTold(t *testing.T) {
-	for _, call := range []verdict.Call{verdict.Register, verdict.Pull, verdict.Other} {
+	for _, call := range []errmap.Call{errmap.Register, errmap.Pull, errmap.Other} {
 		for _, err := range []error{errors.New("secret"), status.Error(codes.Internal, "secret"), status.Error(codes.Unknown, "secret"), status.Error(codes.Unimplemented, "secret")} {
-			a := verdict.Of(call, err)
+			a := errmap.ToAnswer(call, err)
 			require.True(t, a.Internal)
-			require.False(t, a.Known())
+			require.False(t, a.HasDfgetCode())
 			require.Equal(t, http.StatusInternalServerError, a.HTTP)
 			require.NotContains(t, a.Text, "secret")
 		}
@@ -52,16 +52,16 @@ func TestOursIsNotTold(t *testing.T) {
 func TestFatesOfReports(t *testing.T) {
 	for _, c := range []struct {
 		err  error
-		want verdict.Fate
+		want errmap.ReportAction
 	}{
-		{context.DeadlineExceeded, verdict.Later},
-		{rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, ""), verdict.Later},
-		{rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, ""), verdict.Soon},
-		{rpcerr.New(codes.NotFound, rpcerr.PeerNotFound, ""), verdict.Soon},
-		{rpcerr.New(codes.Unavailable, rpcerr.SourceUnreachable, ""), verdict.Moot},
-		{rpcerr.Invalid("no such piece"), verdict.Refused},
-		{errors.New("x"), verdict.Refused},
+		{context.DeadlineExceeded, errmap.Retry},
+		{rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, ""), errmap.Retry},
+		{rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, ""), errmap.RetryBriefly},
+		{rpcerr.New(codes.NotFound, rpcerr.PeerNotFound, ""), errmap.RetryBriefly},
+		{rpcerr.New(codes.Unavailable, rpcerr.SourceUnreachable, ""), errmap.Discard},
+		{rpcerr.Invalid("no such piece"), errmap.Refuse},
+		{errors.New("x"), errmap.Refuse},
 	} {
-		require.Equal(t, c.want, verdict.Report(c.err), c.err)
+		require.Equal(t, c.want, errmap.ForReport(c.err), c.err)
 	}
 }

@@ -1,4 +1,4 @@
-// Package verdict is the one place that says what an error means: to the
+// Package errmap is the one place that says what an error means: to the
 // router, whether asking again can help; to the client, which answer it gets.
 // It writes nothing and calls nobody.
 //
@@ -12,7 +12,7 @@
 //
 // Three-digit codes from 600 on are dfget's own and go out with HTTP 200;
 // dfget takes every other one as a reason to turn to its next supernode.
-package verdict
+package errmap
 
 import (
 	"net/http"
@@ -52,75 +52,75 @@ type Answer struct {
 	Internal bool
 }
 
-// Known tells whether dfget has a code of its own for it.
-func (a Answer) Known() bool { return a.HTTP == http.StatusOK }
+// HasDfgetCode tells whether dfget has a code of its own for it.
+func (a Answer) HasDfgetCode() bool { return a.HTTP == http.StatusOK }
 
-// HTTP is the answer to a request that never became a call.
-func HTTP(status int, text string) Answer {
+// HTTPAnswer is the answer to a request that never became a call.
+func HTTPAnswer(status int, text string) Answer {
 	return Answer{HTTP: status, Code: int32(status), Text: text}
 }
 
-// Of decides on the answer to a call that ended with err, which is not nil.
-func Of(call Call, err error) Answer {
+// ToAnswer decides on the answer to a call that ended with err, which is not nil.
+func ToAnswer(call Call, err error) Answer {
 	e := rpcerr.From(err)
-	if code := known(call, e); code != 0 {
+	if code := dfgetCode(call, e); code != 0 {
 		return Answer{HTTP: http.StatusOK, Code: code, Text: e.Text}
 	}
 	status := httpStatus(e)
 	if status == http.StatusInternalServerError {
 		return Answer{HTTP: status, Code: int32(status), Text: "internal error", Internal: true}
 	}
-	return HTTP(status, e.Text)
+	return HTTPAnswer(status, e.Text)
 }
 
-// Repairable tells whether the cluster may still do what was asked, so that
+// Retryable tells whether the cluster may still do what was asked, so that
 // asking again is worth it.
-func Repairable(err error) bool {
-	return repairable(rpcerr.From(err))
+func Retryable(err error) bool {
+	return retryable(rpcerr.From(err))
 }
 
-// Forgotten tells whether a scheduler does not know who asked: it may have
+// PeerUnknown tells whether a scheduler does not know who asked: it may have
 // taken the task over from one that did.
-func Forgotten(err error) bool {
+func PeerUnknown(err error) bool {
 	r := rpcerr.ReasonOf(err)
 	return r == rpcerr.TaskNotFound || r == rpcerr.PeerNotFound
 }
 
-// Fate is what becomes of a report that a scheduler did not take.
-type Fate int
+// ReportAction is what becomes of a report that a scheduler did not take.
+type ReportAction int
 
-// The fates.
+// The actions.
 const (
-	// Refused is a report that is wrong: the client is told so.
-	Refused Fate = iota
-	// Later is one that may be taken another time.
-	Later
-	// Soon is one of a peer that nobody knows: it will be taken within seconds,
+	// Refuse is a report that is wrong: the client is told so.
+	Refuse ReportAction = iota
+	// Retry is one that may be taken another time.
+	Retry
+	// RetryBriefly is one of a peer that nobody knows: it will be taken within seconds,
 	// when the peer's next pull has it adopted, or never.
-	Soon
-	// Moot is one that is of no use to anybody any more.
-	Moot
+	RetryBriefly
+	// Discard is one that is of no use to anybody any more.
+	Discard
 )
 
-// Report decides on the fate of a report that ended with err, which is not nil.
+// ForReport decides on the action for a report that ended with err, which is not nil.
 // dfget can do nothing about any but the first, and repeats the others.
-func Report(err error) Fate {
+func ForReport(err error) ReportAction {
 	switch e := rpcerr.From(err); {
 	case fromSource(e.Reason):
-		return Moot
-	case Forgotten(err):
-		return Soon
-	case repairable(e):
-		return Later
+		return Discard
+	case PeerUnknown(err):
+		return RetryBriefly
+	case retryable(e):
+		return Retry
 	}
-	return Refused
+	return Refuse
 }
 
-func known(call Call, e *rpcerr.Error) int32 {
+func dfgetCode(call Call, e *rpcerr.Error) int32 {
 	switch {
 	case call == Pull && fromSource(e.Reason):
 		return SourceError
-	case call == Pull && repairable(e):
+	case call == Pull && retryable(e):
 		return Wait
 	case call == Register && e.Reason == rpcerr.SourceAuthRequired:
 		return SourceAuth
@@ -138,7 +138,7 @@ func fromSource(r rpcerr.Reason) bool {
 	return false
 }
 
-func repairable(e *rpcerr.Error) bool {
+func retryable(e *rpcerr.Error) bool {
 	// A source that is not reachable travels as Unavailable, too.
 	if fromSource(e.Reason) {
 		return false
@@ -155,7 +155,7 @@ func repairable(e *rpcerr.Error) bool {
 }
 
 func httpStatus(e *rpcerr.Error) int {
-	if repairable(e) || e.Reason == rpcerr.DiskFull {
+	if retryable(e) || e.Reason == rpcerr.DiskFull {
 		return http.StatusServiceUnavailable
 	}
 	switch e.Code {

@@ -1,4 +1,4 @@
-package wire
+package dfgetcodec
 
 import (
 	"fmt"
@@ -15,19 +15,19 @@ import (
 // left out, and so are empty values of fields that are no text. Of a name that
 // comes twice the first one counts. Text that is not UTF-8 is an error.
 func Query(raw string, md protoreflect.MessageDescriptor) (url.Values, error) {
-	return pick(raw, md, false)
+	return selectFields(raw, md, false)
 }
 
 // Form is Query for the body of a form, where "+" is a space.
 func Form(body string, md protoreflect.MessageDescriptor) (url.Values, error) {
-	return pick(body, md, true)
+	return selectFields(body, md, true)
 }
 
-func pick(raw string, md protoreflect.MessageDescriptor, plusIsSpace bool) (url.Values, error) {
+func selectFields(raw string, md protoreflect.MessageDescriptor, plusIsSpace bool) (url.Values, error) {
 	values := make(url.Values)
 	for pair := range strings.SplitSeq(raw, "&") {
 		name, value, _ := strings.Cut(pair, "=")
-		fd := fieldNamed(md, strings.TrimSuffix(unescape(name, plusIsSpace), "[]"))
+		fd := findField(md, strings.TrimSuffix(unescape(name, plusIsSpace), "[]"))
 		if fd == nil || fd.Message() != nil || fd.IsMap() {
 			continue
 		}

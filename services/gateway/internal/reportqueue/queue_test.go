@@ -1,4 +1,4 @@
-package late
+package reportqueue
 
 import (
 	"context"
@@ -17,14 +17,14 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
-	"github.com/supernode-ha/supernode/services/gateway/internal/roster"
-	"github.com/supernode-ha/supernode/services/gateway/internal/verdict"
+	"github.com/supernode-ha/supernode/services/gateway/internal/errmap"
+	"github.com/supernode-ha/supernode/services/gateway/internal/registrations"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // The bounds of the queues.
-const keep, keepStrangers, attempt = time.Minute, 10 * time.Second, 3 * time.Second
+const keep, keepUnknown, attempt = time.Minute, 10 * time.Second, 3 * time.Second
 
 var (
 	errAway = rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, "away")
@@ -44,7 +44,7 @@ func inQueue(t *testing.T, entries int, f func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, metrics: prometheus.NewRegistry()}
 		var err error
-		w.Queue, err = New(Config{Entries: entries, Keep: keep, KeepStrangers: keepStrangers, Attempt: attempt}, w.metrics)
+		w.Queue, err = New(Config{Entries: entries, Keep: keep, KeepUnknown: keepUnknown, Attempt: attempt}, w.metrics)
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -68,12 +68,12 @@ func (w *world) requireCounts(want map[string]int) {
 
 func (w *world) put(peer string, lasting bool, give func(context.Context) error) {
 	w.t.Helper()
-	require.True(w.t, w.Put(Report{Key: roster.Key{Task: "t", Peer: peer}, Lasting: lasting, Give: give}, verdict.Later))
+	require.True(w.t, w.Put(Report{Key: registrations.Key{Task: "t", Peer: peer}, KeepAfterDeparture: lasting, Send: give}, errmap.Retry))
 }
 
-func (w *world) putStranger(peer string, give func(context.Context) error) {
+func (w *world) putUnknown(peer string, give func(context.Context) error) {
 	w.t.Helper()
-	require.True(w.t, w.Put(Report{Key: roster.Key{Task: "t", Peer: peer}, Give: give}, verdict.Soon))
+	require.True(w.t, w.Put(Report{Key: registrations.Key{Task: "t", Peer: peer}, Send: give}, errmap.RetryBriefly))
 }
 
 func away(context.Context) error { return errAway }
@@ -96,10 +96,10 @@ func TestReportIsGivenOnceASchedulerIsThere(t *testing.T) {
 			})
 		}
 		<-time.After(20 * time.Second)
-		require.Equal(t, 3, w.Waiting())
+		require.Equal(t, 3, w.Len())
 		away.Store(false)
 		<-time.After(2 * lastPause)
-		require.Zero(t, w.Waiting())
+		require.Zero(t, w.Len())
 		<-time.After(time.Minute)
 		require.EqualValues(t, 3, given.Load(), "each is given once")
 		w.requireCounts(map[string]int{forwarded: 3})
@@ -111,9 +111,9 @@ func TestReportThatIsNoUseIsDropped(t *testing.T) {
 		w.put("wrong", false, func(context.Context) error { return rpcerr.Invalid("no such piece") })
 		w.put("nobody", false, func(context.Context) error { return errWho })
 		<-time.After(time.Second)
-		require.Equal(t, 1, w.Waiting(), "a peer may be known yet")
+		require.Equal(t, 1, w.Len(), "a peer may be known yet")
 		<-time.After(2 * time.Minute)
-		require.Zero(t, w.Waiting())
+		require.Zero(t, w.Len())
 		w.requireCounts(map[string]int{refused: 1, expired: 1})
 	})
 }
@@ -128,7 +128,7 @@ func TestOldestMakesRoom(t *testing.T) {
 				return nil
 			})
 		}
-		require.Equal(t, 2, w.Waiting())
+		require.Equal(t, 2, w.Len())
 		<-time.After(time.Second)
 		require.NotContains(t, given.Load(), "a")
 		w.requireCounts(map[string]int{dropped: 1, forwarded: 2})
@@ -140,14 +140,14 @@ func TestWhatIsToldOfWhoLeftIsDroppedUnlessItLasts(t *testing.T) {
 		w.put("a", false, away)
 		w.put("a", true, away)
 		w.put("b", false, away)
-		w.Forget(roster.Key{Task: "t", Peer: "a"})
-		require.Equal(t, 2, w.Waiting())
+		w.DropPeer(registrations.Key{Task: "t", Peer: "a"})
+		require.Equal(t, 2, w.Len())
 	})
 }
 
 // What waited for long is not told any more, however much there is to do.
 func TestNothingIsGivenThatIsTooOld(t *testing.T) {
-	const many = 20 * atOnce * int(keep/attempt)
+	const many = 20 * maxConcurrent * int(keep/attempt)
 	inQueue(t, many, func(w *world) {
 		start := time.Now()
 		var oldest atomic.Int64
@@ -158,9 +158,9 @@ func TestNothingIsGivenThatIsTooOld(t *testing.T) {
 			})
 		}
 		<-time.After(keep - time.Second)
-		require.Equal(t, many, w.Waiting())
+		require.Equal(t, many, w.Len())
 		<-time.After(time.Second + attempt)
-		require.Zero(t, w.Waiting())
+		require.Zero(t, w.Len())
 		<-time.After(keep)
 		require.Less(t, time.Duration(oldest.Load()), keep)
 		w.requireCounts(map[string]int{expired: many})
@@ -169,7 +169,7 @@ func TestNothingIsGivenThatIsTooOld(t *testing.T) {
 
 // What is new does not wait behind those that have hung before.
 func TestNewOneGoesBeforeThoseThatHang(t *testing.T) {
-	const many = 5 * atOnce
+	const many = 5 * maxConcurrent
 	inQueue(t, 2*many, func(w *world) {
 		for range many {
 			w.put("a", false, hang)
@@ -179,7 +179,7 @@ func TestNewOneGoesBeforeThoseThatHang(t *testing.T) {
 			w.put("b", false, func(context.Context) error { return nil })
 		}
 		<-time.After(firstPause + attempt)
-		require.Equal(t, many, w.Waiting())
+		require.Equal(t, many, w.Len())
 		w.requireCounts(map[string]int{forwarded: many})
 	})
 }
@@ -187,33 +187,33 @@ func TestNewOneGoesBeforeThoseThatHang(t *testing.T) {
 // Whoever is not known soon will not be.
 func TestReportOfAStrangerIsKeptForSeconds(t *testing.T) {
 	inQueue(t, 10, func(w *world) {
-		var asked, late atomic.Int32
-		w.putStranger("nobody", func(context.Context) error { asked.Add(1); return errWho })
+		var unknownCalls, restartedCalls atomic.Int32
+		w.putUnknown("nobody", func(context.Context) error { unknownCalls.Add(1); return errWho })
 		var back atomic.Bool
 		w.put("forgotten", false, func(context.Context) error {
 			if !back.Load() {
 				return errAway
 			}
-			late.Add(1)
+			restartedCalls.Add(1)
 			return errWho
 		})
 		var known atomic.Bool
-		w.putStranger("adopted", func(context.Context) error {
+		w.putUnknown("adopted", func(context.Context) error {
 			if !known.Load() {
 				return errWho
 			}
 			return nil
 		})
-		<-time.After(keepStrangers / 2)
+		<-time.After(keepUnknown / 2)
 		known.Store(true)
-		<-time.After(keepStrangers/2 + time.Millisecond)
-		require.Equal(t, 1, w.Waiting())
-		require.LessOrEqual(t, asked.Load(), int32(steps))
+		<-time.After(keepUnknown/2 + time.Millisecond)
+		require.Equal(t, 1, w.Len())
+		require.LessOrEqual(t, unknownCalls.Load(), int32(backoffSteps))
 		w.requireCounts(map[string]int{expired: 1, forwarded: 1})
 		back.Store(true)
-		<-time.After(lastPause + keepStrangers + time.Millisecond)
-		require.Zero(t, w.Waiting())
-		require.LessOrEqual(t, late.Load(), int32(steps))
+		<-time.After(lastPause + keepUnknown + time.Millisecond)
+		require.Zero(t, w.Len())
+		require.LessOrEqual(t, restartedCalls.Load(), int32(backoffSteps))
 		w.requireCounts(map[string]int{expired: 2, forwarded: 1})
 	})
 }
@@ -225,11 +225,11 @@ func TestStrangersMakeRoomFirst(t *testing.T) {
 		count := func(context.Context) error { given.Add(1); return nil }
 		w.put("a", true, count)
 		for range 100 {
-			w.putStranger("nobody", away)
+			w.putUnknown("nobody", away)
 		}
 		w.put("b", true, count)
 		w.put("c", true, count)
-		w.putStranger("nobody", away)
+		w.putUnknown("nobody", away)
 		<-time.After(time.Second)
 		require.EqualValues(t, 3, given.Load())
 		w.requireCounts(map[string]int{forwarded: 3, dropped: 101})
@@ -260,8 +260,8 @@ func TestEndGivesEachOnceMoreAndDropsTheRest(t *testing.T) {
 		<-time.After(time.Second)
 		ending.Store(true)
 		w.end()
-		require.Zero(t, w.Waiting())
+		require.Zero(t, w.Len())
 		w.requireCounts(map[string]int{forwarded: 1, dropped: 1})
-		require.False(t, w.Put(Report{Give: func(context.Context) error { return errors.New("never called") }}, verdict.Later))
+		require.False(t, w.Put(Report{Send: func(context.Context) error { return errors.New("never called") }}, errmap.Retry))
 	})
 }

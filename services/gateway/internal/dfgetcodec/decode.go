@@ -1,4 +1,4 @@
-package wire
+package dfgetcodec
 
 import (
 	"bytes"
@@ -30,26 +30,26 @@ func Decode(data []byte, m proto.Message) error {
 	if string(data) == "null" {
 		return nil
 	}
-	renamed, err := rename(data, m.ProtoReflect().Descriptor())
+	canonical, err := canonicalize(data, m.ProtoReflect().Descriptor())
 	if err != nil {
 		return fmt.Errorf("body: %w", err)
 	}
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(renamed, m); err != nil {
-		return fmt.Errorf("body: %s", plain(err))
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(canonical, m); err != nil {
+		return fmt.Errorf("body: %s", cleanText(err))
 	}
 	return nil
 }
 
-// plain takes from an error of protojson its prefix, and the no-break spaces
+// cleanText takes from an error of protojson its prefix, and the no-break spaces
 // by which it keeps people from comparing texts.
-func plain(err error) string {
+func cleanText(err error) string {
 	text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
 	return strings.TrimSpace(strings.TrimPrefix(text, "proto:"))
 }
 
-// rename gives the object with the names that the descriptor has, and without
+// canonicalize gives the object with the names that the descriptor has, and without
 // what the descriptor does not know. data is valid JSON.
-func rename(data json.RawMessage, md protoreflect.MessageDescriptor) (json.RawMessage, error) {
+func canonicalize(data json.RawMessage, md protoreflect.MessageDescriptor) (json.RawMessage, error) {
 	if data[0] != '{' {
 		return nil, errors.New("want an object")
 	}
@@ -68,11 +68,11 @@ func rename(data json.RawMessage, md protoreflect.MessageDescriptor) (json.RawMe
 			return nil, fmt.Errorf("reading %.80q: %w", key, err)
 		}
 		name, _ := key.(string)
-		fd := fieldNamed(md, name)
+		fd := findField(md, name)
 		if fd == nil || string(value) == "null" {
 			continue
 		}
-		if value, err = renameField(value, fd); err != nil {
+		if value, err = canonicalizeField(value, fd); err != nil {
 			return nil, fmt.Errorf("%s: %w", fd.JSONName(), err)
 		}
 		values[fd.JSONName()] = value
@@ -80,9 +80,9 @@ func rename(data json.RawMessage, md protoreflect.MessageDescriptor) (json.RawMe
 	return json.Marshal(values)
 }
 
-func renameField(value json.RawMessage, fd protoreflect.FieldDescriptor) (json.RawMessage, error) {
+func canonicalizeField(value json.RawMessage, fd protoreflect.FieldDescriptor) (json.RawMessage, error) {
 	if !fd.IsList() {
-		return renameValue(value, fd)
+		return canonicalizeValue(value, fd)
 	}
 	if value[0] != '[' {
 		return nil, errors.New("want an array")
@@ -93,20 +93,20 @@ func renameField(value json.RawMessage, fd protoreflect.FieldDescriptor) (json.R
 	}
 	for i, item := range items {
 		var err error
-		if items[i], err = renameValue(item, fd); err != nil {
+		if items[i], err = canonicalizeValue(item, fd); err != nil {
 			return nil, fmt.Errorf("[%d]: %w", i, err)
 		}
 	}
 	return json.Marshal(items)
 }
 
-// renameValue also checks the type, because protojson would take a number that
+// canonicalizeValue also checks the type, because protojson would take a number that
 // is written as a string, which no client of this surface may rely on.
-func renameValue(value json.RawMessage, fd protoreflect.FieldDescriptor) (json.RawMessage, error) {
+func canonicalizeValue(value json.RawMessage, fd protoreflect.FieldDescriptor) (json.RawMessage, error) {
 	first := value[0]
 	switch fd.Kind() {
 	case protoreflect.MessageKind, protoreflect.GroupKind:
-		return rename(value, fd.Message())
+		return canonicalize(value, fd.Message())
 	case protoreflect.StringKind, protoreflect.BytesKind:
 		if first != '"' {
 			return nil, errors.New("want a string")
@@ -123,9 +123,9 @@ func renameValue(value json.RawMessage, fd protoreflect.FieldDescriptor) (json.R
 	return value, nil
 }
 
-// fieldNamed finds a field by its JSON name without regard to case. Messages
+// findField finds a field by its JSON name without regard to case. Messages
 // here are small, so a walk is as good as an index.
-func fieldNamed(md protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
+func findField(md protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
 	fields := md.Fields()
 	for i := range fields.Len() {
 		if fd := fields.Get(i); strings.EqualFold(fd.JSONName(), name) {

@@ -1,4 +1,4 @@
-// Package roster remembers the registrations that this gateway has forwarded,
+// Package registrations remembers the registrations that this gateway has forwarded,
 // so that a scheduler that lost its memory, or never had it because another
 // one died, can be told again of a client that does not know. Which scheduler
 // that is and when it has to be told is not known here.
@@ -7,9 +7,9 @@
 // kept in memory, for a while, and told to schedulers alone. What is kept is
 // bounded in number, in bytes and in time:
 //
-//	Keep --> live --End--> ended --Linger--> gone
+//	Put --> live --End--> ended --Linger--> gone
 //	          └--not heard of for Idle, or no room--> gone
-package roster
+package registrations
 
 import (
 	"container/list"
@@ -37,8 +37,8 @@ type Facts struct {
 	PieceSize int32
 }
 
-// fit tells whether a client that works with f can go on with other ones.
-func (f Facts) fit(other Facts) bool {
+// compatible tells whether a client that works with f can go on with other ones.
+func (f Facts) compatible(other Facts) bool {
 	return f.PieceSize == other.PieceSize && (f.Length == other.Length || f.Length < 0 || other.Length < 0)
 }
 
@@ -53,8 +53,8 @@ type Config struct {
 	Linger time.Duration
 }
 
-// Roster is safe for concurrent use.
-type Roster struct {
+// Store is safe for concurrent use.
+type Store struct {
 	cfg     Config
 	replays *prometheus.CounterVec
 
@@ -69,126 +69,126 @@ type entry struct {
 	key     Key
 	request []byte // a RegisterPeerRequest: as bytes it can be counted
 	facts   Facts
-	at      time.Time // when the client was heard of last, or ended
-	in      *list.List
+	updated time.Time // when the client was heard of last, or ended
+	list    *list.List
 
-	// turn is held by who replays; it guards told, when a scheduler was last
+	// replaying is held by who replays; it guards registered, when a scheduler was last
 	// told of the client.
-	turn chan struct{}
-	told time.Time
+	replaying  chan struct{}
+	registered time.Time
 }
 
 func (e *entry) size() int { return len(e.request) + len(e.key.Task) + len(e.key.Peer) + overhead }
 
-// New makes an empty roster.
-func New(cfg Config, metrics prometheus.Registerer) (*Roster, error) {
+// New makes an empty store.
+func New(cfg Config, metrics prometheus.Registerer) (*Store, error) {
 	replays := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "supernode_gateway_replayed_registrations_total",
 		Help: "Registrations that were repeated at a scheduler that did not know the peer, by result.",
 	}, []string{"result"})
 	if err := metrics.Register(replays); err != nil {
-		return nil, fmt.Errorf("registering the roster's metrics: %w", err)
+		return nil, fmt.Errorf("registering the metrics of registrations: %w", err)
 	}
-	return &Roster{
+	return &Store{
 		cfg: cfg, replays: replays, entries: make(map[Key]*list.Element), live: list.New(), ended: list.New(),
 	}, nil
 }
 
-// Keep remembers a registration that a scheduler has taken, and what it
+// Put remembers a registration that a scheduler has taken, and what it
 // answered. It replaces an earlier one of the same peer.
-func (r *Roster) Keep(req *schedulerv1.RegisterPeerRequest, facts Facts) {
+func (s *Store) Put(req *schedulerv1.RegisterPeerRequest, facts Facts) {
 	now := time.Now()
 	e := &entry{
 		key:   Key{Task: req.GetTaskId(), Peer: req.GetPeer().GetId()},
-		facts: facts, at: now, in: r.live, turn: make(chan struct{}, 1), told: now,
+		facts: facts, updated: now, list: s.live, replaying: make(chan struct{}, 1), registered: now,
 	}
 	var err error
 	if e.request, err = proto.Marshal(req); err != nil {
 		return // it could not have been forwarded either
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.forget(r.entries[e.key])
-	r.entries[e.key] = r.live.PushFront(e)
-	r.bytes += e.size()
-	r.prune(now)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remove(s.entries[e.key])
+	s.entries[e.key] = s.live.PushFront(e)
+	s.bytes += e.size()
+	s.prune(now)
 }
 
-// Heard notes that a client is still there.
-func (r *Roster) Heard(key Key) {
+// Touch notes that a client is still there.
+func (s *Store) Touch(key Key) {
 	now := time.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.prune(now)
-	if el := r.entries[key]; el != nil {
-		if e := el.Value.(*entry); e.in == r.live {
-			e.at = now
-			r.live.MoveToFront(el)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.prune(now)
+	if el := s.entries[key]; el != nil {
+		if e := el.Value.(*entry); e.list == s.live {
+			e.updated = now
+			s.live.MoveToFront(el)
 		}
 	}
 }
 
-// Knows tells whether a registration is remembered.
-func (r *Roster) Knows(key Key) bool { return r.find(key) != nil }
+// Has tells whether a registration is remembered.
+func (s *Store) Has(key Key) bool { return s.find(key) != nil }
 
 // End notes that a client's download is over, or that it serves no more.
-func (r *Roster) End(key Key) {
+func (s *Store) End(key Key) {
 	now := time.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if el := r.entries[key]; el != nil {
-		if e := el.Value.(*entry); e.in == r.live {
-			r.live.Remove(el)
-			e.at, e.in = now, r.ended
-			r.entries[key] = r.ended.PushFront(e)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if el := s.entries[key]; el != nil {
+		if e := el.Value.(*entry); e.list == s.live {
+			s.live.Remove(el)
+			e.updated, e.list = now, s.ended
+			s.entries[key] = s.ended.PushFront(e)
 		}
 	}
-	r.prune(now)
+	s.prune(now)
 }
 
-func (r *Roster) find(key Key) *entry {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.prune(time.Now())
-	if el := r.entries[key]; el != nil {
+func (s *Store) find(key Key) *entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.prune(time.Now())
+	if el := s.entries[key]; el != nil {
 		return el.Value.(*entry)
 	}
 	return nil
 }
 
-// drop forgets an entry, if it was not replaced meanwhile.
-func (r *Roster) drop(e *entry) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if el := r.entries[e.key]; el != nil && el.Value == e {
-		r.forget(el)
+// removeIfCurrent forgets an entry, if it was not replaced meanwhile.
+func (s *Store) removeIfCurrent(e *entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if el := s.entries[e.key]; el != nil && el.Value == e {
+		s.remove(el)
 	}
 }
 
 // prune forgets what is too old, then what there is no room for: those that
-// ended first. The caller holds mu, as in forget.
-func (r *Roster) prune(now time.Time) {
-	for el := r.ended.Back(); el != nil && now.Sub(el.Value.(*entry).at) > r.cfg.Linger; el = r.ended.Back() {
-		r.forget(el)
+// ended first. The caller holds mu, as in remove.
+func (s *Store) prune(now time.Time) {
+	for el := s.ended.Back(); el != nil && now.Sub(el.Value.(*entry).updated) > s.cfg.Linger; el = s.ended.Back() {
+		s.remove(el)
 	}
-	for el := r.live.Back(); el != nil && now.Sub(el.Value.(*entry).at) > r.cfg.Idle; el = r.live.Back() {
-		r.forget(el)
+	for el := s.live.Back(); el != nil && now.Sub(el.Value.(*entry).updated) > s.cfg.Idle; el = s.live.Back() {
+		s.remove(el)
 	}
-	for len(r.entries) > r.cfg.Entries || r.bytes > r.cfg.Bytes {
-		el := r.ended.Back()
+	for len(s.entries) > s.cfg.Entries || s.bytes > s.cfg.Bytes {
+		el := s.ended.Back()
 		if el == nil {
-			el = r.live.Back()
+			el = s.live.Back()
 		}
-		r.forget(el)
+		s.remove(el)
 	}
 }
 
-func (r *Roster) forget(el *list.Element) {
+func (s *Store) remove(el *list.Element) {
 	if el == nil {
 		return
 	}
 	e := el.Value.(*entry)
-	e.in.Remove(el)
-	delete(r.entries, e.key)
-	r.bytes -= e.size()
+	e.list.Remove(el)
+	delete(s.entries, e.key)
+	s.bytes -= e.size()
 }
