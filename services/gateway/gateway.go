@@ -1,16 +1,24 @@
-// Package gateway is the service that unmodified clients talk to: it answers
-// dfget's REST surface on top of the schedulers' gRPC. Any number of gateways
-// are equal, since what one keeps is memory, bounded, and what another can do
-// without: who owns which task, and the registrations that it has forwarded, to
-// repeat them where they were forgotten. Only the reports that it has
-// acknowledged before a scheduler had them are nowhere else: a gateway that is
-// killed takes up to 10,000 of them with it.
+// Package gateway serves dfget's REST API to unmodified clients and forwards
+// their calls to the schedulers over gRPC.
 //
-// The packages below are request (what may be asked), dfgetcodec (how it is
-// written), errmap (what an error means), registrations (who has registered), reportqueue
-// (reports that no scheduler has yet), route (which scheduler to ask), dfget
-// (the calls) and rest (the HTTP server). Each knows only those that are named
-// before it.
+// All gateways are equal and any of them can serve any client, because a
+// gateway keeps only bounded state in memory, and another gateway works without
+// that state: the owners of tasks that it has learned, and the registrations
+// that it has forwarded, which it replays to a scheduler that does not have
+// them. One part of the state exists nowhere else: the reports that were
+// acknowledged to a client before a scheduler received them. A gateway that is
+// killed loses them, up to 10,000.
+//
+// The internal packages, each of which imports only those listed before it:
+//
+//   - request validates what a client sends
+//   - dfgetcodec reads and writes dfget's JSON, forms and queries
+//   - errmap maps an error to an answer, and says whether to retry
+//   - registrations stores the forwarded registrations and replays them
+//   - reportqueue stores the reports that no scheduler has received yet
+//   - route finds the scheduler of a task and calls it
+//   - dfget implements the calls
+//   - rest is the HTTP server
 package gateway
 
 import (
@@ -36,7 +44,7 @@ import (
 )
 
 const (
-	// clientLimit is how long dfget waits for any answer.
+	// clientLimit is how long dfget waits for the answer to any call.
 	clientLimit = 5 * time.Second
 
 	defaultMaxHold      = 3 * time.Second
@@ -44,8 +52,8 @@ const (
 	defaultMaxBodyBytes = 1 << 20
 )
 
-// Registrations are remembered within these bounds. Peers pull every few
-// seconds; one that is not heard of for so long is not downloading any more.
+// The bounds of the stored registrations. A peer that is downloading pulls every
+// few seconds, so a peer without a call for registrationIdle has stopped.
 const (
 	registrationEntries = 100_000
 	registrationBytes   = 128 << 20
@@ -53,64 +61,65 @@ const (
 	registrationLinger  = time.Minute
 )
 
-// Reports that no scheduler could be given are kept within these bounds. What
-// is older says little of now; of what is lost in an outage that takes longer
-// the next pulls tell most.
+// The bounds of the queued reports. An older report no longer describes the
+// state of its peer, and after a longer outage the peer's next pulls carry most
+// of what the expired reports contained.
 const (
 	reportEntries = 10_000
 	reportKeep    = 2 * time.Minute
-	// A peer that no scheduler knows pulls when it has reported a piece, and is
-	// known then. Ids that somebody made up are not worth more calls.
+	// reportKeepUnknown is shorter, because a real peer pulls right after it
+	// has reported a piece, and that pull makes it known to its scheduler. A peer
+	// that is still unknown afterwards probably does not exist.
 	reportKeepUnknown = 10 * time.Second
-	// reportAttempt is how long one attempt may take: no client waits for it.
+	// reportAttempt limits one attempt to send a queued report. It may be long,
+	// because no client waits for it.
 	reportAttempt = 4 * time.Second
 )
 
-// Members is who is in the cluster, as far as a gateway wants to know; a
-// cluster.View is one.
+// Members lists the schedulers of the cluster. A cluster.View implements it.
 type Members = route.Members
 
-// Config is what an operator decides. Zero values stand for the defaults.
+// Config holds what an operator can set. A zero value selects the default.
 type Config struct {
-	// ID names this gateway in logs.
+	// ID identifies this gateway in logs.
 	ID string
-	// Version is told to resident clients.
+	// Version is the version that heartbeats of resident clients are answered with.
 	Version string
-	// MaxHold is how long a pull with nothing to give is held; 3 s by default,
-	// not at all when it is negative.
+	// MaxHold is how long a pull is held while there is no piece to offer; 3 s
+	// by default. If it is negative, pulls are not held.
 	MaxHold time.Duration
-	// CallBudget is how long any call may take, with all its attempts; 4 s by
-	// default. It is above MaxHold and below the 5 s that dfget waits.
+	// CallBudget is how long a call may take, including all attempts; 4 s by
+	// default. It must be above MaxHold and below the 5 s that dfget waits.
 	CallBudget time.Duration
-	// Profiler serves /debug/pprof/.
+	// Profiler enables /debug/pprof/.
 	Profiler bool
-	// MaxBodyBytes bounds the body of a request; 1 MiB by default.
+	// MaxBodyBytes limits the body of a request; 1 MiB by default.
 	MaxBodyBytes int64
 }
 
-// ConfigFrom takes from the settings what concerns a gateway.
+// ConfigFrom returns the part of the settings that applies to a gateway.
 func ConfigFrom(id string, s *settings.Settings) Config {
 	hold := s.HoldTime
 	if hold == 0 {
-		hold = -1 // asked for, and not the default
+		hold = -1 // the setting 0 disables holding; 0 in Config would select the default
 	}
 	return Config{ID: id, Version: buildinfo.Get().Version, MaxHold: hold, Profiler: s.Profiler}
 }
 
-// Deps is what a gateway is given; only Ready may be left out.
+// Deps holds what a gateway depends on. Only Ready is optional.
 type Deps struct {
 	// Logger, Metrics and Gatherer are those of the process.
 	Logger   *zap.Logger
 	Metrics  prometheus.Registerer
 	Gatherer prometheus.Gatherer
-	// Members gives the schedulers of the cluster as last seen.
+	// Members lists the schedulers of the cluster as last seen.
 	Members Members
-	// Dial gives the connection to a scheduler's endpoint. The connections
-	// are kept and closed by whoever made Dial.
+	// Dial returns the connection to a scheduler's endpoint. The caller of New
+	// owns the connections and closes them.
 	Dial func(endpoint string) (grpc.ClientConnInterface, error)
-	// REST is where clients connect. Run closes it.
+	// REST is the listener that clients connect to. Run closes it.
 	REST net.Listener
-	// Ready tells whether requests can be served; nil means always.
+	// Ready reports whether requests can be served; nil means always.
 	Ready func(ctx context.Context) error
 }
 
@@ -123,18 +132,18 @@ type Service struct {
 	server   *rest.Server
 }
 
-// New makes a gateway that serves nothing until Run.
+// New creates a gateway. It serves no requests before Run.
 func New(cfg Config, deps Deps) (*Service, error) {
 	cfg = cfg.withDefaults()
 	if err := errors.Join(cfg.check(), deps.check()); err != nil {
-		return nil, fmt.Errorf("making the gateway: %w", err)
+		return nil, fmt.Errorf("creating the gateway: %w", err)
 	}
 	metrics := &rollbackRegisterer{Registerer: deps.Metrics}
 	deps.Metrics = metrics
 	s, err := build(cfg, deps)
 	if err != nil {
 		metrics.rollback()
-		return nil, fmt.Errorf("making the gateway: %w", err)
+		return nil, fmt.Errorf("creating the gateway: %w", err)
 	}
 	return s, nil
 }
@@ -171,16 +180,16 @@ func build(cfg Config, deps Deps) (*Service, error) {
 	}, nil
 }
 
-// Register adds the calls of clients to a gRPC server.
+// Register registers dfget's calls on a gRPC server.
 func (s *Service) Register(r grpc.ServiceRegistrar) { dfgetv1.RegisterDfgetServiceServer(r, s.calls) }
 
-// Run serves clients until ctx ends. Then it accepts nobody, answers pulls that
-// are being held with a wait, and returns when all else has been answered and
-// late reports were tried once more, at the latest about three seconds after
-// the call budget.
+// Run serves clients until ctx ends. Then it stops accepting connections,
+// answers the held pulls with a wait, waits for the other calls, and makes one
+// last attempt to send each queued report. It returns at most about three
+// seconds after the call budget has passed.
 func (s *Service) Run(ctx context.Context) error {
-	s.log.Info("gateway serves REST", zap.Stringer("address", s.listener.Addr()))
-	queueCtx, end := context.WithCancel(context.WithoutCancel(ctx)) // the last ones come while the server stops
+	s.log.Info("serving REST", zap.Stringer("address", s.listener.Addr()))
+	queueCtx, end := context.WithCancel(context.WithoutCancel(ctx)) // calls queue reports until the server has stopped
 	var work sync.WaitGroup
 	work.Go(func() { s.reports.Run(queueCtx) })
 	err := s.server.Run(ctx, s.listener)
@@ -223,8 +232,8 @@ func (d Deps) check() error {
 	return nil
 }
 
-// rollbackRegisterer remembers what was registered through it, so that a gateway
-// that could not be made leaves nothing behind.
+// rollbackRegisterer records the collectors registered through it, so that New
+// can unregister them when it fails.
 type rollbackRegisterer struct {
 	prometheus.Registerer
 	registered []prometheus.Collector

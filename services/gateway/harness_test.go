@@ -29,8 +29,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// scheduler is the far side of the gateway, over real gRPC. Each call is one
-// function of the test's; what is not set answers with success.
+// scheduler is a scripted scheduler behind real gRPC. A test sets the functions
+// that answer the calls. A call without a function succeeds.
 type scheduler struct {
 	schedulerv1.UnimplementedSchedulerServiceServer
 	id, endpoint string
@@ -41,32 +41,32 @@ type scheduler struct {
 	health   func(context.Context) error
 	list     func(*schedulerv1.ListPeersRequest) (*schedulerv1.ListPeersResponse, error)
 
-	mu   sync.Mutex // guards seen
-	seen []any
+	mu       sync.Mutex // guards recorded
+	recorded []any
 }
 
-func (s *scheduler) see(m any) {
+func (s *scheduler) record(m any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.seen = append(s.seen, m)
+	s.recorded = append(s.recorded, m)
 }
 
 func (s *scheduler) calls() []any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]any(nil), s.seen...)
+	return append([]any(nil), s.recorded...)
 }
 
 func (s *scheduler) RegisterPeer(ctx context.Context, in *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error) {
-	s.see(in)
+	s.record(in)
 	if s.register != nil {
 		return s.register(ctx, in)
 	}
-	return &schedulerv1.RegisterPeerResponse{TaskId: in.GetTaskId(), Length: 300_000, PieceSize: 4 << 20}, nil
+	return registerAnswer(in), nil
 }
 
 func (s *scheduler) PullPieces(ctx context.Context, in *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
-	s.see(in)
+	s.record(in)
 	if s.pull != nil {
 		return s.pull(ctx, in)
 	}
@@ -74,7 +74,7 @@ func (s *scheduler) PullPieces(ctx context.Context, in *schedulerv1.PullPiecesRe
 }
 
 func (s *scheduler) reported(ctx context.Context, in any) error {
-	s.see(in)
+	s.record(in)
 	if s.report != nil {
 		return s.report(ctx)
 	}
@@ -98,14 +98,14 @@ func (s *scheduler) ReportMetrics(ctx context.Context, in *schedulerv1.ReportMet
 }
 
 func (s *scheduler) ListPeers(_ context.Context, in *schedulerv1.ListPeersRequest) (*schedulerv1.ListPeersResponse, error) {
-	s.see(in)
+	s.record(in)
 	if s.list != nil {
 		return s.list(in)
 	}
 	return &schedulerv1.ListPeersResponse{}, nil
 }
 
-// healthServer answers pings as the scheduler's test wants it to.
+// healthServer answers the health checks of a scheduler with its health function.
 type healthServer struct {
 	healthv1.UnimplementedHealthServer
 	scheduler *scheduler
@@ -120,25 +120,31 @@ func (p *healthServer) Check(ctx context.Context, _ *healthv1.HealthCheckRequest
 	return &healthv1.HealthCheckResponse{Status: healthv1.HealthCheckResponse_SERVING}, nil
 }
 
+// registerAnswer returns the answer to a registration that succeeds.
+func registerAnswer(in *schedulerv1.RegisterPeerRequest) *schedulerv1.RegisterPeerResponse {
+	return &schedulerv1.RegisterPeerResponse{TaskId: in.GetTaskId(), Length: 300_000, PieceSize: 4 << 20}
+}
+
+// waitAnswer returns the answer to a pull without pieces.
 func waitAnswer(reason string) *schedulerv1.PullPiecesResponse {
 	return &schedulerv1.PullPiecesResponse{Answer: &schedulerv1.PullPiecesResponse_Wait{Wait: &schedulerv1.Wait{Reason: reason}}}
 }
 
-// world is a gateway between an HTTP client and some schedulers.
-type world struct {
+// testGateway is a running gateway with an HTTP client.
+type testGateway struct {
 	t       *testing.T
 	base    string
 	client  *http.Client
 	service *gateway.Service
 	logs    *observer.ObservedLogs
-	// writes counts those on connections of clients.
+	// writes is the number of writes to the connections of clients.
 	writes *atomic.Int64
-	// stop ends Run and gives its error.
+	// stop ends Run and returns its error.
 	stop func() error
 }
 
-// offer makes a server the scheduler's.
-func (s *scheduler) offer(g *grpc.Server) {
+// registerOn registers the scheduler's services on a server.
+func (s *scheduler) registerOn(g *grpc.Server) {
 	schedulerv1.RegisterSchedulerServiceServer(g, s)
 	healthv1.RegisterHealthServer(g, &healthServer{scheduler: s})
 }
@@ -147,17 +153,18 @@ func (s *scheduler) offer(g *grpc.Server) {
 func serve(t *testing.T, schedulers ...*scheduler) {
 	t.Helper()
 	for _, s := range schedulers {
-		s.endpoint, _ = rpctest.Serve(t, s.offer)
+		s.endpoint, _ = rpctest.Serve(t, s.registerOn)
 	}
 }
 
-func start(t *testing.T, cfg gateway.Config, schedulers ...*scheduler) *world {
+// start starts a gateway and the schedulers as its cluster.
+func start(t *testing.T, cfg gateway.Config, schedulers ...*scheduler) *testGateway {
 	t.Helper()
 	serve(t, schedulers...)
 	return startWith(t, cfg, membersOf(schedulers))
 }
 
-// view is a cluster that stays as it is.
+// view is a cluster whose members do not change.
 type view []cluster.Member
 
 func (v view) Schedulers() []cluster.Member { return v }
@@ -169,25 +176,27 @@ func membersOf(schedulers []*scheduler) (members view) {
 	return members
 }
 
-func startWith(t *testing.T, cfg gateway.Config, members gateway.Members) *world {
+// startWith starts a gateway with these members as its cluster.
+func startWith(t *testing.T, cfg gateway.Config, members gateway.Members) *testGateway {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	return run(t, cfg, members, place{listener: l, address: l.Addr().String(), client: http.DefaultClient, dial: dialer(t)})
+	return run(t, cfg, members, network{listener: l, address: l.Addr().String(), client: http.DefaultClient, dial: dialer(t)})
 }
 
-// place is where a gateway meets its clients and schedulers.
-type place struct {
+// network connects a gateway with its clients and schedulers.
+type network struct {
 	listener net.Listener
 	address  string // of the listener
 	client   *http.Client
 	dial     func(endpoint string) (grpc.ClientConnInterface, error)
 }
 
-func run(t *testing.T, cfg gateway.Config, members gateway.Members, at place) *world {
+// run starts a gateway in a network and stops it at the end of the test.
+func run(t *testing.T, cfg gateway.Config, members gateway.Members, at network) *testGateway {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
-	clients := &counting{Listener: at.listener}
+	clients := &countingListener{Listener: at.listener}
 	registry := prometheus.NewRegistry()
 	service, err := gateway.New(cfg, gateway.Deps{
 		Logger: zap.New(core), Metrics: registry, Gatherer: registry,
@@ -197,15 +206,17 @@ func run(t *testing.T, cfg gateway.Config, members gateway.Members, at place) *w
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- service.Run(ctx) }()
-	w := &world{t: t, base: "http://" + at.address, client: at.client, service: service, logs: logs, writes: &clients.writes}
-	w.stop = sync.OnceValue(func() error { cancel(); return <-ended })
+	gw := &testGateway{t: t, base: "http://" + at.address, client: at.client, service: service, logs: logs, writes: &clients.writes}
+	gw.stop = sync.OnceValue(func() error { cancel(); return <-ended })
 	t.Cleanup(func() {
-		w.client.CloseIdleConnections()
-		require.NoError(t, w.stop())
+		gw.client.CloseIdleConnections()
+		require.NoError(t, gw.stop())
 	})
-	return w
+	return gw
 }
 
+// dialer returns a Dial function whose connections are closed at the end of the
+// test.
 func dialer(t *testing.T, more ...grpc.DialOption) func(string) (grpc.ClientConnInterface, error) {
 	more = append(more, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	var mu sync.Mutex // guards conns
@@ -229,13 +240,13 @@ func dialer(t *testing.T, more ...grpc.DialOption) func(string) (grpc.ClientConn
 	}
 }
 
-// answer is what came back, with the body as it was and as JSON.
+// answer is an HTTP answer, with its body as text and decoded from JSON.
 type answer struct {
 	status int
 	header http.Header
 	raw    string
 	body   map[string]any
-	last   bool // of its connection, it says
+	closes bool // it has "Connection: close"
 }
 
 func (a answer) code() int {
@@ -243,26 +254,26 @@ func (a answer) code() int {
 	return int(n)
 }
 
-func (w *world) send(method, uri, contentType string, body []byte) answer {
-	w.t.Helper()
-	a, err := w.trySend(method, uri, contentType, body)
-	require.NoError(w.t, err)
+func (gw *testGateway) send(method, uri, contentType string, body []byte) answer {
+	gw.t.Helper()
+	a, err := gw.trySend(method, uri, contentType, body)
+	require.NoError(gw.t, err)
 	return a
 }
 
-// trySend is for conditions that are awaited: they run in a goroutine of their
-// own, which must not end the test.
-func (w *world) trySend(method, uri, contentType string, body []byte) (answer, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+// trySend is for require.Eventually, which runs its condition in another goroutine.
+// That goroutine must not end the test.
+func (gw *testGateway) trySend(method, uri, contentType string, body []byte) (answer, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, w.base+uri, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, gw.base+uri, bytes.NewReader(body))
 	if err != nil {
 		return answer{}, err
 	}
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
-	resp, err := w.client.Do(req)
+	resp, err := gw.client.Do(req)
 	if err != nil {
 		return answer{}, err
 	}
@@ -271,22 +282,26 @@ func (w *world) trySend(method, uri, contentType string, body []byte) (answer, e
 	if err != nil {
 		return answer{}, err
 	}
-	a := answer{status: resp.StatusCode, header: resp.Header, raw: string(raw), last: resp.Close}
+	a := answer{status: resp.StatusCode, header: resp.Header, raw: string(raw), closes: resp.Close}
 	_ = json.Unmarshal(raw, &a.body)
 	return a, nil
 }
 
-func (w *world) get(uri string) answer { w.t.Helper(); return w.send(http.MethodGet, uri, "", nil) }
-
-func (w *world) post(uri, body string) answer {
-	w.t.Helper()
-	return w.send(http.MethodPost, uri, "application/json;charset=utf-8", []byte(body))
+func (gw *testGateway) get(uri string) answer {
+	gw.t.Helper()
+	return gw.send(http.MethodGet, uri, "", nil)
 }
 
-// quiet fails when a client's fault was made ours.
-func (w *world) quiet() {
-	w.t.Helper()
-	for _, e := range w.logs.All() {
-		require.LessOrEqual(w.t, e.Level, zapcore.InfoLevel, "%s %v", e.Message, e.ContextMap())
+func (gw *testGateway) post(uri, body string) answer {
+	gw.t.Helper()
+	return gw.send(http.MethodPost, uri, "application/json;charset=utf-8", []byte(body))
+}
+
+// requireNoWarnings checks that nothing was logged above Info. An error that a
+// client causes is not a warning.
+func (gw *testGateway) requireNoWarnings() {
+	gw.t.Helper()
+	for _, e := range gw.logs.All() {
+		require.LessOrEqual(gw.t, e.Level, zapcore.InfoLevel, "%s %v", e.Message, e.ContextMap())
 	}
 }

@@ -27,19 +27,19 @@ const (
 	countA = `{"IP":"127.0.4.1","backsourceReason":"0","cID":"` + cidA + `","duration":0.5,"fileLength":9000000,"port":49568,"success":true,"taskId":"` + taskA + `"}`
 )
 
-// with replaces a part of the good registration, which must be there.
+// with returns the good registration with old replaced. It must contain old.
 func with(t *testing.T, old, replacement string) string {
 	t.Helper()
 	require.Contains(t, good, old)
 	return strings.Replace(good, old, replacement, 1)
 }
 
-func TestBadRegistrations(t *testing.T) {
+func TestInvalidRegistrationIsRejected(t *testing.T) {
 	s := &scheduler{id: "s1"}
-	w := start(t, gateway.Config{}, s)
+	gw := start(t, gateway.Config{}, s)
 	bad := map[string]string{
-		"broken":             `{"rawUrl":`,
-		"cut off":            good[:len(good)-1],
+		"truncated value":    `{"rawUrl":`,
+		"truncated":          good[:len(good)-1],
 		"trailing":           good + `{}`,
 		"array":              `[]`,
 		"text":               `"x"`,
@@ -56,12 +56,12 @@ func TestBadRegistrations(t *testing.T) {
 		"no url":             with(t, "http://127.0.0.9:9000/f9.bin", ""),
 		"url without host":   with(t, "http://127.0.0.9:9000/f9.bin", "http:///x"),
 		"url of a file":      with(t, "http://127.0.0.9:9000/f9.bin", "file:///etc/passwd"),
-		"url of words":       with(t, "http://127.0.0.9:9000/f9.bin", "hello"),
+		"url as words":       with(t, "http://127.0.0.9:9000/f9.bin", "hello"),
 		"url with bad port":  with(t, "http://127.0.0.9:9000/f9.bin", "http://h:99999/"),
 		"url with newline":   with(t, "http://127.0.0.9:9000/f9.bin", `http://h/a\nb`),
 		"taskUrl of a file":  with(t, `"port"`, `"taskUrl":"file:///x","port"`),
 		"no ip":              with(t, `"127.0.4.1"`, `""`),
-		"ip of words":        with(t, `"127.0.4.1"`, `"host"`),
+		"ip as words":        with(t, `"127.0.4.1"`, `"host"`),
 		"IPv6":               with(t, `"127.0.4.1"`, `"::1"`),
 		"mapped IPv4":        with(t, `"127.0.4.1"`, `"::ffff:1.2.3.4"`),
 		"unspecified":        with(t, `"127.0.4.1"`, `"0.0.0.0"`),
@@ -76,7 +76,7 @@ func TestBadRegistrations(t *testing.T) {
 		"path without slash": with(t, "/peer/file/x", "peer"),
 		"path upwards":       with(t, "/peer/file/x", "/peer/../x"),
 		"path with control":  with(t, "/peer/file/x", `/peer\u0000`),
-		"md5 of words":       with(t, `"port"`, `"md5":"hello","port"`),
+		"md5 as words":       with(t, `"port"`, `"md5":"hello","port"`),
 		"capital md5":        with(t, `"port"`, `"md5":"5EE6E6B7111484EB8497DC660BE97783","port"`),
 		"header's host":      with(t, `"port"`, `"headers":["Host: a b/c"],"port"`),
 		"two ranges":         with(t, `"port"`, `"headers":["Range: bytes=0-1","range:bytes=2-3"],"port"`),
@@ -90,15 +90,16 @@ func TestBadRegistrations(t *testing.T) {
 		"not UTF-8":          with(t, cidA, "\xff\xfe"),
 	}
 	for name, body := range bad {
-		got := w.post("/peer/registry", body)
+		got := gw.post("/peer/registry", body)
 		require.Equal(t, http.StatusBadRequest, got.status, "%s: %s", name, got.raw)
 		requireEnvelope(t, got)
 	}
 	require.Empty(t, s.calls())
-	w.quiet()
-	require.Equal(t, 200, w.post("/peer/registry", good).code())
+	gw.requireNoWarnings()
+	require.Equal(t, 200, gw.post("/peer/registry", good).code())
 }
 
+// requireEnvelope checks that the answer is an error in the common JSON form.
 func requireEnvelope(t *testing.T, a answer) {
 	t.Helper()
 	require.Equal(t, a.status, a.code(), a.raw)
@@ -107,9 +108,9 @@ func requireEnvelope(t *testing.T, a answer) {
 	require.Equal(t, "application/json", a.header.Get("Content-Type"))
 }
 
-func TestBadQueries(t *testing.T) {
+func TestInvalidQueryIsRejected(t *testing.T) {
 	s := &scheduler{id: "s1"}
-	w := start(t, gateway.Config{}, s)
+	gw := start(t, gateway.Config{}, s)
 	running := strings.Replace(strings.Replace(pullA, "status=700", "status=701", 1), "result=502", "result=501", 1)
 	bad := map[string]string{
 		"no task":        strings.Replace(pullA, taskA, "", 1),
@@ -139,18 +140,18 @@ func TestBadQueries(t *testing.T) {
 		bad["error range "+r] = strings.Replace(errorA, "range=", "range="+r, 1)
 	}
 	for name, uri := range bad {
-		got := w.get(uri)
+		got := gw.get(uri)
 		require.Equal(t, http.StatusBadRequest, got.status, "%s: %s", name, got.raw)
 		requireEnvelope(t, got)
 	}
 	require.Empty(t, s.calls())
-	w.quiet()
-	require.Equal(t, 602, w.get(pullA).code())
+	gw.requireNoWarnings()
+	require.Equal(t, 602, gw.get(pullA).code())
 }
 
-func TestBadReports(t *testing.T) {
+func TestInvalidBodyOfAReportIsRejected(t *testing.T) {
 	s := &scheduler{id: "s1"}
-	w := start(t, gateway.Config{}, s)
+	gw := start(t, gateway.Config{}, s)
 	replace := func(old, replacement string) string {
 		require.Contains(t, countA, old)
 		return strings.Replace(countA, old, replacement, 1)
@@ -162,33 +163,33 @@ func TestBadReports(t *testing.T) {
 		"huge duration":     replace("0.5", "1e300"),
 		"infinite duration": replace("0.5", "1e999"),
 		"negative length":   replace("9000000", "-2"),
-		"reason of words":   replace(`"backsourceReason":"0"`, `"backsourceReason":"x"`),
+		"reason as words":   replace(`"backsourceReason":"0"`, `"backsourceReason":"x"`),
 		"reason as number":  replace(`"backsourceReason":"0"`, `"backsourceReason":0`),
 		"negative port":     replace("49568", "-1"),
 		"success as number": replace("true", "1"),
 	} {
-		got := w.post("/task/metrics", body)
+		got := gw.post("/task/metrics", body)
 		require.Equal(t, http.StatusBadRequest, got.status, "%s: %s", name, got.raw)
 		requireEnvelope(t, got)
 	}
 	require.Empty(t, s.calls())
-	require.Equal(t, 1, w.post("/task/metrics", replace("9000000", "-1")).code())
-	require.Equal(t, 400, w.post("/peer/heartbeat", `{"cID":"a/b"}`).status)
-	require.Equal(t, 400, w.post("/peer/network?start=-1", `{}`).status)
-	require.Equal(t, 400, w.post("/peer/network?limit=x", `{}`).status)
-	w.quiet()
+	require.Equal(t, 1, gw.post("/task/metrics", replace("9000000", "-1")).code())
+	require.Equal(t, 400, gw.post("/peer/heartbeat", `{"cID":"a/b"}`).status)
+	require.Equal(t, 400, gw.post("/peer/network?start=-1", `{}`).status)
+	require.Equal(t, 400, gw.post("/peer/network?limit=x", `{}`).status)
+	gw.requireNoWarnings()
 }
 
-func TestBodiesOverTheLimit(t *testing.T) {
+func TestBodyOverTheLimitIsRejected(t *testing.T) {
 	s := &scheduler{id: "s1"}
-	w := start(t, gateway.Config{}, s)
+	gw := start(t, gateway.Config{}, s)
 	body := []byte(`{"hostName":"` + strings.Repeat("x", 1<<20) + `"}`)
-	got := w.send(http.MethodPost, "/peer/registry", "application/json", body)
+	got := gw.send(http.MethodPost, "/peer/registry", "application/json", body)
 	require.Equal(t, http.StatusRequestEntityTooLarge, got.status)
 	requireEnvelope(t, got)
 
-	// Without a length it is found out while reading.
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.base+"/peer/registry", struct{ *strings.Reader }{strings.NewReader(string(body))})
+	// Without a Content-Length the server detects the size while it reads.
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, gw.base+"/peer/registry", struct{ *strings.Reader }{strings.NewReader(string(body))})
 	require.NoError(t, err)
 	req.ContentLength = -1
 	resp, err := http.DefaultClient.Do(req)
@@ -198,35 +199,34 @@ func TestBodiesOverTheLimit(t *testing.T) {
 
 	fits := []byte(`{"unknown":"` + strings.Repeat("x", 1<<20-len(good)-14) + `",` + good[1:])
 	require.LessOrEqual(t, len(fits), 1<<20)
-	require.Equal(t, 200, w.send(http.MethodPost, "/peer/registry", "application/json", fits).code())
+	require.Equal(t, 200, gw.send(http.MethodPost, "/peer/registry", "application/json", fits).code())
 	require.Len(t, s.calls(), 1)
-	w.quiet()
+	gw.requireNoWarnings()
 }
 
-func TestWrongPathsAndMethods(t *testing.T) {
-	w := start(t, gateway.Config{}, &scheduler{id: "s1"})
+func TestUnknownPathIs404AndWrongMethodIs405(t *testing.T) {
+	gw := start(t, gateway.Config{}, &scheduler{id: "s1"})
 	for _, path := range []string{"/", "/peer", "/peer/", "/peer/task/", "/peer/task:x", "/v1.0/v1.0/_ping", "/vx/_ping", "/v1.0", "/debug/pprof/"} {
-		got := w.get(path)
+		got := gw.get(path)
 		require.Equal(t, http.StatusNotFound, got.status, path)
 		requireEnvelope(t, got)
 	}
 	for path, method := range map[string]string{
 		pullA: "POST", "/peer/registry": "GET", "/task/metrics": "GET", sucA: "DELETE", downA: "HEAD", "/_ping": "POST", "/v2/peer/heartbeat": "GET",
 	} {
-		got := w.send(method, path, "application/x-www-form-urlencoded", nil)
+		got := gw.send(method, path, "application/x-www-form-urlencoded", nil)
 		require.Equal(t, http.StatusMethodNotAllowed, got.status, path)
 		require.NotEmpty(t, got.header.Get("Allow"))
 		if method != "HEAD" {
 			requireEnvelope(t, got)
 		}
 	}
-	w.quiet()
+	gw.requireNoWarnings()
 }
 
-// TestFormsAndNames wants the same registration however it is written.
-func TestFormsAndNames(t *testing.T) {
+func TestRegistrationIsTheSameInEveryEncoding(t *testing.T) {
 	s := &scheduler{id: "s1"}
-	w := start(t, gateway.Config{}, s)
+	gw := start(t, gateway.Config{}, s)
 	secure := httptest.NewTLSServer(http.NotFoundHandler())
 	secure.Close()
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
@@ -244,7 +244,7 @@ func TestFormsAndNames(t *testing.T) {
 			encoded = url.QueryEscape(encoded)
 		}
 		body := strings.Replace(in.body, "cGVt", encoded, 1)
-		got := w.send(http.MethodPost, "/peer/registry", in.contentType, []byte(body))
+		got := gw.send(http.MethodPost, "/peer/registry", in.contentType, []byte(body))
 		require.Equal(t, 200, got.code(), "%s: %s", body, got.raw)
 	}
 	calls := s.calls()
@@ -257,20 +257,20 @@ func TestFormsAndNames(t *testing.T) {
 		require.True(t, proto.Equal(first, c.(proto.Message)), "%v\n%v", first, c)
 	}
 
-	got := w.send(http.MethodPost, "/peer/registry", asForm, []byte("rawUrl=http://h/&cid=c1&ip=10.0.0.1&port=x"))
+	got := gw.send(http.MethodPost, "/peer/registry", asForm, []byte("rawUrl=http://h/&cid=c1&ip=10.0.0.1&port=x"))
 	require.Equal(t, http.StatusBadRequest, got.status)
-	got = w.send(http.MethodPost, "/peer/registry", asForm, []byte("rawUrl=http://h/&cid=a/b&ip=10.0.0.1"))
+	got = gw.send(http.MethodPost, "/peer/registry", asForm, []byte("rawUrl=http://h/&cid=a/b&ip=10.0.0.1"))
 	require.Equal(t, http.StatusBadRequest, got.status)
-	w.quiet()
+	gw.requireNoWarnings()
 }
 
-// TestRawQueries sends what the real client sends: nothing is encoded.
-func TestRawQueries(t *testing.T) {
+// dfget does not URL-encode its queries.
+func TestUnencodedQueryOfDfgetIsAccepted(t *testing.T) {
 	s := &scheduler{id: "s1"}
-	w := start(t, gateway.Config{}, s)
+	gw := start(t, gateway.Config{}, s)
 	cid := `h+1;x%zz%4~"<>`
 	uri := "/peer/task?SRCCID=" + cid + "&dstcid=cdnnode:127.0.0.5~" + taskA + "&unknown=;&range=4194304-8388607&result=503&status=700&TaskID=" + taskA + "&pad=" + strings.Repeat("p", 60<<10)
-	require.Equal(t, 602, w.get(uri).code())
+	require.Equal(t, 602, gw.get(uri).code())
 	in := s.calls()[0].(*schedulerv1.PullPiecesRequest)
 	require.Equal(t, cid, in.GetPeerId())
 	require.Equal(t, "cdnnode:127.0.0.5~"+taskA, in.GetDstId())
@@ -278,5 +278,5 @@ func TestRawQueries(t *testing.T) {
 	require.Equal(t, schedulerv1.PieceResult_PIECE_RESULT_SEMI_SUCCESS, in.GetResult())
 	require.EqualValues(t, 1, in.GetPiece().GetNum())
 	require.EqualValues(t, 4<<20, in.GetPiece().GetSize())
-	require.Equal(t, 602, w.get(strings.Replace(pullA, "result=502", "result=", 1)).code())
+	require.Equal(t, 602, gw.get(strings.Replace(pullA, "result=502", "result=", 1)).code())
 }

@@ -18,31 +18,33 @@ import (
 	"github.com/supernode-ha/supernode/services/gateway"
 )
 
-// memory is a network without a kernel, for what depends on how long something
-// takes: in a bubble of synctest no time passes as long as anybody has something
-// to do, however slow the machine is.
-type memory struct {
+// memNetwork is a network of pipes in memory, for tests that depend on durations.
+// They run in a synctest bubble, in which time passes only while every goroutine
+// is blocked, so that a slow machine does not change the result. A read
+// from a socket does not count as blocked there.
+type memNetwork struct {
 	*testing.T
-	listeners map[string]*pipes // by address
+	listeners map[string]*pipeListener // by address
 }
 
-// inMemory runs a test in a bubble. What it starts must have ended with it.
-func inMemory(t *testing.T, test func(*memory)) {
+// inMemNetwork runs a test in a synctest bubble. All goroutines of the test must
+// end with it.
+func inMemNetwork(t *testing.T, test func(*memNetwork)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		test(&memory{T: t, listeners: make(map[string]*pipes)})
+		test(&memNetwork{T: t, listeners: make(map[string]*pipeListener)})
 	})
 }
 
-// pipes is a listener.
-type pipes struct {
+// pipeListener is a listener for connections made of pipes.
+type pipeListener struct {
 	address  net.Addr
 	accepted chan net.Conn
 	closed   chan struct{}
 	close    func()
 }
 
-func (p *pipes) Accept() (net.Conn, error) {
+func (p *pipeListener) Accept() (net.Conn, error) {
 	select {
 	case conn := <-p.accepted:
 		return conn, nil
@@ -51,35 +53,35 @@ func (p *pipes) Accept() (net.Conn, error) {
 	}
 }
 
-func (p *pipes) Close() error   { p.close(); return nil }
-func (p *pipes) Addr() net.Addr { return p.address }
+func (p *pipeListener) Close() error   { p.close(); return nil }
+func (p *pipeListener) Addr() net.Addr { return p.address }
 
-// listen must be over before anybody dials.
-func (m *memory) listen(address string) net.Listener {
-	p := &pipes{address: &net.UnixAddr{Name: address, Net: "pipe"}, accepted: make(chan net.Conn), closed: make(chan struct{})}
+// listen adds a listener. It must not run concurrently with dial.
+func (m *memNetwork) listen(address string) net.Listener {
+	p := &pipeListener{address: &net.UnixAddr{Name: address, Net: "pipe"}, accepted: make(chan net.Conn), closed: make(chan struct{})}
 	p.close = sync.OnceFunc(func() { close(p.closed) })
 	m.listeners[address] = p
 	return p
 }
 
-func (m *memory) dial(ctx context.Context, address string) (net.Conn, error) {
+func (m *memNetwork) dial(ctx context.Context, address string) (net.Conn, error) {
 	p, ok := m.listeners[address]
 	if !ok {
-		return nil, fmt.Errorf("nobody listens at %s", address)
+		return nil, fmt.Errorf("no listener at %s", address)
 	}
 	near, far := net.Pipe()
 	select {
 	case p.accepted <- far:
 		return near, nil
 	case <-p.closed:
-		return nil, fmt.Errorf("nobody listens at %s any more", address)
+		return nil, fmt.Errorf("listener at %s is closed", address)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
 // serve starts gRPC servers for the schedulers.
-func (m *memory) serve(schedulers ...*scheduler) {
+func (m *memNetwork) serve(schedulers ...*scheduler) {
 	for _, s := range schedulers {
 		s.endpoint = s.id
 		server := grpc.NewServer(grpc.UnaryInterceptor(
@@ -87,11 +89,11 @@ func (m *memory) serve(schedulers ...*scheduler) {
 				resp, err := next(ctx, req)
 				return resp, rpcerr.Status(err).Err()
 			}))
-		s.offer(server)
+		s.registerOn(server)
 		l, served := m.listen(s.endpoint), make(chan struct{})
 		go func() {
 			defer close(served)
-			_ = server.Serve(l) // ends when it is stopped
+			_ = server.Serve(l) // returns when the server is stopped
 		}()
 		m.Cleanup(func() {
 			server.Stop()
@@ -100,9 +102,9 @@ func (m *memory) serve(schedulers ...*scheduler) {
 	}
 }
 
-// frozen gives a scheduler that is what a stopped process leaves: its machine
-// takes connections and what is sent on them, and nobody answers.
-func (m *memory) frozen(id string) cluster.Member {
+// frozen returns a scheduler that behaves like a stopped process (SIGSTOP): the
+// kernel accepts connections and data, and there are no answers.
+func (m *memNetwork) frozen(id string) cluster.Member {
 	l := m.listen(id)
 	var work sync.WaitGroup
 	work.Go(func() {
@@ -121,19 +123,21 @@ func (m *memory) frozen(id string) cluster.Member {
 	return cluster.Member{ID: id, Endpoint: id}
 }
 
-func (m *memory) start(cfg gateway.Config, schedulers ...*scheduler) *world {
+// start starts a gateway and the schedulers as its cluster.
+func (m *memNetwork) start(cfg gateway.Config, schedulers ...*scheduler) *testGateway {
 	m.Helper()
 	m.serve(schedulers...)
 	return m.startWith(cfg, membersOf(schedulers))
 }
 
-func (m *memory) startWith(cfg gateway.Config, members gateway.Members) *world {
+// startWith starts a gateway with these members as its cluster.
+func (m *memNetwork) startWith(cfg gateway.Config, members gateway.Members) *testGateway {
 	m.Helper()
 	const address = "gateway:80"
 	client := &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return m.dial(ctx, address) },
 	}}
-	return run(m.T, cfg, members, place{
+	return run(m.T, cfg, members, network{
 		listener: m.listen(address), address: address, client: client, dial: dialer(m.T, grpc.WithContextDialer(m.dial)),
 	})
 }

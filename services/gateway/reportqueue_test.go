@@ -17,19 +17,20 @@ import (
 	"github.com/supernode-ha/supernode/services/gateway"
 )
 
-// patience is how long a test waits for what must come.
-const patience = 20 * time.Second
+// testTimeout is how long a test waits for a condition that must become true.
+const testTimeout = 20 * time.Second
 
-// impatient gives up a report early.
-func impatient() gateway.Config {
+// shortBudget is a configuration with which a report is queued soon.
+func shortBudget() gateway.Config {
 	return gateway.Config{MaxHold: 20 * time.Millisecond, CallBudget: 120 * time.Millisecond}
 }
 
-// reports counts what a scheduler was told once it takes reports.
+// reports counts the calls that delivered reports to a scheduler.
 type reports struct {
 	suc, missing, down, metrics int
 }
 
+// reportsAt counts the reports that a scheduler received.
 func reportsAt(s *scheduler) (r reports) {
 	for _, call := range s.calls() {
 		switch call.(type) {
@@ -46,106 +47,110 @@ func reportsAt(s *scheduler) (r reports) {
 	return r
 }
 
-// fickle makes a scheduler take no reports until it is let.
-func fickle(s *scheduler) (taken *atomic.Int32, let func()) {
-	taken = &atomic.Int32{}
-	var there atomic.Bool
+// rejectReports makes a scheduler fail reports until accept is called. Then it
+// counts those that it accepts.
+func rejectReports(s *scheduler) (accepted *atomic.Int32, accept func()) {
+	accepted = &atomic.Int32{}
+	var accepting atomic.Bool
 	s.report = func(context.Context) error {
-		if !there.Load() {
+		if !accepting.Load() {
 			return rpcerr.New(codes.Unavailable, "", "not now")
 		}
-		taken.Add(1)
+		accepted.Add(1)
 		return nil
 	}
-	return taken, func() { there.Store(true) }
+	return accepted, func() { accepting.Store(true) }
 }
 
-// awaitForwarded waits until the gateway says that it has told so many reports.
-func awaitForwarded(w *world, n int) {
-	w.t.Helper()
+// awaitForwarded waits until the gateway has delivered n queued reports.
+func awaitForwarded(gw *testGateway, n int) {
+	gw.t.Helper()
 	line := fmt.Sprintf("supernode_gateway_late_reports_total{result=\"forwarded\"} %d\n", n)
-	require.Eventually(w.t, func() bool {
-		got, err := w.trySend(http.MethodGet, "/metrics", "", nil)
+	require.Eventually(gw.t, func() bool {
+		got, err := gw.trySend(http.MethodGet, "/metrics", "", nil)
 		return err == nil && strings.Contains(got.raw, line)
-	}, patience, 10*time.Millisecond)
+	}, testTimeout, 10*time.Millisecond)
 }
 
-func TestReportsAreTakenAndToldLater(t *testing.T) { inMemory(t, testReportsAreTakenAndToldLater) }
-
-func testReportsAreTakenAndToldLater(t *memory) {
-	s := &scheduler{id: "s1"}
-	taken, let := fickle(s)
-	w := t.start(impatient(), s)
-	require.Equal(t, 611, w.get(sucA).code())
-	require.Equal(t, 200, w.get(errorA).code())
-	require.Equal(t, 1, w.post("/task/metrics", countA).code())
-	require.Contains(t, w.get("/metrics").raw, "supernode_gateway_late_reports_waiting 3")
-	let()
-	awaitForwarded(w, 3)
-	require.EqualValues(t, 3, taken.Load(), "each is told once")
-	require.Contains(t, w.get("/metrics").raw, "supernode_gateway_late_reports_waiting 0")
+func TestReportIsAcknowledgedAndDeliveredLater(t *testing.T) {
+	inMemNetwork(t, testReportIsAcknowledgedAndDeliveredLater)
 }
 
-// Who would be told of a piece of a client that has left would take it in again.
-func TestFarewellEndsWhatWaits(t *testing.T) { inMemory(t, testFarewellEndsWhatWaits) }
-
-func testFarewellEndsWhatWaits(t *memory) {
+func testReportIsAcknowledgedAndDeliveredLater(t *memNetwork) {
 	s := &scheduler{id: "s1"}
-	taken, let := fickle(s)
-	w := t.start(impatient(), s)
-	require.Equal(t, 611, w.get(sucA).code())
-	require.Equal(t, 612, w.get(downA).code())
+	accepted, accept := rejectReports(s)
+	gw := t.start(shortBudget(), s)
+	require.Equal(t, 611, gw.get(sucA).code())
+	require.Equal(t, 200, gw.get(errorA).code())
+	require.Equal(t, 1, gw.post("/task/metrics", countA).code())
+	require.Contains(t, gw.get("/metrics").raw, "supernode_gateway_late_reports_waiting 3")
+	accept()
+	awaitForwarded(gw, 3)
+	require.EqualValues(t, 3, accepted.Load(), "each report is delivered once")
+	require.Contains(t, gw.get("/metrics").raw, "supernode_gateway_late_reports_waiting 0")
+}
+
+// A scheduler that received a piece of a client after its service/down would list
+// the client as a source again.
+func TestServiceDownDropsQueuedPieceReports(t *testing.T) {
+	inMemNetwork(t, testServiceDownDropsQueuedPieceReports)
+}
+
+func testServiceDownDropsQueuedPieceReports(t *memNetwork) {
+	s := &scheduler{id: "s1"}
+	accepted, accept := rejectReports(s)
+	gw := t.start(shortBudget(), s)
+	require.Equal(t, 611, gw.get(sucA).code())
+	require.Equal(t, 612, gw.get(downA).code())
 	before := reportsAt(s).suc
-	let()
-	require.Eventually(t, func() bool { return taken.Load() == 1 }, patience, time.Millisecond)
+	accept()
+	require.Eventually(t, func() bool { return accepted.Load() == 1 }, testTimeout, time.Millisecond)
 	require.Equal(t, before, reportsAt(s).suc)
-	require.Contains(t, w.get("/metrics").raw, `supernode_gateway_late_reports_total{result="dropped"} 1`)
+	require.Contains(t, gw.get("/metrics").raw, `supernode_gateway_late_reports_total{result="dropped"} 1`)
 }
 
-func TestFarewellOfWhomNobodyKnowsIsDone(t *testing.T) {
+func TestServiceDownOfAnUnknownPeerIsNotQueued(t *testing.T) {
 	s := &scheduler{id: "s1"}
-	oblivious(s, rpcerr.TaskNotFound)
-	w := start(t, gateway.Config{}, s)
+	requireRegistration(s, rpcerr.TaskNotFound)
+	gw := start(t, gateway.Config{}, s)
 	for range 2 {
-		require.Equal(t, 612, w.get(downA).code())
+		require.Equal(t, 612, gw.get(downA).code())
 	}
 	require.Equal(t, reports{down: 2}, reportsAt(s))
-	require.Contains(t, w.get("/metrics").raw, "supernode_gateway_late_reports_waiting 0")
+	require.Contains(t, gw.get("/metrics").raw, "supernode_gateway_late_reports_waiting 0")
 }
 
-// A piece of a peer that no scheduler knows is told once it is known.
-func TestReportWaitsUntilThePeerIsKnown(t *testing.T) {
+func TestReportOfAnUnknownPeerIsDeliveredOnceItRegisters(t *testing.T) {
 	s := &scheduler{id: "s1"}
-	oblivious(s, rpcerr.PeerNotFound)
-	w := start(t, gateway.Config{}, s)
-	require.Equal(t, 611, w.get(sucA).code())
-	require.Equal(t, 200, w.post("/peer/registry", good).code())
-	awaitForwarded(w, 1)
+	requireRegistration(s, rpcerr.PeerNotFound)
+	gw := start(t, gateway.Config{}, s)
+	require.Equal(t, 611, gw.get(sucA).code())
+	require.Equal(t, 200, gw.post("/peer/registry", good).code())
+	awaitForwarded(gw, 1)
 }
 
-func TestWrongReportIsRefusedAtOnce(t *testing.T) {
+func TestInvalidReportIsRefusedAtOnce(t *testing.T) {
 	s := &scheduler{id: "s1"}
 	s.report = func(context.Context) error { return rpcerr.Invalid("the task has no such piece") }
-	w := start(t, gateway.Config{}, s)
-	got := w.get(sucA)
+	gw := start(t, gateway.Config{}, s)
+	got := gw.get(sucA)
 	require.Equal(t, http.StatusBadRequest, got.status)
 	requireEnvelope(t, got)
 	require.Contains(t, got.raw, "no such piece")
-	require.Contains(t, w.get("/metrics").raw, "supernode_gateway_late_reports_waiting 0")
+	require.Contains(t, gw.get("/metrics").raw, "supernode_gateway_late_reports_waiting 0")
 }
 
-// What waits when the gateway is told to stop is told then.
-func TestReportsAreToldBeforeTheGatewayEnds(t *testing.T) {
-	inMemory(t, testReportsAreToldBeforeTheGatewayEnds)
+func TestQueuedReportsAreDeliveredWhenTheGatewayStops(t *testing.T) {
+	inMemNetwork(t, testQueuedReportsAreDeliveredWhenTheGatewayStops)
 }
 
-func testReportsAreToldBeforeTheGatewayEnds(t *memory) {
+func testQueuedReportsAreDeliveredWhenTheGatewayStops(t *memNetwork) {
 	s := &scheduler{id: "s1"}
-	taken, let := fickle(s)
-	w := t.start(impatient(), s)
-	require.Equal(t, 1, w.post("/task/metrics", countA).code())
-	require.Equal(t, 612, w.get(downA).code())
-	let()
-	require.NoError(t, w.stop())
-	require.EqualValues(t, 2, taken.Load())
+	accepted, accept := rejectReports(s)
+	gw := t.start(shortBudget(), s)
+	require.Equal(t, 1, gw.post("/task/metrics", countA).code())
+	require.Equal(t, 612, gw.get(downA).code())
+	accept()
+	require.NoError(t, gw.stop())
+	require.EqualValues(t, 2, accepted.Load())
 }

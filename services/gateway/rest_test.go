@@ -25,48 +25,47 @@ import (
 	"github.com/supernode-ha/supernode/services/gateway"
 )
 
-func TestEveryPathWithAndWithoutVersion(t *testing.T) {
-	w := start(t, gateway.Config{Version: "9.9", Profiler: true}, &scheduler{id: "s1"})
+func TestEveryPathIsServedWithAndWithoutVersionPrefix(t *testing.T) {
+	gw := start(t, gateway.Config{Version: "9.9", Profiler: true}, &scheduler{id: "s1"})
 	for _, prefix := range []string{"", "/v1", "/v1.0", "/v2", "/v1.0.6"} {
-		require.Equal(t, 200, w.post(prefix+"/peer/registry", good).code(), prefix)
-		require.Equal(t, 602, w.get(prefix+pullA).code())
-		require.Equal(t, 611, w.get(prefix+sucA).code())
-		require.Equal(t, 200, w.get(prefix+errorA).code())
-		require.Equal(t, 612, w.get(prefix+downA).code())
-		require.Equal(t, 1, w.post(prefix+"/task/metrics", countA).code())
+		require.Equal(t, 200, gw.post(prefix+"/peer/registry", good).code(), prefix)
+		require.Equal(t, 602, gw.get(prefix+pullA).code())
+		require.Equal(t, 611, gw.get(prefix+sucA).code())
+		require.Equal(t, 200, gw.get(prefix+errorA).code())
+		require.Equal(t, 612, gw.get(prefix+downA).code())
+		require.Equal(t, 1, gw.post(prefix+"/task/metrics", countA).code())
 		require.JSONEq(t, `{"code":200,"data":{"needRegister":false,"seedTaskIDs":[],"version":"9.9"}}`,
-			w.post(prefix+"/peer/heartbeat", `{"IP":"127.0.0.1","port":15001,"cID":"x"}`).raw)
-		require.JSONEq(t, `{"code":200,"data":{"nodes":[]}}`, w.post(prefix+"/peer/network?start=0&limit=-1", `{"urls":[]}`).raw)
-		require.Equal(t, "OK", w.get(prefix+"/_ping").raw)
-		require.Equal(t, "OK", w.get(prefix+"/healthz").raw)
-		require.Equal(t, "OK", w.get(prefix+"/readyz").raw)
-		require.Contains(t, w.get(prefix+"/metrics").raw, "supernode_gateway_requests_total")
-		require.Contains(t, w.get(prefix+"/debug/pprof/").raw, "goroutine")
-		require.NotEmpty(t, w.get(prefix+"/debug/pprof/cmdline").raw)
-		require.Equal(t, http.StatusOK, w.send(http.MethodHead, prefix+"/_ping", "", nil).status)
+			gw.post(prefix+"/peer/heartbeat", `{"IP":"127.0.0.1","port":15001,"cID":"x"}`).raw)
+		require.JSONEq(t, `{"code":200,"data":{"nodes":[]}}`, gw.post(prefix+"/peer/network?start=0&limit=-1", `{"urls":[]}`).raw)
+		require.Equal(t, "OK", gw.get(prefix+"/_ping").raw)
+		require.Equal(t, "OK", gw.get(prefix+"/healthz").raw)
+		require.Equal(t, "OK", gw.get(prefix+"/readyz").raw)
+		require.Contains(t, gw.get(prefix+"/metrics").raw, "supernode_gateway_requests_total")
+		require.Contains(t, gw.get(prefix+"/debug/pprof/").raw, "goroutine")
+		require.NotEmpty(t, gw.get(prefix+"/debug/pprof/cmdline").raw)
+		require.Equal(t, http.StatusOK, gw.send(http.MethodHead, prefix+"/_ping", "", nil).status)
 		var info buildinfo.Info
-		require.NoError(t, json.Unmarshal([]byte(w.get(prefix+"/version").raw), &info))
+		require.NoError(t, json.Unmarshal([]byte(gw.get(prefix+"/version").raw), &info))
 		require.Equal(t, buildinfo.Get(), info)
 	}
-	w.quiet()
+	gw.requireNoWarnings()
 }
 
-// TestDocumentedPaths wants every path of the OpenAPI document to be served.
-func TestDocumentedPaths(t *testing.T) {
-	w := start(t, gateway.Config{}, &scheduler{id: "s1"})
-	got := w.get("/openapi.json")
+func TestEveryPathInTheOpenAPIDocumentIsServed(t *testing.T) {
+	gw := start(t, gateway.Config{}, &scheduler{id: "s1"})
+	got := gw.get("/openapi.json")
 	require.Equal(t, "application/json", got.header.Get("Content-Type"))
 	paths := got.body["paths"].(map[string]any)
 	require.Len(t, paths, 8)
 	for path, methods := range paths {
 		for method := range methods.(map[string]any) {
-			a := w.send(strings.ToUpper(method), path, "", []byte("[]"))
+			a := gw.send(strings.ToUpper(method), path, "", []byte("[]"))
 			require.NotContains(t, []int{404, 405, 501}, a.status, "%s %s", method, path)
 		}
 	}
 }
 
-func TestNumbersAreNumbers(t *testing.T) {
+func TestLargeNumbersAreJSONNumbers(t *testing.T) {
 	s := &scheduler{id: "s1"}
 	s.register = func(context.Context, *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error) {
 		return &schedulerv1.RegisterPeerResponse{Length: 1<<53 + 1, PieceSize: 15 << 20}, nil
@@ -74,19 +73,18 @@ func TestNumbersAreNumbers(t *testing.T) {
 	s.pull = func(context.Context, *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
 		return &schedulerv1.PullPiecesResponse{Answer: &schedulerv1.PullPiecesResponse_Finished{Finished: &schedulerv1.Finished{WrappedLength: 1<<53 + 1}}}, nil
 	}
-	w := start(t, gateway.Config{}, s)
+	gw := start(t, gateway.Config{}, s)
 	require.Regexp(t, `^\{"code":200,"msg":"success","data":\{"taskId":"[0-9a-f]{64}","fileLength":9007199254740993,"pieceSize":15728640,`+
-		`"cdnSource":"supernode","asSeed":false,"seedTaskID":""\}\}\n$`, w.post("/peer/registry", good).raw)
-	require.Equal(t, `{"code":600,"data":{"md5":"","fileLength":9007199254740993}}`+"\n", w.get(pullA).raw)
+		`"cdnSource":"supernode","asSeed":false,"seedTaskID":""\}\}\n$`, gw.post("/peer/registry", good).raw)
+	require.Equal(t, `{"code":600,"data":{"md5":"","fileLength":9007199254740993}}`+"\n", gw.get(pullA).raw)
 	s.pull = nil
-	require.Equal(t, `{"code":602,"msg":"nothing yet"}`+"\n", w.get(pullA).raw)
+	require.Equal(t, `{"code":602,"msg":"nothing yet"}`+"\n", gw.get(pullA).raw)
 }
 
-// TestErrors is what dfget gets for what a scheduler says.
-func TestErrors(t *testing.T) {
+func TestSchedulersErrorIsMappedForEachCall(t *testing.T) {
 	for _, c := range []struct {
 		err                  error
-		register, pull, rest int // dfget's code, or the HTTP status of an envelope; 0 when a report is taken
+		register, pull, rest int // dfget's code, or the HTTP status of an error; 0 if a report is acknowledged
 	}{
 		{rpcerr.New(codes.NotFound, rpcerr.SourceNotFound, "x"), 607, 610, 0},
 		{rpcerr.New(codes.Unavailable, rpcerr.SourceUnreachable, "x"), 607, 610, 0},
@@ -106,15 +104,11 @@ func TestErrors(t *testing.T) {
 	} {
 		t.Run(c.err.Error(), func(t *testing.T) {
 			t.Parallel()
-			w := start(t, gateway.Config{MaxHold: 20e6, CallBudget: 120e6}, &scheduler{
-				id:     "s1",
-				report: func(context.Context) error { return c.err },
-				register: func(context.Context, *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error) {
-					return nil, c.err
-				},
-				pull: func(context.Context, *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
-					return nil, c.err
-				},
+			gw := start(t, gateway.Config{MaxHold: 20e6, CallBudget: 120e6}, &scheduler{
+				id:       "s1",
+				report:   func(context.Context) error { return c.err },
+				register: registerAlways(c.err),
+				pull:     pullAlways(c.err),
 			})
 			answers := map[string]int{"/peer/registry": c.register, pullA: c.pull}
 			answers[sucA], answers[errorA], answers[downA], answers["/task/metrics"] = c.rest, c.rest, c.rest, c.rest
@@ -122,32 +116,32 @@ func TestErrors(t *testing.T) {
 				answers[sucA], answers[errorA], answers[downA], answers["/task/metrics"] = 611, 200, 612, 1
 			}
 			for uri, want := range answers {
-				got := w.send(map[bool]string{true: "POST", false: "GET"}[!strings.Contains(uri, "?")], uri, "",
+				got := gw.send(map[bool]string{true: "POST", false: "GET"}[!strings.Contains(uri, "?")], uri, "",
 					[]byte(map[string]string{"/peer/registry": good, "/task/metrics": countA}[uri]))
 				require.Equal(t, want, got.code(), "%v: %s: %s", c.err, uri, got.raw)
-				taken := c.rest == 0 && uri != pullA && uri != "/peer/registry"
-				if want >= 600 || taken {
+				acknowledged := c.rest == 0 && uri != pullA && uri != "/peer/registry"
+				if want >= 600 || acknowledged {
 					require.Equal(t, http.StatusOK, got.status)
 				} else {
 					requireEnvelope(t, got)
 				}
 				require.NotContains(t, got.raw, "secret")
 			}
-			ours := 0 // told once for each call, and nothing else is
+			logged := 0 // an internal error is logged once for each call
 			if c.rest == http.StatusInternalServerError {
-				ours = len(answers)
+				logged = len(answers)
 			}
-			require.Equal(t, ours, w.logs.FilterLevelExact(zapcore.ErrorLevel).Len())
+			require.Equal(t, logged, gw.logs.FilterLevelExact(zapcore.ErrorLevel).Len())
 		})
 	}
 }
 
-func TestMetricsHaveBoundedLabels(t *testing.T) {
-	w := start(t, gateway.Config{}, &scheduler{id: "s1"})
-	w.get("/v1.0" + pullA)
-	w.get("/no/such/" + taskA)
-	w.post("/peer/registry", "{")
-	text := w.get("/metrics").raw
+func TestLabelsOfMetricsDoNotDependOnTasksOrUnknownPaths(t *testing.T) {
+	gw := start(t, gateway.Config{}, &scheduler{id: "s1"})
+	gw.get("/v1.0" + pullA)
+	gw.get("/no/such/" + taskA)
+	gw.post("/peer/registry", "{")
+	text := gw.get("/metrics").raw
 	require.Contains(t, text, `supernode_gateway_requests_total{code="602",route="/peer/task"} 1`)
 	require.Contains(t, text, `supernode_gateway_requests_total{code="404",route="other"} 1`)
 	require.Contains(t, text, `supernode_gateway_requests_total{code="400",route="/peer/registry"} 1`)
@@ -155,7 +149,7 @@ func TestMetricsHaveBoundedLabels(t *testing.T) {
 	require.NotContains(t, text, "v1.0/")
 }
 
-func TestNetworkIsMerged(t *testing.T) {
+func TestNetworkMergesAllSchedulersThatAnswer(t *testing.T) {
 	entry := func(peer, task string, pieces ...int32) *schedulerv1.PeerEntry {
 		return &schedulerv1.PeerEntry{Peer: &schedulerv1.Peer{Id: peer, Ip: "10.0.0.1", Port: 20000, Path: "/p"},
 			TaskId: task, TaskUrl: "http://h/", PieceSize: 4 << 20, Length: -1, Pieces: pieces, Load: 1}
@@ -168,29 +162,28 @@ func TestNetworkIsMerged(t *testing.T) {
 			return &schedulerv1.ListPeersResponse{Entries: entries}, nil
 		}
 	}
-	w := start(t, gateway.Config{},
+	gw := start(t, gateway.Config{},
 		&scheduler{id: "s1", list: answer(entry("b", "t2"), entry("c", "t1"))},
 		&scheduler{id: "s2", list: answer(entry("a", "t1", 1), entry("b", "t1"))},
 		&scheduler{id: "s3", list: func(*schedulerv1.ListPeersRequest) (*schedulerv1.ListPeersResponse, error) {
 			return nil, errors.New("broken")
 		}},
 	)
-	got := w.post("/peer/network?start=0&limit=1", `{"urls":["http://h/"]}`)
+	got := gw.post("/peer/network?start=0&limit=1", `{"urls":["http://h/"]}`)
 	require.JSONEq(t, `{"code":200,"data":{"nodes":[{"basic":{"ID":"a","IP":"10.0.0.1","port":20000,"hostName":"","version":""},"extra":{},"load":1,
 		"tasks":[{"task":{"ID":"t1","taskURL":"http://h/","pieceSize":4194304,"fileLength":-1,"path":"/p"},
 		"pieces":[{"pieceNum":1,"pieceRange":"4194304-8388607"}]}]}]}}`, got.raw)
-	got = w.send(http.MethodPost, "/peer/network?START=1&limit=-1", "application/x-www-form-urlencoded", []byte(`{"URLs":["http://h/"]}`))
+	got = gw.send(http.MethodPost, "/peer/network?START=1&limit=-1", "application/x-www-form-urlencoded", []byte(`{"URLs":["http://h/"]}`))
 	nodes := got.body["data"].(map[string]any)["nodes"].([]any)
 	require.Len(t, nodes, 2)
 	require.Len(t, nodes[0].(map[string]any)["tasks"], 2)
 	require.EqualValues(t, 2, nodes[0].(map[string]any)["load"])
-	require.Empty(t, w.post("/peer/network?start=99", `{"urls":["http://h/"]}`).body["data"].(map[string]any)["nodes"])
+	require.Empty(t, gw.post("/peer/network?start=99", `{"urls":["http://h/"]}`).body["data"].(map[string]any)["nodes"])
 }
 
-// TestOverGRPC wants the same service on the gRPC port.
-func TestOverGRPC(t *testing.T) {
-	w := start(t, gateway.Config{}, &scheduler{id: "s1"})
-	endpoint, _ := rpctest.Serve(t, func(g *grpc.Server) { w.service.Register(g) })
+func TestServiceIsAvailableOverGRPC(t *testing.T) {
+	gw := start(t, gateway.Config{}, &scheduler{id: "s1"})
+	endpoint, _ := rpctest.Serve(t, func(g *grpc.Server) { gw.service.Register(g) })
 	conn, err := dialer(t)(endpoint)
 	require.NoError(t, err)
 	client := dfgetv1.NewDfgetServiceClient(conn)
@@ -201,7 +194,7 @@ func TestOverGRPC(t *testing.T) {
 	require.Equal(t, codes.InvalidArgument, status.Code(err))
 }
 
-func TestNewLeavesNothingBehind(t *testing.T) {
+func TestNewUnregistersItsMetricsWhenItFails(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer func() { _ = l.Close() }()
@@ -217,7 +210,7 @@ func TestNewLeavesNothingBehind(t *testing.T) {
 	_, err = gateway.New(gateway.Config{}, gateway.Deps{})
 	require.Error(t, err)
 
-	deps.Metrics = &fullAfter{Registerer: registry, left: 2}
+	deps.Metrics = &limitedRegisterer{Registerer: registry, left: 2}
 	_, err = gateway.New(gateway.Config{}, deps)
 	require.ErrorIs(t, err, errFull)
 	deps.Metrics = registry
@@ -227,13 +220,13 @@ func TestNewLeavesNothingBehind(t *testing.T) {
 
 var errFull = errors.New("full")
 
-// fullAfter takes only so many metrics.
-type fullAfter struct {
+// limitedRegisterer accepts a limited number of metrics.
+type limitedRegisterer struct {
 	prometheus.Registerer
 	left int
 }
 
-func (f *fullAfter) Register(c prometheus.Collector) error {
+func (f *limitedRegisterer) Register(c prometheus.Collector) error {
 	if f.left == 0 {
 		return errFull
 	}

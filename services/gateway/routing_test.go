@@ -18,8 +18,9 @@ import (
 	"github.com/supernode-ha/supernode/services/gateway"
 )
 
-// inOrder gives schedulers in the order in which they are asked for taskA.
-func inOrder(n int) []*scheduler {
+// schedulersInOrder returns schedulers in the order in which they are called for
+// taskA.
+func schedulersInOrder(n int) []*scheduler {
 	nodes := make([]ring.Node, n)
 	for i := range nodes {
 		nodes[i].ID = string(rune('a' + i))
@@ -31,130 +32,139 @@ func inOrder(n int) []*scheduler {
 	return all
 }
 
+// notOwner returns the error of a scheduler that names the owner.
 func notOwner(owner *scheduler) error {
-	return rpcerr.New(codes.FailedPrecondition, rpcerr.NotOwner, "not mine").
+	return rpcerr.New(codes.FailedPrecondition, rpcerr.NotOwner, "not the owner").
 		With("scheduler_id", owner.id).With("endpoint", owner.endpoint)
 }
 
+// pullAlways returns a pull function that fails with err.
 func pullAlways(err error) func(context.Context, *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
 	return func(context.Context, *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
 		return nil, err
 	}
 }
 
-// deadEndpoint is where nobody listens.
-func deadEndpoint(t *testing.T) string {
+// registerAlways returns a register function that fails with err.
+func registerAlways(err error) func(context.Context, *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error) {
+	return func(context.Context, *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error) {
+		return nil, err
+	}
+}
+
+// hangingPull is the pull function of a scheduler that hangs.
+func hangingPull(ctx context.Context, _ *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// closedEndpoint returns an endpoint without a listener.
+func closedEndpoint(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
 	return l.Addr().String()
 }
 
-func TestOwnerIsFollowedAndRemembered(t *testing.T) {
-	s := inOrder(3)
-	w := start(t, gateway.Config{}, s...)
+func TestNotOwnerIsFollowedAndTheOwnerCached(t *testing.T) {
+	s := schedulersInOrder(3)
+	gw := start(t, gateway.Config{}, s...)
 	s[0].pull = pullAlways(notOwner(s[1]))
 	s[1].pull = pullAlways(notOwner(s[2]))
-	require.Equal(t, 602, w.get(pullA).code())
+	require.Equal(t, 602, gw.get(pullA).code())
 	require.Len(t, s[2].calls(), 1)
-	require.Equal(t, 602, w.get(pullA).code())
-	require.Len(t, s[0].calls(), 1, "the owner is remembered")
+	require.Equal(t, 602, gw.get(pullA).code())
+	require.Len(t, s[0].calls(), 1, "the owner is cached")
 	require.Len(t, s[1].calls(), 1)
 	require.Len(t, s[2].calls(), 2)
 
-	// The ownership moves on.
+	// The task moves to another owner.
 	s[1].pull = nil
 	s[2].pull = pullAlways(notOwner(s[1]))
-	require.Equal(t, 602, w.get(pullA).code())
-	require.Equal(t, 602, w.get(pullA).code())
+	require.Equal(t, 602, gw.get(pullA).code())
+	require.Equal(t, 602, gw.get(pullA).code())
 	require.Len(t, s[1].calls(), 3)
 	require.Len(t, s[2].calls(), 3)
 	require.Len(t, s[0].calls(), 1)
 }
 
-func TestOwnersThatPointAtEachOther(t *testing.T) {
-	s := inOrder(2)
-	w := start(t, gateway.Config{}, s...)
+func TestOwnersThatNameEachOtherAreNotCalledWithoutPauses(t *testing.T) {
+	s := schedulersInOrder(2)
+	gw := start(t, gateway.Config{}, s...)
 	s[0].pull = pullAlways(notOwner(s[1]))
 	s[1].pull = pullAlways(notOwner(s[0]))
-	require.Equal(t, 602, w.get(pullA).code())
+	require.Equal(t, 602, gw.get(pullA).code())
 	require.LessOrEqual(t, len(s[0].calls())+len(s[1].calls()), 100, "there are pauses")
 }
 
-func TestDeadSchedulerIsPassedOver(t *testing.T) {
-	s := inOrder(2)
+func TestDeadSchedulerIsSkipped(t *testing.T) {
+	s := schedulersInOrder(2)
 	serve(t, s...)
-	w := startWith(t, gateway.Config{}, view{{ID: s[0].id, Endpoint: deadEndpoint(t)}, {ID: s[1].id, Endpoint: s[1].endpoint}})
-	require.Equal(t, 602, w.get(pullA).code())
-	require.Equal(t, 611, w.get(sucA).code())
-	require.Equal(t, 612, w.get(downA).code())
-	require.Equal(t, 1, w.post("/task/metrics", countA).code())
+	gw := startWith(t, gateway.Config{}, view{{ID: s[0].id, Endpoint: closedEndpoint(t)}, {ID: s[1].id, Endpoint: s[1].endpoint}})
+	require.Equal(t, 602, gw.get(pullA).code())
+	require.Equal(t, 611, gw.get(sucA).code())
+	require.Equal(t, 612, gw.get(downA).code())
+	require.Equal(t, 1, gw.post("/task/metrics", countA).code())
 	require.Len(t, s[1].calls(), 4)
 }
 
 func TestHungSchedulerLeavesTimeForTheNext(t *testing.T) {
-	inMemory(t, testHungSchedulerLeavesTimeForTheNext)
+	inMemNetwork(t, testHungSchedulerLeavesTimeForTheNext)
 }
 
-func testHungSchedulerLeavesTimeForTheNext(t *memory) {
-	s := inOrder(2)
-	s[0].pull = func(ctx context.Context, _ *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
+func testHungSchedulerLeavesTimeForTheNext(t *memNetwork) {
+	s := schedulersInOrder(2)
+	s[0].pull = hangingPull
 	s[0].register = func(ctx context.Context, _ *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	w := t.start(gateway.Config{MaxHold: 300 * time.Millisecond, CallBudget: time.Second}, s...)
-	require.Equal(t, `{"code":602,"msg":"nothing yet"}`+"\n", w.get(pullA).raw)
+	gw := t.start(gateway.Config{MaxHold: 300 * time.Millisecond, CallBudget: time.Second}, s...)
+	require.Equal(t, `{"code":602,"msg":"nothing yet"}`+"\n", gw.get(pullA).raw)
 	require.Len(t, s[1].calls(), 1)
 	last := s[1].calls()[0].(*schedulerv1.PullPiecesRequest)
-	require.Zero(t, last.GetMaxWait().AsDuration(), "the hold was used up by the one that hung")
-	require.Equal(t, 602, w.get(pullA).code())
-	require.Len(t, s[0].calls(), 1, "who answered is asked first from then on")
+	require.Zero(t, last.GetMaxWait().AsDuration(), "the scheduler that hung has used up the hold")
+	require.Equal(t, 602, gw.get(pullA).code())
+	require.Len(t, s[0].calls(), 1, "the scheduler that answered is called first now")
 }
 
-func TestHungSchedulerAlone(t *testing.T) {
+func TestHungOnlySchedulerGivesAWait(t *testing.T) {
 	s := &scheduler{id: "s1"}
-	s.pull = func(ctx context.Context, _ *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
+	s.pull = hangingPull
 	s.report = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-	w := start(t, gateway.Config{MaxHold: 100 * time.Millisecond, CallBudget: 300 * time.Millisecond}, s)
-	require.Equal(t, 602, w.get(pullA).code())
-	require.Equal(t, 611, w.get(sucA).code())
+	gw := start(t, gateway.Config{MaxHold: 100 * time.Millisecond, CallBudget: 300 * time.Millisecond}, s)
+	require.Equal(t, 602, gw.get(pullA).code())
+	require.Equal(t, 611, gw.get(sucA).code())
 }
 
-func TestNoScheduler(t *testing.T) {
-	w := startWith(t, gateway.Config{MaxHold: 100 * time.Millisecond, CallBudget: 200 * time.Millisecond}, view(nil))
-	require.Equal(t, 602, w.get(pullA).code())
-	require.Equal(t, 611, w.get(sucA).code())
-	for _, got := range []answer{w.post("/peer/registry", good), w.post("/peer/network", `{}`)} {
+func TestWithoutASchedulerPullsWaitAndRegistrationsAreUnavailable(t *testing.T) {
+	gw := startWith(t, gateway.Config{MaxHold: 100 * time.Millisecond, CallBudget: 200 * time.Millisecond}, view(nil))
+	require.Equal(t, 602, gw.get(pullA).code())
+	require.Equal(t, 611, gw.get(sucA).code())
+	for _, got := range []answer{gw.post("/peer/registry", good), gw.post("/peer/network", `{}`)} {
 		require.Equal(t, http.StatusServiceUnavailable, got.status)
 		requireEnvelope(t, got)
 	}
 }
 
-// lateView has no scheduler when it is asked first.
-type lateView struct {
+// initiallyEmptyView has no scheduler at its first call.
+type initiallyEmptyView struct {
 	members view
-	asked   atomic.Int32
+	calls   atomic.Int32
 }
 
-func (v *lateView) Schedulers() []cluster.Member {
-	if v.asked.Add(1) == 1 {
+func (v *initiallyEmptyView) Schedulers() []cluster.Member {
+	if v.calls.Add(1) == 1 {
 		return nil
 	}
 	return v.members
 }
 
-func TestRegistrationsAndReportsAreRepeated(t *testing.T) {
+func TestRetryableRegistrationsAndReportsAreRetried(t *testing.T) {
 	s := &scheduler{id: "s1"}
 	serve(t, s)
-	late := &lateView{members: view{{ID: s.id, Endpoint: s.endpoint}}}
-	w := startWith(t, gateway.Config{}, late)
+	members := &initiallyEmptyView{members: view{{ID: s.id, Endpoint: s.endpoint}}}
+	gw := startWith(t, gateway.Config{}, members)
 	var registered, reported atomic.Int32
 	s.register = func(_ context.Context, in *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error) {
 		if registered.Add(1) < 3 {
@@ -168,16 +178,15 @@ func TestRegistrationsAndReportsAreRepeated(t *testing.T) {
 		}
 		return nil
 	}
-	require.Equal(t, 200, w.post("/peer/registry", good).code())
+	require.Equal(t, 200, gw.post("/peer/registry", good).code())
 	require.EqualValues(t, 3, registered.Load())
-	require.Equal(t, 611, w.get(sucA).code())
-	require.Equal(t, 200, w.get(errorA).code())
-	require.Equal(t, 612, w.get(downA).code())
+	require.Equal(t, 611, gw.get(sucA).code())
+	require.Equal(t, 200, gw.get(errorA).code())
+	require.Equal(t, 612, gw.get(downA).code())
 	require.EqualValues(t, 6, reported.Load())
 }
 
-// TestWhoGoesIsNotWaitedFor ends a held pull from the client's side.
-func TestWhoGoesIsNotWaitedFor(t *testing.T) {
+func TestHeldPullEndsWhenTheClientDisconnects(t *testing.T) {
 	s := &scheduler{id: "s1"}
 	held, ended := make(chan struct{}), make(chan struct{})
 	s.pull = func(ctx context.Context, _ *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
@@ -186,28 +195,27 @@ func TestWhoGoesIsNotWaitedFor(t *testing.T) {
 		close(ended)
 		return nil, ctx.Err()
 	}
-	w := start(t, gateway.Config{}, s)
+	gw := start(t, gateway.Config{}, s)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.base+pullA, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, gw.base+pullA, nil)
 	require.NoError(t, err)
-	gone := make(chan error, 1)
+	clientErr := make(chan error, 1)
 	go func() {
 		resp, err := http.DefaultClient.Do(req)
 		if err == nil {
 			_ = resp.Body.Close()
 		}
-		gone <- err
+		clientErr <- err
 	}()
 	<-held
 	cancel()
-	require.Error(t, <-gone)
+	require.Error(t, <-clientErr)
 	<-ended
-	w.quiet()
+	gw.requireNoWarnings()
 }
 
-// TestStopAnswersHeldPulls stops the gateway while a pull is held.
-func TestStopAnswersHeldPulls(t *testing.T) {
+func TestStopAnswersHeldPullsWithAWait(t *testing.T) {
 	s := &scheduler{id: "s1"}
 	held := make(chan struct{})
 	s.pull = func(ctx context.Context, in *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
@@ -215,15 +223,34 @@ func TestStopAnswersHeldPulls(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	w := start(t, gateway.Config{}, s)
+	gw := start(t, gateway.Config{}, s)
 	answered := make(chan answer, 1)
-	go func() { answered <- w.get(pullA) }()
+	go func() { answered <- gw.get(pullA) }()
 	<-held
-	require.NoError(t, w.stop())
+	require.NoError(t, gw.stop())
 	got := <-answered
 	require.Equal(t, http.StatusOK, got.status)
 	require.Equal(t, 602, got.code())
-	require.True(t, got.last, "the connection is not used again")
-	_, err := net.Dial("tcp", w.base[len("http://"):])
-	require.Error(t, err, "nobody is accepted any more")
+	require.True(t, got.closes, "the connection must not be used again")
+	_, err := net.Dial("tcp", gw.base[len("http://"):])
+	require.Error(t, err, "the listener must be closed")
+}
+
+// A draining scheduler gets no new tasks, but the calls for tasks that it owns.
+func TestDrainingSchedulerIsCalledLastUnlessItOwnsTheTask(t *testing.T) {
+	s := schedulersInOrder(3)
+	serve(t, s...)
+	members := view{}
+	for i, one := range s {
+		members = append(members, cluster.Member{ID: one.id, Endpoint: one.endpoint, Draining: i == 0})
+	}
+	gw := startWith(t, gateway.Config{}, members)
+	require.Equal(t, 602, gw.get(pullA).code())
+	require.Empty(t, s[0].calls())
+	require.Len(t, s[1].calls(), 1)
+	s[1].pull, s[2].pull = pullAlways(notOwner(s[0])), pullAlways(notOwner(s[0]))
+	require.Equal(t, 602, gw.get(pullA).code())
+	require.Equal(t, 602, gw.get(pullA).code())
+	require.Len(t, s[0].calls(), 2)
+	require.Len(t, s[1].calls(), 2)
 }

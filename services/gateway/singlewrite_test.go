@@ -13,39 +13,39 @@ import (
 	"github.com/supernode-ha/supernode/services/gateway"
 )
 
-// counting is a listener whose connections count what is written to them.
-type counting struct {
+// countingListener is a listener that counts the writes to its connections.
+type countingListener struct {
 	net.Listener
 	writes atomic.Int64
 }
 
-func (l *counting) Accept() (net.Conn, error) {
+func (l *countingListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return &counted{Conn: conn, writes: &l.writes}, nil
+	return &countingConn{Conn: conn, writes: &l.writes}, nil
 }
 
-type counted struct {
+type countingConn struct {
 	net.Conn
 	writes *atomic.Int64
 }
 
-func (c *counted) Write(p []byte) (int, error) {
+func (c *countingConn) Write(p []byte) (int, error) {
 	c.writes.Add(1)
 	return c.Conn.Write(p)
 }
 
-// TestAnswersAreNotCutByAKill wants each answer to dfget handed to the kernel at
-// once: who is killed has answered or has not. dfget repeats a registration
-// that was not answered, and gives up on one whose answer was cut.
-func TestAnswersAreNotCutByAKill(t *testing.T) {
+// A gateway can be killed at any moment. dfget repeats a registration without an
+// answer, but gives up after a truncated answer. So each answer must be passed to
+// the kernel in one write.
+func TestEachAnswerIsASingleWrite(t *testing.T) {
 	s := &scheduler{id: "s1"}
 	s.pull = func(context.Context, *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
-		const mostAtATime = 4
+		const maxOffers = 4
 		offers := &schedulerv1.PieceOffers{}
-		for i := range int32(mostAtATime) {
+		for i := range int32(maxOffers) {
 			offers.Items = append(offers.Items, &schedulerv1.PieceOffer{
 				Num: i, Size: 15 << 20, Length: 15 << 20, Md5: strings.Repeat("0", 32),
 				PeerId: cidA, Ip: "255.255.255.255", Port: 65000, Path: "/peer/file/" + strings.Repeat("x", 250),
@@ -53,15 +53,15 @@ func TestAnswersAreNotCutByAKill(t *testing.T) {
 		}
 		return &schedulerv1.PullPiecesResponse{Answer: &schedulerv1.PullPiecesResponse_Offers{Offers: offers}}, nil
 	}
-	w := start(t, gateway.Config{}, s)
+	gw := start(t, gateway.Config{}, s)
 	for i, c := range []struct {
 		call func() answer
 		want int
 	}{
-		{func() answer { return w.post("/peer/registry", good) }, 200},
-		{func() answer { return w.get(pullA) }, 601},
+		{func() answer { return gw.post("/peer/registry", good) }, 200},
+		{func() answer { return gw.get(pullA) }, 601},
 	} {
 		require.Equal(t, c.want, c.call().code())
-		require.EqualValues(t, i+1, w.writes.Load())
+		require.EqualValues(t, i+1, gw.writes.Load())
 	}
 }

@@ -18,12 +18,13 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// exchange is one call of a real dfget 1.0.6 and what its server answered.
+// exchange is one call of a real dfget 1.0.6 and the answer of the original server.
 type exchange struct {
 	Method, URI, Request, Response, ContentType string
 	Status                                      int
 }
 
+// readTranscript reads the recorded calls.
 func readTranscript(t *testing.T) []exchange {
 	t.Helper()
 	f, err := os.Open("testdata/dfget-1.0.6.jsonl")
@@ -42,17 +43,17 @@ func readTranscript(t *testing.T) []exchange {
 	return all
 }
 
-// TestTranscript sends what a real client sent, lets the scheduler say what the
-// recorded answers say, and wants the recorded answers back.
-func TestTranscript(t *testing.T) {
+// The test replays the calls of a real client. The scheduler returns what the
+// recorded answers contain.
+func TestRecordedCallsGetTheRecordedAnswers(t *testing.T) {
 	s := &scheduler{id: "s1"}
-	w := start(t, gateway.Config{}, s)
+	gw := start(t, gateway.Config{}, s)
 	for _, e := range readTranscript(t) {
 		want := e.Response
 		status := e.Status
 		switch {
 		case e.URI == "/task/metrics":
-			want = `{"code":1}` // the original made clients report twice
+			want = `{"code":1}` // the original's answer made clients report twice
 		case e.Status == 500:
 			status, want = 200, `{"code":607,"msg":"not there"}`
 			s.register = func(context.Context, *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error) {
@@ -63,15 +64,16 @@ func TestTranscript(t *testing.T) {
 		case strings.HasPrefix(e.URI, "/peer/task?"):
 			s.pull = recordedPull(t, e.Response)
 		}
-		got := w.send(e.Method, e.URI, e.ContentType, []byte(e.Request))
+		got := gw.send(e.Method, e.URI, e.ContentType, []byte(e.Request))
 		require.Equal(t, status, got.status, "%s: %s", e.URI, got.raw)
 		require.JSONEq(t, want, got.raw, e.URI)
 		require.Equal(t, "application/json", got.header.Get("Content-Type"))
 		require.True(t, strings.HasSuffix(got.raw, "\n"))
 	}
-	w.quiet()
+	gw.requireNoWarnings()
 }
 
+// recordedRegister returns a register function for a recorded answer.
 func recordedRegister(t *testing.T, response string) func(context.Context, *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error) {
 	var r struct {
 		Data struct {
@@ -85,6 +87,7 @@ func recordedRegister(t *testing.T, response string) func(context.Context, *sche
 	}
 }
 
+// recordedPull returns a pull function for a recorded answer.
 func recordedPull(t *testing.T, response string) func(context.Context, *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
 	var r struct {
 		Code int
@@ -111,6 +114,7 @@ func recordedPull(t *testing.T, response string) func(context.Context, *schedule
 	}
 }
 
+// recordedOffers converts the pieces of a recorded answer.
 func recordedOffers(t *testing.T, data json.RawMessage) *schedulerv1.PieceOffers {
 	var pieces []struct {
 		PieceNum, PieceSize, PeerPort int32

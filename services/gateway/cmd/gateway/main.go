@@ -1,4 +1,4 @@
-// Command gateway runs a gateway of its own.
+// Command gateway runs a gateway as a process of its own.
 package main
 
 import (
@@ -24,7 +24,7 @@ func build(_ context.Context, p *process.Process) error {
 	}
 	rest, err := netaddr.ListenAny(p.Settings.Port)
 	if err != nil {
-		return fmt.Errorf("the REST server: %w", err)
+		return fmt.Errorf("listening for REST clients: %w", err)
 	}
 	p.Serve()
 	view := p.View(registry)

@@ -14,10 +14,10 @@ import (
 	"github.com/supernode-ha/supernode/services/gateway/internal/request"
 )
 
-// maxListing in bytes is what one scheduler's listing may take.
+// maxListing limits the size of one scheduler's listing, in bytes.
 const maxListing = 64 << 20
 
-// FetchNetwork merges what all schedulers know. A scheduler that does not
+// FetchNetwork merges the listings of all schedulers. A scheduler that does not
 // answer in time is left out.
 func (s *Service) FetchNetwork(ctx context.Context, in *dfgetv1.FetchNetworkRequest) (*dfgetv1.FetchNetworkResponse, error) {
 	l, err := request.NewListing(in)
@@ -55,7 +55,7 @@ func (s *Service) FetchNetwork(ctx context.Context, in *dfgetv1.FetchNetworkRequ
 	}, nil
 }
 
-// page gives the nodes from start on in the order of their ids.
+// page returns up to limit nodes from start on, in the order of their ids.
 func page(nodes map[string]*dfgetv1.NetworkNode, start, limit int) []*dfgetv1.NetworkNode {
 	sorted := make([]*dfgetv1.NetworkNode, 0, len(nodes))
 	for _, n := range nodes {
@@ -71,6 +71,7 @@ func page(nodes map[string]*dfgetv1.NetworkNode, start, limit int) []*dfgetv1.Ne
 	return sorted[:min(limit, len(sorted))]
 }
 
+// addEntry adds a task of a peer to the node of the peer.
 func addEntry(nodes map[string]*dfgetv1.NetworkNode, e *schedulerv1.PeerEntry) {
 	p := e.GetPeer()
 	n := nodes[p.GetId()]

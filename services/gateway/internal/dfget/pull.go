@@ -18,9 +18,9 @@ import (
 	"github.com/supernode-ha/supernode/services/gateway/internal/route"
 )
 
-// PullPieces asks for the next pieces. Whatever the cluster can still repair
-// is asked for again for a while and then answered with a wait: dfget takes any
-// error for a reason to leave.
+// PullPieces asks for the next pieces. A retryable error is retried for pullRetry
+// and then answered with a wait, because dfget leaves its supernode after any
+// error.
 func (s *Service) PullPieces(ctx context.Context, in *dfgetv1.PullPiecesRequest) (*dfgetv1.PullPiecesResponse, error) {
 	p, err := request.NewPull(in)
 	if err != nil {
@@ -43,6 +43,7 @@ func (s *Service) PullPieces(ctx context.Context, in *dfgetv1.PullPiecesRequest)
 	return nil, statusError(err)
 }
 
+// pull calls the scheduler of the task and holds the call for up to MaxHold.
 func (s *Service) pull(ctx context.Context, p request.Pull) (*schedulerv1.PullPiecesResponse, error) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.CallBudget)
@@ -54,9 +55,9 @@ func (s *Service) pull(ctx context.Context, p request.Pull) (*schedulerv1.PullPi
 		defer context.AfterFunc(s.holdCtx, cancel)()
 	}
 	ask := pullRequest(p)
-	// What is left beyond the hold is halved: one part for the way to a
-	// scheduler and back, one for asking another. What a scheduler that answers
-	// no ping has used up is taken from the hold.
+	// Half of the budget beyond the hold is for the round trip to a scheduler, and
+	// half for an attempt at another one. The time spent on an unresponsive
+	// scheduler is subtracted from the hold.
 	plan := route.Plan{AttemptTimeout: hold + (s.cfg.CallBudget-s.cfg.MaxHold)/2, RetryFor: pullRetry}
 	var out *schedulerv1.PullPiecesResponse
 	key := keyOf(p.Task, p.Peer)
@@ -106,7 +107,7 @@ func pieceResult(r request.Result) schedulerv1.PieceResult {
 	}
 }
 
-// pullAnswer is a scheduler's answer in dfget's words.
+// pullAnswer converts a scheduler's answer to dfget's.
 func pullAnswer(in *schedulerv1.PullPiecesResponse) (*dfgetv1.PullPiecesResponse, error) {
 	switch answer := in.GetAnswer().(type) {
 	case *schedulerv1.PullPiecesResponse_Finished:
@@ -128,6 +129,6 @@ func pullAnswer(in *schedulerv1.PullPiecesResponse) (*dfgetv1.PullPiecesResponse
 	case *schedulerv1.PullPiecesResponse_Wait:
 		return &dfgetv1.PullPiecesResponse{Code: codeWait, Msg: proto.String(answer.Wait.GetReason())}, nil
 	default:
-		return nil, rpcerr.New(codes.Internal, "", "a scheduler answered a pull with nothing")
+		return nil, rpcerr.New(codes.Internal, "", "a scheduler sent an empty answer to a pull")
 	}
 }

@@ -13,10 +13,11 @@ import (
 	"github.com/supernode-ha/supernode/services/gateway/internal/route"
 )
 
-// cdnSource tells the client that pieces are to be had from the cluster.
+// cdnSource tells dfget to download the pieces from the cluster and not from the
+// source.
 const cdnSource = "supernode"
 
-// RegisterPeer takes a client into a task.
+// RegisterPeer registers a client for a download.
 func (s *Service) RegisterPeer(ctx context.Context, in *dfgetv1.RegisterPeerRequest) (*dfgetv1.RegisterPeerResponse, error) {
 	r, err := request.NewRegistration(in)
 	if err != nil {
@@ -47,6 +48,7 @@ func (s *Service) RegisterPeer(ctx context.Context, in *dfgetv1.RegisterPeerRequ
 	}, nil
 }
 
+// registerRequest returns the request to a scheduler.
 func registerRequest(r request.Registration) *schedulerv1.RegisterPeerRequest {
 	return &schedulerv1.RegisterPeerRequest{
 		TaskId:  string(r.Task),

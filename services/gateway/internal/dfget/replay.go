@@ -11,18 +11,20 @@ import (
 	"github.com/supernode-ha/supernode/services/gateway/internal/route"
 )
 
+// keyOf returns the key of the registration of a peer.
 func keyOf(task request.TaskID, peer request.PeerID) registrations.Key {
 	return registrations.Key{Task: string(task), Peer: string(peer)}
 }
 
-// doRegistered asks the scheduler of a task on behalf of a peer. If it does not know
-// the peer it is told of it, as far as this gateway knows it itself, and asked
-// once more: dfget would take the error for a reason to leave. ctx has the
-// deadline for all of that.
+// doRegistered calls the scheduler of a task on behalf of a peer. If the scheduler
+// does not have the peer, doRegistered registers the peer there with the stored
+// registration and repeats the call once, because dfget would leave its supernode
+// after the error. ctx must have the deadline for all of that.
 //
-// A peer that this gateway does not know either may be adopted, if call is
-// asked to have that done; one that it knows and whose task is another by now
-// must not: it has pieces of what was before.
+// If no registration is stored either, doRegistered calls adopt, which may change
+// the call so that the scheduler adopts the peer, and repeats the call if adopt
+// returns true. A peer with a stored registration is never adopted: if its task
+// has changed, its pieces belong to the old version.
 func (s *Service) doRegistered(ctx context.Context, key registrations.Key, plan route.Plan, call route.Call, adopt func() bool) error {
 	s.registrations.Touch(key)
 	start := time.Now()
@@ -30,9 +32,9 @@ func (s *Service) doRegistered(ctx context.Context, key registrations.Key, plan 
 	if err == nil || !errmap.PeerUnknown(err) {
 		return err
 	}
-	stranger := !s.registrations.Has(key)
+	stored := s.registrations.Has(key)
 	again := route.Plan{AttemptTimeout: s.registerAttempt(), RetryFor: plan.RetryFor}
-	known, replayErr := s.registrations.Replay(ctx, key, start,
+	registered, replayErr := s.registrations.Replay(ctx, key, start,
 		func(ctx context.Context, req *schedulerv1.RegisterPeerRequest) (registrations.Facts, error) {
 			out, err := s.register(ctx, req, again)
 			return factsOf(out), err
@@ -40,13 +42,13 @@ func (s *Service) doRegistered(ctx context.Context, key registrations.Key, plan 
 	if replayErr != nil {
 		return replayErr
 	}
-	if adopted := stranger && adopt(); !known && !adopted {
+	if adopted := !stored && adopt(); !registered && !adopted {
 		return err
 	}
 	return s.router.Do(ctx, key.Task, plan, call)
 }
 
-// register takes a peer into a task.
+// register registers a peer at the scheduler of its task.
 func (s *Service) register(ctx context.Context, req *schedulerv1.RegisterPeerRequest, plan route.Plan) (*schedulerv1.RegisterPeerResponse, error) {
 	var out *schedulerv1.RegisterPeerResponse
 	err := s.router.Do(ctx, req.GetTaskId(), plan, withClient(func(ctx context.Context, c schedulerv1.SchedulerServiceClient) error {
@@ -57,11 +59,13 @@ func (s *Service) register(ctx context.Context, req *schedulerv1.RegisterPeerReq
 	return out, err
 }
 
-// registerAttempt is most of the budget: a CDN takes 2.5 s to announce a source
-// that is slow to answer. It leaves time for another scheduler; one that is
-// silent is found out sooner.
+// registerAttempt returns the timeout of one attempt to register. It is most of
+// the budget, because a CDN needs up to 2.5 s to announce a slow source. The rest
+// is for an attempt at another scheduler. An unresponsive scheduler is detected
+// before the timeout.
 func (s *Service) registerAttempt() time.Duration { return s.cfg.CallBudget * 4 / 5 }
 
+// factsOf returns the facts in the answer to a registration.
 func factsOf(out *schedulerv1.RegisterPeerResponse) registrations.Facts {
 	return registrations.Facts{Length: out.GetLength(), PieceSize: out.GetPieceSize()}
 }

@@ -14,9 +14,9 @@ import (
 	"github.com/supernode-ha/supernode/services/gateway/internal/route"
 )
 
-// report tells the scheduler of a task something, and makes the peer known there
-// if need be. What cannot be told in time is told later: the client would only
-// repeat it, or give it up.
+// report delivers a report to the scheduler of a task, and registers the peer there
+// if necessary. A report that cannot be delivered in time is queued, because
+// dfget could only repeat the report or give it up.
 func (s *Service) report(ctx context.Context, task request.TaskID, peer request.PeerID, call clientCall) error {
 	key := keyOf(task, peer)
 	return s.sendOrQueue(ctx, reportqueue.Report{Key: key}, func(ctx context.Context, again time.Duration) error {
@@ -24,22 +24,24 @@ func (s *Service) report(ctx context.Context, task request.TaskID, peer request.
 	})
 }
 
-// reportFinal is a report that is told even if the client has left meanwhile. It is of
-// no use to a scheduler that does not know the peer.
+// reportFinal delivers the report of a client that has finished or leaves. It is
+// delivered even if the client has left meanwhile. A scheduler that does not have
+// the peer does not need it.
 func (s *Service) reportFinal(ctx context.Context, task request.TaskID, peer request.PeerID, call clientCall) error {
 	key := keyOf(task, peer)
 	s.registrations.End(key)
 	return s.sendOrQueue(ctx, reportqueue.Report{Key: key, KeepAfterDeparture: true}, func(ctx context.Context, again time.Duration) error {
 		err := s.router.Do(ctx, key.Task, route.Plan{AttemptTimeout: reportAttempt, RetryFor: again}, withClient(call))
 		if errmap.PeerUnknown(err) {
-			return nil // then there is nothing to forget
+			return nil // the scheduler has no peer to update
 		}
 		return err
 	})
 }
 
-// sendOrQueue makes the attempts that there is time for: send is told for how long to
-// repeat them. A client that does not wait for them has told it all the same.
+// sendOrQueue delivers a report with send, within reportBudget, and queues it if
+// that fails with an error that is worth a retry. It does so even if the client
+// has disconnected. send gets the time for which it retries.
 func (s *Service) sendOrQueue(ctx context.Context, r reportqueue.Report, send func(ctx context.Context, again time.Duration) error) error {
 	limit := min(reportBudget, s.cfg.CallBudget)
 	budget, cancel := context.WithTimeout(ctx, limit)
@@ -48,7 +50,7 @@ func (s *Service) sendOrQueue(ctx context.Context, r reportqueue.Report, send fu
 	if err == nil {
 		return nil
 	}
-	r.Send = func(ctx context.Context) error { return send(ctx, 0) } // what waits has pauses of its own
+	r.Send = func(ctx context.Context) error { return send(ctx, 0) } // the queue makes the retries
 	switch action := errmap.ForReport(err); action {
 	case errmap.Discard:
 		return nil
@@ -61,10 +63,11 @@ func (s *Service) sendOrQueue(ctx context.Context, r reportqueue.Report, send fu
 	return statusError(err)
 }
 
-// neverAdopt: a report alone does not make a peer one that fetches.
+// neverAdopt is the adopt function of a report. Only a pull shows that a peer is
+// still downloading.
 func neverAdopt() bool { return false }
 
-// ReportPiece says that a piece is on a client's disk.
+// ReportPiece reports that a piece is on a client's disk.
 func (s *Service) ReportPiece(ctx context.Context, in *dfgetv1.ReportPieceRequest) (*dfgetv1.ReportPieceResponse, error) {
 	r, err := request.NewPieceReport(in)
 	if err != nil {
@@ -82,7 +85,7 @@ func (s *Service) ReportPiece(ctx context.Context, in *dfgetv1.ReportPieceReques
 	return &dfgetv1.ReportPieceResponse{Code: codePieceKnown}, nil
 }
 
-// ReportPieceError says that a piece was missing or wrong.
+// ReportPieceError reports that a piece was missing or had a wrong MD5.
 func (s *Service) ReportPieceError(ctx context.Context, in *dfgetv1.ReportPieceErrorRequest) (*dfgetv1.ReportPieceErrorResponse, error) {
 	r, err := request.NewPieceError(in)
 	if err != nil {
@@ -104,7 +107,8 @@ func (s *Service) ReportPieceError(ctx context.Context, in *dfgetv1.ReportPieceE
 	return &dfgetv1.ReportPieceErrorResponse{Code: codeSuccess}, nil
 }
 
-// ReportServiceDown says that a client serves no more.
+// ReportServiceDown reports that a client has stopped serving its file. Queued
+// reports on its pieces are dropped.
 func (s *Service) ReportServiceDown(ctx context.Context, in *dfgetv1.ReportServiceDownRequest) (*dfgetv1.ReportServiceDownResponse, error) {
 	r, err := request.NewDeparture(in)
 	if err != nil {
@@ -121,8 +125,9 @@ func (s *Service) ReportServiceDown(ctx context.Context, in *dfgetv1.ReportServi
 	return &dfgetv1.ReportServiceDownResponse{Code: codeDeparted}, nil
 }
 
-// ReportMetrics says how a download ended. Any scheduler would take it; the
-// task's own is asked first, so that what belongs together is counted together.
+// ReportMetrics reports how a download ended. Any scheduler accepts it. The
+// scheduler of the task is called first, so that one scheduler counts all
+// downloads of a task.
 func (s *Service) ReportMetrics(ctx context.Context, in *dfgetv1.ReportMetricsRequest) (*dfgetv1.ReportMetricsResponse, error) {
 	o, err := request.NewOutcome(in)
 	if err != nil {

@@ -1,6 +1,14 @@
-// Package dfget is the DfgetService: what each call of a client asks of the
-// schedulers, and how their answers look to it. HTTP and JSON are not known
-// here: the same service stands on the gRPC port.
+// Package dfget implements the DfgetService: it translates each call of a client
+// into calls to schedulers, and their answers into dfget's answers. It does not
+// depend on HTTP or JSON, because the gRPC port serves the same service.
+//
+// Invariants:
+//
+//   - Every call ends within Config.CallBudget.
+//   - A pull that the cluster may still be able to answer gets a wait instead of
+//     an error, because dfget leaves its supernode after an error.
+//   - A valid report is acknowledged even if no scheduler accepts it in time. It
+//     is queued then.
 package dfget
 
 import (
@@ -20,7 +28,7 @@ import (
 	"github.com/supernode-ha/supernode/services/gateway/internal/route"
 )
 
-// The codes of dfget for what went well.
+// The dfget codes for success.
 const (
 	codeCounted    = 1
 	codeSuccess    = 200
@@ -31,29 +39,29 @@ const (
 	codeDeparted   = 612
 )
 
-// How long one scheduler may take. What it answers out of its memory takes no
-// time; a report may have to wait until it has made sure that another one is
-// dead, and has taken the task over.
+// The timeouts of one attempt at one scheduler. A scheduler answers from memory at
+// once, but a report may have to wait while it verifies that another scheduler is
+// dead and takes the task over.
 const (
 	reportAttempt  = 2500 * time.Millisecond
 	listingAttempt = 2 * time.Second
 )
 
-// reportBudget is how long a report is tried before it is taken to be told later:
-// dfget waits for the answer before it ends.
+// reportBudget is how long attempts to deliver a report are made before it is
+// queued. It is short, because dfget does not exit before it has the answer.
 const reportBudget = reportAttempt
 
-// pullRetry is how long a pull is asked again that the cluster may still be able to
-// answer; behind it the client is told to wait.
+// pullRetry is how long a pull with a retryable error is repeated. After that the
+// client gets a wait.
 const pullRetry = 2 * time.Second
 
-// Config is what the service has to know.
+// Config holds the settings of the service.
 type Config struct {
-	// Version is told to resident clients.
+	// Version is the version that heartbeats are answered with.
 	Version string
-	// MaxHold is how long a pull may be held, in whole and with everything.
+	// MaxHold is how long a pull may be held, all attempts taken together.
 	MaxHold time.Duration
-	// CallBudget is how long any call may take; it is greater than MaxHold.
+	// CallBudget is how long a call may take. It is greater than MaxHold.
 	CallBudget time.Duration
 }
 
@@ -64,23 +72,24 @@ type Service struct {
 	router        *route.Router
 	registrations *registrations.Store
 	reports       *reportqueue.Queue
-	// holdCtx ends when no pull may be held any more.
+	// holdCtx ends with Release. No pull is held afterwards.
 	holdCtx  context.Context
 	endHolds context.CancelFunc
 }
 
-// New makes the service. Whoever made the queue of reports runs it.
+// New creates the service. The caller runs the queue.
 func New(cfg Config, router *route.Router, store *registrations.Store, queue *reportqueue.Queue) *Service {
 	s := &Service{cfg: cfg, router: router, registrations: store, reports: queue}
 	s.holdCtx, s.endHolds = context.WithCancel(context.Background())
 	return s
 }
 
-// Release answers the pulls that are being held, and lets none be held from
-// now on.
+// Release answers the held pulls with a wait and prevents further pulls from being
+// held.
 func (s *Service) Release() { s.endHolds() }
 
-// Heartbeat never asks for anything: a registration is one download's.
+// Heartbeat answers a resident client. It never asks the client to register its
+// files again, because a registration applies to one download only.
 func (s *Service) Heartbeat(_ context.Context, in *dfgetv1.HeartbeatRequest) (*dfgetv1.HeartbeatResponse, error) {
 	if err := request.CheckHeartbeat(in); err != nil {
 		return nil, statusError(err)
@@ -91,21 +100,24 @@ func (s *Service) Heartbeat(_ context.Context, in *dfgetv1.HeartbeatRequest) (*d
 	}, nil
 }
 
+// clientCall is a route.Call with a client instead of a connection.
 type clientCall = func(context.Context, schedulerv1.SchedulerServiceClient) error
 
+// withClient returns call as a route.Call.
 func withClient(call clientCall) route.Call {
 	return func(ctx context.Context, conn grpc.ClientConnInterface) error {
 		return call(ctx, schedulerv1.NewSchedulerServiceClient(conn))
 	}
 }
 
-// statusError makes an error one that survives the wire.
+// statusError converts an error to a gRPC status error, which keeps its code and
+// reason on the wire.
 func statusError(err error) error { return rpcerr.Status(err).Err() }
 
-// contextError is the error of a call whose caller does not wait for the answer.
+// contextError returns the error for a call whose client has disconnected.
 func contextError(ctx context.Context) error { return status.FromContextError(ctx.Err()).Err() }
 
-// pieceRef gives nil for nil.
+// pieceRef converts a piece. It returns nil for nil.
 func pieceRef(p *request.Piece) *schedulerv1.PieceRef {
 	if p == nil {
 		return nil

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestEncode(t *testing.T) {
+func TestEncodeWritesDfgetsJSON(t *testing.T) {
 	for want, m := range map[string]proto.Message{
 		`{"code":602}`:          &dfgetv1.PullPiecesResponse{Code: 602},
 		`{"code":602,"msg":""}`: &dfgetv1.PullPiecesResponse{Code: 602, Msg: proto.String("")},
@@ -38,26 +38,26 @@ func TestEncode(t *testing.T) {
 	require.Contains(t, string(registered), `"headers":["a","b"],`)
 	require.Contains(t, string(registered), `"rootCAs":["cGVt"],`)
 	_, err = dfgetcodec.Encode(&structpb.Struct{Fields: map[string]*structpb.Value{"a": nil}})
-	require.Error(t, err, "maps have no form")
+	require.Error(t, err, "maps are not supported")
 }
 
-func TestDecode(t *testing.T) {
+func TestDecodeIgnoresCaseAndRejectsMalformedBodies(t *testing.T) {
 	var m dfgetv1.RegisterPeerRequest
 	require.NoError(t, dfgetcodec.Decode([]byte(` {"CID":"a","cid":"b","Port":15000,"FILELENGTH":9007199254740993,"x":{"y":[1,{"cid":"c"}]},"headers":null} `), &m))
-	require.Equal(t, "b", m.GetCid(), "the last one counts")
+	require.Equal(t, "b", m.GetCid(), "the last value is used")
 	require.EqualValues(t, 9007199254740993, m.GetFileLength())
 	require.ErrorIs(t, dfgetcodec.Decode([]byte(" \n"), &m), io.EOF)
 	for _, cut := range []string{"{", `{"cid"`, `{"cid":`, `{"cid":"a`, `{"cid":"a",`, `{"headers":[`} {
 		err := dfgetcodec.Decode([]byte(cut), &m)
 		require.Error(t, err, cut)
-		require.NotErrorIs(t, err, io.EOF, "a body that was cut off is not an empty one")
+		require.NotErrorIs(t, err, io.EOF, "a truncated body is not an empty one")
 	}
 	require.ErrorContains(t, dfgetcodec.Decode([]byte(`{"PORT":"1"}`), &m), "port: want a number")
 	require.ErrorContains(t, dfgetcodec.Decode([]byte(`{"headers":["a",1]}`), &m), "headers: [1]: want a string")
 	require.ErrorContains(t, dfgetcodec.Decode([]byte(`{}x`), &m), "after top-level value")
 }
 
-func TestMarshalerMakesWhatIsNotThere(t *testing.T) {
+func TestMarshalerAllocatesANilMessage(t *testing.T) {
 	var filter *dfgetv1.NetworkFilter
 	require.NoError(t, dfgetcodec.NewJSON().Unmarshal([]byte(`{"URLS":["u"]}`), &filter))
 	require.Equal(t, []string{"u"}, filter.GetUrls())
@@ -67,7 +67,7 @@ func TestMarshalerMakesWhatIsNotThere(t *testing.T) {
 	require.Error(t, err)
 }
 
-func TestQuery(t *testing.T) {
+func TestQueryAndFormReturnTheFieldsOfTheMessage(t *testing.T) {
 	md := (&dfgetv1.PullPiecesRequest{}).ProtoReflect().Descriptor()
 	for raw, want := range map[string]url.Values{
 		"":                              {},
@@ -87,7 +87,8 @@ func TestQuery(t *testing.T) {
 	require.Equal(t, url.Values{"headers": {"a b", "c"}, "cid": {"+"}}, form)
 }
 
-// FuzzDecode wants what was read to be written and read again unchanged.
+// FuzzDecode checks that a decoded message is unchanged after encoding and
+// decoding.
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{`{"cid":"a","PORT":1,"headers":["x: y"],"rootCAs":["cGVt"],"fileLength":-1}`, `{"a":{"b":[[[]]]},"asSeed":true}`, `null`, `{`, "{\"cid\":\"\xff\"}", `{"port":1e3}`} {
 		f.Add([]byte(s))
@@ -96,12 +97,12 @@ func FuzzDecode(f *testing.F) {
 		var m dfgetv1.RegisterPeerRequest
 		if err := dfgetcodec.Decode(data, &m); err != nil {
 			if !utf8.ValidString(err.Error()) {
-				t.Fatalf("error is not text: %q", err)
+				t.Fatalf("error text is not UTF-8: %q", err)
 			}
 			return
 		}
 		if !json.Valid(data) {
-			t.Fatalf("took %q", data)
+			t.Fatalf("accepted invalid JSON %q", data)
 		}
 		out, err := dfgetcodec.Encode(&m)
 		if err != nil || !json.Valid(out) {
@@ -114,7 +115,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// FuzzQuery wants only known names, and text.
+// FuzzQuery checks that a query has only names of fields, and values in UTF-8.
 func FuzzQuery(f *testing.F) {
 	f.Add("srcCid=a+b%zz%41;&DSTCID=x&status=700&&=&range=0-1")
 	f.Add("srcCid=%ff")
@@ -132,7 +133,7 @@ func FuzzQuery(f *testing.F) {
 	})
 }
 
-// FuzzForm wants a form to be refused or to be a message that can be sent on.
+// FuzzForm checks that a form is either rejected or a message that can be encoded.
 func FuzzForm(f *testing.F) {
 	f.Add([]byte("rawUrl=http%3A%2F%2Fh%2F&cid=c&ip=10.0.0.1&port=15000&headers=A%3A+b&rootCAs=cGVt&insecure=true"))
 	f.Add([]byte(`{"cid":"a"}`))

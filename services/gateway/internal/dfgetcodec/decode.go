@@ -13,17 +13,17 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Decode reads one JSON object into m. Names are matched without regard to
-// case, unknown ones and nulls are passed over, and of a name that comes twice
-// the last one counts. Anything behind the object, and a value of another type
-// than the field's, is an error. Nothing at all is io.EOF.
+// Decode reads one JSON object into m. It matches names without regard to case,
+// ignores unknown names and nulls, and uses the last value of a repeated name. Data
+// after the object and a value of the wrong type are errors. Decode returns io.EOF
+// if there is no data.
 func Decode(data []byte, m proto.Message) error {
 	data = bytes.TrimSpace(data)
 	if len(data) == 0 {
 		return io.EOF
 	}
-	// Checked as a whole first: a decoder that reads tokens takes a body that
-	// was cut off for one that has ended.
+	// The whole body is checked first, because a decoder that reads tokens does not
+	// distinguish a truncated body from a complete one.
 	if err := json.Unmarshal(data, new(json.RawMessage)); err != nil {
 		return fmt.Errorf("body is not JSON: %w", err)
 	}
@@ -40,15 +40,16 @@ func Decode(data []byte, m proto.Message) error {
 	return nil
 }
 
-// cleanText takes from an error of protojson its prefix, and the no-break spaces
-// by which it keeps people from comparing texts.
+// cleanText returns the text of a protojson error without its prefix. It also
+// replaces the no-break spaces that protojson uses at random to make its texts
+// unstable.
 func cleanText(err error) string {
 	text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
 	return strings.TrimSpace(strings.TrimPrefix(text, "proto:"))
 }
 
-// canonicalize gives the object with the names that the descriptor has, and without
-// what the descriptor does not know. data is valid JSON.
+// canonicalize returns the object with the JSON names of the descriptor and without
+// unknown names. data must be valid JSON.
 func canonicalize(data json.RawMessage, md protoreflect.MessageDescriptor) (json.RawMessage, error) {
 	if data[0] != '{' {
 		return nil, errors.New("want an object")
@@ -80,6 +81,7 @@ func canonicalize(data json.RawMessage, md protoreflect.MessageDescriptor) (json
 	return json.Marshal(values)
 }
 
+// canonicalizeField canonicalizes the value of a field, which may be a list.
 func canonicalizeField(value json.RawMessage, fd protoreflect.FieldDescriptor) (json.RawMessage, error) {
 	if !fd.IsList() {
 		return canonicalizeValue(value, fd)
@@ -100,8 +102,8 @@ func canonicalizeField(value json.RawMessage, fd protoreflect.FieldDescriptor) (
 	return json.Marshal(items)
 }
 
-// canonicalizeValue also checks the type, because protojson would take a number that
-// is written as a string, which no client of this surface may rely on.
+// canonicalizeValue also checks the type, because protojson would accept a number
+// that is written as a string, which dfget's API does not allow.
 func canonicalizeValue(value json.RawMessage, fd protoreflect.FieldDescriptor) (json.RawMessage, error) {
 	first := value[0]
 	switch fd.Kind() {
@@ -123,8 +125,8 @@ func canonicalizeValue(value json.RawMessage, fd protoreflect.FieldDescriptor) (
 	return value, nil
 }
 
-// findField finds a field by its JSON name without regard to case. Messages
-// here are small, so a walk is as good as an index.
+// findField returns the field with a JSON name, without regard to case, or nil. The
+// messages are small, so a linear search is fast enough.
 func findField(md protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
 	fields := md.Fields()
 	for i := range fields.Len() {

@@ -10,8 +10,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Encode writes a message as dfget reads it, with a newline at the end. It
-// fails for what this surface has no form for: maps, and numbers that are none.
+// Encode returns the JSON of a message for dfget, with a newline at the end. It
+// fails for maps and for numbers that JSON cannot express, such as NaN.
 func Encode(m proto.Message) ([]byte, error) {
 	b, err := appendMessage(make([]byte, 0, 512), m.ProtoReflect())
 	if err != nil {
@@ -45,7 +45,8 @@ func appendMessage(b []byte, m protoreflect.Message) ([]byte, error) {
 	return append(b, '}'), nil
 }
 
-// bareArrayField gives the field of a message that is written as an array, or nil.
+// bareArrayField returns the field of a message that is written as a plain array,
+// or nil if the message is written as an object.
 func bareArrayField(md protoreflect.MessageDescriptor) protoreflect.FieldDescriptor {
 	if md.Fields().Len() != 1 {
 		return nil
@@ -56,7 +57,8 @@ func bareArrayField(md protoreflect.MessageDescriptor) protoreflect.FieldDescrip
 	return nil
 }
 
-// outputName is the field's JSON name, or the name of the oneof it is in.
+// outputName returns the field's JSON name, or the name of the oneof that contains
+// the field.
 func outputName(fd protoreflect.FieldDescriptor) string {
 	if oneof := fd.ContainingOneof(); oneof != nil && !oneof.IsSynthetic() {
 		return string(oneof.Name())
@@ -66,7 +68,7 @@ func outputName(fd protoreflect.FieldDescriptor) string {
 
 func appendField(b []byte, fd protoreflect.FieldDescriptor, v protoreflect.Value) ([]byte, error) {
 	if fd.IsMap() {
-		return nil, fmt.Errorf("maps have no form here")
+		return nil, fmt.Errorf("maps are not supported")
 	}
 	if !fd.IsList() {
 		return appendValue(b, fd, v)
@@ -107,13 +109,13 @@ func appendValue(b []byte, fd protoreflect.FieldDescriptor, v protoreflect.Value
 	}
 }
 
-// appendString quotes s. Nearly all of what is sent needs no escape, and pulls
-// are frequent, so that case is kept cheap.
+// appendString appends s in quotes. It is optimized for strings without characters
+// to escape, because nearly all strings are, and pulls are frequent.
 func appendString(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < 0x20 || c >= 0x7f || c == '"' || c == '\\' {
 			text, err := json.Marshal(s)
-			if err != nil { // a string always has a form
+			if err != nil { // cannot happen: a string can always be encoded
 				text = []byte(`""`)
 			}
 			return append(b, text...)

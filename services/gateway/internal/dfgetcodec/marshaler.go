@@ -11,22 +11,23 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// FormType is the content type that NewForm is for.
+// FormType is the content type of a request that NewForm decodes.
 const FormType = "application/x-www-form-urlencoded"
 
-// ContentType is that of every answer.
+// ContentType is the content type of every answer.
 const ContentType = "application/json"
 
-// marshaler is grpc-gateway's view of this package.
+// marshaler implements grpc-gateway's runtime.Marshaler.
 type marshaler struct {
 	decode func([]byte, proto.Message) error
 }
 
-// NewJSON reads JSON and writes JSON.
+// NewJSON returns a marshaler that reads and writes JSON.
 func NewJSON() runtime.Marshaler { return marshaler{Decode} }
 
-// NewForm reads forms and writes JSON. What starts with a brace is read as
-// JSON all the same: it is what curl sends when it is not told the type.
+// NewForm returns a marshaler that reads forms and writes JSON. It reads a body
+// that starts with a brace as JSON, because curl sends JSON with the content type
+// of a form unless another is given.
 func NewForm() runtime.Marshaler { return marshaler{decodeForm} }
 
 // ContentType implements runtime.Marshaler.
@@ -60,7 +61,7 @@ func (c marshaler) Unmarshal(data []byte, v any) error {
 	return c.decode(data, m)
 }
 
-// NewDecoder implements runtime.Marshaler. The decoder takes the whole reader.
+// NewDecoder implements runtime.Marshaler. The decoder reads until the end.
 func (c marshaler) NewDecoder(r io.Reader) runtime.Decoder {
 	return runtime.DecoderFunc(func(v any) error {
 		data, err := io.ReadAll(r)

@@ -9,20 +9,22 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Query reads the query of a request for md and gives it under md's own names.
-// dfget does not encode what it puts there, so "+" is a plus, a "%" that starts
-// no escape is a percent sign, and ";" separates nothing. Unknown names are
-// left out, and so are empty values of fields that are no text. Of a name that
-// comes twice the first one counts. Text that is not UTF-8 is an error.
+// Query parses the query of a request and returns the values of the fields of md
+// under their JSON names. dfget does not URL-encode its queries, so "+" is a plus,
+// a "%" that starts no escape sequence is a percent sign, and ";" is not a
+// separator. Query ignores unknown names and empty values of fields that are not
+// strings, and uses the first value of a repeated name. Text that is not UTF-8 is
+// an error.
 func Query(raw string, md protoreflect.MessageDescriptor) (url.Values, error) {
 	return selectFields(raw, md, false)
 }
 
-// Form is Query for the body of a form, where "+" is a space.
+// Form parses the body of a form. It differs from Query in that "+" is a space.
 func Form(body string, md protoreflect.MessageDescriptor) (url.Values, error) {
 	return selectFields(body, md, true)
 }
 
+// selectFields returns the values of the fields of md.
 func selectFields(raw string, md protoreflect.MessageDescriptor, plusIsSpace bool) (url.Values, error) {
 	values := make(url.Values)
 	for pair := range strings.SplitSeq(raw, "&") {
@@ -45,6 +47,8 @@ func selectFields(raw string, md protoreflect.MessageDescriptor, plusIsSpace boo
 	return values, nil
 }
 
+// unescape replaces the valid escape sequences of s and leaves the invalid ones as
+// they are.
 func unescape(s string, plusIsSpace bool) string {
 	if !strings.ContainsAny(s, "%+") {
 		return s

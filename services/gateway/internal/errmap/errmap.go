@@ -1,17 +1,18 @@
-// Package errmap is the one place that says what an error means: to the
-// router, whether asking again can help; to the client, which answer it gets.
-// It writes nothing and calls nobody.
+// Package errmap maps an error of the cluster to the answer that the client
+// gets, and decides whether a call or a report is retried. It is the only place
+// that makes these decisions. It has no state and makes no calls.
 //
-//	                        register      pull      report          anything else
-//	source not there        607           610       taken           by its gRPC code
-//	source wants to know    608           610       taken           by its gRPC code
-//	source broken           607           610       taken           by its gRPC code
-//	cluster can repair it   503           602       taken, later    503
-//	nobody knows who asks   404           404       taken, soon     404
-//	all else                by its gRPC code
+//	error                          register    pull    report                other calls
+//	source not found, unreachable  607         610     accepted, discarded   by gRPC code
+//	source requires credentials    608         610     accepted, discarded   by gRPC code
+//	source broken                  607         610     accepted, discarded   by gRPC code
+//	the cluster can recover        503         602     accepted, retried     503
+//	task or peer unknown           404         404     accepted, retried     404
+//	                                                   for a few seconds
+//	any other                      by gRPC code
 //
-// Three-digit codes from 600 on are dfget's own and go out with HTTP 200;
-// dfget takes every other one as a reason to turn to its next supernode.
+// Codes from 600 are dfget's own and are sent with HTTP status 200. After any
+// other error dfget leaves for its next supernode.
 package errmap
 
 import (
@@ -22,7 +23,7 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 )
 
-// The codes of dfget that stand for an error.
+// The dfget codes that stand for an error.
 const (
 	Wait              int32 = 602
 	SourceUnreachable int32 = 607
@@ -30,37 +31,41 @@ const (
 	SourceError       int32 = 610
 )
 
-// Call is what the client asked for, as far as its answers differ.
+// Call is the kind of call that failed. It has one value for each column of the
+// table in the package comment that has its own answers.
 type Call int
 
-// The calls.
+// The kinds of calls.
 const (
 	Other Call = iota
 	Register
 	Pull
 )
 
-// Answer is what a client gets for an error.
+// Answer is what the client gets for an error.
 type Answer struct {
 	// HTTP is the HTTP status.
 	HTTP int
 	// Code is dfget's own code when HTTP is 200, and HTTP otherwise.
 	Code int32
-	// Text is for people.
+	// Text is the message for the user.
 	Text string
-	// Internal is set when the fault is ours and the text does not tell it.
+	// Internal is true for an unexpected error. Text then hides the cause, which
+	// has to be logged.
 	Internal bool
 }
 
-// HasDfgetCode tells whether dfget has a code of its own for it.
+// HasDfgetCode reports whether the answer uses one of dfget's own codes.
 func (a Answer) HasDfgetCode() bool { return a.HTTP == http.StatusOK }
 
-// HTTPAnswer is the answer to a request that never became a call.
+// HTTPAnswer returns the answer to a request that was rejected before it became
+// a call.
 func HTTPAnswer(status int, text string) Answer {
 	return Answer{HTTP: status, Code: int32(status), Text: text}
 }
 
-// ToAnswer decides on the answer to a call that ended with err, which is not nil.
+// ToAnswer returns the answer to a call that failed with err, which must not be
+// nil.
 func ToAnswer(call Call, err error) Answer {
 	e := rpcerr.From(err)
 	if code := dfgetCode(call, e); code != 0 {
@@ -73,37 +78,41 @@ func ToAnswer(call Call, err error) Answer {
 	return HTTPAnswer(status, e.Text)
 }
 
-// Retryable tells whether the cluster may still do what was asked, so that
-// asking again is worth it.
+// Retryable reports whether the cluster may recover from err, so that the same
+// call may succeed later.
 func Retryable(err error) bool {
 	return retryable(rpcerr.From(err))
 }
 
-// PeerUnknown tells whether a scheduler does not know who asked: it may have
-// taken the task over from one that did.
+// PeerUnknown reports whether a scheduler failed a call because it does not have
+// the task or the peer. It may have taken the task over from a scheduler that
+// had them.
 func PeerUnknown(err error) bool {
 	r := rpcerr.ReasonOf(err)
 	return r == rpcerr.TaskNotFound || r == rpcerr.PeerNotFound
 }
 
-// ReportAction is what becomes of a report that a scheduler did not take.
+// ReportAction says what to do with a report that could not be delivered.
 type ReportAction int
 
 // The actions.
 const (
-	// Refuse is a report that is wrong: the client is told so.
+	// Refuse returns the error to the client, because the report is invalid.
 	Refuse ReportAction = iota
-	// Retry is one that may be taken another time.
+	// Retry accepts the report and sends it again later.
 	Retry
-	// RetryBriefly is one of a peer that nobody knows: it will be taken within seconds,
-	// when the peer's next pull has it adopted, or never.
+	// RetryBriefly accepts the report and sends it again for a few seconds only:
+	// no scheduler has the peer. Either the peer's next pull has it adopted within
+	// that time, or the report will never be accepted.
 	RetryBriefly
-	// Discard is one that is of no use to anybody any more.
+	// Discard accepts the report and drops it, because the source of its task
+	// has failed and the report is of no use.
 	Discard
 )
 
-// ForReport decides on the action for a report that ended with err, which is not nil.
-// dfget can do nothing about any but the first, and repeats the others.
+// ForReport returns the action for a report that failed with err, which must not
+// be nil. Only Refuse is an error to the client: for any other cause dfget could
+// do no more than send the report again.
 func ForReport(err error) ReportAction {
 	switch e := rpcerr.From(err); {
 	case fromSource(e.Reason):
@@ -139,7 +148,8 @@ func fromSource(r rpcerr.Reason) bool {
 }
 
 func retryable(e *rpcerr.Error) bool {
-	// A source that is not reachable travels as Unavailable, too.
+	// An unreachable source also has the gRPC code Unavailable, but the cluster
+	// does not recover from it.
 	if fromSource(e.Reason) {
 		return false
 	}

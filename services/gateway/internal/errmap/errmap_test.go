@@ -18,9 +18,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestRepairable(t *testing.T) {
+func TestRetryableErrorIsAWaitToAPullAnd503ToARegistration(t *testing.T) {
 	for _, err := range []error{
-		context.DeadlineExceeded, fmt.Errorf("asking: %w", context.Canceled),
+		context.DeadlineExceeded, fmt.Errorf("calling: %w", context.Canceled),
 		status.Error(codes.Unavailable, ""), status.Error(codes.Aborted, ""),
 		rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, ""), rpcerr.New(codes.FailedPrecondition, rpcerr.StaleEpoch, ""),
 		rpcerr.Status(rpcerr.New(codes.FailedPrecondition, rpcerr.NotOwner, "")).Err(),
@@ -37,7 +37,7 @@ func TestRepairable(t *testing.T) {
 	}
 }
 
-func TestOursIsNotTold(t *testing.T) {
+func TestInternalErrorHidesItsCause(t *testing.T) {
 	for _, call := range []errmap.Call{errmap.Register, errmap.Pull, errmap.Other} {
 		for _, err := range []error{errors.New("secret"), status.Error(codes.Internal, "secret"), status.Error(codes.Unknown, "secret"), status.Error(codes.Unimplemented, "secret")} {
 			a := errmap.ToAnswer(call, err)
@@ -49,7 +49,7 @@ func TestOursIsNotTold(t *testing.T) {
 	}
 }
 
-func TestFatesOfReports(t *testing.T) {
+func TestActionForAReportFollowsItsError(t *testing.T) {
 	for _, c := range []struct {
 		err  error
 		want errmap.ReportAction

@@ -10,14 +10,19 @@ import (
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 )
 
-// Register forwards a registration and gives what the scheduler answered.
+// Register sends a registration to a scheduler and returns the facts from its
+// answer.
 type Register func(context.Context, *schedulerv1.RegisterPeerRequest) (Facts, error)
 
-// Replay forwards the registration of a client that a scheduler did not know
-// when it was asked at since. Calls of one client that come together forward
-// it once. It says whether the client is known now, so that what failed may be
-// repeated: not if nothing is known of it here, and not if the task is no more
-// what the client was told; then it has to register by itself.
+// Replay sends the stored registration of key through register, on behalf of a
+// call that began at since and failed because a scheduler did not have the peer.
+// If the peer was registered after since, for example by the replay of a
+// concurrent call, Replay sends nothing.
+//
+// Replay returns true if the peer is registered now, so that the call can be
+// repeated. It returns false if no registration is stored for key, or if the
+// facts of the task are no longer compatible with those that the client got: the
+// client then has to register again by itself.
 func (s *Store) Replay(ctx context.Context, key Key, since time.Time, register Register) (bool, error) {
 	e := s.find(key)
 	if e == nil {
@@ -36,7 +41,7 @@ func (s *Store) Replay(ctx context.Context, key Key, since time.Time, register R
 	if err := proto.Unmarshal(e.request, req); err != nil {
 		return false, fmt.Errorf("reading a registration: %w", err)
 	}
-	req.Again = true
+	req.Again = true // the peer may already have pieces
 	facts, err := register(ctx, req)
 	switch {
 	case err != nil:

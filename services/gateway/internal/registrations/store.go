@@ -1,14 +1,23 @@
-// Package registrations remembers the registrations that this gateway has forwarded,
-// so that a scheduler that lost its memory, or never had it because another
-// one died, can be told again of a client that does not know. Which scheduler
-// that is and when it has to be told is not known here.
+// Package registrations stores the registrations that this gateway has forwarded
+// and replays them. A replay registers a peer again at a scheduler that does not
+// have it, because it was restarted or has taken the task over, while the client
+// behind the peer is not involved. The caller decides when to replay and to
+// which scheduler.
 //
-// Registrations carry the source's headers, credentials included: they are
-// kept in memory, for a while, and told to schedulers alone. What is kept is
-// bounded in number, in bytes and in time:
+// Invariants:
 //
-//	Put --> live --End--> ended --Linger--> gone
-//	          └--not heard of for Idle, or no room--> gone
+//   - A registration contains the headers of the source, which may be
+//     credentials. It is kept in memory only and sent to schedulers only.
+//   - The store is bounded in entries, in bytes and in time.
+//   - One registration is replayed by one call at a time.
+//
+// The states of an entry:
+//
+//	Put --> live --End--> ended --after Linger, or no room--> removed
+//	          └--no Touch for Idle, or no room--> removed
+//
+// If there is no room, ended entries are removed before live ones. A replay
+// that shows that the task has changed removes the entry, too.
 package registrations
 
 import (
@@ -23,68 +32,73 @@ import (
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 )
 
-// overhead in bytes is about what an entry takes beside its registration.
+// overhead is the estimated memory of an entry without its registration, in
+// bytes.
 const overhead = 400
 
-// Key names a registration.
+// Key identifies a registration.
 type Key struct{ Task, Peer string }
 
-// Facts are what the client was told when it registered.
+// Facts holds the properties of the task that the client got in the answer to
+// its registration.
 type Facts struct {
-	// Length of the source in bytes, negative when it was not known.
+	// Length is the length of the source in bytes, negative if unknown.
 	Length int64
-	// PieceSize is the wrapped size of a piece in bytes.
+	// PieceSize is the size of a piece in bytes, including its wrapping.
 	PieceSize int32
 }
 
-// compatible tells whether a client that works with f can go on with other ones.
+// compatible reports whether a client that was given f can continue its download
+// with the facts in other.
 func (f Facts) compatible(other Facts) bool {
 	return f.PieceSize == other.PieceSize && (f.Length == other.Length || f.Length < 0 || other.Length < 0)
 }
 
-// Config is the bounds; none may be 0.
+// Config holds the bounds of a store. None may be 0.
 type Config struct {
-	// Entries and Bytes are how much is kept at most.
+	// Entries and Bytes limit the number and the total size of the entries.
 	Entries, Bytes int
-	// Idle is how long a client is remembered that is not heard of.
+	// Idle is how long a live entry is kept without a Touch.
 	Idle time.Duration
-	// Linger is how long one is remembered that has said that it is done:
-	// reports may come behind that.
+	// Linger is how long an entry is kept after End, for reports of the client
+	// that arrive later.
 	Linger time.Duration
 }
 
-// Store is safe for concurrent use.
+// Store holds registrations. It is safe for concurrent use.
 type Store struct {
 	cfg     Config
 	replays *prometheus.CounterVec
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	entries map[Key]*list.Element
-	live    *list.List // of *entry, who was heard of last first
-	ended   *list.List // of *entry, who ended last first
-	bytes   int
+	live    *list.List // of *entry, the most recently touched first
+	ended   *list.List // of *entry, the most recently ended first
+	bytes   int        // total size of the entries
 }
 
+// entry is a stored registration.
 type entry struct {
 	key     Key
-	request []byte // a RegisterPeerRequest: as bytes it can be counted
+	request []byte // an encoded RegisterPeerRequest, so that its size is known
 	facts   Facts
-	updated time.Time // when the client was heard of last, or ended
-	list    *list.List
+	updated time.Time  // the last Put, Touch or End
+	list    *list.List // live or ended
 
-	// replaying is held by who replays; it guards registered, when a scheduler was last
-	// told of the client.
+	// replaying is a semaphore of one that the running replay holds. It guards
+	// registered, the time of the last successful registration.
 	replaying  chan struct{}
 	registered time.Time
 }
 
+// size returns the estimated memory of the entry in bytes.
 func (e *entry) size() int { return len(e.request) + len(e.key.Task) + len(e.key.Peer) + overhead }
 
-// New makes an empty store.
+// New creates an empty store and registers its metrics.
 func New(cfg Config, metrics prometheus.Registerer) (*Store, error) {
 	replays := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "supernode_gateway_replayed_registrations_total",
-		Help: "Registrations that were repeated at a scheduler that did not know the peer, by result.",
+		Help: "Registrations that were replayed to a scheduler that did not have the peer, by result.",
 	}, []string{"result"})
 	if err := metrics.Register(replays); err != nil {
 		return nil, fmt.Errorf("registering the metrics of registrations: %w", err)
@@ -94,8 +108,8 @@ func New(cfg Config, metrics prometheus.Registerer) (*Store, error) {
 	}, nil
 }
 
-// Put remembers a registration that a scheduler has taken, and what it
-// answered. It replaces an earlier one of the same peer.
+// Put stores a registration that a scheduler has accepted, and the facts from its
+// answer. It replaces an earlier registration of the same peer.
 func (s *Store) Put(req *schedulerv1.RegisterPeerRequest, facts Facts) {
 	now := time.Now()
 	e := &entry{
@@ -104,7 +118,7 @@ func (s *Store) Put(req *schedulerv1.RegisterPeerRequest, facts Facts) {
 	}
 	var err error
 	if e.request, err = proto.Marshal(req); err != nil {
-		return // it could not have been forwarded either
+		return // cannot happen: the request has just been sent to a scheduler
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +128,8 @@ func (s *Store) Put(req *schedulerv1.RegisterPeerRequest, facts Facts) {
 	s.prune(now)
 }
 
-// Touch notes that a client is still there.
+// Touch records that a client has made a call, so that its entry is not removed
+// as idle.
 func (s *Store) Touch(key Key) {
 	now := time.Now()
 	s.mu.Lock()
@@ -128,10 +143,10 @@ func (s *Store) Touch(key Key) {
 	}
 }
 
-// Has tells whether a registration is remembered.
+// Has reports whether a registration is stored.
 func (s *Store) Has(key Key) bool { return s.find(key) != nil }
 
-// End notes that a client's download is over, or that it serves no more.
+// End records that a client has finished its download or has stopped serving.
 func (s *Store) End(key Key) {
 	now := time.Now()
 	s.mu.Lock()
@@ -146,6 +161,7 @@ func (s *Store) End(key Key) {
 	s.prune(now)
 }
 
+// find returns the entry of key, or nil.
 func (s *Store) find(key Key) *entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,7 +172,7 @@ func (s *Store) find(key Key) *entry {
 	return nil
 }
 
-// removeIfCurrent forgets an entry, if it was not replaced meanwhile.
+// removeIfCurrent removes an entry unless a later Put has replaced it.
 func (s *Store) removeIfCurrent(e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,8 +181,8 @@ func (s *Store) removeIfCurrent(e *entry) {
 	}
 }
 
-// prune forgets what is too old, then what there is no room for: those that
-// ended first. The caller holds mu, as in remove.
+// prune removes the entries that are too old, and then as many as exceed the
+// limits, ended entries first and the oldest first. The caller holds mu.
 func (s *Store) prune(now time.Time) {
 	for el := s.ended.Back(); el != nil && now.Sub(el.Value.(*entry).updated) > s.cfg.Linger; el = s.ended.Back() {
 		s.remove(el)
@@ -183,6 +199,7 @@ func (s *Store) prune(now time.Time) {
 	}
 }
 
+// remove removes the entry of el, which may be nil. The caller holds mu.
 func (s *Store) remove(el *list.Element) {
 	if el == nil {
 		return

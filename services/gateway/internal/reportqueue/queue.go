@@ -1,11 +1,23 @@
-// Package reportqueue keeps the reports of clients that no scheduler could be given in
-// time, and gives them later: the client has its answer already. What a report
-// says is not known here. What is kept is bounded in number and in time, and
-// none outlives the process:
+// Package reportqueue queues the reports of clients that could not be delivered
+// to a scheduler in time, and sends them later. The client already has its
+// answer. The content of a report is opaque to the queue.
 //
-//	Put --> waiting --taken--> forwarded, or refused by a scheduler
-//	           ├--not in time--> expired
-//	           └--no room, DropPeer, the end--> dropped
+// Invariants:
+//
+//   - The queue is bounded in number and in time, and kept in memory only.
+//   - Every report ends in exactly one of the results forwarded, refused,
+//     expired and dropped, which are counted.
+//   - A report is sent by one attempt at a time and does not expire during the
+//     attempt, except during the last attempts when Run ends.
+//
+// The states of a report:
+//
+//	Put --> waiting --back-off has passed--> in flight --delivered--> forwarded
+//	         │  ^                             │  └--invalid--> refused
+//	         │  └--------retryable error------┘
+//	         └--Keep or KeepUnknown has passed--> expired
+//
+//	waiting or in flight --queue full, DropPeer, end of Run--> dropped
 package reportqueue
 
 import (
@@ -23,14 +35,14 @@ import (
 )
 
 const (
-	// maxConcurrent is how many are given at the same time, so that one scheduler that
-	// is slow does not keep the others from hearing.
+	// maxConcurrent is the number of concurrent attempts. There are several, so
+	// that a slow scheduler does not delay the reports to the others.
 	maxConcurrent = 8
-	// finalTimeout is how long the last attempts may take, when the queue ends.
+	// finalTimeout is how long the last attempts may take when Run ends.
 	finalTimeout = time.Second
 )
 
-// What became of a report.
+// The results of a report, as the metric labels them.
 const (
 	forwarded = "forwarded"
 	refused   = "refused"
@@ -38,66 +50,69 @@ const (
 	dropped   = "dropped"
 )
 
-// Config is the bounds; none may be 0.
+// Config holds the bounds of a queue. None may be 0.
 type Config struct {
-	// Entries is how many reports are kept at most. Those of strangers go first,
-	// then the oldest.
+	// Entries limits the number of reports. If there are more, reports of unknown
+	// peers are dropped first, then the oldest.
 	Entries int
-	// Keep is how long a report is kept, and KeepUnknown for how long from
-	// when a scheduler has said that it does not know whose it is.
+	// Keep is how long a report is kept. KeepUnknown is how long it is kept after
+	// a scheduler has answered that it does not have the peer.
 	Keep, KeepUnknown time.Duration
-	// Attempt is how long one attempt may take.
+	// Attempt limits one attempt.
 	Attempt time.Duration
 }
 
-// Report is what could not be told.
+// Report is a report that could not be delivered.
 type Report struct {
-	// Key is whose it is.
+	// Key identifies the task and the peer of the report.
 	Key registrations.Key
-	// KeepAfterDeparture is true when it is to be given even if the client has left.
+	// KeepAfterDeparture is true for a report that is sent even if the client has
+	// left. DropPeer does not drop it.
 	KeepAfterDeparture bool
-	// Send makes one attempt and does not repeat it: that is done here.
+	// Send makes one attempt to deliver the report. It must not retry, because the
+	// queue does.
 	Send func(context.Context) error
 }
 
-// Queue is safe for concurrent use while Run runs.
+// Queue holds undelivered reports and sends them while Run is running. It is safe
+// for concurrent use.
 type Queue struct {
 	cfg     Config
 	results *prometheus.CounterVec
-	wake    chan struct{} // there is something new to wait for
+	wake    chan struct{} // signals that the next report or its time has changed
 
-	mu      sync.Mutex // guards what follows, and the entries
+	mu      sync.Mutex // guards the fields below and all entries
 	pending pending
-	ended   bool
+	ended   bool // Run has ended, and Put rejects reports
 }
 
-// New makes an empty queue.
+// New creates an empty queue and registers its metrics.
 func New(cfg Config, metrics prometheus.Registerer) (*Queue, error) {
 	q := &Queue{cfg: cfg, wake: make(chan struct{}, 1), results: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "supernode_gateway_late_reports_total",
-		Help: "Reports that were taken from a client before a scheduler had them, by what became of them.",
+		Help: "Reports that were acknowledged to a client before a scheduler had received them, by result.",
 	}, []string{"result"})}
 	waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "supernode_gateway_late_reports_waiting", Help: "Reports that wait for a scheduler.",
 	}, func() float64 { return float64(q.Len()) })
 	for _, c := range []prometheus.Collector{q.results, waiting} {
 		if err := metrics.Register(c); err != nil {
-			return nil, fmt.Errorf("registering the metrics of late reports: %w", err)
+			return nil, fmt.Errorf("registering the report queue's metrics: %w", err)
 		}
 	}
 	return q, nil
 }
 
-// Len is how many reports wait.
+// Len returns the number of queued reports, including those in flight.
 func (q *Queue) Len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.pending.len()
 }
 
-// Put takes a report whose first attempt ended with an action, which is Retry or
-// RetryBriefly. It is false when the queue has ended: then the client has to be told
-// that the report is lost.
+// Put queues a report whose first attempt failed. The action is Retry or
+// RetryBriefly. Put returns false if Run has ended. The report is lost then, and
+// the caller must return an error to the client.
 func (q *Queue) Put(r Report, action errmap.ReportAction) bool {
 	now := time.Now()
 	q.mu.Lock()
@@ -112,14 +127,15 @@ func (q *Queue) Put(r Report, action errmap.ReportAction) bool {
 		q.pending.markUnknown(e, now.Add(q.cfg.KeepUnknown))
 	}
 	if q.pending.len() > q.cfg.Entries {
-		q.remove(q.pending.victim(), dropped) // a stranger's may be the very one
+		q.remove(q.pending.victim(), dropped) // may be the new report, if its peer is unknown
 	}
 	q.notify()
 	return true
 }
 
-// DropPeer drops what does not last of a client that has left. A scheduler that
-// were told of it would take the client in again.
+// DropPeer drops the reports of a client that has left, except those with
+// KeepAfterDeparture. If they were sent, the scheduler would list the client as a
+// source of pieces again.
 func (q *Queue) DropPeer(key registrations.Key) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -130,12 +146,13 @@ func (q *Queue) DropPeer(key registrations.Key) {
 	}
 }
 
-// Run gives reports until ctx ends, then each once more, and drops the rest. It
-// returns when no attempt is under way any more.
+// Run sends reports until ctx ends. Then it makes one last attempt for each
+// queued report, drops what remains, and returns when no attempt is running.
 func (q *Queue) Run(ctx context.Context) {
 	var attempts sync.WaitGroup
-	// Whoever gives a report is found before the report is: it might be too old
-	// by then, or another one be more urgent.
+	// A free slot is acquired before a report is chosen. A report that was chosen
+	// first could expire while it waits for the slot, or a more urgent one could
+	// arrive.
 	free := make(chan struct{}, maxConcurrent)
 	for range maxConcurrent {
 		free <- struct{}{}
@@ -158,6 +175,7 @@ func (q *Queue) Run(ctx context.Context) {
 	q.end(context.WithoutCancel(ctx))
 }
 
+// end makes the last attempts and drops what remains.
 func (q *Queue) end(ctx context.Context) {
 	q.mu.Lock()
 	q.ended = true
@@ -177,7 +195,7 @@ func (q *Queue) end(ctx context.Context) {
 			return nil
 		})
 	}
-	_ = group.Wait() // no attempt returns an error
+	_ = group.Wait() // the functions of the group return no error
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for e := range q.pending.all() {
@@ -185,8 +203,7 @@ func (q *Queue) end(ctx context.Context) {
 	}
 }
 
-// next waits for the next report that is to be tried, and gives nil when ctx
-// ends.
+// next waits until a report is due and returns it. It returns nil when ctx ends.
 func (q *Queue) next(ctx context.Context) *entry {
 	for ctx.Err() == nil {
 		e, wait := q.take(time.Now())
@@ -204,6 +221,7 @@ func (q *Queue) next(ctx context.Context) *entry {
 	return nil
 }
 
+// take returns the report that is due, or the time until one may be due.
 func (q *Queue) take(now time.Time) (*entry, time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -211,19 +229,20 @@ func (q *Queue) take(now time.Time) (*entry, time.Duration) {
 	return q.pending.take(now, q.cfg.Keep)
 }
 
+// attempt sends a report once and records the result.
 func (q *Queue) attempt(ctx context.Context, e *entry) {
 	ctx, cancel := context.WithTimeout(ctx, q.cfg.Attempt)
 	defer cancel()
 	q.finish(e, e.Send(ctx))
 }
 
-// finish notes how an attempt ended.
+// finish records the result of an attempt.
 func (q *Queue) finish(e *entry, err error) {
 	now := time.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !e.isPending() {
-		return // it was dropped meanwhile
+		return // dropped during the attempt
 	}
 	if err == nil {
 		q.remove(e, forwarded)
@@ -242,20 +261,20 @@ func (q *Queue) finish(e *entry, err error) {
 	q.notify()
 }
 
-// expire drops what has waited for too long. The caller holds mu.
+// expire removes the expired reports. The caller holds mu.
 func (q *Queue) expire(now time.Time) {
 	for _, e := range q.pending.expired(now) {
 		q.remove(e, expired)
 	}
 }
 
-// remove takes out an entry that waits. The caller holds mu.
+// remove removes a queued report and counts its result. The caller holds mu.
 func (q *Queue) remove(e *entry, result string) {
 	q.pending.remove(e)
 	q.results.WithLabelValues(result).Inc()
 }
 
-// notify has Run look again at what it waits for.
+// notify makes next reconsider which report is due.
 func (q *Queue) notify() {
 	select {
 	case q.wake <- struct{}{}:

@@ -27,241 +27,242 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const keep, keepUnknown, attempt = time.Minute, 10 * time.Second, 3 * time.Second
 
 var (
-	errAway = rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, "away")
-	errWho  = rpcerr.New(codes.NotFound, rpcerr.PeerNotFound, "who")
+	errUnavailable  = rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, "unavailable")
+	errPeerNotFound = rpcerr.New(codes.NotFound, rpcerr.PeerNotFound, "peer not found")
 )
 
-// world is a queue in a bubble of its own time.
-type world struct {
+// testQueue is a queue that runs in a synctest bubble.
+type testQueue struct {
 	*Queue
 	t       *testing.T
 	metrics *prometheus.Registry
 	end     func()
 }
 
-func inQueue(t *testing.T, entries int, f func(w *world)) {
+// withQueue runs f with a running queue of so many entries.
+func withQueue(t *testing.T, entries int, f func(q *testQueue)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, metrics: prometheus.NewRegistry()}
+		q := &testQueue{t: t, metrics: prometheus.NewRegistry()}
 		var err error
-		w.Queue, err = New(Config{Entries: entries, Keep: keep, KeepUnknown: keepUnknown, Attempt: attempt}, w.metrics)
+		q.Queue, err = New(Config{Entries: entries, Keep: keep, KeepUnknown: keepUnknown, Attempt: attempt}, q.metrics)
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { defer close(done); w.Run(ctx) }()
-		w.end = func() { cancel(); <-done }
-		f(w)
-		w.end()
+		go func() { defer close(done); q.Run(ctx) }()
+		q.end = func() { cancel(); <-done }
+		f(q)
+		q.end()
 	})
 }
 
-// requireCounts wants to know what became of reports, by result.
-func (w *world) requireCounts(want map[string]int) {
-	w.t.Helper()
-	text := "# HELP supernode_gateway_late_reports_total Reports that were taken from a client before a scheduler had them, by what became of them.\n" +
+// requireCounts checks the numbers of reports by result.
+func (q *testQueue) requireCounts(want map[string]int) {
+	q.t.Helper()
+	text := "# HELP supernode_gateway_late_reports_total Reports that were acknowledged to a client before a scheduler had received them, by result.\n" +
 		"# TYPE supernode_gateway_late_reports_total counter\n"
 	for result, n := range want {
 		text += `supernode_gateway_late_reports_total{result="` + result + `"} ` + strconv.Itoa(n) + "\n"
 	}
-	require.NoError(w.t, testutil.GatherAndCompare(w.metrics, strings.NewReader(text), "supernode_gateway_late_reports_total"))
+	require.NoError(q.t, testutil.GatherAndCompare(q.metrics, strings.NewReader(text), "supernode_gateway_late_reports_total"))
 }
 
-func (w *world) put(peer string, lasting bool, give func(context.Context) error) {
-	w.t.Helper()
-	require.True(w.t, w.Put(Report{Key: registrations.Key{Task: "t", Peer: peer}, KeepAfterDeparture: lasting, Send: give}, errmap.Retry))
+// put queues a report that a scheduler could not receive.
+func (q *testQueue) put(peer string, keepAfterDeparture bool, send func(context.Context) error) {
+	q.t.Helper()
+	require.True(q.t, q.Put(Report{Key: registrations.Key{Task: "t", Peer: peer}, KeepAfterDeparture: keepAfterDeparture, Send: send}, errmap.Retry))
 }
 
-func (w *world) putUnknown(peer string, give func(context.Context) error) {
-	w.t.Helper()
-	require.True(w.t, w.Put(Report{Key: registrations.Key{Task: "t", Peer: peer}, Send: give}, errmap.RetryBriefly))
+// putUnknown queues a report of a peer that a scheduler did not have.
+func (q *testQueue) putUnknown(peer string, send func(context.Context) error) {
+	q.t.Helper()
+	require.True(q.t, q.Put(Report{Key: registrations.Key{Task: "t", Peer: peer}, Send: send}, errmap.RetryBriefly))
 }
 
-func away(context.Context) error { return errAway }
+// unavailable is an attempt at a scheduler that is unavailable.
+func unavailable(context.Context) error { return errUnavailable }
 
-// hang is a scheduler that does not answer.
+// hang is an attempt at a scheduler that does not answer.
 func hang(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 
-func TestReportIsGivenOnceASchedulerIsThere(t *testing.T) {
-	inQueue(t, 10, func(w *world) {
-		var away atomic.Bool
-		var given atomic.Int32
-		away.Store(true)
+func TestReportIsSentOnceWhenASchedulerIsAvailable(t *testing.T) {
+	withQueue(t, 10, func(q *testQueue) {
+		var down atomic.Bool
+		var sent atomic.Int32
+		down.Store(true)
 		for range 3 {
-			w.put("a", false, func(context.Context) error {
-				if away.Load() {
-					return errAway
+			q.put("a", false, func(context.Context) error {
+				if down.Load() {
+					return errUnavailable
 				}
-				given.Add(1)
+				sent.Add(1)
 				return nil
 			})
 		}
 		<-time.After(20 * time.Second)
-		require.Equal(t, 3, w.Len())
-		away.Store(false)
+		require.Equal(t, 3, q.Len())
+		down.Store(false)
 		<-time.After(2 * lastPause)
-		require.Zero(t, w.Len())
+		require.Zero(t, q.Len())
 		<-time.After(time.Minute)
-		require.EqualValues(t, 3, given.Load(), "each is given once")
-		w.requireCounts(map[string]int{forwarded: 3})
+		require.EqualValues(t, 3, sent.Load(), "each report is delivered once")
+		q.requireCounts(map[string]int{forwarded: 3})
 	})
 }
 
-func TestReportThatIsNoUseIsDropped(t *testing.T) {
-	inQueue(t, 10, func(w *world) {
-		w.put("wrong", false, func(context.Context) error { return rpcerr.Invalid("no such piece") })
-		w.put("nobody", false, func(context.Context) error { return errWho })
+func TestInvalidReportIsRefusedAndReportOfAnUnknownPeerExpires(t *testing.T) {
+	withQueue(t, 10, func(q *testQueue) {
+		q.put("wrong", false, func(context.Context) error { return rpcerr.Invalid("no such piece") })
+		q.put("unknown", false, func(context.Context) error { return errPeerNotFound })
 		<-time.After(time.Second)
-		require.Equal(t, 1, w.Len(), "a peer may be known yet")
+		require.Equal(t, 1, q.Len(), "the peer may still be adopted")
 		<-time.After(2 * time.Minute)
-		require.Zero(t, w.Len())
-		w.requireCounts(map[string]int{refused: 1, expired: 1})
+		require.Zero(t, q.Len())
+		q.requireCounts(map[string]int{refused: 1, expired: 1})
 	})
 }
 
-func TestOldestMakesRoom(t *testing.T) {
-	inQueue(t, 2, func(w *world) {
-		var given atomic.Value
-		given.Store("")
+func TestOldestReportIsDroppedFromAFullQueue(t *testing.T) {
+	withQueue(t, 2, func(q *testQueue) {
+		var sent atomic.Value
+		sent.Store("")
 		for _, peer := range []string{"a", "b", "c"} {
-			w.put(peer, false, func(context.Context) error {
-				given.Store(given.Load().(string) + peer)
+			q.put(peer, false, func(context.Context) error {
+				sent.Store(sent.Load().(string) + peer)
 				return nil
 			})
 		}
-		require.Equal(t, 2, w.Len())
+		require.Equal(t, 2, q.Len())
 		<-time.After(time.Second)
-		require.NotContains(t, given.Load(), "a")
-		w.requireCounts(map[string]int{dropped: 1, forwarded: 2})
+		require.NotContains(t, sent.Load(), "a")
+		q.requireCounts(map[string]int{dropped: 1, forwarded: 2})
 	})
 }
 
-func TestWhatIsToldOfWhoLeftIsDroppedUnlessItLasts(t *testing.T) {
-	inQueue(t, 10, func(w *world) {
-		w.put("a", false, away)
-		w.put("a", true, away)
-		w.put("b", false, away)
-		w.DropPeer(registrations.Key{Task: "t", Peer: "a"})
-		require.Equal(t, 2, w.Len())
+func TestReportsOfADepartedPeerAreDroppedUnlessKept(t *testing.T) {
+	withQueue(t, 10, func(q *testQueue) {
+		q.put("a", false, unavailable)
+		q.put("a", true, unavailable)
+		q.put("b", false, unavailable)
+		q.DropPeer(registrations.Key{Task: "t", Peer: "a"})
+		require.Equal(t, 2, q.Len())
 	})
 }
 
-// What waited for long is not told any more, however much there is to do.
-func TestNothingIsGivenThatIsTooOld(t *testing.T) {
+// All attempts hang, so that reports wait longer than they are kept.
+func TestExpiredReportIsNotSent(t *testing.T) {
 	const many = 20 * maxConcurrent * int(keep/attempt)
-	inQueue(t, many, func(w *world) {
+	withQueue(t, many, func(q *testQueue) {
 		start := time.Now()
 		var oldest atomic.Int64
 		for range many {
-			w.put("a", false, func(ctx context.Context) error {
+			q.put("a", false, func(ctx context.Context) error {
 				oldest.Store(max(oldest.Load(), int64(time.Since(start))))
 				return hang(ctx)
 			})
 		}
 		<-time.After(keep - time.Second)
-		require.Equal(t, many, w.Len())
+		require.Equal(t, many, q.Len())
 		<-time.After(time.Second + attempt)
-		require.Zero(t, w.Len())
+		require.Zero(t, q.Len())
 		<-time.After(keep)
 		require.Less(t, time.Duration(oldest.Load()), keep)
-		w.requireCounts(map[string]int{expired: many})
+		q.requireCounts(map[string]int{expired: many})
 	})
 }
 
-// What is new does not wait behind those that have hung before.
-func TestNewOneGoesBeforeThoseThatHang(t *testing.T) {
+func TestNewReportIsSentBeforeRetriesThatHang(t *testing.T) {
 	const many = 5 * maxConcurrent
-	inQueue(t, 2*many, func(w *world) {
+	withQueue(t, 2*many, func(q *testQueue) {
 		for range many {
-			w.put("a", false, hang)
+			q.put("a", false, hang)
 		}
 		<-time.After(keep / 2)
 		for range many {
-			w.put("b", false, func(context.Context) error { return nil })
+			q.put("b", false, func(context.Context) error { return nil })
 		}
 		<-time.After(firstPause + attempt)
-		require.Equal(t, many, w.Len())
-		w.requireCounts(map[string]int{forwarded: many})
+		require.Equal(t, many, q.Len())
+		q.requireCounts(map[string]int{forwarded: many})
 	})
 }
 
-// Whoever is not known soon will not be.
-func TestReportOfAStrangerIsKeptForSeconds(t *testing.T) {
-	inQueue(t, 10, func(w *world) {
+func TestReportOfAnUnknownPeerIsKeptForSeconds(t *testing.T) {
+	withQueue(t, 10, func(q *testQueue) {
 		var unknownCalls, restartedCalls atomic.Int32
-		w.putUnknown("nobody", func(context.Context) error { unknownCalls.Add(1); return errWho })
-		var back atomic.Bool
-		w.put("forgotten", false, func(context.Context) error {
-			if !back.Load() {
-				return errAway
+		q.putUnknown("unknown", func(context.Context) error { unknownCalls.Add(1); return errPeerNotFound })
+		var up atomic.Bool
+		q.put("restarted", false, func(context.Context) error {
+			if !up.Load() {
+				return errUnavailable
 			}
 			restartedCalls.Add(1)
-			return errWho
+			return errPeerNotFound
 		})
-		var known atomic.Bool
-		w.putUnknown("adopted", func(context.Context) error {
-			if !known.Load() {
-				return errWho
+		var adopted atomic.Bool
+		q.putUnknown("adopted", func(context.Context) error {
+			if !adopted.Load() {
+				return errPeerNotFound
 			}
 			return nil
 		})
 		<-time.After(keepUnknown / 2)
-		known.Store(true)
+		adopted.Store(true)
 		<-time.After(keepUnknown/2 + time.Millisecond)
-		require.Equal(t, 1, w.Len())
+		require.Equal(t, 1, q.Len())
 		require.LessOrEqual(t, unknownCalls.Load(), int32(backoffSteps))
-		w.requireCounts(map[string]int{expired: 1, forwarded: 1})
-		back.Store(true)
+		q.requireCounts(map[string]int{expired: 1, forwarded: 1})
+		up.Store(true)
 		<-time.After(lastPause + keepUnknown + time.Millisecond)
-		require.Zero(t, w.Len())
+		require.Zero(t, q.Len())
 		require.LessOrEqual(t, restartedCalls.Load(), int32(backoffSteps))
-		w.requireCounts(map[string]int{expired: 2, forwarded: 1})
+		q.requireCounts(map[string]int{expired: 2, forwarded: 1})
 	})
 }
 
-// Ids that were made up take no room from those who were there.
-func TestStrangersMakeRoomFirst(t *testing.T) {
-	inQueue(t, 3, func(w *world) {
-		var given atomic.Int32
-		count := func(context.Context) error { given.Add(1); return nil }
-		w.put("a", true, count)
+// Reports with invented ids must not displace those of real peers.
+func TestReportsOfUnknownPeersAreDroppedFirstFromAFullQueue(t *testing.T) {
+	withQueue(t, 3, func(q *testQueue) {
+		var sent atomic.Int32
+		count := func(context.Context) error { sent.Add(1); return nil }
+		q.put("a", true, count)
 		for range 100 {
-			w.putUnknown("nobody", away)
+			q.putUnknown("unknown", unavailable)
 		}
-		w.put("b", true, count)
-		w.put("c", true, count)
-		w.putUnknown("nobody", away)
+		q.put("b", true, count)
+		q.put("c", true, count)
+		q.putUnknown("unknown", unavailable)
 		<-time.After(time.Second)
-		require.EqualValues(t, 3, given.Load())
-		w.requireCounts(map[string]int{forwarded: 3, dropped: 101})
+		require.EqualValues(t, 3, sent.Load())
+		q.requireCounts(map[string]int{forwarded: 3, dropped: 101})
 	})
 }
 
-// One scheduler that hangs does not keep the others from hearing.
-func TestSlowOneIsNotWaitedFor(t *testing.T) {
-	inQueue(t, 10, func(w *world) {
-		thaw, heard := make(chan struct{}), make(chan struct{})
-		w.put("a", false, func(context.Context) error { <-thaw; return nil })
-		w.put("b", false, func(context.Context) error { close(heard); return nil })
-		<-heard
-		close(thaw)
+func TestSlowSchedulerDoesNotDelayReportsToOthers(t *testing.T) {
+	withQueue(t, 10, func(q *testQueue) {
+		resume, sent := make(chan struct{}), make(chan struct{})
+		q.put("a", false, func(context.Context) error { <-resume; return nil })
+		q.put("b", false, func(context.Context) error { close(sent); return nil })
+		<-sent
+		close(resume)
 	})
 }
 
-func TestEndGivesEachOnceMoreAndDropsTheRest(t *testing.T) {
-	inQueue(t, 10, func(w *world) {
+func TestEndOfRunSendsEachReportOnceMoreAndDropsTheRest(t *testing.T) {
+	withQueue(t, 10, func(q *testQueue) {
 		var ending atomic.Bool
-		w.put("there", false, func(context.Context) error {
+		q.put("available", false, func(context.Context) error {
 			if !ending.Load() {
-				return errAway
+				return errUnavailable
 			}
 			return nil
 		})
-		w.put("away", true, hang)
+		q.put("hanging", true, hang)
 		<-time.After(time.Second)
 		ending.Store(true)
-		w.end()
-		require.Zero(t, w.Len())
-		w.requireCounts(map[string]int{forwarded: 1, dropped: 1})
-		require.False(t, w.Put(Report{Send: func(context.Context) error { return errors.New("never called") }}, errmap.Retry))
+		q.end()
+		require.Zero(t, q.Len())
+		q.requireCounts(map[string]int{forwarded: 1, dropped: 1})
+		require.False(t, q.Put(Report{Send: func(context.Context) error { return errors.New("never called") }}, errmap.Retry))
 	})
 }

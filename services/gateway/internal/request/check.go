@@ -16,7 +16,7 @@ import (
 	"github.com/supernode-ha/supernode/pkg/taskid"
 )
 
-// Limits in bytes. They bound what one client can make the cluster remember.
+// Limits in bytes. They limit how much one client can make the cluster store.
 const (
 	maxID   = 255
 	maxURL  = 32 << 10
@@ -24,7 +24,7 @@ const (
 	maxText = 1024
 )
 
-// The ports that an upload server of dfget takes.
+// The range of ports that dfget's upload server uses.
 const (
 	minPort = 15000
 	maxPort = 65000
@@ -100,8 +100,8 @@ func checkURL(name, text string) error {
 	return nil
 }
 
-// checkPath takes names with two dots in them, which files may have, but no
-// step up.
+// checkPath accepts names that contain two dots, such as "a..b", but no ".."
+// component.
 func checkPath(path string) error {
 	switch {
 	case path == "":
@@ -116,8 +116,9 @@ func checkPath(path string) error {
 	return checkText("path", path, maxPath)
 }
 
-// checkMD5 wants small letters: dfget compares what it was given with small
-// letters at the end, and then reports success without leaving the file.
+// checkMD5 accepts lower-case digits only. dfget compares the MD5 from its command
+// line with a lower-case one after the download, and if they differ it reports
+// success but leaves no file.
 func checkMD5(name, text string) error {
 	switch {
 	case text == "", piece.IsMD5(text):
@@ -128,9 +129,10 @@ func checkMD5(name, text string) error {
 	return rpcerr.Invalid("%s is not an MD5 in hex", name)
 }
 
-// checkHeaders gives the headers as "Name: value", without the empty ones and
-// those without a colon, which the source has never seen either. Values are
-// not repeated in errors: they may be credentials.
+// checkHeaders returns the headers as "Name: value". It leaves out headers without
+// a value or a colon, as the original server did not send them to the source
+// either. An error does not contain the value of a header, which may be a
+// credential.
 func checkHeaders(headers []string) ([]string, error) {
 	var clean []string
 	ranges := 0
@@ -157,8 +159,8 @@ func checkHeaders(headers []string) ([]string, error) {
 	return clean, nil
 }
 
-// checkRootCAs is done here, too, so that nothing is begun for a source that
-// nobody can ask.
+// checkRootCAs rejects certificates that a CDN could not use, so that no task is
+// created for a source that cannot be fetched.
 func checkRootCAs(certificates [][]byte) error {
 	for i, c := range certificates {
 		if !x509.NewCertPool().AppendCertsFromPEM(c) {
@@ -190,7 +192,7 @@ func checkOptionalPiece(name, text string) (*Piece, error) {
 	return &p, nil
 }
 
-// checkText is for what is kept and shown, and decides nothing.
+// checkText checks a text that is only stored and displayed.
 func checkText(name, text string, limit int) error {
 	if len(text) > limit {
 		return rpcerr.Invalid("%s is longer than %d bytes", name, limit)

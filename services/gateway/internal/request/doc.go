@@ -1,19 +1,25 @@
-// Package request is what clients ask, checked: each constructor takes a
-// message as it came from the wire and gives values that the rest of the
-// gateway can rely on, or an rpcerr of kind InvalidArgument that says which
-// field is wrong. Nothing here calls anybody.
+// Package request validates what clients send. Each constructor takes a decoded
+// message and returns values that the rest of the gateway can rely on, or an
+// rpcerr with code InvalidArgument that names the invalid field.
+//
+// Invariants:
+//
+//   - The package has no state and makes no calls.
+//   - The size of everything that is stored is limited.
+//   - An error never repeats a URL or the value of a header, because they may
+//     contain credentials.
 package request
 
-// TaskID names a task: 64 lower-case hex digits.
+// TaskID identifies a task. It has 64 lower-case hex digits.
 type TaskID string
 
-// PeerID is a client's own name for one download, or that of a CDN's copy.
+// PeerID identifies a peer of a task: one download of a client, or a CDN's copy.
 type PeerID string
 
-// Piece names a piece of a task.
+// Piece identifies a piece of a task.
 type Piece struct {
-	// Num counts from 0.
+	// Num is the number of the piece, starting with 0.
 	Num int32
-	// Size is the wrapped piece size in bytes.
+	// Size is the size of the task's pieces in bytes, including their wrapping.
 	Size int32
 }

@@ -8,23 +8,24 @@ import (
 )
 
 const (
+	// defaultListing is the limit of a request without one.
 	defaultListing = 500
-	// MaxListing is the greatest number of nodes that a listing reaches,
-	// those that it leaves out included.
+	// MaxListing is the maximum number of nodes in a listing, including those that
+	// are skipped.
 	MaxListing = 10000
 )
 
-// Listing asks for a part of the network.
+// Listing is a request to list a part of the network.
 type Listing struct {
-	// Start is how many nodes to leave out, 0 or more.
+	// Start is the number of nodes to skip, 0 or more.
 	Start int
-	// Limit is the greatest number of nodes, 1 to MaxListing.
+	// Limit is the maximum number of nodes to return, 1 to MaxListing.
 	Limit int
-	// URLs limits it to tasks of these; none means all.
+	// URLs restricts the listing to the tasks of these URLs; empty means all tasks.
 	URLs []string
 }
 
-// NewListing checks what to list.
+// NewListing validates the request for a listing.
 func NewListing(in *dfgetv1.FetchNetworkRequest) (Listing, error) {
 	if in.GetStart() < 0 {
 		return Listing{}, rpcerr.Invalid("start %d is negative", in.GetStart())

@@ -5,7 +5,7 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 )
 
-// Status is where a client says that it is, in dfget's numbers.
+// Status is the state of a client's download, with dfget's numbers.
 type Status int32
 
 // The statuses.
@@ -15,7 +15,7 @@ const (
 	Finished Status = 702
 )
 
-// Result is how a piece ended at a client, in dfget's numbers.
+// Result is the result of a piece at a client, with dfget's numbers.
 type Result int32
 
 // The results.
@@ -26,24 +26,24 @@ const (
 	SemiSuccess Result = 503
 )
 
-// Pull reports on a piece, if any, and asks for the next ones.
+// Pull is a request for the next pieces. It may also report the result of a piece.
 type Pull struct {
-	// Task and Peer are who asks for what.
+	// Task and Peer identify the client.
 	Task TaskID
 	Peer PeerID
-	// From is where Piece came from; it may be empty.
+	// From is the peer or CDN copy that Piece was fetched from; it may be empty.
 	From PeerID
-	// Status is one of the three.
+	// Status is one of the three statuses.
 	Status Status
-	// Result is about Piece. Without a piece it is NoResult, save for a client
-	// that has finished, whose result is the download's.
+	// Result is the result of Piece. Without a piece it is NoResult, except for a
+	// client that has finished: then it is the result of the download.
 	Result Result
-	// Piece is nil when the pull tells of none.
+	// Piece is nil if the pull reports no piece.
 	Piece *Piece
 }
 
-// NewPull checks a pull. A client that changed supernodes sends its last
-// result along with Started, so a piece may come with any status.
+// NewPull validates a pull. A client that has changed its supernode sends its last
+// result with Started, so a piece is accepted with any status.
 func NewPull(in *dfgetv1.PullPiecesRequest) (Pull, error) {
 	p := Pull{Status: Status(in.GetStatus()), Result: Result(in.GetResult())}
 	var err error

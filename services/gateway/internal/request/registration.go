@@ -8,50 +8,51 @@ import (
 	"github.com/supernode-ha/supernode/pkg/taskid"
 )
 
-// Registration is a client that wants to download.
+// Registration is a request of a client to download a file.
 type Registration struct {
-	// Task is the task that the request names by what it asks for.
+	// Task is the task, computed from what the client asks for.
 	Task TaskID
-	// TaskURL is the URL that Task was made of.
+	// TaskURL is the URL that Task was computed from.
 	TaskURL string
-	// Source is how the task is fetched if nobody has it.
+	// Source says how a CDN fetches the task.
 	Source Source
-	// Peer is who asks.
+	// Peer is the client.
 	Peer Peer
 }
 
-// Source is where and how a task is fetched.
+// Source says where and how a task is fetched.
 type Source struct {
-	// URL is http or https and has a host; it may carry credentials.
+	// URL has the scheme http or https and a host. It may contain credentials.
 	URL string
-	// Headers are well-formed, "Name: value" each.
+	// Headers are well-formed and have the form "Name: value".
 	Headers []string
-	// MD5 is lower-case hex, or empty.
+	// MD5 is the expected MD5 of the content in lower-case hex, or empty.
 	MD5 string
-	// Insecure skips the check of the certificate.
+	// Insecure disables the check of the source's certificate.
 	Insecure bool
-	// RootCAs are as the client sent them.
+	// RootCAs are the PEM certificates that the client sent.
 	RootCAs [][]byte
 }
 
-// Peer is a client.
+// Peer describes a client.
 type Peer struct {
 	// ID is the client's cid.
 	ID PeerID
-	// IP is the IPv4 address of one machine.
+	// IP is a unicast IPv4 address.
 	IP string
-	// Port is 15000 to 65000, or 0 for a client that serves nothing.
+	// Port is 15000 to 65000, or 0 if the client has no upload server.
 	Port int32
 	// Path is empty or starts with a slash.
 	Path string
-	// HostName, Version and CallSystem are for people.
+	// HostName, Version and CallSystem are only displayed.
 	HostName, Version, CallSystem string
-	// Dfdaemon is set when a dfdaemon started the download.
+	// Dfdaemon is true if a dfdaemon has started the download.
 	Dfdaemon bool
 }
 
-// NewRegistration checks a registration. What resident clients say of the task
-// (its id, its length, whether they want to be its seed) is not listened to.
+// NewRegistration validates a registration. The properties of the task that a
+// resident client sends (its id, its length, whether the client is a seed) are
+// ignored.
 func NewRegistration(in *dfgetv1.RegisterPeerRequest) (Registration, error) {
 	source, err := newSource(in)
 	if err != nil {

@@ -10,18 +10,18 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 )
 
-// PieceReport says that a piece is on a client's disk.
+// PieceReport reports that a piece is on a client's disk.
 type PieceReport struct {
-	// Task and Peer are whose piece it is.
+	// Task and Peer identify the client.
 	Task TaskID
 	Peer PeerID
-	// From is where it came from; it may be empty.
+	// From is the peer or CDN copy that sent the piece; it may be empty.
 	From PeerID
-	// Piece is the piece.
+	// Piece is the piece on disk.
 	Piece Piece
 }
 
-// NewPieceReport checks the report of a piece.
+// NewPieceReport validates the report of a piece.
 func NewPieceReport(in *dfgetv1.ReportPieceRequest) (PieceReport, error) {
 	var r PieceReport
 	var err error
@@ -40,21 +40,21 @@ func NewPieceReport(in *dfgetv1.ReportPieceRequest) (PieceReport, error) {
 	return r, nil
 }
 
-// PieceError says that a piece was missing or wrong.
+// PieceError reports that a piece was missing at its source or had a wrong MD5.
 type PieceError struct {
-	// Task and Peer are who tried to fetch what.
+	// Task and Peer identify the client.
 	Task TaskID
 	Peer PeerID
-	// From is where it tried; it may be empty.
+	// From is the peer or CDN copy that failed; it may be empty.
 	From PeerID
-	// Missing is true for a piece that was not there, false for one that had
-	// other bytes than announced.
+	// Missing is true if the file was missing, and false if the MD5 of the piece
+	// was wrong.
 	Missing bool
-	// Piece is nil when the client does not name it.
+	// Piece is nil if the report does not name a piece.
 	Piece *Piece
 }
 
-// NewPieceError checks the report of a wrong piece.
+// NewPieceError validates the report of a missing or wrong piece.
 func NewPieceError(in *dfgetv1.ReportPieceErrorRequest) (PieceError, error) {
 	var r PieceError
 	var err error
@@ -85,14 +85,14 @@ func NewPieceError(in *dfgetv1.ReportPieceErrorRequest) (PieceError, error) {
 	return r, nil
 }
 
-// Departure says that a client serves no more.
+// Departure reports that a client has stopped serving its file.
 type Departure struct {
-	// Task and Peer are who serves what no more.
+	// Task and Peer identify the client.
 	Task TaskID
 	Peer PeerID
 }
 
-// NewDeparture checks the report of a client that leaves.
+// NewDeparture validates the report of a client that leaves.
 func NewDeparture(in *dfgetv1.ReportServiceDownRequest) (Departure, error) {
 	task, err := checkTaskID(in.GetTaskId())
 	if err != nil {
@@ -105,25 +105,26 @@ func NewDeparture(in *dfgetv1.ReportServiceDownRequest) (Departure, error) {
 	return Departure{Task: task, Peer: peer}, nil
 }
 
-// Outcome is how a download ended.
+// Outcome reports how a download ended.
 type Outcome struct {
-	// Task and Peer are who downloaded what.
+	// Task and Peer identify the client.
 	Task TaskID
 	Peer PeerID
-	// Success tells whether the file is there.
+	// Success is true if the client has the file.
 	Success bool
 	// Duration is not negative.
 	Duration time.Duration
-	// FileLength is in bytes, -1 when the client does not know it.
+	// FileLength is in bytes, -1 if unknown.
 	FileLength int64
-	// BackSourceReason is the client's number, 0 when it did not go to the source.
+	// BackSourceReason is dfget's number of the reason for which it downloaded from
+	// the source, 0 if it did not.
 	BackSourceReason int32
 }
 
-// maxDuration in seconds bounds what a client can say of a download.
+// maxDuration is the longest duration that a client can report, in seconds.
 const maxDuration = 1e9
 
-// NewOutcome checks the report of a download.
+// NewOutcome validates the report of a finished download.
 func NewOutcome(in *dfgetv1.ReportMetricsRequest) (Outcome, error) {
 	o := Outcome{Success: in.GetSuccess(), FileLength: in.GetFileLength()}
 	var err error
@@ -156,14 +157,14 @@ func NewOutcome(in *dfgetv1.ReportMetricsRequest) (Outcome, error) {
 	return o, nil
 }
 
-// CheckHeartbeat checks the heartbeat of a resident client, of which nothing
-// is kept.
+// CheckHeartbeat validates the heartbeat of a resident client. Nothing of it is
+// stored.
 func CheckHeartbeat(in *dfgetv1.HeartbeatRequest) error {
 	_, err := checkOptionalPeerID("cID", in.GetCid())
 	return errors.Join(err, checkHost(in.GetIp(), in.GetPort()))
 }
 
-// checkHost is for addresses that are only shown, and may be left out.
+// checkHost checks an optional address that is only displayed.
 func checkHost(ip string, port int32) error {
 	if ip != "" {
 		if _, err := checkIP("IP", ip); err != nil {

@@ -21,11 +21,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func good() *dfgetv1.RegisterPeerRequest {
+// goodRegistration returns a valid registration.
+func goodRegistration() *dfgetv1.RegisterPeerRequest {
 	return &dfgetv1.RegisterPeerRequest{RawUrl: "http://h/f", Cid: "c", Ip: "10.0.0.1", Port: 15000, Path: "/peer/file/a..b"}
 }
 
-func TestTaskIsNamedByWhatIsAskedFor(t *testing.T) {
+func TestTaskIDDependsOnlyOnWhatTheClientAsksFor(t *testing.T) {
 	for name, change := range map[string]func(*dfgetv1.RegisterPeerRequest){
 		taskid.Compute("http://h/f", "", "", nil):                       func(in *dfgetv1.RegisterPeerRequest) { in.TaskId, in.FileLength, in.AsSeed = "x", -9, true },
 		taskid.Compute("http://h/g", "", "", nil):                       func(in *dfgetv1.RegisterPeerRequest) { in.TaskUrl = "http://h/g" },
@@ -35,7 +36,7 @@ func TestTaskIsNamedByWhatIsAskedFor(t *testing.T) {
 			in.Headers = []string{"range:bytes=0-9", "X: ", "Y: z", "no colon"}
 		},
 	} {
-		in := good()
+		in := goodRegistration()
 		change(in)
 		r, err := request.NewRegistration(in)
 		require.NoError(t, err)
@@ -46,14 +47,14 @@ func TestTaskIsNamedByWhatIsAskedFor(t *testing.T) {
 	}
 }
 
-func TestCredentialsAreNotRepeated(t *testing.T) {
+func TestErrorsDoNotContainCredentials(t *testing.T) {
 	for _, change := range []func(*dfgetv1.RegisterPeerRequest){
 		func(in *dfgetv1.RegisterPeerRequest) { in.RawUrl = "http://user:secret@h:x/" },
 		func(in *dfgetv1.RegisterPeerRequest) { in.RawUrl = "ftp://user:secret@h/" },
 		func(in *dfgetv1.RegisterPeerRequest) { in.Headers = []string{"Authorization: secret\x00"} },
 		func(in *dfgetv1.RegisterPeerRequest) { in.Headers = []string{"Host: secret/"} },
 	} {
-		in := good()
+		in := goodRegistration()
 		change(in)
 		_, err := request.NewRegistration(in)
 		require.Error(t, err)
@@ -61,17 +62,16 @@ func TestCredentialsAreNotRepeated(t *testing.T) {
 	}
 }
 
-// TestCapitalMD5 is refused rather than taken for the same in small letters:
-// dfget would report success and leave no file.
-func TestCapitalMD5(t *testing.T) {
-	in := good()
+// dfget would report success for an upper-case MD5 and leave no file.
+func TestUpperCaseMD5IsRejected(t *testing.T) {
+	in := goodRegistration()
 	in.Md5 = strings.Repeat("AB", 16)
 	_, err := request.NewRegistration(in)
 	require.Equal(t, codes.InvalidArgument, rpcerr.From(err).Code)
 	require.ErrorContains(t, err, "capital")
 }
 
-func TestPullsThatClientsSend(t *testing.T) {
+func TestPullsOfRealClientsAreAccepted(t *testing.T) {
 	task := taskid.Compute("u", "", "", nil)
 	for _, c := range []struct {
 		status, result int32
@@ -81,7 +81,7 @@ func TestPullsThatClientsSend(t *testing.T) {
 	}{
 		{700, 502, "", request.NoResult, false},
 		{700, 0, "", request.NoResult, false},
-		{700, 503, piece.Range(3, 4<<20), request.SemiSuccess, true}, // after a change of supernodes
+		{700, 503, piece.Range(3, 4<<20), request.SemiSuccess, true}, // after a migration to another supernode
 		{700, 501, "", request.NoResult, false},
 		{701, 502, piece.Range(3, 4<<20), request.NoResult, false},
 		{701, 500, piece.Range(3, 4<<20), request.Failed, true},
@@ -99,7 +99,7 @@ func TestPullsThatClientsSend(t *testing.T) {
 	}
 }
 
-func TestOutcome(t *testing.T) {
+func TestOutcomeRejectsDurationsOutOfRange(t *testing.T) {
 	in := &dfgetv1.ReportMetricsRequest{TaskId: taskid.Compute("u", "", "", nil), Cid: "c", Duration: 1.5, FileLength: -1, BacksourceReason: "7"}
 	o, err := request.NewOutcome(in)
 	require.NoError(t, err)
@@ -112,7 +112,7 @@ func TestOutcome(t *testing.T) {
 	}
 }
 
-func TestListing(t *testing.T) {
+func TestListingLimitIsBounded(t *testing.T) {
 	for limit, want := range map[int32]int{0: 500, -1: 10000, 7: 7, math.MaxInt32: 10000} {
 		l, err := request.NewListing(&dfgetv1.FetchNetworkRequest{Limit: limit})
 		require.NoError(t, err)
@@ -120,7 +120,7 @@ func TestListing(t *testing.T) {
 	}
 }
 
-// FuzzRegistration wants all that is taken to keep the rules.
+// FuzzRegistration checks that an accepted registration is valid.
 func FuzzRegistration(f *testing.F) {
 	f.Add("http://h/f", "", "c", "10.0.0.1", int32(15000), "/p", "", "A: b")
 	f.Add("https://u:p@h:8/f?a=b", "http://h/", "a..b", "::1", int32(0), "/../x", strings.Repeat("A", 32), "a")
@@ -158,7 +158,7 @@ func FuzzRegistration(f *testing.F) {
 	})
 }
 
-// FuzzPull wants all that is taken to keep the rules.
+// FuzzPull checks that an accepted pull is valid.
 func FuzzPull(f *testing.F) {
 	f.Add(taskid.Compute("u", "", "", nil), "c", "cdnnode:x~y", "0-4194303", int32(503), int32(701))
 	f.Add("..", "a/b", "", "9-1", int32(0), int32(700))

@@ -1,5 +1,7 @@
-// Package rest is the HTTP server of the gateway: which path leads where, what
-// may come in, how errors are written, and how it stops. What the calls do is
-// in package dfget, how things are written in package dfgetcodec, and what an error
-// means in package errmap.
+// Package rest serves dfget's REST API over HTTP: it maps paths to calls, checks
+// methods and body sizes, writes errors, counts requests, and stops gracefully.
+//
+// Every answer passes through Handler.ServeHTTP, so that each request is counted
+// once and a panic is answered with 500. What the calls do is in package dfget,
+// the encoding in package dfgetcodec, and the mapping of errors in package errmap.
 package rest

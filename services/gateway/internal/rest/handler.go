@@ -25,15 +25,15 @@ import (
 	"github.com/supernode-ha/supernode/services/gateway/internal/errmap"
 )
 
-// Config is what the surface has to know.
+// Config holds the settings of the handler.
 type Config struct {
-	// Profiler serves /debug/pprof/.
+	// Profiler enables /debug/pprof/.
 	Profiler bool
-	// MaxBody is the greatest number of bytes of a request's body.
+	// MaxBody limits the body of a request, in bytes.
 	MaxBody int64
 }
 
-// Deps is what the surface needs.
+// Deps holds what the handler depends on. Only Ready is optional.
 type Deps struct {
 	// Service answers the calls of clients.
 	Service dfgetv1.DfgetServiceServer
@@ -41,21 +41,21 @@ type Deps struct {
 	Log      *zap.Logger
 	Metrics  prometheus.Registerer
 	Gatherer prometheus.Gatherer
-	// Ready tells whether requests can be served; nil means always.
+	// Ready reports whether requests can be served; nil means always.
 	Ready func(context.Context) error
 }
 
-// Handler is the whole surface. It is safe for concurrent use.
+// Handler serves all paths. It is safe for concurrent use.
 type Handler struct {
 	cfg    Config
 	log    *zap.Logger
 	routes map[string]route
-	pprof  *route // nil without Profiler
+	pprof  *route // nil if Profiler is false
 	prefix *regexp.Regexp
 	meter  *meter
 }
 
-// NewHandler puts the surface together.
+// NewHandler creates the handler and registers its metrics.
 func NewHandler(cfg Config, deps Deps) (*Handler, error) {
 	m, err := newMeter(deps.Metrics)
 	if err != nil {
@@ -73,7 +73,7 @@ func NewHandler(cfg Config, deps Deps) (*Handler, error) {
 		runtime.WithWriteContentLength(),
 	)
 	if err := dfgetv1.RegisterDfgetServiceHandlerServer(context.Background(), mux, deps.Service); err != nil {
-		return nil, fmt.Errorf("registering the calls of clients: %w", err)
+		return nil, fmt.Errorf("registering dfget's calls: %w", err)
 	}
 	admin := adminhttp.Handler(deps.Gatherer, deps.Ready, cfg.Profiler)
 	h.routes = routes(mux, admin)
@@ -83,8 +83,8 @@ func NewHandler(cfg Config, deps Deps) (*Handler, error) {
 	return h, nil
 }
 
-// ServeHTTP implements http.Handler. Every answer passes through here, so
-// that all are counted and none escapes as a panic.
+// ServeHTTP implements http.Handler. It counts and logs each request and answers a
+// panic with 500.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	rec := &recorder{ResponseWriter: w}
@@ -92,9 +92,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		if p := recover(); p != nil {
 			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
-				panic(p) // net/http's own way to cut a connection
+				panic(p) // net/http closes the connection
 			}
-			h.log.Error("request handler panicked", zap.String("route", label), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			h.log.Error("request handler panicked; the request fails with an internal error", zap.String("route", label), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 			rec.fail(errmap.HTTPAnswer(http.StatusInternalServerError, "internal error"))
 		}
 		h.meter.observe(label, rec.result(), time.Since(start))
@@ -111,7 +111,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.serve(rec, r, path, rt)
 }
 
-// stripVersion takes off the version that every path may start with.
+// stripVersion removes the version prefix that every path may have.
 func (h *Handler) stripVersion(path string) string {
 	if m := h.prefix.FindStringSubmatch(path); m != nil {
 		return m[1]
@@ -119,6 +119,7 @@ func (h *Handler) stripVersion(path string) string {
 	return path
 }
 
+// find returns the route of a path.
 func (h *Handler) find(path string) (route, bool) {
 	if h.pprof != nil && strings.HasPrefix(path, h.pprof.label) {
 		return *h.pprof, true
@@ -127,6 +128,8 @@ func (h *Handler) find(path string) (route, bool) {
 	return rt, ok
 }
 
+// serve checks the method, the query and the body of a request and passes it to
+// the handler of its route.
 func (h *Handler) serve(rec *recorder, r *http.Request, path string, rt route) {
 	if !rt.allows(r.Method) {
 		rec.Header().Set("Allow", rt.allow())
@@ -155,13 +158,13 @@ func (h *Handler) serve(rec *recorder, r *http.Request, path string, rt route) {
 	rt.handler.ServeHTTP(rec, in)
 }
 
-// body reads all of the body, so that one that is too long or cut off is known
-// before anything else happens.
+// body reads the whole body, so that a body that is too long or truncated is
+// rejected before the call has any effect.
 func (h *Handler) body(rec *recorder, r *http.Request) (io.ReadCloser, *errmap.Answer) {
 	text := "body is longer than " + strconv.FormatInt(h.cfg.MaxBody, 10) + " bytes"
 	tooLong, cutOff := errmap.HTTPAnswer(http.StatusRequestEntityTooLarge, text), errmap.HTTPAnswer(http.StatusBadRequest, "body was cut off")
 	if r.ContentLength > h.cfg.MaxBody {
-		rec.Header().Set("Connection", "close") // rather than read what nobody wants
+		rec.Header().Set("Connection", "close") // otherwise the server would read the rest of the body
 		return nil, &tooLong
 	}
 	data, err := io.ReadAll(http.MaxBytesReader(rec.ResponseWriter, r.Body, h.cfg.MaxBody))
@@ -174,24 +177,25 @@ func (h *Handler) body(rec *recorder, r *http.Request) (io.ReadCloser, *errmap.A
 	return io.NopCloser(bytes.NewReader(data)), nil
 }
 
-// writeCallError is grpc-gateway's error handler.
+// writeCallError writes the answer to a call that failed. It is grpc-gateway's
+// error handler.
 func (h *Handler) writeCallError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
 	a := errmap.ToAnswer(errmap.Other, err)
 	label, _ := runtime.HTTPPathPattern(ctx)
 	switch {
 	case ctx.Err() != nil:
-		h.log.Debug("client went away", zap.String("route", label))
+		h.log.Debug("client disconnected before the answer", zap.String("route", label))
 	case a.Internal:
-		h.log.Error("call failed", zap.String("route", label), zap.Error(err))
+		h.log.Error("call failed unexpectedly; the client gets an internal error", zap.String("route", label), zap.Error(err))
 	case a.HTTP >= http.StatusInternalServerError:
-		h.log.Warn("call given up", zap.String("route", label), zap.Error(err))
+		h.log.Warn("call failed in the cluster; the client is expected to try another supernode", zap.String("route", label), zap.Error(err))
 	default:
-		h.log.Debug("call refused", zap.String("route", label), zap.Error(err))
+		h.log.Debug("call rejected", zap.String("route", label), zap.Error(err))
 	}
 	fail(w, a)
 }
 
-// recordCode hands dfget's code to the one who counts it.
+// recordCode passes dfget's code of an answer to the recorder, which counts it.
 func recordCode(_ context.Context, w http.ResponseWriter, m proto.Message) error {
 	rec, isRecorder := w.(*recorder)
 	coded, isCoded := m.(interface{ GetCode() int32 })

@@ -13,11 +13,12 @@ import (
 	"github.com/supernode-ha/supernode/services/gateway/internal/errmap"
 )
 
-// recorder remembers how a request was answered.
+// recorder is a ResponseWriter that records the status and dfget's code of the
+// answer.
 type recorder struct {
 	http.ResponseWriter
 	status int
-	code   int32 // dfget's, 0 when there is none
+	code   int32 // dfget's code, 0 if the answer has none
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -36,10 +37,10 @@ func (r *recorder) Write(b []byte) (int, error) {
 	return r.ResponseWriter.Write(b)
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap returns the wrapped writer to http.ResponseController.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// result is dfget's code where there is one, the HTTP status otherwise.
+// result returns dfget's code if the answer has one, or else the HTTP status.
 func (r *recorder) result() string {
 	if r.code != 0 && r.status == http.StatusOK {
 		return strconv.Itoa(int(r.code))
@@ -47,32 +48,35 @@ func (r *recorder) result() string {
 	return strconv.Itoa(max(r.status, http.StatusOK))
 }
 
-// fail writes an error, unless an answer is on its way already.
+// fail writes an error, unless an answer has been started already.
 func (r *recorder) fail(a errmap.Answer) {
 	if r.status == 0 {
 		fail(r, a)
 	}
 }
 
-// envelope is an error as dfget and users of the original's API know it.
+// envelope is the JSON of an error. dfget reads msg, and users of the original
+// API read message.
 type envelope struct {
 	Code    int32  `json:"code"`
 	Msg     string `json:"msg"`
 	Message string `json:"message"`
 }
 
+// fail writes an error.
 func fail(w http.ResponseWriter, a errmap.Answer) {
 	body, err := json.Marshal(envelope{Code: a.Code, Msg: a.Text, Message: a.Text})
-	if err != nil { // numbers and strings always have a form
+	if err != nil { // cannot happen: numbers and strings can always be encoded
 		body = []byte(`{}`)
 	}
 	w.Header().Set("Content-Type", dfgetcodec.ContentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
 	w.WriteHeader(a.HTTP)
-	_, _ = w.Write(append(body, '\n')) // a client that is gone wants no answer
+	_, _ = w.Write(append(body, '\n')) // fails only if the client has disconnected
 }
 
-// meter counts requests by their fixed route.
+// meter counts and times requests. The label route is that of a route or "other",
+// so that the number of label values is bounded.
 type meter struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
@@ -92,7 +96,7 @@ func newMeter(metrics prometheus.Registerer) (*meter, error) {
 	}
 	for _, c := range []prometheus.Collector{m.requests, m.duration} {
 		if err := metrics.Register(c); err != nil {
-			return nil, fmt.Errorf("registering the surface's metrics: %w", err)
+			return nil, fmt.Errorf("registering the REST metrics: %w", err)
 		}
 	}
 	return m, nil

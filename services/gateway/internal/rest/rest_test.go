@@ -23,19 +23,19 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// broken panics in every call that it has.
-type broken struct {
+// panicking is a service whose PullPieces panics.
+type panicking struct {
 	dfgetv1.UnimplementedDfgetServiceServer
 }
 
-func (broken) PullPieces(context.Context, *dfgetv1.PullPiecesRequest) (*dfgetv1.PullPiecesResponse, error) {
-	panic("on purpose")
+func (panicking) PullPieces(context.Context, *dfgetv1.PullPiecesRequest) (*dfgetv1.PullPiecesResponse, error) {
+	panic("panic of the test")
 }
 
-func TestPanicsAreAnswered(t *testing.T) {
+func TestPanicIsLoggedAndAnsweredWith500(t *testing.T) {
 	core, logs := observer.New(zapcore.DebugLevel)
 	registry := prometheus.NewRegistry()
-	h, err := rest.NewHandler(rest.Config{MaxBody: 1 << 20}, rest.Deps{Service: broken{}, Log: zap.New(core), Metrics: registry, Gatherer: registry})
+	h, err := rest.NewHandler(rest.Config{MaxBody: 1 << 20}, rest.Deps{Service: panicking{}, Log: zap.New(core), Metrics: registry, Gatherer: registry})
 	require.NoError(t, err)
 	server := httptest.NewServer(h)
 	defer server.Close()
@@ -52,10 +52,10 @@ func TestPanicsAreAnswered(t *testing.T) {
 	require.Equal(t, 2, logs.FilterLevelExact(zapcore.ErrorLevel).Len())
 }
 
-func TestReady(t *testing.T) {
+func TestReadyzFollowsReady(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	state := errors.New("no scheduler")
-	h, err := rest.NewHandler(rest.Config{}, rest.Deps{Service: broken{}, Log: zap.NewNop(), Metrics: registry, Gatherer: registry,
+	h, err := rest.NewHandler(rest.Config{}, rest.Deps{Service: panicking{}, Log: zap.NewNop(), Metrics: registry, Gatherer: registry,
 		Ready: func(context.Context) error { return state }})
 	require.NoError(t, err)
 	get := func() int {
@@ -68,10 +68,10 @@ func TestReady(t *testing.T) {
 	require.Equal(t, http.StatusOK, get())
 }
 
-// A client that sends half a request must not make a stop a failure.
-func TestStopCutsOffHalfRequests(t *testing.T) {
+// A client that has sent half of a request must not make the stop an error.
+func TestStopClosesConnectionsWithHalfARequest(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	h, err := rest.NewHandler(rest.Config{MaxBody: 1 << 20}, rest.Deps{Service: broken{}, Log: zap.NewNop(), Metrics: registry, Gatherer: registry})
+	h, err := rest.NewHandler(rest.Config{MaxBody: 1 << 20}, rest.Deps{Service: panicking{}, Log: zap.NewNop(), Metrics: registry, Gatherer: registry})
 	require.NoError(t, err)
 	reached := make(chan struct{})
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -11,15 +11,16 @@ import (
 	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
 )
 
-// route is where a path leads.
+// route says how requests for a path are handled.
 type route struct {
-	// label stands for the path in metrics and logs.
+	// label identifies the route in metrics and logs.
 	label string
 	// method is GET or POST; "" takes any.
 	method string
-	// query is the message that the query is read for, nil when there is none.
+	// query describes the message that the query fills, nil if the query is passed
+	// on as it is.
 	query protoreflect.MessageDescriptor
-	// allowsHead is set for what has no effect, so that HEAD is fine too.
+	// allowsHead is true for a path without side effects, which also accepts HEAD.
 	allowsHead bool
 	handler    http.Handler
 }
@@ -28,7 +29,7 @@ func (r route) allows(method string) bool {
 	return r.method == "" || r.method == method || r.allowsHead && method == http.MethodHead
 }
 
-// allow is the value of the Allow header.
+// allow returns the value of the Allow header.
 func (r route) allow() string {
 	if r.allowsHead {
 		return r.method + ", " + http.MethodHead
@@ -36,9 +37,9 @@ func (r route) allow() string {
 	return r.method
 }
 
-// routes are all paths but the profiler's. Those of clients are the ones that
-// proto/http.yaml gives to grpc-gateway; calls is its mux. admin answers
-// what every process of ours is asked.
+// routes returns the routes of all paths except the profiler's. calls is the mux
+// of grpc-gateway and serves the paths in proto/http.yaml. admin serves the paths
+// that every process of Supernode has.
 func routes(calls, admin http.Handler) map[string]route {
 	all := make(map[string]route)
 	call := func(method, path string, query proto.Message) {
@@ -68,6 +69,7 @@ func routes(calls, admin http.Handler) map[string]route {
 	return all
 }
 
+// staticResponse returns a handler that always writes text.
 func staticResponse(contentType string, text []byte) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", contentType)
@@ -75,11 +77,11 @@ func staticResponse(contentType string, text []byte) http.Handler {
 	})
 }
 
-// profiler serves /debug/pprof/. A profile takes as long as it is asked to, so
-// the server's limits are lifted for it.
+// profiler returns the route of /debug/pprof/. The client chooses how long a
+// profile takes, so the server's read deadline is removed.
 func profiler(admin http.Handler) *route {
 	return &route{label: "/debug/pprof/", handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // else the profile ends with it
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // the deadline would end the profile
 		admin.ServeHTTP(w, r)
 	})}
 }

@@ -12,21 +12,25 @@ import (
 )
 
 const (
-	// headLimit is how long the head of a request may take to arrive.
+	// headLimit is how long the head of a request may take to arrive. It limits
+	// clients that send slowly.
 	headLimit = 10 * time.Second
-	// bodyLimit is the same for head and body. It also ends the context of a
-	// request, so it is well above what a call may take.
+	// bodyLimit is how long head and body may take to arrive. It also ends the
+	// context of a request, so it is well above the call budget.
 	bodyLimit = 20 * time.Second
-	// idleLimit is how long a connection is kept without a request; clients
-	// and load balancers keep theirs for up to 90 s.
+	// idleLimit is how long a connection without a request is kept. Clients and
+	// load balancers close theirs after up to 90 s. The server waits longer, so
+	// that it does not close a connection on which a request is being sent.
 	idleLimit = 120 * time.Second
-	// maxHead in bytes leaves room for queries of 64 KiB.
+	// maxHead limits the head of a request, in bytes. It leaves room for a query of
+	// 64 KiB.
 	maxHead = 128 << 10
-	// hardStop is what requests get after they have been told to end.
+	// hardStop is how long a stop waits beyond the budget before it cancels the
+	// contexts of the requests, and once more before it closes their connections.
 	hardStop = time.Second
 )
 
-// Server serves a Handler until it is told to stop.
+// Server serves a handler over HTTP and stops gracefully.
 type Server struct {
 	handler http.Handler
 	log     *zap.Logger
@@ -34,19 +38,20 @@ type Server struct {
 	release func()
 }
 
-// NewServer makes a server. budget is how long a call may take; release is
-// called when the server stops, and makes calls that wait answer.
+// NewServer creates a server. budget is how long a call may take. The server calls
+// release when it stops; release must make held calls return.
 func NewServer(handler http.Handler, log *zap.Logger, budget time.Duration, release func()) *Server {
 	return &Server{handler: handler, log: log, budget: budget, release: release}
 }
 
-// Run serves l until ctx ends, then answers what is under way, for at most the
-// budget and two seconds; a client that has not sent all of its request by then
-// is cut off, which is no error. It returns the first error.
+// Run serves l until ctx ends. Then it waits for the running requests, for at most
+// the budget and two seconds, and closes the connections of those that have not
+// ended, such as a client that has sent only half of its request. That is not an
+// error. Run returns the first error.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
-	log, err := zap.NewStdLogAt(s.log, zap.DebugLevel) // what clients do wrong on a connection
+	log, err := zap.NewStdLogAt(s.log, zap.DebugLevel) // net/http logs the protocol errors of clients
 	if err != nil {
-		return fmt.Errorf("making the log of connections: %w", err)
+		return fmt.Errorf("creating the connection log: %w", err)
 	}
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
@@ -70,8 +75,8 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serving REST on %s: %w", l.Addr(), err)
 	case <-ctx.Done():
 	}
-	// Every answer from here on says that it is the connection's last, so that no
-	// client sends the next request on one that is just being closed.
+	// From here on every answer has "Connection: close", so that no client sends
+	// its next request on a connection that is being closed.
 	server.SetKeepAlivesEnabled(false)
 	s.release()
 	if err = s.stop(server, s.budget+hardStop); err != nil {
@@ -79,8 +84,8 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		err = s.stop(server, hardStop)
 	}
 	if err != nil {
-		s.log.Warn("cutting off requests that did not end in time", zap.Error(err))
-		_ = server.Close() // closed they are
+		s.log.Warn("requests did not end before the stop deadline; closing their connections", zap.Error(err))
+		_ = server.Close() // the connections are closed even if it returns an error
 	}
 	if served := <-ended; !errors.Is(served, http.ErrServerClosed) {
 		return fmt.Errorf("serving REST on %s: %w", l.Addr(), served)
@@ -88,7 +93,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// stop waits for the requests under way, for no longer than limit.
+// stop waits until no request is running, for at most limit.
 func (s *Server) stop(server *http.Server, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()

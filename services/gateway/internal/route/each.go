@@ -6,21 +6,18 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc/codes"
-
-	"github.com/supernode-ha/supernode/pkg/rpcerr"
 )
 
-// fanOut is how many schedulers Each asks at a time.
+// fanOut is the number of schedulers that Each calls concurrently.
 const fanOut = 8
 
-// Each asks every scheduler, a few at a time, and gives each of them limit.
-// call runs concurrently. Schedulers that fail are passed over; it is an error
-// only if none answered.
+// Each calls every scheduler, fanOut at a time, each for at most limit. call runs
+// concurrently. Each returns an error only if no scheduler succeeded; it is the
+// error of one of them.
 func (r *Router) Each(ctx context.Context, limit time.Duration, call Call) error {
 	members := r.members.Schedulers()
 	if len(members) == 0 {
-		return rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, "there is no scheduler")
+		return noScheduler()
 	}
 	var (
 		mu       sync.Mutex // guards answered and last
@@ -44,7 +41,7 @@ func (r *Router) Each(ctx context.Context, limit time.Duration, call Call) error
 			return nil
 		})
 	}
-	_ = group.Wait() // no call returns an error
+	_ = group.Wait() // the functions of the group return no error
 	if answered {
 		return nil
 	}

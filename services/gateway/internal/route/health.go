@@ -13,38 +13,41 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// A call that has no answer may be held, or its scheduler may be frozen or out
-// of reach. gRPC's own keep-alive tells that in 10 s at the earliest, and a
-// client waits for 5 s in all; so a scheduler that is silent is pinged. With
-// these, one that hangs costs a call 1 s.
+// A call without an answer may be held by a healthy scheduler, or the scheduler
+// may be frozen or unreachable. gRPC's keep-alive needs at least 10 s to detect
+// the latter, but a client waits only 5 s. So the scheduler of a call that has no
+// answer is health-checked, and an unresponsive one costs the call 1 s.
 const (
-	// checkInterval is how long a call may be without an answer before its scheduler
-	// is pinged, and how old the answer to a ping may be to count.
+	// checkInterval is how long a call may be without an answer before its
+	// scheduler is checked, and how long the result of a check is valid.
 	checkInterval = 500 * time.Millisecond
-	// checkTimeout is how long a ping may take.
+	// checkTimeout limits one health check.
 	checkTimeout = 500 * time.Millisecond
-	// avoidFor is how long one that answered no ping is asked after the others.
-	// It is about a lease: then it is no member any more, or well again.
+	// avoidFor is how long a scheduler counts as unresponsive after a failed
+	// check. It is about the time of a lease: afterwards a scheduler that is still
+	// down is no longer a member.
 	avoidFor = 5 * time.Second
-	// maxEndpoints bounds those whose health is kept.
+	// maxEndpoints limits the endpoints whose health is stored.
 	maxEndpoints = 1024
 )
 
-// errUnresponsive is why a call to a scheduler that answers no ping was ended.
+// errUnresponsive is the cause with which the context of a call is cancelled when
+// its scheduler fails a health check.
 var errUnresponsive = errors.New("it answers no ping")
 
-// healthChecker is what is known of the schedulers' being alive. One ping at a time
-// goes to an endpoint, however many calls wait there.
+// healthChecker checks schedulers and stores the results. Concurrent calls to one
+// endpoint share its checks, of which one is running at a time.
 type healthChecker struct {
 	endpoints *lru.Cache[string, *endpointHealth]
 }
 
+// endpointHealth holds the result of the last check of an endpoint.
 type endpointHealth struct {
-	checking chan struct{} // held by who pings
+	checking chan struct{} // a semaphore of one that the running check holds
 
-	mu        sync.Mutex // guards what follows
-	checkedAt time.Time  // when the last ping ended
-	failed    bool       // how
+	mu        sync.Mutex // guards the fields below
+	checkedAt time.Time  // the end of the last check
+	failed    bool       // the last check got no answer
 }
 
 func (h *endpointHealth) last() (at time.Time, failed bool) {
@@ -53,7 +56,8 @@ func (h *endpointHealth) last() (at time.Time, failed bool) {
 	return h.checkedAt, h.failed
 }
 
-// unresponsive tells whether the endpoint is to be asked after the others.
+// unresponsive reports whether the last check of endpoint has failed within
+// avoidFor.
 func (c *healthChecker) unresponsive(endpoint string) bool {
 	h, ok := c.endpoints.Peek(endpoint)
 	if !ok {
@@ -63,7 +67,8 @@ func (c *healthChecker) unresponsive(endpoint string) bool {
 	return failed && time.Since(at) < avoidFor
 }
 
-// watch pings until ctx ends, and gives errUnresponsive once that gets no answer.
+// watch checks endpoint until ctx ends, and then returns nil. It returns
+// errUnresponsive as soon as a check fails.
 func (c *healthChecker) watch(ctx context.Context, endpoint string, conn grpc.ClientConnInterface) error {
 	h, ok := c.endpoints.Get(endpoint)
 	if !ok {
@@ -87,7 +92,9 @@ func (c *healthChecker) watch(ctx context.Context, endpoint string, conn grpc.Cl
 	}
 }
 
-// check gives the result of somebody's ping that is new enough, else its own.
+// check returns true if the endpoint does not answer. It uses the result of an
+// earlier check that is still valid, or else makes one. If ctx ends during the
+// check, nothing is stored and check returns false.
 func (h *endpointHealth) check(ctx context.Context, conn grpc.ClientConnInterface) (failed bool) {
 	select {
 	case h.checking <- struct{}{}:
@@ -102,9 +109,9 @@ func (h *endpointHealth) check(ctx context.Context, conn grpc.ClientConnInterfac
 	defer cancel()
 	_, err := healthv1.NewHealthClient(conn).Check(limited, &healthv1.HealthCheckRequest{})
 	if ctx.Err() != nil {
-		return false // who asked has gone: that says nothing
+		return false // the call has ended before the check had a result
 	}
-	// Whatever a server says, it is alive.
+	// Any answer, an error included, shows that the scheduler is alive.
 	code := status.Code(err)
 	failed = code == codes.DeadlineExceeded || code == codes.Unavailable
 	h.mu.Lock()

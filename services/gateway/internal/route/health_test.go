@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakeConn is a connection on which checks are counted, and answered as check says.
+// fakeConn is a connection that counts health checks and answers them with check.
 type fakeConn struct {
 	grpc.ClientConnInterface
 	check func(context.Context) error
@@ -39,6 +39,7 @@ func (c *fakeConn) count() int {
 	return c.checks
 }
 
+// hang answers no health check.
 func hang(ctx context.Context) error {
 	<-ctx.Done()
 	return status.FromContextError(ctx.Err()).Err()
@@ -51,7 +52,7 @@ func newHealthChecker(t *testing.T) *healthChecker {
 	return &healthChecker{endpoints: endpoints}
 }
 
-// watchMany runs watches for a while and gives what they ended with.
+// watchMany runs n watches of one endpoint for d and returns their errors.
 func watchMany(t *testing.T, checker *healthChecker, conn *fakeConn, n int, d time.Duration) []error {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
@@ -64,8 +65,8 @@ func watchMany(t *testing.T, checker *healthChecker, conn *fakeConn, n int, d ti
 	return errs
 }
 
-// TestOnePingIsForAll bounds what held pulls cost their scheduler.
-func TestOnePingIsForAll(t *testing.T) {
+// The number of checks must not grow with the number of held pulls.
+func TestConcurrentWatchesShareHealthChecks(t *testing.T) {
 	for name, answer := range map[string]error{
 		"serves": nil, "has no health service": status.Error(codes.Unimplemented, ""),
 	} {
@@ -80,7 +81,7 @@ func TestOnePingIsForAll(t *testing.T) {
 	}
 }
 
-func TestSilenceIsFoundOnceForAll(t *testing.T) {
+func TestFailedHealthCheckEndsAllWatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		checker, conn := newHealthChecker(t), &fakeConn{check: hang}
 		start := time.Now()
@@ -92,7 +93,7 @@ func TestSilenceIsFoundOnceForAll(t *testing.T) {
 		require.True(t, checker.unresponsive("e:1"))
 		require.False(t, checker.unresponsive("e:2"))
 		<-time.After(avoidFor)
-		require.False(t, checker.unresponsive("e:1"), "it may be well again")
+		require.False(t, checker.unresponsive("e:1"), "the result has expired")
 
 		conn.check = func(context.Context) error { return nil }
 		require.NoError(t, watchMany(t, checker, conn, 1, checkInterval)[0])
@@ -100,8 +101,8 @@ func TestSilenceIsFoundOnceForAll(t *testing.T) {
 	})
 }
 
-// TestWhoGoesInAPingProvesNothing has a client vanish while its check is under way.
-func TestWhoGoesInAPingProvesNothing(t *testing.T) {
+// The clients disconnect while the check of their scheduler is running.
+func TestHealthCheckOfACancelledCallIsIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		checker, conn := newHealthChecker(t), &fakeConn{check: hang}
 		require.NoError(t, watchMany(t, checker, conn, 3, checkTimeout/2)[0])

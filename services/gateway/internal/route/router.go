@@ -1,7 +1,12 @@
-// Package route finds the scheduler of a task and asks it. The hash only hints
-// at who that is: a scheduler that does not own the task says who does, which
-// is followed and remembered; one that does not answer is passed over for the
-// next. What is asked, and what an error means to a client, is not known here.
+// Package route finds the scheduler of a task and calls it.
+//
+// The rendezvous hash of the task is only a hint at its scheduler. A scheduler
+// that does not own the task answers with the owner; the router calls the owner
+// and caches it. If a scheduler fails or is unresponsive, the router calls the
+// next one in the order of the hash.
+//
+// The package does not interpret what is called, and does not decide what the
+// client is answered.
 package route
 
 import (
@@ -24,63 +29,63 @@ import (
 )
 
 const (
-	// maxOwners bounds the tasks whose owner is kept because it is not the
-	// one that the hash names.
+	// maxOwners limits the cache of owners. Only owners that are not the first
+	// in the order of the hash are cached.
 	maxOwners = 100_000
-	// maxHops bounds how often a scheduler's word on who owns the task is
-	// followed in one round.
+	// maxHops limits the number of NOT_OWNER answers that one round follows.
 	maxHops = 3
-	// maxCandidates bounds the schedulers that are tried of themselves in one
-	// round: more than that do not die together within a lease.
+	// maxCandidates limits the schedulers that one round calls without a hint
+	// from a NOT_OWNER answer. It is unlikely that more of them die within the
+	// time of one lease.
 	maxCandidates = 4
-	// Rounds are apart by this much at first, then by twice as much each, up to
-	// the last.
+	// The pause between rounds is firstPause at first and doubles up to lastPause.
 	firstPause, lastPause = 25 * time.Millisecond, 400 * time.Millisecond
 )
 
-// Members is who is in the cluster.
+// Members lists the members of the cluster.
 type Members interface {
-	// Schedulers are the schedulers as last seen. It is called for each
-	// request, so it must be cheap; the result is not changed.
+	// Schedulers returns the schedulers as last seen. It is called for each call
+	// and each retry, so it must be cheap. The router does not modify the result.
 	Schedulers() []cluster.Member
 }
 
-// Dial gives the connection to an endpoint. Connections are its owner's: they
-// are kept for the next call and closed elsewhere.
+// Dial returns the connection to an endpoint. The router does not close it.
 type Dial func(endpoint string) (grpc.ClientConnInterface, error)
 
-// Call asks one scheduler. It is called once for each attempt and must heed ctx.
+// Call calls one scheduler. The router runs it once for each attempt. It must
+// return when ctx ends.
 type Call func(ctx context.Context, conn grpc.ClientConnInterface) error
 
-// Plan is how hard to try. How long is the deadline of the context.
+// Plan holds the limits of the attempts within the deadline of the context.
 type Plan struct {
-	// AttemptTimeout is how long one scheduler may take that is alive. One that
-	// answers no ping is left after 1 s, with whatever it may have taken.
+	// AttemptTimeout limits an attempt at a scheduler that answers health checks.
+	// An attempt at an unresponsive one ends after 1 s; the scheduler may still
+	// have executed the call.
 	AttemptTimeout time.Duration
-	// RetryFor is for how long it asks all over, after pauses, while the error can
-	// be repaired; 0 asks once.
+	// RetryFor is how long further rounds are made while the error is retryable;
+	// 0 makes one round.
 	RetryFor time.Duration
 }
 
-// Router is safe for concurrent use.
+// Router calls the schedulers of tasks. It is safe for concurrent use.
 type Router struct {
 	members  Members
 	dial     Dial
 	log      *zap.Logger
 	failures *prometheus.CounterVec
-	owners   *lru.Cache[string, string] // task to the id of its scheduler
+	owners   *lru.Cache[string, string] // from a task id to the id of its scheduler
 	health   healthChecker
 }
 
-// New makes a router that knows of no owner yet.
+// New creates a router with an empty cache of owners and registers its metrics.
 func New(members Members, dial Dial, log *zap.Logger, metrics prometheus.Registerer) (*Router, error) {
 	owners, err := lru.New[string, string](maxOwners)
 	if err != nil {
-		return nil, fmt.Errorf("making the memory of owners: %w", err)
+		return nil, fmt.Errorf("creating the cache of owners: %w", err)
 	}
 	endpoints, err := lru.New[string, *endpointHealth](maxEndpoints)
 	if err != nil {
-		return nil, fmt.Errorf("making the memory of health checks: %w", err)
+		return nil, fmt.Errorf("creating the cache of health checks: %w", err)
 	}
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "supernode_gateway_scheduler_failures_total",
@@ -92,8 +97,8 @@ func New(members Members, dial Dial, log *zap.Logger, metrics prometheus.Registe
 	return &Router{members: members, dial: dial, log: log, failures: failures, owners: owners, health: healthChecker{endpoints: endpoints}}, nil
 }
 
-// Do asks the scheduler of a task. ctx must have a deadline. The error is that
-// of the last scheduler that was asked.
+// Do calls the scheduler of a task, in rounds as plan allows. ctx must have a
+// deadline. Do returns the error of the last scheduler that it called.
 func (r *Router) Do(ctx context.Context, task string, plan Plan, call Call) error {
 	until := time.Now().Add(plan.RetryFor)
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
@@ -104,11 +109,12 @@ func (r *Router) Do(ctx context.Context, task string, plan Plan, call Call) erro
 	}
 }
 
-// round tries one scheduler after the other until one has decided.
+// round calls one scheduler after the other until one succeeds, or fails with an
+// error that no other scheduler can help with.
 func (r *Router) round(ctx context.Context, task string, plan Plan, call Call) error {
 	queue, first := r.candidates(task)
 	if len(queue) == 0 {
-		return rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, "there is no scheduler")
+		return noScheduler()
 	}
 	hops := 0
 	tried := make(map[string]bool, len(queue))
@@ -125,9 +131,9 @@ func (r *Router) round(ctx context.Context, task string, plan Plan, call Call) e
 			return nil
 		}
 		r.recordFailure(task, m, err)
-		// Without a CDN the owner itself can do nothing. If another scheduler hears
-		// one, the owner gives the task to it and then sends us there
-		// (docs/adr/0008): whoever is asked before that sends us back.
+		// NO_CDN comes from the owner. If another scheduler reaches a CDN, the owner
+		// moves the task to it and then answers NOT_OWNER (docs/adr/0008). Until
+		// then the others would only answer with the owner, so the round ends here.
 		if ctx.Err() != nil || !errmap.Retryable(err) || rpcerr.ReasonOf(err) == rpcerr.NoCDN {
 			return err
 		}
@@ -143,6 +149,8 @@ func (r *Router) round(ctx context.Context, task string, plan Plan, call Call) e
 	return last
 }
 
+// attempt calls one scheduler. It ends the call after limit, or when the
+// scheduler turns out to be unresponsive.
 func (r *Router) attempt(ctx context.Context, m cluster.Member, limit time.Duration, call Call) error {
 	conn, err := r.dial(m.Endpoint)
 	if err != nil {
@@ -156,14 +164,15 @@ func (r *Router) attempt(ctx context.Context, m cluster.Member, limit time.Durat
 		if cause := context.Cause(ctx); errors.Is(cause, errUnresponsive) {
 			return rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, "asking scheduler %s: %v", m.ID, cause)
 		}
-		return rpcerr.From(err) // its text is the scheduler's, without gRPC's words around it
+		return rpcerr.From(err) // has the scheduler's text without the prefix that gRPC adds
 	}
 	return nil
 }
 
-// watch ends a call's context when its scheduler turns out to be silent. Most
-// calls are answered before anything is done for that. What is returned ends
-// the watch, and waits for that.
+// watch calls end with errUnresponsive when the scheduler at endpoint turns out
+// to be unresponsive. Health checks start only after checkInterval, which most
+// calls do not take. The returned function stops the watch and waits until it
+// has stopped.
 func (r *Router) watch(ctx context.Context, end context.CancelCauseFunc, endpoint string, conn grpc.ClientConnInterface) func() {
 	ended := make(chan struct{})
 	timer := time.AfterFunc(checkInterval, func() {
@@ -178,10 +187,10 @@ func (r *Router) watch(ctx context.Context, end context.CancelCauseFunc, endpoin
 	}
 }
 
-// candidates are the schedulers to try: the remembered one, if it is still
-// there, then those that the hash names. Those that drain come behind those
-// that take new tasks, and behind both those that were silent just now. first
-// is the id that the hash alone would name.
+// candidates returns the schedulers to call in a round: the cached owner, if it
+// is a member and not unresponsive, then the members by rank, and within a rank
+// in the order of the hash. first is the id of the first in the order of the hash
+// alone.
 func (r *Router) candidates(task string) (queue []cluster.Member, first string) {
 	members := r.members.Schedulers()
 	nodes := make([]ring.Node, len(members))
@@ -208,25 +217,32 @@ func (r *Router) candidates(task string) (queue []cluster.Member, first string) 
 	return queue, first
 }
 
+// The ranks of schedulers, the best first.
+const (
+	rankReady = iota
+	rankDraining
+	rankUnresponsive
+)
+
 func (r *Router) rank(m cluster.Member) int {
 	switch {
 	case r.health.unresponsive(m.Endpoint):
-		return 2
+		return rankUnresponsive
 	case m.Draining:
-		return 1
+		return rankDraining
 	}
-	return 0
+	return rankReady
 }
 
-// storeOwner keeps who answered. Nothing has to be kept of the one that the hash
-// names first.
+// storeOwner caches the scheduler that answered a call for task. The first in the
+// order of the hash is called first without the cache, so it is not stored.
 func (r *Router) storeOwner(task, id, first string) {
 	if id != first {
 		r.owners.Add(task, id)
 	}
 }
 
-// ownerFrom reads from an error who owns the task instead.
+// ownerFrom returns the owner that a NOT_OWNER error names.
 func (r *Router) ownerFrom(err error) (cluster.Member, bool) {
 	e := rpcerr.From(err)
 	if e.Reason != rpcerr.NotOwner {
@@ -236,15 +252,21 @@ func (r *Router) ownerFrom(err error) (cluster.Member, bool) {
 	return m, m.ID != "" && m.Endpoint != ""
 }
 
-// recordFailure counts and tells, at a level that fits what may heal itself: the caller
-// says so at another when it does not.
+// recordFailure counts and logs a failed attempt. The level is Debug, because
+// another attempt may succeed. If none does, the caller logs the final error.
 func (r *Router) recordFailure(task string, m cluster.Member, err error) {
 	r.failures.WithLabelValues(rpcerr.From(err).Code.String()).Inc()
-	r.log.Debug("scheduler gave an error",
+	r.log.Debug("call to scheduler failed",
 		zap.String("task_id", task), zap.String("scheduler_id", m.ID), zap.Error(err))
 }
 
-// sleep tells whether there is anything left of ctx afterwards.
+// noScheduler returns the error of a call that finds no member to call.
+func noScheduler() error {
+	return rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, "there is no scheduler")
+}
+
+// sleep waits for d. It returns false if ctx ends before, and returns at once if
+// the deadline of ctx leaves no time after d.
 func sleep(ctx context.Context, d time.Duration) bool {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
 		return false
