@@ -2,10 +2,10 @@
 // which pieces to download next and from which source.
 //
 // Its memory is all that it has: one goroutine a task (internal/task) owns
-// that task's state (internal/swarm); internal/table keeps the tasks;
-// internal/mirror tells their standbys of them; internal/seed learns of pieces
-// from the CDNs that have copies; internal/claim asks the registry who has a
-// task, internal/health who answers, internal/reach which CDNs do, here and at
+// that task's state (internal/swarm); internal/taskmanager keeps the tasks;
+// internal/replication tells their standbys of them; internal/follower learns of pieces
+// from the CDNs that have copies; internal/resolver asks the registry who has a
+// task, internal/health who answers, and which CDNs do, here and at
 // another scheduler, internal/capacity how many transfers each may have under
 // way. It never touches the bytes of a file, nor etcd.
 package scheduler
@@ -26,11 +26,10 @@ import (
 	"github.com/supernode-ha/supernode/pkg/cluster"
 	"github.com/supernode-ha/supernode/pkg/settings"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/capacity"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/follower"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/reach"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/replication"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/resolver"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/rpc"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
@@ -97,11 +96,11 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
 	}
-	book, err := mirror.NewBook(deps.Metrics)
+	standby, err := replication.NewStandbyStore(deps.Metrics)
 	if err != nil {
 		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
 	}
-	sender, err := mirror.NewSender(mirror.Deps{
+	replicator, err := replication.NewReplicator(replication.Deps{
 		SelfID: cfg.ID, Members: deps.Members, Dial: deps.Dial, Log: deps.Logger, Metrics: deps.Metrics,
 	})
 	if err != nil {
@@ -111,18 +110,18 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
 	}
-	cdns := reach.New(follower.Health, deps.Members, deps.Dial)
+	reachability := health.NewReachability(follower.Health, deps.Members, deps.Dial)
 	tasks := taskmanager.New(context.Background(), taskmanager.Config{
 		FailAccessInterval: cfg.FailAccessInterval, GCInitialDelay: cfg.GCInitialDelay, GCInterval: cfg.GCInterval,
 		TaskExpireTime: cfg.TaskExpireTime, PeerGCDelay: cfg.PeerGCDelay,
 	}, taskmanager.Deps{
-		Log: deps.Logger, Follower: follower, Book: book, Mirror: sender, Reach: cdns,
+		Log: deps.Logger, Follower: follower, StandbyStore: standby, Replicator: replicator, Reachability: reachability,
 		Task: task.Deps{
 			Log: deps.Logger, Limits: swarm.Limits{Up: cfg.UpLimit, Down: cfg.DownLimit},
 			Capacity: exchange.Shares, Stats: stats,
 		},
 	})
-	server, err := rpc.New(tasks, book, cdns, deps.Metrics)
+	server, err := rpc.New(tasks, standby, reachability, deps.Metrics)
 	if err != nil {
 		return nil, fmt.Errorf("scheduler: registering metrics: %w", err)
 	}
@@ -149,13 +148,13 @@ func newFollower(cfg Config, deps Deps) (*follower.Follower, error) {
 	if err != nil {
 		return nil, err
 	}
-	claims := claim.New(claim.Deps{
+	taskResolver := resolver.New(resolver.Deps{
 		SelfID: cfg.ID, Registry: deps.Registry, Schedulers: health.New(health.Default(), deps.Dial, deps.Logger), Log: deps.Logger,
 		CDNs:          func() []cluster.Member { return deps.Members.Members(cluster.CDN) },
 		FindScheduler: func(id string) (cluster.Member, bool) { return deps.Members.Find(cluster.Scheduler, id) },
 		TookOver:      func() { stats.TakeOver(follower.CauseScheduler) },
 	})
-	return &follower.Follower{Claims: claims, Health: monitor, Dial: deps.Dial, Stats: stats, Log: deps.Logger}, nil
+	return &follower.Follower{Resolver: taskResolver, Health: monitor, Dial: deps.Dial, Stats: stats, Log: deps.Logger}, nil
 }
 
 func check(cfg Config, deps Deps) error {

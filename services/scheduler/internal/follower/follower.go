@@ -1,8 +1,8 @@
 // Package follower follows the CDN copies of a task. It makes the owner seed the
 // task, reads what the owner and every replica announce, withdraws the copies of
 // instances that fail, and asks the registry for another owner if the owner is
-// lost. Package claim resolves the task to its owner, package health decides which
-// instances are alive, and a Sink receives the announced pieces.
+// lost. Package resolver resolves the task to its owner, package health decides
+// which instances are alive, and a Sink receives the announced pieces.
 //
 // One goroutine per task (taskFollower) makes all decisions. One goroutine per open
 // stream (link) reads the stream and reports its end to that goroutine. The stream
@@ -37,8 +37,8 @@ import (
 
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/resolver"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
@@ -85,11 +85,11 @@ type Sink interface {
 
 // Follower follows the tasks of one scheduler. It is safe for concurrent use.
 type Follower struct {
-	Claims *claim.Resolver
-	Health *health.Monitor
-	Dial   func(endpoint string) (grpc.ClientConnInterface, error)
-	Stats  *Stats
-	Log    *zap.Logger
+	Resolver *resolver.Resolver
+	Health   *health.Monitor
+	Dial     func(endpoint string) (grpc.ClientConnInterface, error)
+	Stats    *Stats
+	Log      *zap.Logger
 	// Yield is called before the registry is asked for the owner of a task that has
 	// none or has lost it, unless the task is complete and no peer misses pieces.
 	// If no CDN answers this scheduler, Yield may hand the task over to another
@@ -105,7 +105,7 @@ func (f *Follower) Follow(ctx context.Context, taskID, taskURL string, source So
 	ctx, cancel := context.WithCancel(ctx)
 	w := &taskFollower{
 		Follower: f, id: taskID, url: taskURL, source: source, sink: sink,
-		log: f.Log.With(zap.String("task_id", taskID)), recordUpdates: f.Claims.Subscribe(taskID),
+		log: f.Log.With(zap.String("task_id", taskID)), recordUpdates: f.Resolver.Subscribe(taskID),
 		failed: make(map[string]bool), links: make(map[string]*link),
 		streamEnds: make(chan streamEnd), resolutions: make(chan resolution),
 	}

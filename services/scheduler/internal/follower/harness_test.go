@@ -23,8 +23,8 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/pkg/rpctest"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/capacity"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/resolver"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
 )
@@ -286,7 +286,7 @@ func (w *testCluster) follow() {
 	reg := prometheus.NewRegistry()
 	w.stats, err = NewStats(reg, w.monitor)
 	require.NoError(t, err)
-	claims := claim.New(claim.Deps{
+	taskResolver := resolver.New(resolver.Deps{
 		SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Schedulers: w.monitor, Log: zap.NewNop(),
 		CDNs: func() (list []cluster.Member) {
 			for _, c := range w.cdns {
@@ -302,11 +302,11 @@ func (w *testCluster) follow() {
 	w.task = task.New(taskID, "http://source/file", task.Deps{
 		Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Capacity: capacity.NewShares(), Stats: stats,
 	})
-	follower := &Follower{Claims: claims, Health: w.monitor, Dial: pool.Dial, Stats: w.stats, Log: zap.NewNop()}
+	follower := &Follower{Resolver: taskResolver, Health: w.monitor, Dial: pool.Dial, Stats: w.stats, Log: zap.NewNop()}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { w.task.Run(ctx) })
-	wg.Go(func() { claims.Watch(ctx) })
+	wg.Go(func() { taskResolver.Watch(ctx) })
 	wg.Go(func() {
 		w.ended <- follower.Follow(ctx, taskID, "http://source/file", Source{URL: "http://source/file"}, w.task)
 	})

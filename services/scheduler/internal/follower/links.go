@@ -130,7 +130,7 @@ func (w *taskFollower) expected(ctx context.Context) (*cdnv1.SourceFacts, error)
 
 // otherCopies returns the CDNs other than the owner that may have pieces.
 func (w *taskFollower) otherCopies(owner string) []string {
-	ids := slices.AppendSeq(slices.Clone(w.claim.Others()), maps.Keys(w.links))
+	ids := slices.AppendSeq(slices.Clone(w.claim.ReplicaIDs()), maps.Keys(w.links))
 	slices.Sort(ids)
 	return slices.DeleteFunc(slices.Compact(ids), func(id string) bool { return id == owner })
 }

@@ -8,7 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/resolver"
 )
 
 const (
@@ -30,9 +30,9 @@ type taskFollower struct {
 	source        Source
 	sink          Sink
 	log           *zap.Logger
-	recordUpdates *claim.Subscription
+	recordUpdates *resolver.Subscription
 
-	claim              claim.Claim
+	claim              resolver.Claim
 	links              map[string]*link // by instance
 	failed             map[string]bool  // CDNs that failed to download or store this task
 	received           bool             // a copy has sent an event
@@ -58,7 +58,7 @@ type ownerLoss struct {
 
 type resolution struct {
 	lost  ownerLoss // the loss with which the registry was asked
-	claim claim.Claim
+	claim resolver.Claim
 	err   error
 }
 
@@ -178,7 +178,7 @@ func (w *taskFollower) resolveBy(at time.Time) {
 
 // resolve asks the registry for the task's owner, in a goroutine.
 func (w *taskFollower) resolve(ctx context.Context) {
-	lost := claim.Lost{Owner: w.lostOwner.owner, Excluded: w.Health.Suspects()}
+	lost := resolver.Lost{Owner: w.lostOwner.owner, Excluded: w.Health.Suspects()}
 	for id := range w.failed {
 		lost.Excluded = append(lost.Excluded, id)
 	}
@@ -187,10 +187,10 @@ func (w *taskFollower) resolve(ctx context.Context) {
 	last, loss := w.claim, w.lostOwner
 	w.resolving, w.resolveAt = true, time.Time{}
 	w.wg.Go(func() {
-		var c claim.Claim
+		var c resolver.Claim
 		err := w.yield(ctx, last, loss)
 		if err == nil {
-			c, err = w.Claims.Resolve(ctx, w.id, w.url, last, lost)
+			c, err = w.Resolver.Resolve(ctx, w.id, w.url, last, lost)
 		}
 		select {
 		case w.resolutions <- resolution{loss, c, err}:
@@ -200,7 +200,7 @@ func (w *taskFollower) resolve(ctx context.Context) {
 }
 
 // yield calls Follower.Yield if the task needs an owner and has none.
-func (w *taskFollower) yield(ctx context.Context, last claim.Claim, lost ownerLoss) error {
+func (w *taskFollower) yield(ctx context.Context, last resolver.Claim, lost ownerLoss) error {
 	if w.Yield == nil || last.Known() && lost.owner == "" {
 		return nil
 	}
@@ -222,7 +222,7 @@ func (w *taskFollower) applyRecordUpdate(now time.Time) {
 }
 
 // adoptClaim replaces the current claim by one that is not older.
-func (w *taskFollower) adoptClaim(next claim.Claim) {
+func (w *taskFollower) adoptClaim(next resolver.Claim) {
 	changed := !next.Same(w.claim)
 	w.claim = next
 	if w.lostOwner.owner != next.Owner.ID || w.lostOwner.epoch != next.Epoch {

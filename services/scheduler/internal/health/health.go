@@ -35,11 +35,11 @@ type Config struct {
 func Default() Config { return Config{Interval: time.Second, Timeout: 1500 * time.Millisecond} }
 
 const (
-	// misses in a row make a suspect.
-	misses = 2
-	// breath is how long it takes at least until an instance is poked again:
+	// suspectAfter in a row make a suspect.
+	suspectAfter = 2
+	// minPokeInterval is how long it takes at least until an instance is poked again:
 	// all who cannot fetch from it say so.
-	breath = 100 * time.Millisecond
+	minPokeInterval = 100 * time.Millisecond
 )
 
 // Dial connects to an endpoint; it keeps the connections.
@@ -47,12 +47,12 @@ type Dial func(endpoint string) (grpc.ClientConnInterface, error)
 
 // Monitor watches instances. It is safe for concurrent use.
 type Monitor struct {
-	cfg  Config
-	dial Dial
-	log  *zap.Logger
-	root context.Context
-	end  context.CancelFunc
-	work sync.WaitGroup
+	cfg    Config
+	dial   Dial
+	log    *zap.Logger
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
 
 	mu        sync.Mutex // guards the rest
 	instances map[string]*instance
@@ -63,25 +63,25 @@ type Monitor struct {
 type instance struct {
 	id       string
 	endpoint string
-	users    int
+	watchers int
 	stop     context.CancelFunc
 	missed   int
 	suspect  bool
-	asking   *question // under way
-	pinged   time.Time // when the last answer, or none, was there
+	pinging  *pingCall // under way
+	pingedAt time.Time // when the last answer, or none, was there
 }
 
-// question is a ping that several may wait for.
-type question struct {
-	answered chan struct{} // closed when err is there
-	err      error
+// pingCall is a ping that several may wait for.
+type pingCall struct {
+	done chan struct{} // closed when err is there
+	err  error
 }
 
 // New makes a monitor that watches nobody yet; Close must follow.
 func New(cfg Config, dial Dial, log *zap.Logger) *Monitor {
-	root, end := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	return &Monitor{
-		cfg: cfg, dial: dial, log: log, root: root, end: end,
+		cfg: cfg, dial: dial, log: log, ctx: ctx, cancel: cancel,
 		instances: make(map[string]*instance), changed: make(chan struct{}),
 	}
 }
@@ -89,9 +89,9 @@ func New(cfg Config, dial Dial, log *zap.Logger) *Monitor {
 // Close ends all pings and waits for them.
 func (m *Monitor) Close() {
 	m.mu.Lock() // nothing is begun any more that Wait would miss
-	m.end()
+	m.cancel()
 	m.mu.Unlock()
-	m.work.Wait()
+	m.wg.Wait()
 }
 
 // Watch pings an instance until it is released as often as it was watched.
@@ -100,14 +100,14 @@ func (m *Monitor) Watch(id, endpoint string) (release func()) {
 	defer m.mu.Unlock()
 	in := m.instances[id]
 	if in == nil {
-		ctx, stop := context.WithCancel(m.root)
+		ctx, stop := context.WithCancel(m.ctx)
 		in = &instance{id: id, endpoint: endpoint, stop: stop}
 		m.instances[id] = in
-		if m.root.Err() == nil {
-			m.work.Go(func() { m.watch(ctx, in) })
+		if m.ctx.Err() == nil {
+			m.wg.Go(func() { m.watch(ctx, in) })
 		}
 	}
-	in.users++
+	in.watchers++
 	in.endpoint = endpoint
 	return sync.OnceFunc(func() { m.release(in) })
 }
@@ -115,7 +115,7 @@ func (m *Monitor) Watch(id, endpoint string) (release func()) {
 func (m *Monitor) release(in *instance) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if in.users--; in.users > 0 {
+	if in.watchers--; in.watchers > 0 {
 		return
 	}
 	in.stop()
@@ -130,7 +130,7 @@ func (m *Monitor) watch(ctx context.Context, in *instance) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			_ = m.ask(ctx, in) // is noted there
+			_ = m.pingAndWait(ctx, in) // is noted there
 		}
 	}
 }
@@ -183,7 +183,7 @@ func (m *Monitor) Check(ctx context.Context, id, endpoint string) error {
 	if in == nil {
 		return fmt.Errorf("pinging %s: the monitor is closed", id)
 	}
-	return m.ask(ctx, in)
+	return m.pingAndWait(ctx, in)
 }
 
 // Poke pings a watched instance now, if it was not just asked, and does not
@@ -191,58 +191,58 @@ func (m *Monitor) Check(ctx context.Context, id, endpoint string) error {
 func (m *Monitor) Poke(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if in := m.instances[id]; in != nil && time.Since(in.pinged) >= breath {
-		m.begin(in)
+	if in := m.instances[id]; in != nil && time.Since(in.pingedAt) >= minPokeInterval {
+		m.startPing(in)
 	}
 }
 
-// ask pings, or joins the ping that is under way, and waits for the answer.
-func (m *Monitor) ask(ctx context.Context, in *instance) error {
+// pingAndWait pings, or joins the ping that is under way, and waits for the answer.
+func (m *Monitor) pingAndWait(ctx context.Context, in *instance) error {
 	m.mu.Lock()
-	q := m.begin(in)
+	call := m.startPing(in)
 	m.mu.Unlock()
 	select {
-	case <-q.answered:
-		return q.err
+	case <-call.done:
+		return call.err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-func (m *Monitor) begin(in *instance) *question {
-	if in.asking != nil {
-		return in.asking
+func (m *Monitor) startPing(in *instance) *pingCall {
+	if in.pinging != nil {
+		return in.pinging
 	}
-	q := &question{answered: make(chan struct{})}
-	if q.err = m.root.Err(); q.err != nil {
-		close(q.answered)
-		return q
+	call := &pingCall{done: make(chan struct{})}
+	if call.err = m.ctx.Err(); call.err != nil {
+		close(call.done)
+		return call
 	}
-	in.asking = q
+	in.pinging = call
 	endpoint := in.endpoint
-	m.work.Go(func() {
-		refused, err := m.ping(m.root, endpoint)
-		m.note(in, refused, err)
-		q.err = err
-		close(q.answered)
+	m.wg.Go(func() {
+		refused, err := m.ping(m.ctx, endpoint)
+		m.record(in, refused, err)
+		call.err = err
+		close(call.done)
 	})
-	return q
+	return call
 }
 
-// note takes the result of a ping.
-func (m *Monitor) note(in *instance, refused bool, err error) {
+// record takes the result of a ping.
+func (m *Monitor) record(in *instance, refused bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	in.asking, in.pinged = nil, time.Now()
+	in.pinging, in.pingedAt = nil, time.Now()
 	was := in.suspect
 	switch {
-	case m.root.Err() != nil:
+	case m.ctx.Err() != nil:
 		return
 	case err == nil:
 		in.missed, in.suspect = 0, false
 	default:
 		in.missed++
-		in.suspect = was || refused || in.missed >= misses
+		in.suspect = was || refused || in.missed >= suspectAfter
 	}
 	if in.suspect == was {
 		return

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second
+const testTimeout = 20 * time.Second
 
 // server is a health server that can stop answering.
 type server struct {
@@ -82,7 +82,7 @@ func ownAddress(test int) string {
 	return fmt.Sprintf("127.%d.%d.%d:0", test, 100+os.Getpid()/200%100, 1+os.Getpid()%200)
 }
 
-func watcher(t *testing.T, cfg Config) *Monitor {
+func newTestMonitor(t *testing.T, cfg Config) *Monitor {
 	t.Helper()
 	pool := rpcclient.NewPool("", nil)
 	m := New(cfg, pool.Dial, zap.NewNop())
@@ -93,14 +93,16 @@ func watcher(t *testing.T, cfg Config) *Monitor {
 	return m
 }
 
-func quick() Config { return Config{Interval: 10 * time.Millisecond, Timeout: 100 * time.Millisecond} }
+func quickPings() Config {
+	return Config{Interval: 10 * time.Millisecond, Timeout: 100 * time.Millisecond}
+}
 
-// patient asks only when it is told to, and waits so long for an answer.
-func patient(timeout time.Duration) Config { return Config{Interval: time.Hour, Timeout: timeout} }
+// manualPings asks only when it is told to, and waits so long for an answer.
+func manualPings(timeout time.Duration) Config { return Config{Interval: time.Hour, Timeout: timeout} }
 
 func await(t *testing.T, m *Monitor, f func() bool) {
 	t.Helper()
-	late := time.After(patience)
+	late := time.After(testTimeout)
 	for {
 		changed := m.Changed()
 		if f() {
@@ -116,7 +118,7 @@ func await(t *testing.T, m *Monitor, f func() bool) {
 
 func TestInstanceThatHangsIsSuspectUntilItAnswers(t *testing.T) {
 	t.Parallel()
-	s, m := serve(t, "127.0.0.1:0"), watcher(t, quick())
+	s, m := serve(t, "127.0.0.1:0"), newTestMonitor(t, quickPings())
 	release := m.Watch("a", s.endpoint)
 	defer release()
 	s.hang(true)
@@ -130,7 +132,7 @@ func TestInstanceThatHangsIsSuspectUntilItAnswers(t *testing.T) {
 func TestOneMissIsNone(t *testing.T) {
 	t.Parallel()
 	const miss = 5 * time.Second // an answer that is there must not be one
-	s, m := serve(t, "127.0.0.1:0"), watcher(t, patient(miss))
+	s, m := serve(t, "127.0.0.1:0"), newTestMonitor(t, manualPings(miss))
 	defer m.Watch("a", s.endpoint)()
 	s.hang(true)
 	require.Error(t, m.Check(t.Context(), "a", s.endpoint))
@@ -147,7 +149,7 @@ func TestOneMissIsNone(t *testing.T) {
 
 func TestRefusedConnectionIsEnough(t *testing.T) {
 	t.Parallel()
-	s, m := serve(t, ownAddress(1)), watcher(t, patient(patience))
+	s, m := serve(t, ownAddress(1)), newTestMonitor(t, manualPings(testTimeout))
 	defer m.Watch("a", s.endpoint)()
 	require.NoError(t, m.Check(t.Context(), "a", s.endpoint))
 	s.stop()
@@ -157,7 +159,7 @@ func TestRefusedConnectionIsEnough(t *testing.T) {
 
 func TestInstanceThatStartsWhileItsConnectionBacksOffIsThere(t *testing.T) {
 	t.Parallel()
-	s, m := serve(t, ownAddress(2)), watcher(t, patient(patience))
+	s, m := serve(t, ownAddress(2)), newTestMonitor(t, manualPings(testTimeout))
 	s.stop()
 	for range 5 { // the connection's own next try is a second away by now
 		require.Error(t, m.Check(t.Context(), "a", s.endpoint))
@@ -175,7 +177,7 @@ func TestAnyAnswerIsOne(t *testing.T) {
 		"not known there": func() (*healthv1.HealthCheckResponse, error) { return nil, status.Error(codes.NotFound, "") },
 		"no such service": func() (*healthv1.HealthCheckResponse, error) { return nil, status.Error(codes.Unimplemented, "") },
 	} {
-		s, m := serve(t, "127.0.0.1:0"), watcher(t, patient(patience))
+		s, m := serve(t, "127.0.0.1:0"), newTestMonitor(t, manualPings(testTimeout))
 		s.says = says
 		require.NoError(t, m.Check(t.Context(), "a", s.endpoint), name)
 	}
@@ -183,7 +185,7 @@ func TestAnyAnswerIsOne(t *testing.T) {
 
 func TestOnlyWhoIsWatchedIsPinged(t *testing.T) {
 	t.Parallel()
-	s, m := serve(t, "127.0.0.1:0"), watcher(t, quick())
+	s, m := serve(t, "127.0.0.1:0"), newTestMonitor(t, quickPings())
 	first, second := m.Watch("a", s.endpoint), m.Watch("a", s.endpoint)
 	first()
 	first() // twice is once
@@ -199,7 +201,7 @@ func TestOnlyWhoIsWatchedIsPinged(t *testing.T) {
 
 func TestWhoAskAtTheSameTimeShareThePing(t *testing.T) {
 	t.Parallel()
-	s, m := serve(t, "127.0.0.1:0"), watcher(t, patient(patience))
+	s, m := serve(t, "127.0.0.1:0"), newTestMonitor(t, manualPings(testTimeout))
 	defer m.Watch("a", s.endpoint)()
 	s.hang(true)
 	m.Poke("a")
@@ -223,7 +225,7 @@ func TestWhoAskAtTheSameTimeShareThePing(t *testing.T) {
 func TestClosedMonitorAsksNobody(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "127.0.0.1:0")
-	m := watcher(t, quick())
+	m := newTestMonitor(t, quickPings())
 	m.Close()
 	release := m.Watch("a", s.endpoint)
 	require.Error(t, m.Check(t.Context(), "a", s.endpoint))

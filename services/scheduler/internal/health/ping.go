@@ -14,9 +14,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// reconnect is how long a connection that is broken may take to come back: it
+// reconnectTimeout is how long a connection that is broken may take to come back: it
 // may still be in the back-off from before the instance started.
-const reconnect = 400 * time.Millisecond
+const reconnectTimeout = 400 * time.Millisecond
 
 // ping asks once, and once more when the connection was broken. Refused says
 // that it could not be made again.
@@ -27,22 +27,22 @@ func (m *Monitor) ping(ctx context.Context, endpoint string) (refused bool, err 
 	}
 	err = check(ctx, conn, m.cfg.Timeout)
 	if status.Code(err) != codes.Unavailable {
-		return false, silence(endpoint, err)
+		return false, unreachableError(endpoint, err)
 	}
-	if nobodyListens(ctx, endpoint) {
-		return true, silence(endpoint, err)
+	if isRefused(ctx, endpoint) {
+		return true, unreachableError(endpoint, err)
 	}
 	if c, ok := conn.(interface{ ResetConnectBackoff() }); ok {
 		c.ResetConnectBackoff()
 	}
-	err = check(ctx, conn, min(reconnect, m.cfg.Timeout), grpc.WaitForReady(true))
-	return err != nil, silence(endpoint, err)
+	err = check(ctx, conn, min(reconnectTimeout, m.cfg.Timeout), grpc.WaitForReady(true))
+	return err != nil, unreachableError(endpoint, err)
 }
 
-// nobodyListens tells whether a connection is refused. A gRPC connection would
+// isRefused tells whether a connection is refused. A gRPC connection would
 // not say so but try on.
-func nobodyListens(ctx context.Context, endpoint string) bool {
-	dialer := net.Dialer{Timeout: reconnect}
+func isRefused(ctx context.Context, endpoint string) bool {
+	dialer := net.Dialer{Timeout: reconnectTimeout}
 	conn, err := dialer.DialContext(ctx, "tcp", endpoint)
 	if err != nil {
 		return errors.Is(err, syscall.ECONNREFUSED)
@@ -58,8 +58,8 @@ func check(ctx context.Context, conn grpc.ClientConnInterface, timeout time.Dura
 	return err
 }
 
-// silence keeps of an error only what says that nobody is there.
-func silence(endpoint string, err error) error {
+// unreachableError keeps of an error only what says that nobody is there.
+func unreachableError(endpoint string, err error) error {
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
 		return fmt.Errorf("pinging %s: %w", endpoint, err)

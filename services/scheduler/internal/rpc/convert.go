@@ -9,7 +9,7 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
 )
 
-func stage(s schedulerv1.PullStatus) (task.Stage, error) {
+func stageFrom(s schedulerv1.PullStatus) (task.Stage, error) {
 	switch s {
 	case schedulerv1.PullStatus_PULL_STATUS_STARTED:
 		return task.Started, nil
@@ -21,7 +21,7 @@ func stage(s schedulerv1.PullStatus) (task.Stage, error) {
 	return 0, rpcerr.Invalid("status %v", s)
 }
 
-func outcome(r schedulerv1.PieceResult) (task.Outcome, error) {
+func outcomeFrom(r schedulerv1.PieceResult) (task.Outcome, error) {
 	switch r {
 	case schedulerv1.PieceResult_PIECE_RESULT_UNSPECIFIED:
 		return task.NoReport, nil
@@ -56,8 +56,8 @@ func answerProto(a task.Answer) *schedulerv1.PullPiecesResponse {
 	}}
 }
 
-// public is a URL without the name and password that it may have.
-func public(address string) string {
+// withoutCredentials is a URL without the name and password that it may have.
+func withoutCredentials(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
 		return "" // nobody knows what is in it
@@ -71,7 +71,7 @@ func entryProto(t *task.Task, h swarm.Holding, facts swarm.Facts) *schedulerv1.P
 		Peer: &schedulerv1.Peer{
 			Id: h.ID, Ip: h.IP, Port: h.Port, Path: h.Path, HostName: h.HostName, Version: h.Version,
 		},
-		TaskId: t.ID, TaskUrl: public(t.URL), PieceSize: facts.PieceSize, Length: facts.Length,
+		TaskId: t.ID, TaskUrl: withoutCredentials(t.URL), PieceSize: facts.PieceSize, Length: facts.Length,
 		Pieces: h.Pieces, Load: int32(h.Uploads),
 	}
 }

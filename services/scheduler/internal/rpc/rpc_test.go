@@ -26,11 +26,10 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcclient"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/pkg/rpctest"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/follower"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/reach"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/replication"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/resolver"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/taskmanager"
@@ -60,14 +59,14 @@ func dial(t *testing.T) (schedulerv1.SchedulerServiceClient, *prometheus.Registr
 	monitor := health.New(health.Default(), pool.Dial, zap.NewNop())
 	t.Cleanup(monitor.Close)
 	reg := prometheus.NewRegistry()
-	book, err := mirror.NewBook(reg)
+	standby, err := replication.NewStandbyStore(reg)
 	require.NoError(t, err)
 	tasks := taskmanager.New(t.Context(), taskmanager.Config{}, taskmanager.Deps{
-		Log: zap.NewNop(), Book: book, Mirror: &mirror.Sender{}, Follower: &follower.Follower{Claims: claim.New(claim.Deps{
+		Log: zap.NewNop(), StandbyStore: standby, Replicator: &replication.Replicator{}, Follower: &follower.Follower{Resolver: resolver.New(resolver.Deps{
 			SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Log: zap.NewNop(),
 		})},
 	})
-	s, err := New(tasks, book, reach.New(monitor, cdns{{ID: "c", Role: cluster.CDN, Endpoint: cdn}}, pool.Dial), reg)
+	s, err := New(tasks, standby, health.NewReachability(monitor, cdns{{ID: "c", Role: cluster.CDN, Endpoint: cdn}}, pool.Dial), reg)
 	require.NoError(t, err)
 	endpoint, _ := rpctest.Serve(t, func(g *grpc.Server) { schedulerv1.RegisterSchedulerServiceServer(g, s) })
 	conn, err = pool.Dial(endpoint)
@@ -196,12 +195,12 @@ func TestStagesAndOutcomes(t *testing.T) {
 		schedulerv1.PullStatus_PULL_STATUS_RUNNING:  task.Running,
 		schedulerv1.PullStatus_PULL_STATUS_FINISHED: task.Finished,
 	} {
-		got, err := stage(s)
+		got, err := stageFrom(s)
 		require.NoError(t, err)
 		require.Equal(t, want, got)
 	}
 	for _, s := range []schedulerv1.PullStatus{0, -1, 77} {
-		_, err := stage(s)
+		_, err := stageFrom(s)
 		require.Equal(t, rpcerr.InvalidArgument, rpcerr.ReasonOf(err))
 	}
 	for r, want := range map[schedulerv1.PieceResult]task.Outcome{
@@ -210,11 +209,11 @@ func TestStagesAndOutcomes(t *testing.T) {
 		schedulerv1.PieceResult_PIECE_RESULT_SEMI_SUCCESS: task.SemiSuccess,
 		schedulerv1.PieceResult_PIECE_RESULT_FAILED:       task.Failed,
 	} {
-		got, err := outcome(r)
+		got, err := outcomeFrom(r)
 		require.NoError(t, err)
 		require.Equal(t, want, got)
 	}
-	_, err := outcome(77)
+	_, err := outcomeFrom(77)
 	require.Equal(t, rpcerr.InvalidArgument, rpcerr.ReasonOf(err))
 }
 
@@ -238,7 +237,7 @@ func TestAnswersAreOneOfThree(t *testing.T) {
 func TestListingTellsNoPasswords(t *testing.T) {
 	entry := entryProto(task.New(taskID, "https://user:secret@127.0.0.1/file?a=b", task.Deps{Log: zap.NewNop()}), swarm.Holding{}, swarm.Facts{})
 	require.Equal(t, "https://127.0.0.1/file?a=b", entry.GetTaskUrl())
-	require.Empty(t, public("http://user:secret@%zz/"))
+	require.Empty(t, withoutCredentials("http://user:secret@%zz/"))
 }
 
 func TestDownloadsAreCounted(t *testing.T) {

@@ -17,9 +17,9 @@ import (
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/follower"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/ids"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/reach"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/replication"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/taskmanager"
@@ -35,19 +35,19 @@ const (
 // Server answers SchedulerService.
 type Server struct {
 	schedulerv1.UnimplementedSchedulerServiceServer
-	tasks     *taskmanager.Manager
-	book      *mirror.Book
-	reach     *reach.Reach
-	streams   atomic.Int64 // that others have opened
-	downloads *prometheus.CounterVec
-	seconds   prometheus.Histogram
+	tasks        *taskmanager.Manager
+	standby      *replication.StandbyStore
+	reachability *health.Reachability
+	streams      atomic.Int64 // that others have opened
+	downloads    *prometheus.CounterVec
+	seconds      prometheus.Histogram
 }
 
 // New returns a server for the given tasks, replicated state and reachability of
 // CDNs, and registers its metrics with reg.
-func New(tasks *taskmanager.Manager, book *mirror.Book, cdns *reach.Reach, reg prometheus.Registerer) (*Server, error) {
+func New(tasks *taskmanager.Manager, standby *replication.StandbyStore, reachability *health.Reachability, reg prometheus.Registerer) (*Server, error) {
 	s := &Server{
-		tasks: tasks, book: book, reach: cdns,
+		tasks: tasks, standby: standby, reachability: reachability,
 		downloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "supernode_scheduler_downloads_total",
 			Help: "Downloads that peers reported as ended, by result and whether they went to the source.",
@@ -63,8 +63,8 @@ func New(tasks *taskmanager.Manager, book *mirror.Book, cdns *reach.Reach, reg p
 	return s, errors.Join(reg.Register(s.downloads), reg.Register(s.seconds), reg.Register(count))
 }
 
-// find gives the task of a call that must be of a known task.
-func (s *Server) find(ctx context.Context, taskID, peerID string, adopt bool) (*task.Task, error) {
+// findTask gives the task of a call that must be of a known task.
+func (s *Server) findTask(ctx context.Context, taskID, peerID string, adopt bool) (*task.Task, error) {
 	if err := ids.Check(taskID, peerID); err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (s *Server) RegisterPeer(ctx context.Context, req *schedulerv1.RegisterPeer
 
 // PullPieces reports on a piece and asks for the next ones.
 func (s *Server) PullPieces(ctx context.Context, req *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
-	t, err := s.find(ctx, req.GetTaskId(), req.GetPeerId(), req.GetAdopt())
+	t, err := s.findTask(ctx, req.GetTaskId(), req.GetPeerId(), req.GetAdopt())
 	if err != nil {
 		return nil, err
 	}
@@ -115,10 +115,10 @@ func (s *Server) PullPieces(ctx context.Context, req *schedulerv1.PullPiecesRequ
 		}
 		pull.Num, pull.Size = p.GetNum(), p.GetSize()
 	}
-	if pull.Stage, err = stage(req.GetStatus()); err != nil {
+	if pull.Stage, err = stageFrom(req.GetStatus()); err != nil {
 		return nil, err
 	}
-	if pull.Outcome, err = outcome(req.GetResult()); err != nil {
+	if pull.Outcome, err = outcomeFrom(req.GetResult()); err != nil {
 		return nil, err
 	}
 	answer, err := t.Pull(ctx, pull)
@@ -130,7 +130,7 @@ func (s *Server) PullPieces(ctx context.Context, req *schedulerv1.PullPiecesRequ
 
 // ReportPiece says that a piece is on a peer's disk.
 func (s *Server) ReportPiece(ctx context.Context, req *schedulerv1.ReportPieceRequest) (*schedulerv1.ReportPieceResponse, error) {
-	t, err := s.find(ctx, req.GetTaskId(), req.GetPeerId(), false)
+	t, err := s.findTask(ctx, req.GetTaskId(), req.GetPeerId(), false)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func (s *Server) ReportPiece(ctx context.Context, req *schedulerv1.ReportPieceRe
 
 // ReportPieceError says that a piece was missing or wrong.
 func (s *Server) ReportPieceError(ctx context.Context, req *schedulerv1.ReportPieceErrorRequest) (*schedulerv1.ReportPieceErrorResponse, error) {
-	t, err := s.find(ctx, req.GetTaskId(), req.GetPeerId(), false)
+	t, err := s.findTask(ctx, req.GetTaskId(), req.GetPeerId(), false)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +163,7 @@ func (s *Server) ReportPieceError(ctx context.Context, req *schedulerv1.ReportPi
 
 // ReportPeerDown says that a peer serves no more.
 func (s *Server) ReportPeerDown(ctx context.Context, req *schedulerv1.ReportPeerDownRequest) (*schedulerv1.ReportPeerDownResponse, error) {
-	t, err := s.find(ctx, req.GetTaskId(), req.GetPeerId(), false)
+	t, err := s.findTask(ctx, req.GetTaskId(), req.GetPeerId(), false)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +193,7 @@ func (s *Server) ReportMetrics(_ context.Context, req *schedulerv1.ReportMetrics
 // Mirror takes what another scheduler knows of its tasks.
 func (s *Server) Mirror(stream schedulerv1.SchedulerService_MirrorServer) error {
 	name := ""
-	defer func() { s.book.Ended(name, time.Now()) }()
+	defer func() { s.standby.EndStream(name, time.Now()) }()
 	for {
 		req, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -202,13 +202,13 @@ func (s *Server) Mirror(stream schedulerv1.SchedulerService_MirrorServer) error 
 		if err != nil {
 			return err
 		}
-		if err := mirror.Check(req); err != nil {
+		if err := replication.Check(req); err != nil {
 			return err
 		}
 		if name == "" {
 			name = fmt.Sprint(req.GetSchedulerId(), " ", s.streams.Add(1))
 		}
-		s.book.Take(name, req, time.Now())
+		s.standby.Apply(name, req, time.Now())
 		if err := stream.Send(&schedulerv1.MirrorResponse{Seq: req.GetSeq()}); err != nil {
 			return err
 		}
@@ -220,7 +220,7 @@ func (s *Server) Recall(req *schedulerv1.RecallRequest, stream schedulerv1.Sched
 	if err := ids.CheckTask(req.GetTaskId()); err != nil {
 		return err
 	}
-	for _, part := range s.book.Parts(req.GetTaskId()) {
+	for _, part := range s.standby.Parts(req.GetTaskId()) {
 		if err := stream.Send(&schedulerv1.RecallResponse{Memory: part}); err != nil {
 			return err
 		}
@@ -230,7 +230,7 @@ func (s *Server) Recall(req *schedulerv1.RecallRequest, stream schedulerv1.Sched
 
 // ListReachable tells which CDNs answer.
 func (s *Server) ListReachable(ctx context.Context, _ *schedulerv1.ListReachableRequest) (*schedulerv1.ListReachableResponse, error) {
-	return &schedulerv1.ListReachableResponse{CdnIds: s.reach.Heard(ctx)}, nil
+	return &schedulerv1.ListReachableResponse{CdnIds: s.reachability.Reachable(ctx)}, nil
 }
 
 // ListPeers lists the peers that serve.

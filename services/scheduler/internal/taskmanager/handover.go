@@ -9,7 +9,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/resolver"
 )
 
 // maxHandovers is the number of tasks that are handed over at the same time.
@@ -26,12 +26,12 @@ func (m *Manager) HandOver(ctx context.Context) error {
 	var work errgroup.Group
 	work.SetLimit(maxHandovers)
 	for _, e := range m.entries() {
-		to, ok := m.deps.Mirror.Standby(e.ID)
+		to, ok := m.deps.Replicator.Standby(e.ID)
 		if !ok {
 			continue // there is no other scheduler
 		}
 		work.Go(func() error {
-			_, err := m.deps.Follower.Claims.HandOver(ctx, e.ID, to.ID)
+			_, err := m.deps.Follower.Resolver.HandOver(ctx, e.ID, to.ID)
 			return err
 		})
 	}
@@ -49,22 +49,22 @@ const yieldFlushTimeout = 500 * time.Millisecond
 // scheduler but one answers the standby. It asks the standby first: if all CDNs
 // are down, tasks would be handed back and forth otherwise.
 func (m *Manager) yield(ctx context.Context, id string, claimed bool) error {
-	if !m.deps.Reach.Deaf(ctx) {
+	if !m.deps.Reachability.Isolated(ctx) {
 		return nil
 	}
-	to, ok := m.deps.Mirror.Standby(id)
+	to, ok := m.deps.Replicator.Standby(id)
 	if !ok {
 		return nil
 	}
 	log := m.deps.Log.With(zap.String("task_id", id), zap.String("scheduler_id", to.ID))
-	if reachable, err := m.deps.Reach.HeardAt(ctx, to.Endpoint); len(reachable) == 0 {
+	if reachable, err := m.deps.Reachability.ReachableFrom(ctx, to.Endpoint); len(reachable) == 0 {
 		log.Debug("no CDN answers this scheduler or the task's standby; keeping the task", zap.Error(err))
 		return nil
 	}
 	flushing, cancel := context.WithTimeout(ctx, yieldFlushTimeout)
 	defer cancel()
-	flushErr := m.deps.Mirror.Flush(flushing, to.ID) // an outdated standby is better than none
-	scheduler, err := m.deps.Follower.Claims.HandOver(ctx, id, to.ID)
+	flushErr := m.deps.Replicator.Flush(flushing, to.ID) // an outdated standby is better than none
+	scheduler, err := m.deps.Follower.Resolver.HandOver(ctx, id, to.ID)
 	switch {
 	case err != nil:
 		log.Warn("no CDN answers this scheduler, and handing the task over to its standby failed; keeping the task", zap.Error(err))
@@ -75,7 +75,7 @@ func (m *Manager) yield(ctx context.Context, id string, claimed bool) error {
 		return nil // the store has lost the record: it must be restored first
 	}
 	log.Warn("no CDN answers this scheduler; handed the task over to its standby", zap.NamedError("flush", flushErr))
-	return claim.NotOwner(to.ID, to.Endpoint)
+	return resolver.NotOwner(to.ID, to.Endpoint)
 }
 
 // flush waits until the standbys have confirmed all updates, for at most half of the
@@ -87,5 +87,5 @@ func (m *Manager) flush(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
 		defer cancel()
 	}
-	return m.deps.Mirror.Flush(ctx)
+	return m.deps.Replicator.Flush(ctx)
 }

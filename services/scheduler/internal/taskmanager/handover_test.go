@@ -45,7 +45,7 @@ func newClusterWithoutCDN(t *testing.T) (*testCluster, *fakeStandby) {
 	w := newTestCluster(t, func(g *grpc.Server) { schedulerv1.RegisterSchedulerServiceServer(g, standby) })
 	w.setRecord(&registryv1.TaskRecord{TaskId: taskID, Owner: "cdn", Scheduler: "me", Epoch: 3})
 	w.killCDN()
-	require.Eventually(t, func() bool { return w.manager.deps.Reach.Deaf(t.Context()) }, testTimeout, time.Millisecond)
+	require.Eventually(t, func() bool { return w.manager.deps.Reachability.Isolated(t.Context()) }, testTimeout, time.Millisecond)
 	return w, standby
 }
 

@@ -33,8 +33,8 @@ import (
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/follower"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/reach"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/replication"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
 )
@@ -59,12 +59,12 @@ type Deps struct {
 	Log *zap.Logger
 	// Follower follows the tasks' CDN copies. New sets its Yield.
 	Follower *follower.Follower
-	// Book holds the replicated state of other schedulers' tasks. Mirror replicates
-	// the tasks of this scheduler.
-	Book   *mirror.Book
-	Mirror *mirror.Sender
-	// Reach reports which CDNs answer this scheduler and others.
-	Reach *reach.Reach
+	// StandbyStore holds the replicated state of other schedulers' tasks.
+	StandbyStore *replication.StandbyStore
+	// Replicator replicates the tasks of this scheduler.
+	Replicator *replication.Replicator
+	// Reachability reports which CDNs answer this scheduler and others.
+	Reachability *health.Reachability
 	// Task holds the dependencies of tasks. New sets its Changed.
 	Task task.Deps
 }
@@ -99,7 +99,7 @@ type entry struct {
 // New returns an empty manager. Its tasks end when ctx ends or Run returns.
 func New(ctx context.Context, cfg Config, deps Deps) *Manager {
 	root, end := context.WithCancel(ctx)
-	deps.Task.Changed = deps.Mirror.Changed
+	deps.Task.Changed = deps.Replicator.MarkChanged
 	m := &Manager{cfg: cfg, deps: deps, ctx: root, cancel: end, startedAt: time.Now(), tasks: make(map[string]*entry)}
 	deps.Follower.Yield = m.yield
 	return m
@@ -108,11 +108,11 @@ func New(ctx context.Context, cfg Config, deps Deps) *Manager {
 // Run removes unused tasks until ctx ends. Then it ends all tasks and waits for them.
 func (m *Manager) Run(ctx context.Context) error {
 	defer m.deps.Follower.Health.Close()
-	defer m.deps.Follower.Claims.Close()
+	defer m.deps.Follower.Resolver.Close()
 	defer m.wg.Wait()
-	m.wg.Go(func() { m.deps.Follower.Claims.Watch(m.ctx) })
-	m.wg.Go(func() { m.deps.Mirror.Run(m.ctx) })
-	m.wg.Go(func() { m.deps.Reach.Run(m.ctx) })
+	m.wg.Go(func() { m.deps.Follower.Resolver.Watch(m.ctx) })
+	m.wg.Go(func() { m.deps.Replicator.Run(m.ctx) })
+	m.wg.Go(func() { m.deps.Reachability.Run(m.ctx) })
 	defer func() { // under the lock, so that no task is started after wg.Wait
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -138,7 +138,7 @@ func (m *Manager) startTask(created *task.Task, source follower.Source) *entry {
 	m.tasks[e.ID] = e
 	m.wg.Go(func() { e.Run(run) })
 	m.wg.Go(func() { m.follow(run, e, source) })
-	m.deps.Mirror.Add(e.ID, e.URL, source.Proto(), e.Task)
+	m.deps.Replicator.Add(e.ID, e.URL, source.Proto(), e.Task)
 	return e
 }
 
@@ -220,8 +220,8 @@ func (m *Manager) getOrCreate(
 	}
 	if failed != nil {
 		failed.stop()
-		m.deps.Mirror.Remove(id, failed.Task)
-		m.deps.Book.Forget(id)
+		m.deps.Replicator.Remove(id, failed.Task)
+		m.deps.StandbyStore.Delete(id)
 	}
 	newTask := task.New(id, url, m.deps.Task)
 	if source.Resumed {
@@ -263,9 +263,9 @@ func (m *Manager) follow(ctx context.Context, e *entry, source follower.Source) 
 	}
 	// Held pulls get the error before the task ends.
 	if rpcerr.ReasonOf(err) == rpcerr.NotOwner {
-		m.remove(e, m.deps.Mirror.Release)
+		m.remove(e, m.deps.Replicator.Release)
 	} else {
-		m.remove(e, m.deps.Mirror.Remove)
+		m.remove(e, m.deps.Replicator.Remove)
 	}
 	select {
 	case <-ctx.Done():
@@ -279,7 +279,7 @@ const endGrace = time.Second
 
 // remove removes a task from the map and calls endReplication, which decides whether
 // the standby deletes its replica.
-func (m *Manager) remove(e *entry, endReplication func(id string, task mirror.Task)) {
+func (m *Manager) remove(e *entry, endReplication func(id string, task replication.Task)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.tasks[e.ID] == e {
@@ -290,7 +290,7 @@ func (m *Manager) remove(e *entry, endReplication func(id string, task mirror.Ta
 
 // discard removes and ends a task.
 func (m *Manager) discard(e *entry) {
-	m.remove(e, m.deps.Mirror.Remove)
+	m.remove(e, m.deps.Replicator.Remove)
 	e.stop()
 }
 
@@ -320,7 +320,7 @@ func (m *Manager) Count() int {
 // collectGarbage ends tasks that have not been used for a while and removes peers
 // that have left or are silent.
 func (m *Manager) collectGarbage(ctx context.Context, now time.Time) {
-	m.deps.Book.Prune(now)
+	m.deps.StandbyStore.Prune(now)
 	for _, e := range m.entries() {
 		state, err := e.State(ctx)
 		if err != nil {
@@ -335,7 +335,7 @@ func (m *Manager) collectGarbage(ctx context.Context, now time.Time) {
 		}
 		if now.Sub(state.LastUsed) >= keep {
 			m.deps.Log.Info("removing a task that is not used any more", zap.String("task_id", e.ID), zap.Int("peers", state.Peers))
-			m.deps.Book.Forget(e.ID)
+			m.deps.StandbyStore.Delete(e.ID)
 			m.discard(e)
 			continue
 		}

@@ -25,11 +25,10 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/pkg/rpctest"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/capacity"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/follower"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/reach"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/replication"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/resolver"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
 )
@@ -48,17 +47,17 @@ var taskID = strings.Repeat("0a", 32)
 type testCluster struct {
 	registryv1.UnimplementedRegistryServiceServer
 	cdnv1.UnimplementedCdnServiceServer
-	t        *testing.T
-	manager  *Manager
-	book     *mirror.Book
-	adopt    bool // pull asks for adoption
-	metrics  *prometheus.Registry
-	watching chan *registryv1.WatchTasksResponse
-	other    cluster.Member // the other scheduler; it answers until kill is called
-	kill     func()
-	cdn      string
-	killCDN  func()
-	others   []cluster.Member // candidates for the task's standby
+	t            *testing.T
+	manager      *Manager
+	standbyStore *replication.StandbyStore
+	adopt        bool // pull asks for adoption
+	metrics      *prometheus.Registry
+	watching     chan *registryv1.WatchTasksResponse
+	other        cluster.Member // the other scheduler; it answers until kill is called
+	kill         func()
+	cdn          string
+	killCDN      func()
+	others       []cluster.Member // candidates for the task's standby
 
 	mu            sync.Mutex
 	record        *registryv1.TaskRecord // nil: there is no record
@@ -168,16 +167,16 @@ func newTestCluster(t *testing.T, others ...func(*grpc.Server)) *testCluster {
 	require.NoError(t, err)
 	taskStats, err := task.NewStats(w.metrics)
 	require.NoError(t, err)
-	w.book, err = mirror.NewBook(w.metrics)
+	w.standbyStore, err = replication.NewStandbyStore(w.metrics)
 	require.NoError(t, err)
-	sender, err := mirror.NewSender(mirror.Deps{
+	replicator, err := replication.NewReplicator(replication.Deps{
 		SelfID: "me", Members: w, Dial: pool.Dial, Log: zap.NewNop(), Metrics: w.metrics,
 	})
 	require.NoError(t, err)
 	w.manager = New(context.Background(), Config{GCInitialDelay: time.Hour, GCInterval: time.Hour, TaskExpireTime: time.Hour}, Deps{
-		Log: zap.NewNop(), Book: w.book, Mirror: sender, Reach: reach.New(monitor, w, pool.Dial),
+		Log: zap.NewNop(), StandbyStore: w.standbyStore, Replicator: replicator, Reachability: health.NewReachability(monitor, w, pool.Dial),
 		Follower: &follower.Follower{
-			Claims: claim.New(claim.Deps{
+			Resolver: resolver.New(resolver.Deps{
 				SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Schedulers: health.New(health.Default(), pool.Dial, zap.NewNop()), Log: zap.NewNop(),
 				CDNs:          func() []cluster.Member { return w.Members(cluster.CDN) },
 				FindScheduler: func(id string) (cluster.Member, bool) { return w.other, id == "other" },

@@ -10,9 +10,9 @@ import (
 
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/claim"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/follower"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/mirror"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/replication"
+	"github.com/supernode-ha/supernode/services/scheduler/internal/resolver"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
 )
@@ -30,18 +30,18 @@ func (m *Manager) Get(ctx context.Context, id string, adopt bool) (*task.Task, e
 	case m.ctx.Err() != nil:
 		return nil, errStopping
 	}
-	holding, err := m.deps.Follower.Claims.Whose(ctx, id, m.mayTakeOver)
+	assignment, err := m.deps.Follower.Resolver.Acquire(ctx, id, m.mayTakeOver)
 	// A concurrent call may have created the task in the meantime.
 	if e := m.find(id); e != nil {
 		return e.Task, nil
 	}
-	orphaned := rpcerr.ReasonOf(err) == rpcerr.StoreUnavailable && m.deps.Book.Orphaned(id)
+	orphaned := rpcerr.ReasonOf(err) == rpcerr.StoreUnavailable && m.deps.StandbyStore.Orphaned(id)
 	if err != nil && !orphaned {
 		return nil, err
 	}
-	e, failed := m.revive(ctx, id, holding)
+	e, failed := m.revive(ctx, id, assignment)
 	if e == nil && failed == nil && adopt && !orphaned {
-		url := holding.Record.GetUrl()
+		url := assignment.Record.GetUrl()
 		e, failed = m.resume(id, url, follower.Source{URL: url}, swarm.Update{})
 	}
 	switch {
@@ -69,28 +69,29 @@ func (m *Manager) mayTakeOver() bool {
 }
 
 // recallFromStandby fetches the state that this scheduler may have replicated to the
-// task's standby before it was restarted. A standby keeps it for mirror.Keep.
+// task's standby before it was restarted. A standby keeps it for
+// replication.Retention.
 func (m *Manager) recallFromStandby(ctx context.Context, id string) {
-	if m.deps.Book.Knows(id) || !m.recentlyRestarted() {
+	if m.deps.StandbyStore.Has(id) || !m.recentlyRestarted() {
 		return
 	}
-	if err := m.deps.Mirror.Recall(ctx, id, m.deps.Book); err != nil {
+	if err := m.deps.Replicator.Recall(ctx, id, m.deps.StandbyStore); err != nil {
 		m.deps.Log.Debug("cannot fetch the replicated state from the standby; creating the task without it", zap.String("task_id", id), zap.Error(err))
 	}
 }
 
 // recentlyRestarted reports whether standbys may still keep the state that an earlier
 // process of this scheduler replicated.
-func (m *Manager) recentlyRestarted() bool { return time.Since(m.startedAt) < mirror.Keep }
+func (m *Manager) recentlyRestarted() bool { return time.Since(m.startedAt) < replication.Retention }
 
 // revive restores a task from its replicated state. It returns nil if there is none,
 // or if the state belongs to another version of the source than the record. Many
 // peers call at the same time when a scheduler has died; they share one
 // restoration. If the store has not confirmed the record, the state may be newer
 // than the record, and another scheduler may turn out to own the task and still
-// replicate to this one. In that case the book keeps the state.
-func (m *Manager) revive(ctx context.Context, id string, holding claim.Holding) (*entry, error) {
-	recorded := holding.Record != nil && !holding.Unclaimed
+// replicate to this one. In that case the standby store keeps the state.
+func (m *Manager) revive(ctx context.Context, id string, assignment resolver.Assignment) (*entry, error) {
+	recorded := assignment.Record != nil && !assignment.Unclaimed
 	// Other callers share the result, so the first caller's end must not stop it.
 	ctx = context.WithoutCancel(ctx)
 	created, err, _ := m.revivals.Do(id, func() (any, error) {
@@ -98,13 +99,13 @@ func (m *Manager) revive(ctx context.Context, id string, holding claim.Holding) 
 			return e, nil
 		}
 		m.recallFromStandby(ctx, id)
-		state, known := m.deps.Book.Recall(id)
-		if !known || recorded && differsFromRecord(holding.Record, state.Memory.Facts) {
+		state, known := m.deps.StandbyStore.Get(id)
+		if !known || recorded && differsFromRecord(assignment.Record, state.Update.Facts) {
 			return m.find(id), nil // a concurrent call may have used the state
 		}
-		e, err := m.resume(id, cmp.Or(holding.Record.GetUrl(), state.URL), follower.SourceFrom(state.Source), state.Memory)
+		e, err := m.resume(id, cmp.Or(assignment.Record.GetUrl(), state.URL), follower.SourceFrom(state.Source), state.Update)
 		if err == nil && recorded {
-			m.deps.Book.Forget(id) // the task has the state now
+			m.deps.StandbyStore.Delete(id) // the task has the state now
 		}
 		return e, err
 	})
@@ -156,7 +157,7 @@ func (m *Manager) resume(id, url string, source follower.Source, state swarm.Upd
 // Register would create it without that state. While no registry is available it
 // is restored in any case, just as Register creates any task then.
 func (m *Manager) restoreIfOwned(ctx context.Context, id string) error {
-	if m.find(id) != nil || !m.deps.Book.Knows(id) && !m.recentlyRestarted() {
+	if m.find(id) != nil || !m.deps.StandbyStore.Has(id) && !m.recentlyRestarted() {
 		return nil
 	}
 	_, err := m.Get(ctx, id, false)
@@ -164,7 +165,7 @@ func (m *Manager) restoreIfOwned(ctx context.Context, id string) error {
 	case rpcerr.TaskNotFound:
 		return nil // Register creates it from scratch
 	case rpcerr.StoreUnavailable:
-		_, err = m.revive(ctx, id, claim.Holding{})
+		_, err = m.revive(ctx, id, resolver.Assignment{})
 	}
 	return err
 }

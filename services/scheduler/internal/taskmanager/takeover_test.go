@@ -19,7 +19,7 @@ import (
 
 // replicate makes the other scheduler replicate the task's state.
 func (w *testCluster) replicate() {
-	w.book.Take("other", &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{{
+	w.standbyStore.Apply("other", &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{{
 		TaskId: taskID, Anew: true, TaskUrl: "http://source/file", Source: &cdnv1.Source{Url: "http://source/file"},
 		Facts:  &cdnv1.SourceFacts{Length: 2 * (size - 5), PieceSize: size},
 		Pieces: []*cdnv1.Piece{{Num: 0, Md5: strings.Repeat("a", 32), Length: size}, {Num: 1, Md5: strings.Repeat("b", 32), Length: size}},
@@ -68,7 +68,7 @@ func TestTakeoverPrefersReplicatedStateToAnUnclaimedRecord(t *testing.T) {
 	answer, err := w.pull("p", 0)
 	require.NoError(t, err)
 	require.Len(t, answer.Offers, 1)
-	require.True(t, w.book.Knows(taskID), "the other scheduler may turn out to own the task and to replicate it")
+	require.True(t, w.standbyStore.Has(taskID), "the other scheduler may turn out to own the task and to replicate it")
 }
 
 func TestPullRestoresAnOrphanedTaskWithoutARegistry(t *testing.T) {
@@ -78,7 +78,7 @@ func TestPullRestoresAnOrphanedTaskWithoutARegistry(t *testing.T) {
 	w.registryDown.Store(true)
 	_, err := w.pull("p", 0)
 	require.Equal(t, rpcerr.StoreUnavailable, rpcerr.ReasonOf(err), "its scheduler still replicates it")
-	w.book.Ended("other", time.Now())
+	w.standbyStore.EndStream("other", time.Now())
 	answer, err := w.pull("p", 0)
 	require.NoError(t, err)
 	require.Len(t, answer.Offers, 1)
@@ -139,7 +139,7 @@ func TestRegisterRestoresAReplicatedTaskWithoutARegistry(t *testing.T) {
 	w.registryDown.Store(false)
 	require.Eventually(t, func() bool { return w.manager.Count() == 0 }, testTimeout, time.Millisecond, "the other scheduler owns it")
 	w.requireRedirectedToOther()
-	require.True(t, w.book.Knows(taskID), "its replication stream is still open")
+	require.True(t, w.standbyStore.Has(taskID), "its replication stream is still open")
 }
 
 // The first call uses up the replicated state; the others must find its task.

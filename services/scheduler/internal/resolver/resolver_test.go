@@ -1,4 +1,4 @@
-package claim
+package resolver
 
 import (
 	"context"
@@ -27,19 +27,19 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second
+const testTimeout = 20 * time.Second
 
 var taskID = strings.Repeat("0a", 32)
 
-// world is a registry that does as told, and another scheduler.
-type world struct {
+// testCluster is a registry that does as told, and another scheduler.
+type testCluster struct {
 	registryv1.UnimplementedRegistryServiceServer
 	*Resolver
-	get     func() (*registryv1.GetTaskResponse, error)
-	resolve func(*registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error)
-	asked   atomic.Int64
-	taken   atomic.Int64
-	members []cluster.Member
+	get       func() (*registryv1.GetTaskResponse, error)
+	resolve   func(*registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error)
+	getCalls  atomic.Int64
+	takeovers atomic.Int64
+	members   []cluster.Member
 	// other is a scheduler that answers pings until it is killed; it is a
 	// member unless left says otherwise.
 	other cluster.Member
@@ -49,22 +49,22 @@ type world struct {
 	leaving atomic.Bool
 }
 
-func (w *world) mayTake() bool { return !w.leaving.Load() }
+func (w *testCluster) mayTake() bool { return !w.leaving.Load() }
 
-func (w *world) GetTask(context.Context, *registryv1.GetTaskRequest) (*registryv1.GetTaskResponse, error) {
-	w.asked.Add(1)
+func (w *testCluster) GetTask(context.Context, *registryv1.GetTaskRequest) (*registryv1.GetTaskResponse, error) {
+	w.getCalls.Add(1)
 	resp, err := w.get()
 	return resp, rpcerr.Status(err).Err()
 }
 
-func (w *world) ResolveTask(_ context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+func (w *testCluster) ResolveTask(_ context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
 	resp, err := w.resolve(req)
 	return resp, rpcerr.Status(err).Err()
 }
 
-func newWorld(t *testing.T) *world {
+func newTestCluster(t *testing.T) *testCluster {
 	t.Helper()
-	w := &world{members: []cluster.Member{{ID: "a", Endpoint: "127.0.0.1:1"}, {ID: "b", Endpoint: "127.0.0.1:2"}}}
+	w := &testCluster{members: []cluster.Member{{ID: "a", Endpoint: "127.0.0.1:1"}, {ID: "b", Endpoint: "127.0.0.1:2"}}}
 	registry, _ := rpctest.Serve(t, func(g *grpc.Server) { registryv1.RegisterRegistryServiceServer(g, w) })
 	w.other.ID = "other"
 	w.other.Endpoint, w.kill = rpctest.Serve(t, func(g *grpc.Server) { healthv1.RegisterHealthServer(g, grpchealth.NewServer()) })
@@ -76,7 +76,7 @@ func newWorld(t *testing.T) *world {
 		SelfID: "me", Registry: registryv1.NewRegistryServiceClient(conn), Schedulers: monitor, Log: zap.NewNop(),
 		CDNs:          func() []cluster.Member { return w.members },
 		FindScheduler: func(string) (cluster.Member, bool) { return w.other, !w.left.Load() },
-		TookOver:      func() { w.taken.Add(1) },
+		TookOver:      func() { w.takeovers.Add(1) },
 	})
 	t.Cleanup(func() {
 		monitor.Close()
@@ -85,9 +85,9 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// otherHas makes the registry tell of a record of the other scheduler, which
+// assignToOther makes the registry tell of a record of the other scheduler, which
 // it gives to who says that that one is lost.
-func (w *world) otherHas(epoch int64) {
+func (w *testCluster) assignToOther(epoch int64) {
 	record := &registryv1.TaskRecord{TaskId: taskID, Owner: "a", Scheduler: "other", Epoch: epoch}
 	w.get = func() (*registryv1.GetTaskResponse, error) { return &registryv1.GetTaskResponse{Record: record}, nil }
 	w.resolve = func(req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
@@ -106,26 +106,26 @@ func (w *world) otherHas(epoch int64) {
 	}
 }
 
-// whose gives the error of Whose.
-func (w *world) whose(ctx context.Context) error {
-	_, err := w.Whose(ctx, taskID, w.mayTake)
+// acquire gives the error of Acquire.
+func (w *testCluster) acquire(ctx context.Context) error {
+	_, err := w.Acquire(ctx, taskID, w.mayTake)
 	return err
 }
 
-// mine requires that the task is this scheduler's by now.
-func mine(t *testing.T, w *world) {
+// requireAcquired requires that the task is this scheduler's by now.
+func requireAcquired(t *testing.T, w *testCluster) {
 	t.Helper()
-	holding, err := w.Whose(t.Context(), taskID, w.mayTake)
+	assignment, err := w.Acquire(t.Context(), taskID, w.mayTake)
 	require.NoError(t, err)
-	require.Equal(t, taskID, holding.Record.GetTaskId())
+	require.Equal(t, taskID, assignment.Record.GetTaskId())
 }
 
-func (w *world) first(t *testing.T) (Claim, error) {
+func (w *testCluster) resolveFirst(t *testing.T) (Claim, error) {
 	t.Helper()
 	return w.Resolve(t.Context(), taskID, "http://source/file", Claim{}, Lost{})
 }
 
-func notOwner(t *testing.T, w *world, err error) {
+func requireNotOwner(t *testing.T, w *testCluster, err error) {
 	t.Helper()
 	e := rpcerr.From(err)
 	require.Equal(t, rpcerr.NotOwner, e.Reason, "%v", err)
@@ -135,30 +135,30 @@ func notOwner(t *testing.T, w *world, err error) {
 
 func TestTaskOfASchedulerThatAnswersIsItsOwn(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.otherHas(3)
-	notOwner(t, w, w.whose(t.Context()))
-	_, err := w.first(t)
-	notOwner(t, w, err)
-	require.Zero(t, w.taken.Load())
+	w := newTestCluster(t)
+	w.assignToOther(3)
+	requireNotOwner(t, w, w.acquire(t.Context()))
+	_, err := w.resolveFirst(t)
+	requireNotOwner(t, w, err)
+	require.Zero(t, w.takeovers.Load())
 }
 
 func TestTaskOfADeadSchedulerIsTakenOver(t *testing.T) {
 	t.Parallel()
-	for name, die := range map[string]func(*world){
-		"does not answer": func(w *world) { w.kill() },
-		"has left":        func(w *world) { w.left.Store(true) },
+	for name, die := range map[string]func(*testCluster){
+		"does not answer": func(w *testCluster) { w.kill() },
+		"has left":        func(w *testCluster) { w.left.Store(true) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			w.otherHas(3)
+			w := newTestCluster(t)
+			w.assignToOther(3)
 			die(w)
-			c, err := w.first(t)
+			c, err := w.resolveFirst(t)
 			require.NoError(t, err)
 			require.EqualValues(t, 4, c.Epoch)
-			mine(t, w)
-			require.EqualValues(t, 2, w.taken.Load())
+			requireAcquired(t, w)
+			require.EqualValues(t, 2, w.takeovers.Load())
 		})
 	}
 }
@@ -166,44 +166,44 @@ func TestTaskOfADeadSchedulerIsTakenOver(t *testing.T) {
 // One that has just joined is no member here yet, and alive.
 func TestSchedulerThatIsNotKnownYetKeepsItsTask(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.otherHas(3)
+	w := newTestCluster(t)
+	w.assignToOther(3)
 	w.FindScheduler = func(string) (cluster.Member, bool) { return cluster.Member{}, false }
-	notOwner(t, w, w.whose(t.Context()))
-	_, err := w.first(t)
-	notOwner(t, w, err)
-	require.Zero(t, w.taken.Load())
+	requireNotOwner(t, w, w.acquire(t.Context()))
+	_, err := w.resolveFirst(t)
+	requireNotOwner(t, w, err)
+	require.Zero(t, w.takeovers.Load())
 }
 
 // A process that ends cannot ping any more: that proves nothing of others.
 func TestSchedulerThatEndsTakesNothing(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.otherHas(3)
+	w := newTestCluster(t)
+	w.assignToOther(3)
 	w.Close()
-	notOwner(t, w, w.whose(t.Context()))
-	require.Zero(t, w.taken.Load())
+	requireNotOwner(t, w, w.acquire(t.Context()))
+	require.Zero(t, w.takeovers.Load())
 }
 
 func TestSchedulerThatIsToldToStopTakesNothing(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.otherHas(3)
+	w := newTestCluster(t)
+	w.assignToOther(3)
 	w.leaving.Store(true)
-	notOwner(t, w, w.whose(t.Context()))
+	requireNotOwner(t, w, w.acquire(t.Context()))
 	w.kill()
-	err := w.whose(t.Context())
+	err := w.acquire(t.Context())
 	require.Equal(t, codes.Unavailable, rpcerr.From(err).Code, "%v", err)
 	require.Empty(t, rpcerr.ReasonOf(err), "the registry did say whose it is")
-	require.Zero(t, w.taken.Load())
+	require.Zero(t, w.takeovers.Load())
 	w.leaving.Store(false)
-	mine(t, w)
+	requireAcquired(t, w)
 }
 
 func TestWhoLosesTheRaceForADeadSchedulersTaskSaysWhoWon(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.otherHas(3)
+	w := newTestCluster(t)
+	w.assignToOther(3)
 	inner := w.resolve
 	w.resolve = func(req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
 		resp, err := inner(req)
@@ -213,18 +213,18 @@ func TestWhoLosesTheRaceForADeadSchedulersTaskSaysWhoWon(t *testing.T) {
 		return resp, err
 	}
 	w.kill()
-	_, err := w.first(t)
-	for _, err := range []error{err, w.whose(t.Context())} {
+	_, err := w.resolveFirst(t)
+	for _, err := range []error{err, w.acquire(t.Context())} {
 		require.Equal(t, rpcerr.NotOwner, rpcerr.ReasonOf(err))
 		require.Equal(t, "127.0.0.3:1", rpcerr.From(err).Metadata["endpoint"])
 	}
-	require.Zero(t, w.taken.Load())
+	require.Zero(t, w.takeovers.Load())
 }
 
 func TestStoreThatIsAwayDoesNotSaveADeadScheduler(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.otherHas(3)
+	w := newTestCluster(t)
+	w.assignToOther(3)
 	inner := w.resolve
 	w.resolve = func(req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
 		req.LostScheduler = "" // nothing can be claimed
@@ -232,77 +232,77 @@ func TestStoreThatIsAwayDoesNotSaveADeadScheduler(t *testing.T) {
 		resp.Unclaimed = true
 		return resp, err
 	}
-	_, err := w.first(t)
-	notOwner(t, w, err)
+	_, err := w.resolveFirst(t)
+	requireNotOwner(t, w, err)
 	w.kill()
-	c, err := w.first(t)
+	c, err := w.resolveFirst(t)
 	require.NoError(t, err)
 	require.True(t, c.Unclaimed)
 	w.resolve = inner // it is back, and the other is a member still
 	again, err := w.Resolve(t.Context(), taskID, "", c, Lost{})
 	require.NoError(t, err)
 	require.EqualValues(t, 4, again.Epoch)
-	mine(t, w)
+	requireAcquired(t, w)
 }
 
 func TestWhoHadATaskDoesNotTakeItBack(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.otherHas(3)
+	w := newTestCluster(t)
+	w.assignToOther(3)
 	w.kill() // as seen from here
 	had := Claim{Epoch: 2, record: &registryv1.TaskRecord{TaskId: taskID, Owner: "a", Scheduler: "me", Epoch: 2}}
 	_, err := w.Resolve(t.Context(), taskID, "", had, Lost{})
-	notOwner(t, w, err)
+	requireNotOwner(t, w, err)
 }
 
 func TestWhoseIsNobodysSecret(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newTestCluster(t)
 	for want, get := range map[rpcerr.Reason]func() (*registryv1.GetTaskResponse, error){
 		rpcerr.TaskNotFound:     func() (*registryv1.GetTaskResponse, error) { return nil, rpcerr.New(codes.NotFound, "", "") },
 		rpcerr.StoreUnavailable: func() (*registryv1.GetTaskResponse, error) { return nil, rpcerr.New(codes.Internal, "", "") },
 	} {
 		w.get = get
-		require.Equal(t, want, rpcerr.ReasonOf(w.whose(t.Context())))
+		require.Equal(t, want, rpcerr.ReasonOf(w.acquire(t.Context())))
 	}
 	w.get = func() (*registryv1.GetTaskResponse, error) {
 		return &registryv1.GetTaskResponse{Record: &registryv1.TaskRecord{TaskId: taskID, Scheduler: "me"}}, nil
 	}
-	mine(t, w)
-	require.Empty(t, w.desk.asked)
+	requireAcquired(t, w)
+	require.Empty(t, w.lookups.inFlight)
 }
 
 func TestCrowdOfADeadSchedulerAsksOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.otherHas(3)
+	w := newTestCluster(t)
+	w.assignToOther(3)
 	w.kill()
 	held := make(chan struct{})
 	inner := w.get
 	w.get = func() (*registryv1.GetTaskResponse, error) { <-held; return inner() }
 	answers := make(chan error, 50)
 	var work sync.WaitGroup
-	ask := func() { work.Go(func() { answers <- w.whose(t.Context()) }) }
+	ask := func() { work.Go(func() { answers <- w.acquire(t.Context()) }) }
 	ask()
-	require.Eventually(t, func() bool { return w.asked.Load() == 1 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return w.getCalls.Load() == 1 }, testTimeout, time.Millisecond)
 	for range cap(answers) - 1 {
 		ask()
 	}
 	gone, leave := context.WithCancel(t.Context())
 	leave()
-	require.ErrorIs(t, w.whose(gone), context.Canceled)
+	require.ErrorIs(t, w.acquire(gone), context.Canceled)
 	close(held)
 	work.Wait()
 	close(answers)
 	for err := range answers {
 		require.NoError(t, err)
 	}
-	require.Less(t, w.asked.Load(), int64(cap(answers)))
+	require.Less(t, w.getCalls.Load(), int64(cap(answers)))
 }
 
 func TestWithoutARegistryTheLastClaimGoesOn(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newTestCluster(t)
 	w.resolve = func(*registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
 		return nil, rpcerr.New(codes.Unavailable, "", "nobody is there")
 	}
@@ -315,7 +315,7 @@ func TestWithoutARegistryTheLastClaimGoesOn(t *testing.T) {
 
 func TestWithoutARegistryAllTakeTheSameCDN(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newTestCluster(t)
 	w.resolve = func(*registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
 		return nil, rpcerr.New(codes.Unavailable, "", "nobody is there")
 	}
@@ -333,6 +333,6 @@ func TestWithoutARegistryAllTakeTheSameCDN(t *testing.T) {
 	for i := range w.members {
 		w.members[i].Draining = true
 	}
-	_, err = w.first(t)
+	_, err = w.resolveFirst(t)
 	require.Equal(t, rpcerr.NoCDN, rpcerr.ReasonOf(err))
 }

@@ -1,7 +1,4 @@
-// Package reach is which CDNs answer: this scheduler, which pings all that are
-// members, and another scheduler, which is asked. What is done about a task
-// that no CDN can be had for here is decided in internal/taskmanager.
-package reach
+package health
 
 import (
 	"context"
@@ -15,19 +12,18 @@ import (
 
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/cluster"
-	"github.com/supernode-ha/supernode/services/scheduler/internal/health"
 )
 
 const (
-	// pingTimeout bounds a ping that somebody waits for, askTimeout the question to
+	// reachTimeout bounds a ping that somebody waits for, askTimeout the question to
 	// another scheduler, who pings: clients wait for what comes of it.
-	pingTimeout = 300 * time.Millisecond
-	askTimeout  = 600 * time.Millisecond
-	// pingsAtOnce is how many CDNs are pinged at the same time. Those that hang take
+	reachTimeout = 300 * time.Millisecond
+	askTimeout   = 600 * time.Millisecond
+	// maxPings is how many CDNs are pinged at the same time. Those that hang take
 	// all the time that there is.
-	pingsAtOnce = 256
-	// fresh is how long an answer counts. When the CDNs are gone all tasks ask.
-	fresh = time.Second
+	maxPings = 256
+	// answerTTL is how long an answer counts. When the CDNs are gone all tasks ask.
+	answerTTL = time.Second
 )
 
 // Members are the members of the cluster.
@@ -37,12 +33,12 @@ type Members interface {
 	Changed() <-chan struct{}
 }
 
-// Reach is safe for concurrent use. Nobody is known to be silent until Run.
-type Reach struct {
-	health  *health.Monitor
+// Reachability is safe for concurrent use. Nobody is known to be silent until Run.
+type Reachability struct {
+	monitor *Monitor
 	members Members
-	dial    health.Dial
-	asking  singleflight.Group
+	dial    Dial
+	calls   singleflight.Group
 
 	mu      sync.Mutex        // guards answers
 	answers map[string]answer // by endpoint
@@ -54,13 +50,13 @@ type answer struct {
 	err  error
 }
 
-// New makes a Reach that has the monitor ping the CDNs.
-func New(monitor *health.Monitor, members Members, dial health.Dial) *Reach {
-	return &Reach{health: monitor, members: members, dial: dial, answers: make(map[string]answer)}
+// NewReachability makes a Reachability that has the monitor ping the CDNs.
+func NewReachability(monitor *Monitor, members Members, dial Dial) *Reachability {
+	return &Reachability{monitor: monitor, members: members, dial: dial, answers: make(map[string]answer)}
 }
 
 // Run watches all CDNs until ctx ends.
-func (r *Reach) Run(ctx context.Context) {
+func (r *Reachability) Run(ctx context.Context) {
 	watched := make(map[cluster.Member]func()) // by id and endpoint alone
 	defer func() {
 		for _, release := range watched {
@@ -74,7 +70,7 @@ func (r *Reach) Run(ctx context.Context) {
 			m = cluster.Member{ID: m.ID, Endpoint: m.Endpoint}
 			there[m] = true
 			if watched[m] == nil {
-				watched[m] = r.health.Watch(m.ID, m.Endpoint)
+				watched[m] = r.monitor.Watch(m.ID, m.Endpoint)
 			}
 		}
 		for m, release := range watched {
@@ -91,19 +87,19 @@ func (r *Reach) Run(ctx context.Context) {
 	}
 }
 
-// Heard pings the CDNs that take work and gives those that answer.
-func (r *Reach) Heard(ctx context.Context) []string {
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+// Reachable pings the CDNs that take work and gives those that answer.
+func (r *Reachability) Reachable(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
 	var (
 		mu  sync.Mutex // guards ids
 		ids []string
 	)
 	var pings errgroup.Group
-	pings.SetLimit(pingsAtOnce)
-	for _, m := range r.ready() {
+	pings.SetLimit(maxPings)
+	for _, m := range r.active() {
 		pings.Go(func() error {
-			if r.health.Check(ctx, m.ID, m.Endpoint) == nil {
+			if r.monitor.Check(ctx, m.ID, m.Endpoint) == nil {
 				mu.Lock()
 				defer mu.Unlock()
 				ids = append(ids, m.ID)
@@ -116,37 +112,37 @@ func (r *Reach) Heard(ctx context.Context) []string {
 	return ids
 }
 
-// Deaf tells whether there are CDNs that take work, and none of them answers:
+// Isolated tells whether there are CDNs that take work, and none of them answers:
 // neither when it was pinged last nor now.
-func (r *Reach) Deaf(ctx context.Context) bool {
-	ready := r.ready()
-	for _, m := range ready {
-		if !r.health.Missed(m.ID) {
+func (r *Reachability) Isolated(ctx context.Context) bool {
+	active := r.active()
+	for _, m := range active {
+		if !r.monitor.Missed(m.ID) {
 			return false
 		}
 	}
-	return len(ready) > 0 && len(r.once(ctx, self, func(ctx context.Context) ([]string, error) { return r.Heard(ctx), nil }).cdns) == 0
+	return len(active) > 0 && len(r.shared(ctx, self, func(ctx context.Context) ([]string, error) { return r.Reachable(ctx), nil }).cdns) == 0
 }
 
-func (r *Reach) ready() []cluster.Member {
+func (r *Reachability) active() []cluster.Member {
 	return slices.DeleteFunc(slices.Clone(r.members.Members(cluster.CDN)), func(m cluster.Member) bool { return m.Draining })
 }
 
 // self stands for this scheduler among the endpoints of others.
 const self = ""
 
-// HeardAt gives what another scheduler says of Heard, a moment ago at most.
-func (r *Reach) HeardAt(ctx context.Context, endpoint string) ([]string, error) {
-	a := r.once(ctx, endpoint, func(ctx context.Context) ([]string, error) { return r.ask(ctx, endpoint) })
+// ReachableFrom gives what another scheduler says of Reachable, a moment ago at most.
+func (r *Reachability) ReachableFrom(ctx context.Context, endpoint string) ([]string, error) {
+	a := r.shared(ctx, endpoint, func(ctx context.Context) ([]string, error) { return r.ask(ctx, endpoint) })
 	return a.cdns, a.err
 }
 
-// once finds something out for all who ask within a moment.
-func (r *Reach) once(ctx context.Context, key string, find func(context.Context) ([]string, error)) answer {
+// shared finds something out for all who ask within a moment.
+func (r *Reachability) shared(ctx context.Context, key string, find func(context.Context) ([]string, error)) answer {
 	// Others rely on the answer though the first who asked may leave.
 	ctx = context.WithoutCancel(ctx)
-	got, _, _ := r.asking.Do(key, func() (any, error) {
-		if a, known := r.answered(key); known {
+	got, _, _ := r.calls.Do(key, func() (any, error) {
+		if a, known := r.cached(key); known {
 			return a, nil
 		}
 		cdns, err := find(ctx)
@@ -160,12 +156,12 @@ func (r *Reach) once(ctx context.Context, key string, find func(context.Context)
 	return a
 }
 
-// answered gives an answer that still counts, and forgets those that do not.
-func (r *Reach) answered(key string) (answer, bool) {
+// cached gives an answer that still counts, and forgets those that do not.
+func (r *Reachability) cached(key string) (answer, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for k, old := range r.answers {
-		if time.Since(old.at) >= fresh {
+		if time.Since(old.at) >= answerTTL {
 			delete(r.answers, k)
 		}
 	}
@@ -173,7 +169,7 @@ func (r *Reach) answered(key string) (answer, bool) {
 	return a, known
 }
 
-func (r *Reach) ask(ctx context.Context, endpoint string) ([]string, error) {
+func (r *Reachability) ask(ctx context.Context, endpoint string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	conn, err := r.dial(endpoint)

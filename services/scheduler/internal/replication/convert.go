@@ -1,4 +1,4 @@
-package mirror
+package replication
 
 import (
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
@@ -10,16 +10,16 @@ import (
 // bit sets have at most so many words: a message must stay below a gRPC
 // server's default limit, 4 MiB, with whatever was gathered before.
 const (
-	piecesOfPart = 10_000
-	wordsOfPart  = 64 << 10
-	// wordsOfPeer is about what a peer takes beside its bit sets, wordsOfWord what
+	maxPartPieces = 10_000
+	maxPartWords  = 64 << 10
+	// peerCost is about what a peer takes beside its bit sets, wordCost what
 	// a word of them does that is told by itself.
-	wordsOfPeer = 50
-	wordsOfWord = 5
+	peerCost = 50
+	wordCost = 5
 )
 
 // parts cuts a memory into messages.
-func parts(taskID string, m swarm.Update) []*schedulerv1.TaskMemory {
+func splitUpdate(taskID string, m swarm.Update) []*schedulerv1.TaskMemory {
 	first := &schedulerv1.TaskMemory{TaskId: taskID, Anew: m.Full, Forgotten: m.Removed, Outdated: m.Outdated}
 	if f := m.Facts; f != nil {
 		first.Facts = &cdnv1.SourceFacts{Length: f.Length, PieceSize: f.PieceSize, Etag: f.ETag, LastModified: f.LastModified}
@@ -35,43 +35,43 @@ func parts(taskID string, m swarm.Update) []*schedulerv1.TaskMemory {
 		return list[len(list)-1]
 	}
 	for _, p := range m.Pieces {
-		part := last(len(list[len(list)-1].GetPieces()) >= piecesOfPart)
+		part := last(len(list[len(list)-1].GetPieces()) >= maxPartPieces)
 		part.Pieces = append(part.Pieces, &cdnv1.Piece{Num: p.Num, Md5: p.MD5, Length: p.Length})
 	}
 	words := 0
 	for _, p := range m.Peers {
-		part := last(words >= wordsOfPart)
-		if words >= wordsOfPart {
+		part := last(words >= maxPartWords)
+		if words >= maxPartWords {
 			words = 0
 		}
-		words += wordsOfPeer + len(p.Have) + len(p.Serves) + len(p.Writing) + wordsOfWord*len(p.Words)
+		words += peerCost + len(p.Have) + len(p.Serves) + len(p.Writing) + wordCost*len(p.Words)
 		part.Peers = append(part.Peers, &schedulerv1.PeerMemory{
 			Peer: &schedulerv1.Peer{
 				Id: p.ID, Ip: p.IP, Port: p.Port, Path: p.Path, HostName: p.HostName, Version: p.Version,
 			},
-			Have: p.Have, Serves: p.Serves, Writing: p.Writing, Partial: p.Partial, Words: wordsFrom(p.Words),
+			Have: p.Have, Serves: p.Serves, Writing: p.Writing, Partial: p.Partial, Words: wordsProto(p.Words),
 			Left: p.Left, Migrant: p.Migrant, Newcomer: p.Newcomer,
 		})
 	}
 	return list
 }
 
-func factsOf(f *cdnv1.SourceFacts) swarm.Facts {
+func factsFrom(f *cdnv1.SourceFacts) swarm.Facts {
 	return swarm.Facts{Length: f.GetLength(), PieceSize: f.GetPieceSize(), ETag: f.GetEtag(), LastModified: f.GetLastModified()}
 }
 
-func peerOf(m *schedulerv1.PeerMemory) swarm.PeerUpdate {
+func peerFrom(m *schedulerv1.PeerMemory) swarm.PeerUpdate {
 	p := m.GetPeer()
 	return swarm.PeerUpdate{
 		PeerInfo: swarm.PeerInfo{
 			ID: p.GetId(), IP: p.GetIp(), Port: p.GetPort(), Path: p.GetPath(), HostName: p.GetHostName(), Version: p.GetVersion(),
 		},
-		Have: m.GetHave(), Serves: m.GetServes(), Writing: m.GetWriting(), Partial: m.GetPartial(), Words: wordsOf(m.GetWords()),
+		Have: m.GetHave(), Serves: m.GetServes(), Writing: m.GetWriting(), Partial: m.GetPartial(), Words: wordsFrom(m.GetWords()),
 		Left: m.GetLeft(), Migrant: m.GetMigrant(), Newcomer: m.GetNewcomer(),
 	}
 }
 
-func wordsFrom(words []swarm.WordUpdate) []*schedulerv1.PeerWord {
+func wordsProto(words []swarm.WordUpdate) []*schedulerv1.PeerWord {
 	list := make([]*schedulerv1.PeerWord, len(words))
 	for i, w := range words {
 		list[i] = &schedulerv1.PeerWord{Index: w.Index, Have: w.Have, Serves: w.Serves, Writing: w.Writing}
@@ -79,7 +79,7 @@ func wordsFrom(words []swarm.WordUpdate) []*schedulerv1.PeerWord {
 	return list
 }
 
-func wordsOf(words []*schedulerv1.PeerWord) (list []swarm.WordUpdate) {
+func wordsFrom(words []*schedulerv1.PeerWord) (list []swarm.WordUpdate) {
 	for _, w := range words {
 		list = append(list, swarm.WordUpdate{Index: w.GetIndex(), Have: w.GetHave(), Serves: w.GetServes(), Writing: w.GetWriting()})
 	}

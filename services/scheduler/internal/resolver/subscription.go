@@ -1,4 +1,4 @@
-package claim
+package resolver
 
 import (
 	"context"
@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	firstPause = 100 * time.Millisecond
-	lastPause  = 3 * time.Second
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 3 * time.Second
 )
 
-// news is who wants to hear of which task.
-type news struct {
-	mu sync.Mutex // guards of and what the subscriptions hold
-	of map[string]*Subscription
+// subscriptions is who wants to hear of which task.
+type subscriptions struct {
+	mu     sync.Mutex // guards byTask and what the subscriptions hold
+	byTask map[string]*Subscription
 }
 
 // Subscription is what is heard of one task.
@@ -38,29 +38,29 @@ type Subscription struct {
 // a task.
 func (r *Resolver) Subscribe(taskID string) *Subscription {
 	s := &Subscription{C: make(chan struct{}, 1), r: r, taskID: taskID}
-	r.news.mu.Lock()
-	defer r.news.mu.Unlock()
-	r.news.of[taskID] = s
+	r.subscriptions.mu.Lock()
+	defer r.subscriptions.mu.Unlock()
+	r.subscriptions.byTask[taskID] = s
 	return s
 }
 
 // Close ends the subscription.
 func (s *Subscription) Close() {
-	s.r.news.mu.Lock()
-	defer s.r.news.mu.Unlock()
-	if s.r.news.of[s.taskID] == s {
-		delete(s.r.news.of, s.taskID)
+	s.r.subscriptions.mu.Lock()
+	defer s.r.subscriptions.mu.Unlock()
+	if s.r.subscriptions.byTask[s.taskID] == s {
+		delete(s.r.subscriptions.byTask, s.taskID)
 	}
 }
 
 // Take gives what became of a claim. Ask says that the registry has to be asked.
 func (s *Subscription) Take(c Claim) (next Claim, ask bool) {
-	s.r.news.mu.Lock()
+	s.r.subscriptions.mu.Lock()
 	record, gone := s.record, s.gone
 	if c.Known() || gone {
 		s.record, s.gone = nil, false
 	} // else it is news to the first claim as well
-	s.r.news.mu.Unlock()
+	s.r.subscriptions.mu.Unlock()
 	switch {
 	case gone:
 		return c, true
@@ -71,11 +71,11 @@ func (s *Subscription) Take(c Claim) (next Claim, ask bool) {
 	case record.GetEpoch() == c.Epoch && record.GetRevision() == c.record.GetRevision():
 		return c, false
 	}
-	return s.r.seen(record)
+	return s.r.claimFromRecord(record)
 }
 
-// seen makes a claim of a record with the members that are known here.
-func (r *Resolver) seen(record *registryv1.TaskRecord) (c Claim, ask bool) {
+// claimFromRecord makes a claim of a record with the members that are known here.
+func (r *Resolver) claimFromRecord(record *registryv1.TaskRecord) (c Claim, ask bool) {
 	members := make(map[string]cluster.Member)
 	for _, m := range r.CDNs() {
 		members[m.ID] = m
@@ -92,11 +92,11 @@ func (r *Resolver) seen(record *registryv1.TaskRecord) (c Claim, ask bool) {
 
 // Watch hears of all records that name this scheduler, until ctx ends.
 func (r *Resolver) Watch(ctx context.Context) {
-	pause, warned := firstPause, false
+	backoff, warned := minBackoff, false
 	for ctx.Err() == nil {
 		told, err := r.watch(ctx)
 		if told {
-			pause, warned = firstPause, false
+			backoff, warned = minBackoff, false
 		}
 		if ctx.Err() == nil && !warned {
 			r.Log.Warn("lost the stream of task records; trying on", zap.Error(err))
@@ -104,9 +104,9 @@ func (r *Resolver) Watch(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause):
+		case <-time.After(backoff):
 		}
-		pause = min(2*pause, lastPause)
+		backoff = min(2*backoff, maxBackoff)
 	}
 }
 
@@ -128,38 +128,38 @@ func (r *Resolver) watch(ctx context.Context) (told bool, err error) {
 			if first != nil {
 				first[record.GetTaskId()] = struct{}{}
 			}
-			r.tell(record.GetTaskId(), record)
+			r.deliver(record.GetTaskId(), record)
 		}
 		for _, id := range resp.GetGone() {
-			r.tell(id, nil)
+			r.deliver(id, nil)
 		}
 		if resp.GetComplete() && first != nil {
-			r.tellOthers(first)
+			r.deliverGone(first)
 			first = nil
 		}
 	}
 }
 
-func (r *Resolver) tell(taskID string, record *registryv1.TaskRecord) {
-	r.news.mu.Lock()
-	defer r.news.mu.Unlock()
-	if s := r.news.of[taskID]; s != nil {
-		s.hear(record)
+func (r *Resolver) deliver(taskID string, record *registryv1.TaskRecord) {
+	r.subscriptions.mu.Lock()
+	defer r.subscriptions.mu.Unlock()
+	if s := r.subscriptions.byTask[taskID]; s != nil {
+		s.deliver(record)
 	}
 }
 
-// tellOthers tells those whose tasks were not among the first that they are gone.
-func (r *Resolver) tellOthers(named map[string]struct{}) {
-	r.news.mu.Lock()
-	defer r.news.mu.Unlock()
-	for id, s := range r.news.of {
+// deliverGone tells those whose tasks were not among the first that they are gone.
+func (r *Resolver) deliverGone(named map[string]struct{}) {
+	r.subscriptions.mu.Lock()
+	defer r.subscriptions.mu.Unlock()
+	for id, s := range r.subscriptions.byTask {
 		if _, is := named[id]; !is {
-			s.hear(nil)
+			s.deliver(nil)
 		}
 	}
 }
 
-func (s *Subscription) hear(record *registryv1.TaskRecord) {
+func (s *Subscription) deliver(record *registryv1.TaskRecord) {
 	s.record, s.gone = record, record == nil
 	select {
 	case s.C <- struct{}{}:

@@ -1,4 +1,4 @@
-package mirror
+package replication
 
 import (
 	"context"
@@ -15,14 +15,14 @@ const recallTimeout = 500 * time.Millisecond
 
 // Recall asks the standby of a task what this scheduler had told it before it
 // was restarted, and writes that into the book.
-func (s *Sender) Recall(ctx context.Context, taskID string, book *Book) error {
-	to, ok := s.Standby(taskID)
+func (r *Replicator) Recall(ctx context.Context, taskID string, store *StandbyStore) error {
+	to, ok := r.Standby(taskID)
 	if !ok {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, recallTimeout)
 	defer cancel()
-	conn, err := s.Dial(to.Endpoint)
+	conn, err := r.Dial(to.Endpoint)
 	if err != nil {
 		return fmt.Errorf("reaching a standby: %w", err)
 	}
@@ -46,6 +46,6 @@ func (s *Sender) Recall(ctx context.Context, taskID string, book *Book) error {
 	if err := Check(&all); err != nil {
 		return fmt.Errorf("what a standby says: %w", err)
 	}
-	book.Recalled(taskID, &all, time.Now())
+	store.ApplyRecalled(taskID, &all, time.Now())
 	return nil
 }

@@ -1,4 +1,4 @@
-package mirror
+package replication
 
 import (
 	"testing"
@@ -11,7 +11,7 @@ import (
 )
 
 func TestBookKeepsWhatADeadSchedulerToldForAWhile(t *testing.T) {
-	book, err := NewBook(prometheus.NewRegistry())
+	store, err := NewStandbyStore(prometheus.NewRegistry())
 	require.NoError(t, err)
 	now := time.Now()
 	told := func(stream string, anew bool, peers ...string) {
@@ -19,43 +19,45 @@ func TestBookKeepsWhatADeadSchedulerToldForAWhile(t *testing.T) {
 		for _, p := range peers {
 			m.Peers = append(m.Peers, &schedulerv1.PeerMemory{Peer: &schedulerv1.Peer{Id: p}})
 		}
-		book.Take(stream, &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{m}}, now)
+		store.Apply(stream, &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{m}}, now)
 	}
 	told("old", false, "nobody")
-	_, there := book.Recall(idOf(1))
+	_, there := store.Get(idOf(1))
 	require.False(t, there, "a change of what was never told")
 	told("old", true, "a", "b")
 	told("new", true, "c")
 	told("old", true, "a", "b")
 	told("new", false, "d")
-	r, _ := book.Recall(idOf(1))
-	require.Len(t, r.Memory.Peers, 2, "the other stream has no say any more")
-	book.Prune(now.Add(2 * Keep))
-	_, there = book.Recall(idOf(1))
+	r, _ := store.Get(idOf(1))
+	require.Len(t, r.Update.Peers, 2, "the other stream has no say any more")
+	store.Prune(now.Add(2 * Retention))
+	_, there = store.Get(idOf(1))
 	require.True(t, there, "its stream is open")
-	book.Ended("old", now)
-	book.Prune(now.Add(Keep - time.Second))
-	_, there = book.Recall(idOf(1))
+	store.EndStream("old", now)
+	store.Prune(now.Add(Retention - time.Second))
+	_, there = store.Get(idOf(1))
 	require.True(t, there)
-	book.Prune(now.Add(Keep))
-	_, there = book.Recall(idOf(1))
+	store.Prune(now.Add(Retention))
+	_, there = store.Get(idOf(1))
 	require.False(t, there)
 }
 
 // One that says that it tells no more has given the task away; one that is cut
 // off has not.
 func TestTaskIsOrphanedOfASchedulerThatIsCutOff(t *testing.T) {
-	book, err := NewBook(prometheus.NewRegistry())
+	store, err := NewStandbyStore(prometheus.NewRegistry())
 	require.NoError(t, err)
 	tell := func(stream string) {
-		book.Take(stream, &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{memoryOf(idOf(1)), memoryOf(idOf(2))}}, time.Now())
+		store.Apply(stream, &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{memoryOf(idOf(1)), memoryOf(idOf(2))}}, time.Now())
 	}
-	orphaned := func() []bool { return []bool{book.Orphaned(idOf(1)), book.Orphaned(idOf(2)), book.Orphaned(idOf(3))} }
+	orphaned := func() []bool {
+		return []bool{store.Orphaned(idOf(1)), store.Orphaned(idOf(2)), store.Orphaned(idOf(3))}
+	}
 	tell("first")
 	require.Equal(t, []bool{false, false, false}, orphaned())
-	book.Take("first", &schedulerv1.MirrorRequest{Released: []string{idOf(2)}}, time.Now())
+	store.Apply("first", &schedulerv1.MirrorRequest{Released: []string{idOf(2)}}, time.Now())
 	for range 2 {
-		book.Ended("first", time.Now())
+		store.EndStream("first", time.Now())
 		require.Equal(t, []bool{true, false, false}, orphaned())
 	}
 	tell("second")

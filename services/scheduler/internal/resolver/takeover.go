@@ -1,4 +1,4 @@
-package claim
+package resolver
 
 import (
 	"context"
@@ -18,34 +18,34 @@ const (
 	// pingTimeout bounds the question whether another scheduler is alive. It is
 	// asked again before it counts as dead: a busy machine may be late once.
 	pingTimeout = 500 * time.Millisecond
-	pings       = 2
-	// whoseTimeout bounds all that is asked for one caller: clients wait for 5 s
+	maxPings    = 2
+	// acquireTimeout bounds all that is asked for one caller: clients wait for 5 s
 	// in all, and have more to do in them.
-	whoseTimeout = 1500 * time.Millisecond
+	acquireTimeout = 1500 * time.Millisecond
 )
 
-// pulse is what is known of another scheduler.
-type pulse int
+// liveness is what is known of another scheduler.
+type liveness int
 
 const (
-	alive  pulse = iota // or nothing is proven
-	silent              // it does not answer
-	// absent is no member that this one knows of. It may have joined a moment
+	alive        liveness = iota // or nothing is proven
+	unresponsive                 // it does not answer
+	// notMember is no member that this one knows of. It may have joined a moment
 	// ago: only the registry can tell that it is gone.
-	absent
+	notMember
 )
 
-// pulse asks a scheduler whether it is alive, at the endpoint that the registry
+// checkLiveness asks a scheduler whether it is alive, at the endpoint that the registry
 // has told or, if it has told none, where this one knows it.
-func (r *Resolver) pulse(ctx context.Context, id, endpoint string) (p pulse, at string) {
+func (r *Resolver) checkLiveness(ctx context.Context, id, endpoint string) (p liveness, at string) {
 	if endpoint == "" {
 		m, there := r.FindScheduler(id)
 		if !there {
-			return absent, ""
+			return notMember, ""
 		}
 		endpoint = m.Endpoint
 	}
-	for range pings {
+	for range maxPings {
 		err := r.ping(ctx, id, endpoint)
 		// A caller that left, or this process when it ends, has proven nothing.
 		if err == nil || ctx.Err() != nil || errors.Is(err, context.Canceled) {
@@ -55,7 +55,7 @@ func (r *Resolver) pulse(ctx context.Context, id, endpoint string) (p pulse, at 
 			break // nobody is there
 		}
 	}
-	return silent, endpoint
+	return unresponsive, endpoint
 }
 
 func (r *Resolver) ping(ctx context.Context, id, endpoint string) error {
@@ -67,7 +67,7 @@ func (r *Resolver) ping(ctx context.Context, id, endpoint string) error {
 // takeOver claims a task whose scheduler is silent, or absent: that one the
 // registry takes it from only if it is no member.
 func (r *Resolver) takeOver(
-	ctx context.Context, req *registryv1.ResolveTaskRequest, record *registryv1.TaskRecord, why pulse,
+	ctx context.Context, req *registryv1.ResolveTaskRequest, record *registryv1.TaskRecord, why liveness,
 ) (*registryv1.ResolveTaskResponse, error) {
 	r.Log.Warn("taking a task over from a scheduler that does not answer",
 		zap.String("task_id", req.GetTaskId()), zap.String("scheduler_id", record.GetScheduler()))
@@ -75,7 +75,7 @@ func (r *Resolver) takeOver(
 		TaskId: req.GetTaskId(), Url: req.GetUrl(), SchedulerId: r.SelfID,
 		Last: record, LostOwner: req.GetLostOwner(), Excluded: req.GetExcluded(),
 	}
-	if why == silent {
+	if why == unresponsive {
 		claim.LostScheduler = record.GetScheduler()
 	}
 	resp, err := r.ask(ctx, claim)
@@ -93,7 +93,7 @@ func (r *Resolver) takeOver(
 // is to know of it, and tells who answers for it now: nobody when it has no
 // record, another one when it was not this one's any more.
 func (r *Resolver) HandOver(ctx context.Context, taskID, to string) (scheduler string, err error) {
-	record, err := r.fresh(ctx, taskID)
+	record, err := r.currentRecord(ctx, taskID)
 	if err != nil || record.GetScheduler() != r.SelfID {
 		return record.GetScheduler(), err
 	}
@@ -104,18 +104,18 @@ func (r *Resolver) HandOver(ctx context.Context, taskID, to string) (scheduler s
 	case err != nil:
 		return "", err
 	case resp.GetUnclaimed() || resp.GetRecord().GetScheduler() == r.SelfID:
-		return "", unsaid(taskID, errors.New("it is still this scheduler's"))
+		return "", unresolved(taskID, errors.New("it is still this scheduler's"))
 	}
 	return resp.GetRecord().GetScheduler(), nil
 }
 
-// fresh gives the record that the store has, or none.
-func (r *Resolver) fresh(ctx context.Context, taskID string) (*registryv1.TaskRecord, error) {
-	ctx, done, err := r.turn(ctx)
+// currentRecord gives the record that the store has, or none.
+func (r *Resolver) currentRecord(ctx context.Context, taskID string) (*registryv1.TaskRecord, error) {
+	ctx, release, err := r.acquireSlot(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer done()
+	defer release()
 	resp, err := r.Registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: taskID, Fresh: true})
 	switch {
 	case err == nil:
@@ -126,20 +126,20 @@ func (r *Resolver) fresh(ctx context.Context, taskID string) (*registryv1.TaskRe
 	return nil, fmt.Errorf("asking for the record of task %s: %w", taskID, err)
 }
 
-// desk lets those who ask for the same task at the same time share the answer.
-type desk struct {
-	mu    sync.Mutex // guards asked
-	asked map[string]*question
+// lookups lets those who ask for the same task at the same time share the answer.
+type lookups struct {
+	mu       sync.Mutex // guards inFlight
+	inFlight map[string]*lookup
 }
 
-type question struct {
-	answered chan struct{} // closed when the rest is there
-	holding  Holding
-	err      error
+type lookup struct {
+	done       chan struct{} // closed when the rest is there
+	assignment Assignment
+	err        error
 }
 
-// Holding is a task that this scheduler answers for.
-type Holding struct {
+// Assignment is a task that this scheduler answers for.
+type Assignment struct {
 	Record *registryv1.TaskRecord
 	// Unclaimed says that the store could not be asked. The record is what the
 	// registry had last seen: the task may have begun anew since, and may be found
@@ -147,72 +147,72 @@ type Holding struct {
 	Unclaimed bool
 }
 
-// Whose says whose a task is that is not here: a holding when this scheduler
+// Acquire says whose a task is that is not here: a assignment when this scheduler
 // answers for it, since now perhaps, because the one that did is dead;
 // NOT_OWNER when another does, TASK_NOT_FOUND when nobody does. It is taken from
 // a dead one only if mayTake still says so: a scheduler that is about to end has
 // no use for it, and the record would name a dead one again.
-func (r *Resolver) Whose(ctx context.Context, taskID string, mayTake func() bool) (Holding, error) {
-	r.desk.mu.Lock()
-	q := r.desk.asked[taskID]
-	mine := q == nil
+func (r *Resolver) Acquire(ctx context.Context, taskID string, mayTake func() bool) (Assignment, error) {
+	r.lookups.mu.Lock()
+	l := r.lookups.inFlight[taskID]
+	mine := l == nil
 	if mine {
-		q = &question{answered: make(chan struct{})}
-		r.desk.asked[taskID] = q
+		l = &lookup{done: make(chan struct{})}
+		r.lookups.inFlight[taskID] = l
 	}
-	r.desk.mu.Unlock()
+	r.lookups.mu.Unlock()
 	if mine {
 		// Others rely on the answer though the first who asked may leave.
-		q.holding, q.err = r.whose(context.WithoutCancel(ctx), taskID, mayTake)
-		r.desk.mu.Lock()
-		delete(r.desk.asked, taskID)
-		r.desk.mu.Unlock()
-		close(q.answered)
+		l.assignment, l.err = r.acquire(context.WithoutCancel(ctx), taskID, mayTake)
+		r.lookups.mu.Lock()
+		delete(r.lookups.inFlight, taskID)
+		r.lookups.mu.Unlock()
+		close(l.done)
 	}
 	select {
-	case <-q.answered:
-		return q.holding, q.err
+	case <-l.done:
+		return l.assignment, l.err
 	case <-ctx.Done():
-		return Holding{}, ctx.Err()
+		return Assignment{}, ctx.Err()
 	}
 }
 
-func (r *Resolver) whose(ctx context.Context, taskID string, mayTake func() bool) (Holding, error) {
-	ctx, cancel := context.WithTimeout(ctx, whoseTimeout)
+func (r *Resolver) acquire(ctx context.Context, taskID string, mayTake func() bool) (Assignment, error) {
+	ctx, cancel := context.WithTimeout(ctx, acquireTimeout)
 	defer cancel()
 	unknown := rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "task %s is not known", taskID)
 	resp, err := r.Registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: taskID})
 	switch {
 	case err == nil:
 	case rpcerr.From(err).Code == codes.NotFound:
-		return Holding{}, unknown
+		return Assignment{}, unknown
 	default:
 		// Another scheduler may well have it: the caller must not give up.
-		return Holding{}, unsaid(taskID, err)
+		return Assignment{}, unresolved(taskID, err)
 	}
 	record := resp.GetRecord()
 	if record.GetScheduler() == r.SelfID {
-		return Holding{Record: record}, nil
+		return Assignment{Record: record}, nil
 	}
-	p, endpoint := r.pulse(ctx, record.GetScheduler(), "")
+	p, endpoint := r.checkLiveness(ctx, record.GetScheduler(), "")
 	if p == alive {
-		return Holding{}, NotOwner(record.GetScheduler(), endpoint)
+		return Assignment{}, NotOwner(record.GetScheduler(), endpoint)
 	}
 	if !mayTake() {
-		return Holding{}, rpcerr.New(codes.Unavailable, "",
+		return Assignment{}, rpcerr.New(codes.Unavailable, "",
 			"scheduler %s does not answer, and this one takes no task over any more", record.GetScheduler())
 	}
 	taken, err := r.takeOver(ctx, &registryv1.ResolveTaskRequest{TaskId: taskID, Url: record.GetUrl()}, record, p)
 	switch {
 	case err == nil:
-		return Holding{Record: taken.GetRecord(), Unclaimed: taken.GetUnclaimed()}, nil
+		return Assignment{Record: taken.GetRecord(), Unclaimed: taken.GetUnclaimed()}, nil
 	case rpcerr.ReasonOf(err) == rpcerr.NotOwner:
-		return Holding{}, err
+		return Assignment{}, err
 	}
-	return Holding{}, unsaid(taskID, err)
+	return Assignment{}, unresolved(taskID, err)
 }
 
-func unsaid(taskID string, err error) error {
+func unresolved(taskID string, err error) error {
 	return rpcerr.New(codes.Unavailable, rpcerr.StoreUnavailable,
 		"task %s is not here, and the registry does not say where: %v", taskID, err)
 }

@@ -1,8 +1,8 @@
-// Package claim is who has a task, as the registry says: which CDNs have its
+// Package resolver is who has a task, as the registry says: which CDNs have its
 // copies and which scheduler answers for it. It asks, claims what was lost, and
 // hears of changes. What a scheduler does about it is decided elsewhere: which
 // copy is followed in internal/follower, what a caller is told in internal/taskmanager.
-package claim
+package resolver
 
 import (
 	"context"
@@ -22,11 +22,11 @@ import (
 )
 
 const (
-	// resolveTimeout bounds one question to the registry.
-	resolveTimeout = 2 * time.Second
-	// atOnce is how many questions are under way at the same time: when an
+	// requestTimeout bounds one question to the registry.
+	requestTimeout = 2 * time.Second
+	// maxRequests is how many questions are under way at the same time: when an
 	// instance dies all its tasks ask.
-	atOnce = 64
+	maxRequests = 64
 )
 
 // Deps are what a resolver needs.
@@ -49,17 +49,17 @@ type Deps struct {
 // concurrent use.
 type Resolver struct {
 	Deps
-	turns chan struct{}
-	desk  desk
-	news  news
+	slots         chan struct{}
+	lookups       lookups
+	subscriptions subscriptions
 }
 
 // New makes a resolver; Close must follow.
 func New(deps Deps) *Resolver {
 	return &Resolver{
-		Deps: deps, turns: make(chan struct{}, atOnce),
-		desk: desk{asked: make(map[string]*question)},
-		news: news{of: make(map[string]*Subscription)},
+		Deps: deps, slots: make(chan struct{}, maxRequests),
+		lookups:       lookups{inFlight: make(map[string]*lookup)},
+		subscriptions: subscriptions{byTask: make(map[string]*Subscription)},
 	}
 }
 
@@ -96,8 +96,8 @@ func (c Claim) Version() (source *registryv1.SourceIdentity, pieceSize int32, ru
 	return c.record.GetSource(), c.record.GetPieceSize(), running
 }
 
-// Others are the ids of the CDNs that the record names beside the owner.
-func (c Claim) Others() []string { return c.record.GetReplicas() }
+// ReplicaIDs are the ids of the CDNs that the record names beside the owner.
+func (c Claim) ReplicaIDs() []string { return c.record.GetReplicas() }
 
 // Lost is what the caller tried in vain.
 type Lost struct {
@@ -120,41 +120,41 @@ func (r *Resolver) Resolve(ctx context.Context, taskID, taskURL string, last Cla
 	}
 	resp, err := r.ask(ctx, req)
 	if err != nil {
-		if away(err) && ctx.Err() == nil {
-			return r.alone(taskID, taskURL, last, lost, err)
+		if isUnavailable(err) && ctx.Err() == nil {
+			return r.resolveAlone(taskID, taskURL, last, lost, err)
 		}
 		return Claim{}, err
 	}
 	if other := resp.GetRecord().GetScheduler(); other != r.SelfID && other != "" {
-		if resp, err = r.others(ctx, req, resp, !last.Known() || last.Unclaimed); err != nil {
+		if resp, err = r.resolveOther(ctx, req, resp, !last.Known() || last.Unclaimed); err != nil {
 			return Claim{}, err
 		}
 	}
-	return r.taken(resp, taskID, taskURL, lost)
+	return r.claimFromResponse(resp, taskID, taskURL, lost)
 }
 
-// others takes an answer that names another scheduler. Who may take the task
+// resolveOther takes an answer that names another scheduler. Who may take the task
 // does when that one is dead.
-func (r *Resolver) others(
+func (r *Resolver) resolveOther(
 	ctx context.Context, req *registryv1.ResolveTaskRequest, resp *registryv1.ResolveTaskResponse, mayTake bool,
 ) (*registryv1.ResolveTaskResponse, error) {
 	other := resp.GetRecord().GetScheduler()
 	if !mayTake && !resp.GetUnclaimed() {
 		return nil, NotOwner(other, resp.GetScheduler().GetEndpoint())
 	}
-	p, endpoint := r.pulse(ctx, other, resp.GetScheduler().GetEndpoint())
+	p, endpoint := r.checkLiveness(ctx, other, resp.GetScheduler().GetEndpoint())
 	if p == alive {
 		return nil, NotOwner(other, endpoint)
 	}
 	return r.takeOver(ctx, req, resp.GetRecord(), p)
 }
 
-// taken makes a claim of an answer.
-func (r *Resolver) taken(resp *registryv1.ResolveTaskResponse, taskID, taskURL string, lost Lost) (Claim, error) {
+// claimFromResponse makes a claim of an answer.
+func (r *Resolver) claimFromResponse(resp *registryv1.ResolveTaskResponse, taskID, taskURL string, lost Lost) (Claim, error) {
 	record := resp.GetRecord()
 	c := Claim{Epoch: record.GetEpoch(), Unclaimed: resp.GetUnclaimed(), record: record}
 	if c.Unclaimed && c.Epoch == 0 && lost.has(record.GetOwner()) {
-		return r.pick(taskID, taskURL, lost)
+		return r.chooseCDN(taskID, taskURL, lost)
 	}
 	if resp.GetOwner() == nil {
 		return Claim{}, rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, "the task's owner %s is not there", record.GetOwner())
@@ -168,28 +168,28 @@ func (r *Resolver) taken(resp *registryv1.ResolveTaskResponse, taskID, taskURL s
 
 func (l Lost) has(id string) bool { return l.Owner == id || slices.Contains(l.Excluded, id) }
 
-// away tells that no registry answers, or that it knows nothing.
-func away(err error) bool {
+// isUnavailable tells that no registry answers, or that it knows nothing.
+func isUnavailable(err error) bool {
 	e := rpcerr.From(err)
 	return e.Code == codes.Unavailable || e.Code == codes.DeadlineExceeded
 }
 
-// alone decides without a registry.
-func (r *Resolver) alone(taskID, taskURL string, last Claim, lost Lost, cause error) (Claim, error) {
+// resolveAlone decides without a registry.
+func (r *Resolver) resolveAlone(taskID, taskURL string, last Claim, lost Lost, cause error) (Claim, error) {
 	if last.Known() && (last.Epoch > 0 || !lost.has(last.Owner.ID)) {
 		last.Unclaimed = true
 		return last, nil
 	}
-	c, err := r.pick(taskID, taskURL, lost)
+	c, err := r.chooseCDN(taskID, taskURL, lost)
 	if err != nil {
 		return Claim{}, fmt.Errorf("%w (%w)", cause, err)
 	}
 	return c, nil
 }
 
-// pick names the CDN that a registry would: the first in rendezvous order that
+// chooseCDN names the CDN that a registry would: the first in rendezvous order that
 // takes work.
-func (r *Resolver) pick(taskID, taskURL string, lost Lost) (Claim, error) {
+func (r *Resolver) chooseCDN(taskID, taskURL string, lost Lost) (Claim, error) {
 	members := r.CDNs()
 	var nodes []ring.Node
 	for _, m := range members {
@@ -203,13 +203,13 @@ func (r *Resolver) pick(taskID, taskURL string, lost Lost) (Claim, error) {
 	}
 	i := slices.IndexFunc(members, func(m cluster.Member) bool { return m.ID == id })
 	return Claim{Owner: members[i], Unclaimed: true, record: &registryv1.TaskRecord{
-		TaskId: taskID, Url: public(taskURL), Owner: id, Scheduler: r.SelfID,
+		TaskId: taskID, Url: stripURL(taskURL), Owner: id, Scheduler: r.SelfID,
 		Status: registryv1.TaskStatus_TASK_STATUS_WAITING,
 	}}, nil
 }
 
-// public is a URL without what must not be kept.
-func public(raw string) string {
+// stripURL is a URL without what must not be kept.
+func stripURL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return ""
@@ -219,11 +219,11 @@ func public(raw string) string {
 }
 
 func (r *Resolver) ask(ctx context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
-	ctx, done, err := r.turn(ctx)
+	ctx, release, err := r.acquireSlot(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer done()
+	defer release()
 	resp, err := r.Registry.ResolveTask(ctx, req)
 	if err != nil {
 		return nil, fmt.Errorf("resolving the task: %w", err)
@@ -231,17 +231,17 @@ func (r *Resolver) ask(ctx context.Context, req *registryv1.ResolveTaskRequest) 
 	return resp, nil
 }
 
-// turn waits until a question may be asked, and gives the time that it may take.
-func (r *Resolver) turn(ctx context.Context) (limited context.Context, done func(), err error) {
+// acquireSlot waits until a question may be asked, and gives the time that it may take.
+func (r *Resolver) acquireSlot(ctx context.Context) (limited context.Context, release func(), err error) {
 	select {
-	case r.turns <- struct{}{}:
+	case r.slots <- struct{}{}:
 	case <-ctx.Done():
 		return nil, nil, ctx.Err()
 	}
-	limited, cancel := context.WithTimeout(ctx, resolveTimeout)
+	limited, cancel := context.WithTimeout(ctx, requestTimeout)
 	return limited, func() {
 		cancel()
-		<-r.turns
+		<-r.slots
 	}, nil
 }
 

@@ -1,4 +1,4 @@
-package mirror
+package replication
 
 import (
 	"context"
@@ -50,10 +50,10 @@ func peerInfo(id string) swarm.PeerInfo {
 }
 
 // restored makes a swarm of what another one tells, as its standby does.
-func restored(t *testing.T, memories ...swarm.Update) *swarm.Swarm {
+func restored(t *testing.T, updates ...swarm.Update) *swarm.Swarm {
 	t.Helper()
 	s := emptySwarm()
-	s.Restore(passedOn(t, memories...), start)
+	s.Restore(restoredFrom(t, updates...), start)
 	return s
 }
 
@@ -138,33 +138,33 @@ func TestChangesAddUpToAllThereIs(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		const pieces = 700
 		s := newSwarm(t, pieces)
-		book, err := NewBook(prometheus.NewRegistry())
+		store, err := NewStandbyStore(prometheus.NewRegistry())
 		require.NoError(t, err)
-		passOn(t, book, s.Changes(true))
+		applyUpdate(t, store, s.Changes(true))
 		now, partial := start, 0
 		for range 60 {
 			for range random.IntN(30) {
 				now = now.Add(time.Duration(random.IntN(500)) * time.Millisecond)
-				happen(t, s, random, fmt.Sprint(random.IntN(8)), random.Int32N(pieces), now)
+				applyRandomEvent(t, s, random, fmt.Sprint(random.IntN(8)), random.Int32N(pieces), now)
 			}
 			changes := s.Changes(false)
 			for range 1 + random.IntN(2) {
-				passOn(t, book, changes)
+				applyUpdate(t, store, changes)
 			}
 			for _, p := range changes.Peers {
 				if p.Partial {
 					partial++
 				}
 			}
-			r, _ := book.Recall("id")
-			require.Equal(t, trimmed(s.Changes(true)), trimmed(r.Memory))
+			r, _ := store.Get("id")
+			require.Equal(t, trimmed(s.Changes(true)), trimmed(r.Update))
 		}
 		require.NotZero(t, partial)
 	}
 }
 
-// happen lets something happen to a peer.
-func happen(t *testing.T, s *swarm.Swarm, random *rand.Rand, id string, num int32, now time.Time) {
+// applyRandomEvent lets something happen to a peer.
+func applyRandomEvent(t *testing.T, s *swarm.Swarm, random *rand.Rand, id string, num int32, now time.Time) {
 	t.Helper()
 	var err error
 	switch random.IntN(14) {
@@ -199,7 +199,7 @@ func happen(t *testing.T, s *swarm.Swarm, random *rand.Rand, id string, num int3
 
 // trimmed are the peers of a memory in order, and their sets without what says nothing.
 func trimmed(m swarm.Update) []swarm.PeerUpdate {
-	list := append([]swarm.PeerUpdate{}, inOrder(m).Peers...)
+	list := append([]swarm.PeerUpdate{}, sorted(m).Peers...)
 	for i := range list {
 		p := &list[i]
 		for _, set := range []*[]uint64{&p.Have, &p.Serves, &p.Writing} {
@@ -225,7 +225,7 @@ func TestReportOfALargeFileIsToldInAFewBytes(t *testing.T) {
 	offered := s.Offer("q", start)[0]
 	s.Changes(true)
 	s.Lost("q", "p", offered.Num)
-	list := parts("id", s.Changes(false))
+	list := splitUpdate("id", s.Changes(false))
 	require.Len(t, list, 1)
 	require.Less(t, proto.Size(list[0]), 200)
 }
@@ -259,7 +259,7 @@ func TestRestoredTaskKeepsOutdatedPeersOut(t *testing.T) {
 	changes, err := old.Changes(ctx, false)
 	require.NoError(t, err)
 
-	again := newTask(func(made *task.Task) { made.Restore(passedOn(t, first, changes)) })
+	again := newTask(func(made *task.Task) { made.Restore(restoredFrom(t, first, changes)) })
 	_, err = again.Register(ctx, peerInfo("outdated"))
 	require.Equal(t, rpcerr.SourceBroken, rpcerr.ReasonOf(err))
 	_, err = again.Register(ctx, peerInfo("p"))

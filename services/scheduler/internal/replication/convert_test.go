@@ -1,4 +1,4 @@
-package mirror
+package replication
 
 import (
 	"cmp"
@@ -15,35 +15,35 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-// passedOn is what a standby recalls of a task that it was told of so: all there
+// restoredFrom is what a standby recalls of a task that it was told of so: all there
 // is first, and then what changed. It is in order, to be compared.
-func passedOn(t *testing.T, memories ...swarm.Update) swarm.Update {
+func restoredFrom(t *testing.T, updates ...swarm.Update) swarm.Update {
 	t.Helper()
-	book, err := NewBook(prometheus.NewRegistry())
+	store, err := NewStandbyStore(prometheus.NewRegistry())
 	require.NoError(t, err)
-	require.True(t, memories[0].Full)
-	for _, m := range memories {
-		passOn(t, book, m)
+	require.True(t, updates[0].Full)
+	for _, m := range updates {
+		applyUpdate(t, store, m)
 	}
-	r, there := book.Recall("id")
+	r, there := store.Get("id")
 	require.True(t, there)
-	return inOrder(r.Memory)
+	return sorted(r.Update)
 }
 
-// passOn tells a book of a memory, as messages that went over the wire.
-func passOn(t *testing.T, book *Book, m swarm.Update) {
+// applyUpdate tells a book of a memory, as messages that went over the wire.
+func applyUpdate(t *testing.T, store *StandbyStore, m swarm.Update) {
 	t.Helper()
-	for _, part := range parts("id", m) {
+	for _, part := range splitUpdate("id", m) {
 		require.Less(t, proto.Size(part), 2<<20, "two of them are one message")
 		b, err := proto.Marshal(part)
 		require.NoError(t, err)
 		var got schedulerv1.TaskMemory
 		require.NoError(t, proto.Unmarshal(b, &got))
-		book.Take("stream", &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{&got}}, time.Now())
+		store.Apply("stream", &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{&got}}, time.Now())
 	}
 }
 
-func inOrder(m swarm.Update) swarm.Update {
+func sorted(m swarm.Update) swarm.Update {
 	slices.SortFunc(m.Pieces, func(a, b swarm.PieceUpdate) int { return cmp.Compare(a.Num, b.Num) })
 	slices.SortFunc(m.Peers, func(a, b swarm.PeerUpdate) int { return cmp.Compare(a.ID, b.ID) })
 	return m
@@ -66,8 +66,8 @@ func TestMemorySurvivesTheWire(t *testing.T) {
 		},
 		Outdated: []string{"old", "older"},
 	}
-	require.Equal(t, all, passedOn(t, all))
-	require.Equal(t, all, passedOn(t, all, all), "what is told anew replaces what was told before")
+	require.Equal(t, all, restoredFrom(t, all))
+	require.Equal(t, all, restoredFrom(t, all, all), "what is told anew replaces what was told before")
 
 	changes := swarm.Update{
 		Facts:   &swarm.Facts{Length: 8, PieceSize: 4 << 20},
@@ -81,9 +81,9 @@ func TestMemorySurvivesTheWire(t *testing.T) {
 		Pieces: []swarm.PieceUpdate{all.Pieces[0], changes.Pieces[0], changes.Pieces[1]},
 		Peers:  []swarm.PeerUpdate{all.Peers[0], changes.Peers[0], all.Peers[3]}, Outdated: all.Outdated,
 	}
-	require.Equal(t, after, passedOn(t, all, changes))
-	require.Equal(t, after, passedOn(t, all, changes, changes), "twice is the same as once")
-	require.Equal(t, after, passedOn(t, all, changes, swarm.Update{}))
+	require.Equal(t, after, restoredFrom(t, all, changes))
+	require.Equal(t, after, restoredFrom(t, all, changes, changes), "twice is the same as once")
+	require.Equal(t, after, restoredFrom(t, all, changes, swarm.Update{}))
 }
 
 func TestWordsOfAPeerAreMerged(t *testing.T) {
@@ -107,35 +107,35 @@ func TestWordsOfAPeerAreMerged(t *testing.T) {
 		{PeerInfo: swarm.PeerInfo{ID: "b"}, Have: []uint64{8}},
 		{PeerInfo: swarm.PeerInfo{ID: "never heard of"}, Have: []uint64{1}},
 	}
-	require.Equal(t, want, passedOn(t, all, changes).Peers)
-	require.Equal(t, want, passedOn(t, all, changes, changes).Peers, "twice is the same as once")
-	require.Equal(t, all.Peers, passedOn(t, all, changes, all).Peers)
+	require.Equal(t, want, restoredFrom(t, all, changes).Peers)
+	require.Equal(t, want, restoredFrom(t, all, changes, changes).Peers, "twice is the same as once")
+	require.Equal(t, all.Peers, restoredFrom(t, all, changes, all).Peers)
 }
 
 // Who takes a task over reads what he was given outside the book's lock.
 func TestWhatWasRecalledDoesNotChange(t *testing.T) {
-	book, err := NewBook(prometheus.NewRegistry())
+	store, err := NewStandbyStore(prometheus.NewRegistry())
 	require.NoError(t, err)
 	told := func(index int32) swarm.Update {
 		return swarm.Update{Peers: []swarm.PeerUpdate{{
 			PeerInfo: swarm.PeerInfo{ID: "p"}, Partial: true, Words: []swarm.WordUpdate{{Index: index, Have: 1}},
 		}}}
 	}
-	passOn(t, book, swarm.Update{Full: true, Peers: []swarm.PeerUpdate{{PeerInfo: swarm.PeerInfo{ID: "p"}, Have: []uint64{0, 0, 0}}}})
-	first, _ := book.Recall("id")
-	passOn(t, book, told(0))
-	passOn(t, book, told(1))
-	second, _ := book.Recall("id")
-	passOn(t, book, told(2))
-	require.Equal(t, []uint64{0, 0, 0}, first.Memory.Peers[0].Have)
-	require.Equal(t, []uint64{1, 1, 0}, second.Memory.Peers[0].Have)
-	third, _ := book.Recall("id")
-	require.Equal(t, []uint64{1, 1, 1}, third.Memory.Peers[0].Have)
+	applyUpdate(t, store, swarm.Update{Full: true, Peers: []swarm.PeerUpdate{{PeerInfo: swarm.PeerInfo{ID: "p"}, Have: []uint64{0, 0, 0}}}})
+	first, _ := store.Get("id")
+	applyUpdate(t, store, told(0))
+	applyUpdate(t, store, told(1))
+	second, _ := store.Get("id")
+	applyUpdate(t, store, told(2))
+	require.Equal(t, []uint64{0, 0, 0}, first.Update.Peers[0].Have)
+	require.Equal(t, []uint64{1, 1, 0}, second.Update.Peers[0].Have)
+	third, _ := store.Get("id")
+	require.Equal(t, []uint64{1, 1, 1}, third.Update.Peers[0].Have)
 }
 
 func TestLargeMemoryIsToldInParts(t *testing.T) {
 	all := swarm.Update{Full: true, Facts: &swarm.Facts{Length: 7}, Outdated: []string{"old"}}
-	for num := range int32(2*piecesOfPart + 1) {
+	for num := range int32(2*maxPartPieces + 1) {
 		all.Pieces = append(all.Pieces, swarm.PieceUpdate{Num: num, MD5: fmt.Sprintf("%032x", num), Length: 4 << 20})
 	}
 	for i := range 200 {
@@ -144,11 +144,11 @@ func TestLargeMemoryIsToldInParts(t *testing.T) {
 			Have:     slices.Repeat([]uint64{uint64(i) + 1}, 500), Serves: slices.Repeat([]uint64{1}, 500),
 		})
 	}
-	list := parts("id", all)
+	list := splitUpdate("id", all)
 	require.Equal(t, 3+3, len(list), "the last pieces and the first peers are one part")
 	for i, part := range list {
 		require.Equal(t, "id", part.GetTaskId())
 		require.Equal(t, i == 0, part.GetAnew(), "the others add to the first")
 	}
-	require.Equal(t, all, passedOn(t, all))
+	require.Equal(t, all, restoredFrom(t, all))
 }

@@ -1,4 +1,4 @@
-package mirror
+package replication
 
 import (
 	"context"
@@ -19,35 +19,35 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 )
 
-// line is the connection to a standby that is asked what it knows. It answers
+// fakeConn is the connection to a standby that is asked what it knows. It answers
 // once it is told what, so a test sees who waits and for how long.
-type line struct {
+type fakeConn struct {
 	grpc.ClientConnInterface
-	asked   atomic.Int64
+	calls   atomic.Int64
 	answers chan []*schedulerv1.TaskMemory
 }
 
-func (l *line) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
-	l.asked.Add(1)
+func (l *fakeConn) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+	l.calls.Add(1)
 	select {
 	case parts := <-l.answers:
-		return &answering{ctx: ctx, parts: parts}, nil
+		return &fakeRecall{ctx: ctx, parts: parts}, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
-// answering is an answer on its way. One with a nil part gets no further.
-type answering struct {
+// fakeRecall is an answer on its way. One with a nil part gets no further.
+type fakeRecall struct {
 	grpc.ClientStream
 	ctx   context.Context
 	parts []*schedulerv1.TaskMemory
 }
 
-func (*answering) SendMsg(any) error { return nil }
-func (*answering) CloseSend() error  { return nil }
+func (*fakeRecall) SendMsg(any) error { return nil }
+func (*fakeRecall) CloseSend() error  { return nil }
 
-func (a *answering) RecvMsg(m any) error {
+func (a *fakeRecall) RecvMsg(m any) error {
 	switch {
 	case len(a.parts) == 0:
 		return io.EOF
@@ -60,19 +60,19 @@ func (a *answering) RecvMsg(m any) error {
 	return nil
 }
 
-// asking makes a sender whose standby is at the end of a line, and a book.
-func asking(t *testing.T) (*Sender, *Book, *line) {
+// newRecallTest makes a sender whose standby is at the end of a line, and a book.
+func newRecallTest(t *testing.T) (*Replicator, *StandbyStore, *fakeConn) {
 	t.Helper()
-	l := &line{answers: make(chan []*schedulerv1.TaskMemory)}
-	s, err := NewSender(Deps{
+	l := &fakeConn{answers: make(chan []*schedulerv1.TaskMemory)}
+	s, err := NewReplicator(Deps{
 		SelfID: "me", Members: &memberList{list: []cluster.Member{{ID: "b", Endpoint: "b:1"}}}, Log: zap.NewNop(),
 		Dial:    func(string) (grpc.ClientConnInterface, error) { return l, nil },
 		Metrics: prometheus.NewRegistry(),
 	})
 	require.NoError(t, err)
-	book, err := NewBook(prometheus.NewRegistry())
+	store, err := NewStandbyStore(prometheus.NewRegistry())
 	require.NoError(t, err)
-	return s, book, l
+	return s, store, l
 }
 
 func memoryOf(id string, peers ...string) *schedulerv1.TaskMemory {
@@ -86,41 +86,41 @@ func memoryOf(id string, peers ...string) *schedulerv1.TaskMemory {
 // What was recalled is kept as what somebody told who tells no more.
 func TestRecalledMemoryIsKeptForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, book, l := asking(t)
+		s, store, l := newRecallTest(t)
 		go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(1), "p")} }()
-		require.NoError(t, s.Recall(t.Context(), idOf(1), book))
-		require.EqualValues(t, 1, l.asked.Load())
-		r, _ := book.Recall(idOf(1))
-		require.Len(t, r.Memory.Peers, 1)
-		book.Prune(time.Now().Add(Keep))
-		require.False(t, book.Knows(idOf(1)), "nobody tells of it any more")
+		require.NoError(t, s.Recall(t.Context(), idOf(1), store))
+		require.EqualValues(t, 1, l.calls.Load())
+		r, _ := store.Get(idOf(1))
+		require.Len(t, r.Update.Peers, 1)
+		store.Prune(time.Now().Add(Retention))
+		require.False(t, store.Has(idOf(1)), "nobody tells of it any more")
 	})
 }
 
 // Half of a memory would be told on as all there is.
 func TestMemoryThatIsNotTheWholeIsNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, book, l := asking(t)
+		s, store, l := newRecallTest(t)
 		go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(1), "p"), nil} }()
-		require.ErrorIs(t, s.Recall(t.Context(), idOf(1), book), context.DeadlineExceeded)
-		require.False(t, book.Knows(idOf(1)))
+		require.ErrorIs(t, s.Recall(t.Context(), idOf(1), store), context.DeadlineExceeded)
+		require.False(t, store.Has(idOf(1)))
 		go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(2), "p")} }()
-		require.NoError(t, s.Recall(t.Context(), idOf(2), book))
-		require.True(t, book.Knows(idOf(2)))
+		require.NoError(t, s.Recall(t.Context(), idOf(2), store))
+		require.True(t, store.Has(idOf(2)))
 	})
 }
 
 func TestRecalledMemoryIsCheckedAsOneThatIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, book, l := asking(t)
+		s, store, l := newRecallTest(t)
 		go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(2), "p"), memoryOf(idOf(1), "p")} }()
-		require.NoError(t, s.Recall(t.Context(), idOf(1), book))
-		require.True(t, book.Knows(idOf(1)))
-		require.False(t, book.Knows(idOf(2)), "nobody asked for it")
+		require.NoError(t, s.Recall(t.Context(), idOf(1), store))
+		require.True(t, store.Has(idOf(1)))
+		require.False(t, store.Has(idOf(2)), "nobody asked for it")
 		for _, peer := range []string{"", "../p"} {
 			go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(3), "p", peer)} }()
-			require.Equal(t, rpcerr.InvalidArgument, rpcerr.ReasonOf(s.Recall(t.Context(), idOf(3), book)), "%q", peer)
-			require.False(t, book.Knows(idOf(3)))
+			require.Equal(t, rpcerr.InvalidArgument, rpcerr.ReasonOf(s.Recall(t.Context(), idOf(3), store)), "%q", peer)
+			require.False(t, store.Has(idOf(3)))
 		}
 	})
 }
@@ -128,14 +128,14 @@ func TestRecalledMemoryIsCheckedAsOneThatIsTold(t *testing.T) {
 // A scheduler that took the task meanwhile tells of it.
 func TestWhatIsToldCountsMoreThanWhatIsRecalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, book, l := asking(t)
+		s, store, l := newRecallTest(t)
 		done := make(chan error, 1)
-		go func() { done <- s.Recall(t.Context(), idOf(1), book) }()
+		go func() { done <- s.Recall(t.Context(), idOf(1), store) }()
 		synctest.Wait()
-		book.Take("other", &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{memoryOf(idOf(1), "a", "b")}}, time.Now())
+		store.Apply("other", &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{memoryOf(idOf(1), "a", "b")}}, time.Now())
 		l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(1), "a")}
 		require.NoError(t, <-done)
-		r, _ := book.Recall(idOf(1))
-		require.Len(t, r.Memory.Peers, 2)
+		r, _ := store.Get(idOf(1))
+		require.Len(t, r.Update.Peers, 2)
 	})
 }

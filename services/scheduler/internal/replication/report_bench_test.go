@@ -1,4 +1,4 @@
-package mirror
+package replication
 
 import (
 	"context"
@@ -28,18 +28,18 @@ import (
 func BenchmarkReports(b *testing.B) {
 	const peers, rounds, size = 200, 50, 4 << 20
 	for _, pieces := range []int{50, 20_000} {
-		for _, mirrored := range []bool{false, true} {
-			name := map[bool]string{false: "alone", true: "mirrored"}[mirrored]
+		for _, replicated := range []bool{false, true} {
+			name := map[bool]string{false: "alone", true: "replicated"}[replicated]
 			b.Run(fmt.Sprintf("pieces=%d/%s", pieces, name), func(b *testing.B) {
 				var bytes, messages float64
 				var used time.Duration
 				for b.Loop() {
 					b.StopTimer()
-					c := newCrowd(b, mirrored, peers, pieces, size)
-					bytes -= testutil.ToFloat64(c.sender.bytes)
-					messages -= testutil.ToFloat64(c.sender.sent)
+					c := newBenchTask(b, replicated, peers, pieces, size)
+					bytes -= testutil.ToFloat64(c.replicator.bytes)
+					messages -= testutil.ToFloat64(c.replicator.sent)
 					b.StartTimer()
-					began := processor(b)
+					began := cpuTime(b)
 					for round := range rounds {
 						num := int32(pieces - 1 - round*(pieces/rounds)) // the last first: its bit sets are the longest
 						for p := range peers {
@@ -47,10 +47,10 @@ func BenchmarkReports(b *testing.B) {
 						}
 						c.flush(b)
 					}
-					used += processor(b) - began
+					used += cpuTime(b) - began
 					b.StopTimer()
-					bytes += testutil.ToFloat64(c.sender.bytes)
-					messages += testutil.ToFloat64(c.sender.sent)
+					bytes += testutil.ToFloat64(c.replicator.bytes)
+					messages += testutil.ToFloat64(c.replicator.sent)
 					c.close()
 					b.StartTimer()
 				}
@@ -63,33 +63,33 @@ func BenchmarkReports(b *testing.B) {
 	}
 }
 
-// processor is the time that this process has used so far.
-func processor(b *testing.B) time.Duration {
+// cpuTime is the time that this process has used so far.
+func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage
 	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// crowd is a task with peers, and a sender.
-type crowd struct {
-	ctx    context.Context
-	task   *task.Task
-	sender *Sender
-	close  func()
+// benchTask is a task with peers, and a sender.
+type benchTask struct {
+	ctx        context.Context
+	task       *task.Task
+	replicator *Replicator
+	close      func()
 }
 
-func newCrowd(b *testing.B, mirrored bool, peers, pieces, size int) *crowd {
+func newBenchTask(b *testing.B, replicated bool, peers, pieces, size int) *benchTask {
 	b.Helper()
 	var members []cluster.Member
-	if mirrored {
+	if replicated {
 		members = append(members, newStandby(b, "standby", "127.0.0.1:0").Member)
 	}
 	pool := rpcclient.NewPool("", nil)
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &crowd{ctx: ctx}
+	c := &benchTask{ctx: ctx}
 	var err error
-	c.sender, err = NewSender(Deps{
+	c.replicator, err = NewReplicator(Deps{
 		SelfID: "me", Members: &memberList{list: members, changed: make(chan struct{})}, Dial: pool.Dial,
 		Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
 	})
@@ -97,10 +97,10 @@ func newCrowd(b *testing.B, mirrored bool, peers, pieces, size int) *crowd {
 	stats, err := task.NewStats(prometheus.NewRegistry())
 	require.NoError(b, err)
 	c.task = task.New(idOf(1), "u", task.Deps{
-		Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Capacity: capacity.NewShares(), Stats: stats, Changed: c.sender.Changed,
+		Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Capacity: capacity.NewShares(), Stats: stats, Changed: c.replicator.MarkChanged,
 	})
 	var work sync.WaitGroup
-	work.Go(func() { c.sender.Run(ctx) })
+	work.Go(func() { c.replicator.Run(ctx) })
 	work.Go(func() { c.task.Run(ctx) })
 	c.close = func() {
 		cancel()
@@ -116,15 +116,15 @@ func newCrowd(b *testing.B, mirrored bool, peers, pieces, size int) *crowd {
 		_, err := c.task.Register(ctx, swarm.PeerInfo{ID: fmt.Sprint(p), IP: "127.0.0.1", Port: 20000, Path: "/peer/file/" + fmt.Sprint(p)})
 		require.NoError(b, err)
 	}
-	c.sender.Add(idOf(1), "u", nil, c.task)
+	c.replicator.Add(idOf(1), "u", nil, c.task)
 	c.flush(b)
 	return c
 }
 
 // flush waits until the standby, if there is one, knows everything.
-func (c *crowd) flush(b *testing.B) {
+func (c *benchTask) flush(b *testing.B) {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(c.ctx, time.Minute)
 	defer cancel()
-	require.NoError(b, c.sender.Flush(ctx))
+	require.NoError(b, c.replicator.Flush(ctx))
 }
