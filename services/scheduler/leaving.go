@@ -7,8 +7,8 @@ import (
 	"github.com/supernode-ha/supernode/pkg/cluster"
 )
 
-// Leaving is the part of a process that gives the tasks that are here to their
-// standbys when it is told to stop.
+// Leaving returns the part of a process that hands the scheduler's tasks over to their
+// standbys when the process is stopped.
 func (s *Service) Leaving(limit time.Duration, announcers ...*cluster.Announcer) func(context.Context) error {
 	return cluster.Leaving(limit, s.log, s.tasks.HandOver, announcers...)
 }

@@ -1,13 +1,22 @@
 // Package scheduler tracks the peers and pieces of every task and tells each peer
 // which pieces to download next and from which source.
 //
-// Its memory is all that it has: one goroutine a task (internal/task) owns
-// that task's state (internal/swarm); internal/taskmanager keeps the tasks;
-// internal/replication tells their standbys of them; internal/follower learns of pieces
-// from the CDNs that have copies; internal/resolver asks the registry who has a
-// task, internal/health who answers, and which CDNs do, here and at
-// another scheduler, internal/capacity how many transfers each may have under
-// way. It never touches the bytes of a file, nor etcd.
+// It keeps all state in memory and has these packages:
+//
+//   - internal/rpc implements the gRPC API.
+//   - internal/taskmanager creates, finds and ends tasks, takes them over from dead
+//     schedulers and hands them over to standbys.
+//   - internal/task runs one goroutine per task, which owns the task's internal/swarm:
+//     its peers, pieces and transfers.
+//   - internal/follower follows a task's CDN copies. internal/resolver resolves the
+//     task to its owner, its replicas and its scheduler.
+//   - internal/replication replicates the tasks to their standbys and holds the
+//     replicas of other schedulers' tasks.
+//   - internal/health decides which instances are alive.
+//   - internal/capacity divides what CDN instances may send among the tasks.
+//   - internal/ids checks the ids that clients and other schedulers send.
+//
+// A scheduler never reads or writes the content of a file, and never accesses etcd.
 package scheduler
 
 import (
@@ -36,26 +45,30 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/taskmanager"
 )
 
-// Config is what a scheduler can be told.
+// Config holds the settings of a scheduler.
 type Config struct {
 	// ID is the scheduler's member id.
 	ID string
-	// UpLimit is how many pieces a peer sends at the same time, at least 1.
+	// UpLimit is the number of pieces that a peer sends at the same time, at least 1.
 	UpLimit int
-	// DownLimit is how many pieces a peer fetches at the same time, at least 1.
+	// DownLimit is the number of pieces that a peer downloads at the same time, at
+	// least 1.
 	DownLimit int
-	// FailAccessInterval is how long a source that refused is left alone.
+	// FailAccessInterval is the time after a failure of the source during which the
+	// same request is refused without asking the source again.
 	FailAccessInterval time.Duration
-	// GCInitialDelay and GCInterval (above 0) are when what is old is looked for.
+	// GCInitialDelay is the delay before the first garbage collection, and GCInterval
+	// (above 0) the interval of the following ones.
 	GCInitialDelay time.Duration
 	GCInterval     time.Duration
-	// TaskExpireTime is how long a task is kept that nobody asks for, above 0.
+	// TaskExpireTime is the time without a call after which a task is removed. It is
+	// above 0.
 	TaskExpireTime time.Duration
-	// PeerGCDelay is how long a peer is kept after it left.
+	// PeerGCDelay is how long a peer is kept after it has left.
 	PeerGCDelay time.Duration
 }
 
-// ConfigFrom takes from the settings what concerns a scheduler.
+// ConfigFrom returns the scheduler's part of the settings.
 func ConfigFrom(id string, s *settings.Settings) Config {
 	return Config{
 		ID: id, UpLimit: s.UpLimit, DownLimit: s.DownLimit,
@@ -64,14 +77,14 @@ func ConfigFrom(id string, s *settings.Settings) Config {
 	}
 }
 
-// Deps are what a scheduler needs; all of them are required.
+// Deps holds the dependencies of a scheduler. All are required.
 type Deps struct {
 	Logger   *zap.Logger
 	Metrics  prometheus.Registerer
 	Registry registryv1.RegistryServiceClient
-	// Members must see schedulers and CDNs.
+	// Members must include schedulers and CDNs.
 	Members *cluster.View
-	// Dial connects to a member's endpoint; it keeps the connections.
+	// Dial connects to a member's endpoint. It keeps the connections.
 	Dial func(endpoint string) (grpc.ClientConnInterface, error)
 }
 
@@ -83,7 +96,7 @@ type Service struct {
 	log      *zap.Logger
 }
 
-// New makes a scheduler; Run must follow.
+// New returns a scheduler. The caller must call Run.
 func New(cfg Config, deps Deps) (*Service, error) {
 	if err := check(cfg, deps); err != nil {
 		return nil, fmt.Errorf("scheduler: %w", err)
@@ -128,7 +141,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	return &Service{tasks: tasks, rpc: server, exchange: exchange, log: deps.Logger}, nil
 }
 
-// newExchange returns what shares the CDNs' capacity with other schedulers.
+// newExchange returns the exchange that shares the capacity of CDNs with other
+// schedulers.
 func newExchange(cfg Config, deps Deps) (*capacity.Exchange, error) {
 	shares := capacity.NewShares()
 	for _, c := range shares.Collectors() {
@@ -141,7 +155,8 @@ func newExchange(cfg Config, deps Deps) (*capacity.Exchange, error) {
 	}), nil
 }
 
-// newFollower puts together what follows the CDNs.
+// newFollower returns the follower, with its resolver and its monitor. The resolver has
+// a monitor of its own, whose suspects are schedulers.
 func newFollower(cfg Config, deps Deps) (*follower.Follower, error) {
 	monitor := health.New(health.Default(), deps.Dial, deps.Logger)
 	stats, err := follower.NewStats(deps.Metrics, monitor)
@@ -157,26 +172,27 @@ func newFollower(cfg Config, deps Deps) (*follower.Follower, error) {
 	return &follower.Follower{Resolver: taskResolver, Health: monitor, Dial: deps.Dial, Stats: stats, Log: deps.Logger}, nil
 }
 
+// check returns an error if a setting is invalid or a dependency is missing.
 func check(cfg Config, deps Deps) error {
 	switch {
 	case cfg.ID == "":
 		return errors.New("the id is empty")
 	case cfg.UpLimit < 1 || cfg.DownLimit < 1:
-		return fmt.Errorf("limits of %d up and %d down: both must be at least 1", cfg.UpLimit, cfg.DownLimit)
+		return fmt.Errorf("limits of %d pieces up and %d pieces down: both must be at least 1", cfg.UpLimit, cfg.DownLimit)
 	case cfg.GCInterval <= 0 || cfg.TaskExpireTime <= 0 || cfg.GCInitialDelay < 0 || cfg.PeerGCDelay < 0 || cfg.FailAccessInterval < 0:
-		return errors.New("an interval is negative, or 0 where it must not be")
+		return errors.New("an interval is negative, or GCInterval or TaskExpireTime is 0")
 	case deps.Logger == nil || deps.Metrics == nil || deps.Registry == nil || deps.Members == nil || deps.Dial == nil:
 		return errors.New("a dependency is missing")
 	}
 	return nil
 }
 
-// Register adds the scheduler to a gRPC server.
+// Register registers the scheduler's API with a gRPC server.
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	schedulerv1.RegisterSchedulerServiceServer(r, s.rpc)
 }
 
-// Run works until ctx ends; then held pulls are let go and all tasks ended.
+// Run runs the scheduler until ctx ends. Then it releases held pulls and ends all tasks.
 func (s *Service) Run(ctx context.Context) error {
 	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() error {

@@ -18,7 +18,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func valid(t *testing.T) (scheduler.Config, scheduler.Deps) {
+// validConfig returns a configuration and dependencies with which New succeeds.
+func validConfig(t *testing.T) (scheduler.Config, scheduler.Deps) {
 	t.Helper()
 	pool := rpcclient.NewPool("", nil)
 	t.Cleanup(func() { require.NoError(t, pool.Close()) })
@@ -33,28 +34,28 @@ func valid(t *testing.T) (scheduler.Config, scheduler.Deps) {
 		}
 }
 
-func TestWhatCannotWorkIsNotMade(t *testing.T) {
-	for name, spoil := range map[string]func(*scheduler.Config, *scheduler.Deps){
+func TestNewRefusesInvalidSettingsAndMissingDependencies(t *testing.T) {
+	for name, invalidate := range map[string]func(*scheduler.Config, *scheduler.Deps){
 		"no id":             func(c *scheduler.Config, _ *scheduler.Deps) { c.ID = "" },
 		"no upload":         func(c *scheduler.Config, _ *scheduler.Deps) { c.UpLimit = 0 },
 		"no download":       func(c *scheduler.Config, _ *scheduler.Deps) { c.DownLimit = -1 },
 		"no collection":     func(c *scheduler.Config, _ *scheduler.Deps) { c.GCInterval = 0 },
 		"no time for tasks": func(c *scheduler.Config, _ *scheduler.Deps) { c.TaskExpireTime = 0 },
-		"negative":          func(c *scheduler.Config, _ *scheduler.Deps) { c.FailAccessInterval = -1 },
+		"negative interval": func(c *scheduler.Config, _ *scheduler.Deps) { c.FailAccessInterval = -1 },
 		"no logger":         func(_ *scheduler.Config, d *scheduler.Deps) { d.Logger = nil },
 		"no registry":       func(_ *scheduler.Config, d *scheduler.Deps) { d.Registry = nil },
 		"no members":        func(_ *scheduler.Config, d *scheduler.Deps) { d.Members = nil },
-		"no way to others":  func(_ *scheduler.Config, d *scheduler.Deps) { d.Dial = nil },
+		"no dial function":  func(_ *scheduler.Config, d *scheduler.Deps) { d.Dial = nil },
 	} {
-		cfg, deps := valid(t)
-		spoil(&cfg, &deps)
+		cfg, deps := validConfig(t)
+		invalidate(&cfg, &deps)
 		_, err := scheduler.New(cfg, deps)
 		require.Error(t, err, name)
 	}
 }
 
-func TestSeveralMayLiveInOneProcessButNotOnOneRegistryOfMetrics(t *testing.T) {
-	cfg, deps := valid(t)
+func TestSchedulersInOneProcessNeedSeparateMetricsRegistries(t *testing.T) {
+	cfg, deps := validConfig(t)
 	s, err := scheduler.New(cfg, deps)
 	require.NoError(t, err)
 	s.Register(grpc.NewServer())

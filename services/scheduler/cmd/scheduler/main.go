@@ -1,4 +1,4 @@
-// Command scheduler runs a scheduler of its own.
+// Command scheduler runs a scheduler as a process of its own.
 package main
 
 import (
@@ -12,7 +12,7 @@ import (
 )
 
 func main() {
-	os.Exit(process.Main("scheduler", "Decide who fetches which piece from whom", build,
+	os.Exit(process.Main("scheduler", "Choose the pieces that peers download, and from which sources", build,
 		settings.Scheduler, settings.WithRegistry, settings.Alone))
 }
 
@@ -33,7 +33,8 @@ func build(_ context.Context, p *process.Process) error {
 		return err
 	}
 	service.Register(p.RPC)
-	// It leaves before its tasks end: who is asked meanwhile is no member any more.
+	// Parts stop in the opposite order: the tasks are handed over and the member is
+	// unregistered before the tasks end, so that no call is sent to an ended task.
 	p.Add("scheduler", service.Run)
 	announcer := p.Announce(registry, cluster.Scheduler, nil)
 	p.Add("leaving", service.Leaving(p.Settings.GracePeriod/3, announcer))

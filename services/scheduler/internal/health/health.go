@@ -1,14 +1,21 @@
-// Package health is which instances answer: it pings those that somebody
-// watches, with gRPC health checks on the connections that everything else
-// goes over, and tells when one does not answer any more, or again. What that
-// means for a task is the following's business (internal/follower); that an
-// instance is a member is the registry's.
+// Package health decides which instances are alive, as far as this scheduler can see. A
+// Monitor pings instances with gRPC health checks, on the same connections as all
+// other calls, and reports those that stop answering and those that answer again.
+// Reachability reports which CDNs answer this scheduler, and asks other schedulers
+// which CDNs answer them. Package follower decides what the loss of an instance
+// means for a task, and the registry decides which instances are members.
 //
-//	answers --two pings in a row without an answer, or a refused connection--> suspect
-//	suspect --an answer--> answers
+//	healthy --a ping fails--> missed --a second ping in a row fails--> suspect
+//	healthy, missed --the connection is refused or cannot be restored--> suspect
+//	missed, suspect --an answer--> healthy
 //
-// Any answer counts: an instance that drains or serves nothing of that name is
-// there. One that is stopped (SIGSTOP) keeps its connections and answers none.
+// Invariants:
+//
+//   - Any answer to a ping counts: an instance that is draining, or that does not
+//     implement the health service, is alive. An instance stopped by SIGSTOP keeps
+//     its connections but answers no ping.
+//   - An instance is pinged periodically only while it is watched.
+//   - At most one ping of an instance runs at a time. Concurrent callers share it.
 package health
 
 import (
@@ -23,26 +30,28 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Config is how instances are watched.
+// Config holds the timing of pings.
 type Config struct {
-	// Interval is the time between two pings.
+	// Interval is the time between two pings of a watched instance.
 	Interval time.Duration
-	// Timeout is how long an instance may take to answer.
+	// Timeout is the time that an instance has to answer a ping.
 	Timeout time.Duration
 }
 
-// Default is what a cluster is watched with.
+// Default returns the configuration for a cluster.
 func Default() Config { return Config{Interval: time.Second, Timeout: 1500 * time.Millisecond} }
 
 const (
-	// suspectAfter in a row make a suspect.
+	// suspectAfter is the number of failed pings in a row that make an instance a
+	// suspect.
 	suspectAfter = 2
-	// minPokeInterval is how long it takes at least until an instance is poked again:
-	// all who cannot fetch from it say so.
+	// minPokeInterval is the minimum time between the last ping of an instance and a
+	// ping that Poke starts: all clients of a failed instance report it at the same
+	// time.
 	minPokeInterval = 100 * time.Millisecond
 )
 
-// Dial connects to an endpoint; it keeps the connections.
+// Dial connects to an endpoint. It keeps the connections.
 type Dial func(endpoint string) (grpc.ClientConnInterface, error)
 
 // Monitor watches instances. It is safe for concurrent use.
@@ -54,30 +63,30 @@ type Monitor struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu        sync.Mutex // guards the rest
+	mu        sync.Mutex // guards instances, their fields, and changed
 	instances map[string]*instance
 	changed   chan struct{}
 }
 
-// instance is somebody who is watched. The monitor's lock guards it.
+// instance is a watched instance.
 type instance struct {
 	id       string
 	endpoint string
 	watchers int
 	stop     context.CancelFunc
-	missed   int
+	missed   int // failed pings in a row
 	suspect  bool
-	pinging  *pingCall // under way
-	pingedAt time.Time // when the last answer, or none, was there
+	pinging  *pingCall // nil if no ping is running
+	pingedAt time.Time // when the last ping ended
 }
 
-// pingCall is a ping that several may wait for.
+// pingCall is a running ping. Several callers may wait for it.
 type pingCall struct {
-	done chan struct{} // closed when err is there
+	done chan struct{} // closed when err is set
 	err  error
 }
 
-// New makes a monitor that watches nobody yet; Close must follow.
+// New returns a monitor that watches no instance yet. The caller must close it.
 func New(cfg Config, dial Dial, log *zap.Logger) *Monitor {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Monitor{
@@ -86,15 +95,16 @@ func New(cfg Config, dial Dial, log *zap.Logger) *Monitor {
 	}
 }
 
-// Close ends all pings and waits for them.
+// Close cancels all pings and waits for them.
 func (m *Monitor) Close() {
-	m.mu.Lock() // nothing is begun any more that Wait would miss
+	m.mu.Lock() // under the lock, so that no ping is started after wg.Wait
 	m.cancel()
 	m.mu.Unlock()
 	m.wg.Wait()
 }
 
-// Watch pings an instance until it is released as often as it was watched.
+// Watch pings an instance periodically until release is called. An instance may be
+// watched several times: it is pinged until the last watcher has released it.
 func (m *Monitor) Watch(id, endpoint string) (release func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -130,12 +140,12 @@ func (m *Monitor) watch(ctx context.Context, in *instance) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			_ = m.pingAndWait(ctx, in) // is noted there
+			_ = m.pingAndWait(ctx, in) // record has processed the result
 		}
 	}
 }
 
-// Suspect tells whether an instance is watched and does not answer.
+// Suspect reports whether an instance is watched and is a suspect.
 func (m *Monitor) Suspect(id string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -143,7 +153,7 @@ func (m *Monitor) Suspect(id string) bool {
 	return in != nil && in.suspect
 }
 
-// Missed tells whether an instance is watched and did not answer the last ping.
+// Missed reports whether an instance is watched and has not answered the last ping.
 func (m *Monitor) Missed(id string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -151,7 +161,7 @@ func (m *Monitor) Missed(id string) bool {
 	return in != nil && in.missed > 0
 }
 
-// Suspects are all that do not answer, sorted.
+// Suspects returns the sorted ids of all suspects.
 func (m *Monitor) Suspects() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -164,16 +174,16 @@ func (m *Monitor) Suspects() []string {
 	})
 }
 
-// Changed is closed at the next change of who is suspect.
+// Changed returns a channel that is closed when an instance becomes a suspect or stops
+// being one.
 func (m *Monitor) Changed() <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.changed
 }
 
-// Check pings an instance now, whether it is watched or not, and gives an
-// error when it does not answer. Who asks while somebody else does shares the
-// answer.
+// Check pings an instance, whether it is watched or not. It returns an error if the
+// instance does not answer.
 func (m *Monitor) Check(ctx context.Context, id, endpoint string) error {
 	release := m.Watch(id, endpoint)
 	defer release()
@@ -186,8 +196,8 @@ func (m *Monitor) Check(ctx context.Context, id, endpoint string) error {
 	return m.pingAndWait(ctx, in)
 }
 
-// Poke pings a watched instance now, if it was not just asked, and does not
-// wait for the answer.
+// Poke pings a watched instance without waiting for the answer, unless a ping has ended
+// within minPokeInterval.
 func (m *Monitor) Poke(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -196,7 +206,7 @@ func (m *Monitor) Poke(id string) {
 	}
 }
 
-// pingAndWait pings, or joins the ping that is under way, and waits for the answer.
+// pingAndWait starts a ping, or joins the running one, and waits for its end.
 func (m *Monitor) pingAndWait(ctx context.Context, in *instance) error {
 	m.mu.Lock()
 	call := m.startPing(in)
@@ -209,6 +219,7 @@ func (m *Monitor) pingAndWait(ctx context.Context, in *instance) error {
 	}
 }
 
+// startPing starts a ping, or returns the running one. The caller holds mu.
 func (m *Monitor) startPing(in *instance) *pingCall {
 	if in.pinging != nil {
 		return in.pinging
@@ -229,12 +240,12 @@ func (m *Monitor) startPing(in *instance) *pingCall {
 	return call
 }
 
-// record takes the result of a ping.
+// record applies the result of a ping to an instance.
 func (m *Monitor) record(in *instance, refused bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	in.pinging, in.pingedAt = nil, time.Now()
-	was := in.suspect
+	wasSuspect := in.suspect
 	switch {
 	case m.ctx.Err() != nil:
 		return
@@ -242,15 +253,15 @@ func (m *Monitor) record(in *instance, refused bool, err error) {
 		in.missed, in.suspect = 0, false
 	default:
 		in.missed++
-		in.suspect = was || refused || in.missed >= suspectAfter
+		in.suspect = wasSuspect || refused || in.missed >= suspectAfter
 	}
-	if in.suspect == was {
+	if in.suspect == wasSuspect {
 		return
 	}
 	if in.suspect {
-		m.log.Warn("an instance does not answer", zap.String("member_id", in.id), zap.Error(err))
+		m.log.Warn("the instance does not answer pings; treating it as lost until it answers", zap.String("member_id", in.id), zap.Error(err))
 	} else {
-		m.log.Info("an instance answers again", zap.String("member_id", in.id))
+		m.log.Info("the instance answers pings again", zap.String("member_id", in.id))
 	}
 	close(m.changed)
 	m.changed = make(chan struct{})

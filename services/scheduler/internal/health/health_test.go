@@ -32,15 +32,15 @@ type server struct {
 	endpoint string
 	stop     func()
 
-	mu   sync.Mutex
-	hung chan struct{} // open while it answers nothing
-	says func() (*healthv1.HealthCheckResponse, error)
+	mu     sync.Mutex
+	hung   chan struct{} // not nil while the server hangs; closed when it resumes
+	answer func() (*healthv1.HealthCheckResponse, error)
 }
 
 func (s *server) Check(ctx context.Context, _ *healthv1.HealthCheckRequest) (*healthv1.HealthCheckResponse, error) {
 	s.pings.Add(1)
 	s.mu.Lock()
-	hung, says := s.hung, s.says
+	hung, answer := s.hung, s.answer
 	s.mu.Unlock()
 	if hung != nil {
 		select {
@@ -49,14 +49,14 @@ func (s *server) Check(ctx context.Context, _ *healthv1.HealthCheckRequest) (*he
 			return nil, ctx.Err()
 		}
 	}
-	return says()
+	return answer()
 }
 
-func (s *server) hang(does bool) {
+func (s *server) setHanging(hangs bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case does:
+	case hangs:
 		s.hung = make(chan struct{})
 	case s.hung != nil:
 		close(s.hung)
@@ -70,14 +70,14 @@ func serving() (*healthv1.HealthCheckResponse, error) {
 
 func serve(t *testing.T, address string) *server {
 	t.Helper()
-	s := &server{says: serving}
+	s := &server{answer: serving}
 	s.endpoint, s.stop = rpctest.ServeAt(t, address, func(g *grpc.Server) { healthv1.RegisterHealthServer(g, s) })
 	return s
 }
 
-// ownAddress is one of 127/8 that is a test's own, with any port: nobody takes
-// the port while the test does not listen there. At 127.0.0.1 others might, and
-// outgoing connections come from there.
+// ownAddress returns an address in 127/8 that only this test uses, with any port. No
+// other process takes the port while the test does not listen on it. At 127.0.0.1
+// another process might, and outgoing connections use ports there.
 func ownAddress(test int) string {
 	return fmt.Sprintf("127.%d.%d.%d:0", test, 100+os.Getpid()/200%100, 1+os.Getpid()%200)
 }
@@ -97,12 +97,13 @@ func quickPings() Config {
 	return Config{Interval: 10 * time.Millisecond, Timeout: 100 * time.Millisecond}
 }
 
-// manualPings asks only when it is told to, and waits so long for an answer.
+// manualPings returns a configuration without periodic pings.
 func manualPings(timeout time.Duration) Config { return Config{Interval: time.Hour, Timeout: timeout} }
 
+// await waits until f returns true. It checks f whenever the suspects change.
 func await(t *testing.T, m *Monitor, f func() bool) {
 	t.Helper()
-	late := time.After(testTimeout)
+	timeout := time.After(testTimeout)
 	for {
 		changed := m.Changed()
 		if f() {
@@ -110,8 +111,8 @@ func await(t *testing.T, m *Monitor, f func() bool) {
 		}
 		select {
 		case <-changed:
-		case <-late:
-			require.FailNow(t, "nothing changed")
+		case <-timeout:
+			require.FailNow(t, "no change within the test timeout")
 		}
 	}
 }
@@ -121,33 +122,33 @@ func TestInstanceThatHangsIsSuspectUntilItAnswers(t *testing.T) {
 	s, m := serve(t, "127.0.0.1:0"), newTestMonitor(t, quickPings())
 	release := m.Watch("a", s.endpoint)
 	defer release()
-	s.hang(true)
+	s.setHanging(true)
 	await(t, m, func() bool { return m.Suspect("a") })
 	require.Equal(t, []string{"a"}, m.Suspects())
-	s.hang(false)
+	s.setHanging(false)
 	await(t, m, func() bool { return !m.Suspect("a") })
 	require.Empty(t, m.Suspects())
 }
 
-func TestOneMissIsNone(t *testing.T) {
+func TestOneMissedPingDoesNotMakeASuspect(t *testing.T) {
 	t.Parallel()
-	const miss = 5 * time.Second // an answer that is there must not be one
+	const miss = 5 * time.Second // long enough for an answer on a busy machine
 	s, m := serve(t, "127.0.0.1:0"), newTestMonitor(t, manualPings(miss))
 	defer m.Watch("a", s.endpoint)()
-	s.hang(true)
+	s.setHanging(true)
 	require.Error(t, m.Check(t.Context(), "a", s.endpoint))
 	require.False(t, m.Suspect("a"))
-	s.hang(false)
+	s.setHanging(false)
 	require.NoError(t, m.Check(t.Context(), "a", s.endpoint))
-	s.hang(true)
+	s.setHanging(true)
 	require.Error(t, m.Check(t.Context(), "a", s.endpoint))
-	require.False(t, m.Suspect("a"), "not in a row")
+	require.False(t, m.Suspect("a"), "the two misses are not in a row")
 	require.Error(t, m.Check(t.Context(), "a", s.endpoint))
 	require.True(t, m.Suspect("a"))
-	s.hang(false)
+	s.setHanging(false)
 }
 
-func TestRefusedConnectionIsEnough(t *testing.T) {
+func TestRefusedConnectionMakesASuspectAtOnce(t *testing.T) {
 	t.Parallel()
 	s, m := serve(t, ownAddress(1)), newTestMonitor(t, manualPings(testTimeout))
 	defer m.Watch("a", s.endpoint)()
@@ -157,63 +158,63 @@ func TestRefusedConnectionIsEnough(t *testing.T) {
 	require.True(t, m.Suspect("a"))
 }
 
-func TestInstanceThatStartsWhileItsConnectionBacksOffIsThere(t *testing.T) {
+func TestInstanceThatStartsDuringConnectionBackoffAnswers(t *testing.T) {
 	t.Parallel()
 	s, m := serve(t, ownAddress(2)), newTestMonitor(t, manualPings(testTimeout))
 	s.stop()
-	for range 5 { // the connection's own next try is a second away by now
+	for range 5 { // until the connection's back-off is about a second
 		require.Error(t, m.Check(t.Context(), "a", s.endpoint))
 	}
 	again := serve(t, s.endpoint)
 	require.NoError(t, m.Check(t.Context(), "a", again.endpoint))
 }
 
-func TestAnyAnswerIsOne(t *testing.T) {
+func TestAnyAnswerCountsAsAlive(t *testing.T) {
 	t.Parallel()
-	for name, says := range map[string]func() (*healthv1.HealthCheckResponse, error){
+	for name, answer := range map[string]func() (*healthv1.HealthCheckResponse, error){
 		"draining": func() (*healthv1.HealthCheckResponse, error) {
 			return &healthv1.HealthCheckResponse{Status: healthv1.HealthCheckResponse_NOT_SERVING}, nil
 		},
-		"not known there": func() (*healthv1.HealthCheckResponse, error) { return nil, status.Error(codes.NotFound, "") },
-		"no such service": func() (*healthv1.HealthCheckResponse, error) { return nil, status.Error(codes.Unimplemented, "") },
+		"service unknown":   func() (*healthv1.HealthCheckResponse, error) { return nil, status.Error(codes.NotFound, "") },
+		"no health service": func() (*healthv1.HealthCheckResponse, error) { return nil, status.Error(codes.Unimplemented, "") },
 	} {
 		s, m := serve(t, "127.0.0.1:0"), newTestMonitor(t, manualPings(testTimeout))
-		s.says = says
+		s.answer = answer
 		require.NoError(t, m.Check(t.Context(), "a", s.endpoint), name)
 	}
 }
 
-func TestOnlyWhoIsWatchedIsPinged(t *testing.T) {
+func TestInstanceIsPingedUntilTheLastWatcherReleasesIt(t *testing.T) {
 	t.Parallel()
 	s, m := serve(t, "127.0.0.1:0"), newTestMonitor(t, quickPings())
 	first, second := m.Watch("a", s.endpoint), m.Watch("a", s.endpoint)
 	first()
-	first() // twice is once
-	s.hang(true)
+	first() // has no effect the second time
+	s.setHanging(true)
 	await(t, m, func() bool { return m.Suspect("a") })
 	second()
-	require.False(t, m.Suspect("a"), "nobody wants to know")
+	require.False(t, m.Suspect("a"), "it is no longer watched")
 	require.Empty(t, m.instances)
-	m.Poke("a") // is not watched
+	m.Poke("a") // it is not watched
 	require.Empty(t, m.instances)
-	s.hang(false)
+	s.setHanging(false)
 }
 
-func TestWhoAskAtTheSameTimeShareThePing(t *testing.T) {
+func TestConcurrentChecksShareAPing(t *testing.T) {
 	t.Parallel()
 	s, m := serve(t, "127.0.0.1:0"), newTestMonitor(t, manualPings(testTimeout))
 	defer m.Watch("a", s.endpoint)()
-	s.hang(true)
+	s.setHanging(true)
 	m.Poke("a")
 	var work sync.WaitGroup
 	answers := make(chan error, 50)
 	for range cap(answers) {
 		work.Go(func() { answers <- m.Check(t.Context(), "a", s.endpoint) })
 	}
-	gone, leave := context.WithCancel(t.Context())
-	leave()
-	require.ErrorIs(t, m.Check(gone, "a", s.endpoint), context.Canceled, "who leaves waits for nothing")
-	s.hang(false)
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, m.Check(canceled, "a", s.endpoint), context.Canceled, "a canceled caller does not wait")
+	s.setHanging(false)
 	work.Wait()
 	close(answers)
 	for err := range answers {
@@ -222,7 +223,7 @@ func TestWhoAskAtTheSameTimeShareThePing(t *testing.T) {
 	require.Less(t, s.pings.Load(), int64(cap(answers)))
 }
 
-func TestClosedMonitorAsksNobody(t *testing.T) {
+func TestClosedMonitorPingsNoInstance(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "127.0.0.1:0")
 	m := newTestMonitor(t, quickPings())

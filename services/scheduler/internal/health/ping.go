@@ -14,12 +14,12 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// reconnectTimeout is how long a connection that is broken may take to come back: it
-// may still be in the back-off from before the instance started.
+// reconnectTimeout is the time that a broken connection has to be restored. It may
+// still be in the back-off of an attempt from before the instance started.
 const reconnectTimeout = 400 * time.Millisecond
 
-// ping asks once, and once more when the connection was broken. Refused says
-// that it could not be made again.
+// ping sends a health check, and a second one if the connection was broken. refused is
+// set if the connection could not be made or restored.
 func (m *Monitor) ping(ctx context.Context, endpoint string) (refused bool, err error) {
 	conn, err := m.dial(endpoint)
 	if err != nil {
@@ -39,15 +39,15 @@ func (m *Monitor) ping(ctx context.Context, endpoint string) (refused bool, err 
 	return err != nil, unreachableError(endpoint, err)
 }
 
-// isRefused tells whether a connection is refused. A gRPC connection would
-// not say so but try on.
+// isRefused reports whether the endpoint refuses TCP connections. A gRPC connection
+// does not report that: it connects again and again until the deadline.
 func isRefused(ctx context.Context, endpoint string) bool {
 	dialer := net.Dialer{Timeout: reconnectTimeout}
 	conn, err := dialer.DialContext(ctx, "tcp", endpoint)
 	if err != nil {
 		return errors.Is(err, syscall.ECONNREFUSED)
 	}
-	_ = conn.Close() // was only a question
+	_ = conn.Close() // nothing was sent on it
 	return false
 }
 
@@ -58,7 +58,8 @@ func check(ctx context.Context, conn grpc.ClientConnInterface, timeout time.Dura
 	return err
 }
 
-// unreachableError keeps of an error only what says that nobody is there.
+// unreachableError returns an error if err means that the instance has not answered,
+// and nil for any other error: that one is an answer.
 func unreachableError(endpoint string, err error) error {
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:

@@ -15,25 +15,27 @@ import (
 )
 
 const (
-	// reachTimeout bounds a ping that somebody waits for, askTimeout the question to
-	// another scheduler, who pings: clients wait for what comes of it.
+	// reachTimeout bounds the pings of one call of Reachable, and askTimeout the call
+	// to another scheduler, which sends such pings: clients wait for the results.
 	reachTimeout = 300 * time.Millisecond
 	askTimeout   = 600 * time.Millisecond
-	// maxPings is how many CDNs are pinged at the same time. Those that hang take
-	// all the time that there is.
+	// maxPings is the number of CDNs that are pinged at the same time. CDNs that hang
+	// take up the whole reachTimeout.
 	maxPings = 256
-	// answerTTL is how long an answer counts. When the CDNs are gone all tasks ask.
+	// answerTTL is how long a result is shared. When all CDNs are lost, every task
+	// asks at the same time.
 	answerTTL = time.Second
 )
 
-// Members are the members of the cluster.
+// Members lists the members of the cluster.
 type Members interface {
 	Members(role cluster.Role) []cluster.Member
-	// Changed is closed when the list is another one than now.
+	// Changed returns a channel that is closed when the list changes.
 	Changed() <-chan struct{}
 }
 
-// Reachability is safe for concurrent use. Nobody is known to be silent until Run.
+// Reachability reports which CDNs answer this scheduler and others. It is safe for
+// concurrent use. Isolated returns false until Run has watched the CDNs.
 type Reachability struct {
 	monitor *Monitor
 	members Members
@@ -50,14 +52,14 @@ type answer struct {
 	err  error
 }
 
-// NewReachability makes a Reachability that has the monitor ping the CDNs.
+// NewReachability returns a Reachability that pings the CDNs with the given monitor.
 func NewReachability(monitor *Monitor, members Members, dial Dial) *Reachability {
 	return &Reachability{monitor: monitor, members: members, dial: dial, answers: make(map[string]answer)}
 }
 
 // Run watches all CDNs until ctx ends.
 func (r *Reachability) Run(ctx context.Context) {
-	watched := make(map[cluster.Member]func()) // by id and endpoint alone
+	watched := make(map[cluster.Member]func()) // by id and endpoint; the other fields are empty
 	defer func() {
 		for _, release := range watched {
 			release()
@@ -65,16 +67,16 @@ func (r *Reachability) Run(ctx context.Context) {
 	}()
 	for {
 		changed := r.members.Changed()
-		there := make(map[cluster.Member]bool)
+		current := make(map[cluster.Member]bool)
 		for _, m := range r.members.Members(cluster.CDN) {
 			m = cluster.Member{ID: m.ID, Endpoint: m.Endpoint}
-			there[m] = true
+			current[m] = true
 			if watched[m] == nil {
 				watched[m] = r.monitor.Watch(m.ID, m.Endpoint)
 			}
 		}
 		for m, release := range watched {
-			if !there[m] {
+			if !current[m] {
 				release()
 				delete(watched, m)
 			}
@@ -87,7 +89,8 @@ func (r *Reachability) Run(ctx context.Context) {
 	}
 }
 
-// Reachable pings the CDNs that take work and gives those that answer.
+// Reachable pings the CDNs that are not draining and returns the sorted ids of those
+// that answer.
 func (r *Reachability) Reachable(ctx context.Context) []string {
 	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
@@ -107,13 +110,13 @@ func (r *Reachability) Reachable(ctx context.Context) []string {
 			return nil
 		})
 	}
-	_ = pings.Wait() // has no errors
+	_ = pings.Wait() // its functions return no errors
 	slices.Sort(ids)
 	return ids
 }
 
-// Isolated tells whether there are CDNs that take work, and none of them answers:
-// neither when it was pinged last nor now.
+// Isolated reports whether there are CDNs that are not draining, and none of them
+// answers: neither the last periodic ping nor one that is sent now.
 func (r *Reachability) Isolated(ctx context.Context) bool {
 	active := r.active()
 	for _, m := range active {
@@ -124,25 +127,28 @@ func (r *Reachability) Isolated(ctx context.Context) bool {
 	return len(active) > 0 && len(r.shared(ctx, self, func(ctx context.Context) ([]string, error) { return r.Reachable(ctx), nil }).cdns) == 0
 }
 
+// active returns the CDNs that are not draining.
 func (r *Reachability) active() []cluster.Member {
 	return slices.DeleteFunc(slices.Clone(r.members.Members(cluster.CDN)), func(m cluster.Member) bool { return m.Draining })
 }
 
-// self stands for this scheduler among the endpoints of others.
+// self is the key of this scheduler among the endpoints of other schedulers.
 const self = ""
 
-// ReachableFrom gives what another scheduler says of Reachable, a moment ago at most.
+// ReachableFrom returns what Reachable returns at another scheduler, at most answerTTL
+// ago.
 func (r *Reachability) ReachableFrom(ctx context.Context, endpoint string) ([]string, error) {
 	a := r.shared(ctx, endpoint, func(ctx context.Context) ([]string, error) { return r.ask(ctx, endpoint) })
 	return a.cdns, a.err
 }
 
-// shared finds something out for all who ask within a moment.
+// shared returns the result of find. All callers with the same key share one result
+// for answerTTL.
 func (r *Reachability) shared(ctx context.Context, key string, find func(context.Context) ([]string, error)) answer {
-	// Others rely on the answer though the first who asked may leave.
+	// Other callers share the result, so the first caller's end must not stop it.
 	ctx = context.WithoutCancel(ctx)
 	got, _, _ := r.calls.Do(key, func() (any, error) {
-		if a, known := r.cached(key); known {
+		if a, ok := r.cached(key); ok {
 			return a, nil
 		}
 		cdns, err := find(ctx)
@@ -156,17 +162,18 @@ func (r *Reachability) shared(ctx context.Context, key string, find func(context
 	return a
 }
 
-// cached gives an answer that still counts, and forgets those that do not.
+// cached returns the answer for a key that is not older than answerTTL, and deletes all
+// older answers.
 func (r *Reachability) cached(key string) (answer, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for k, old := range r.answers {
-		if time.Since(old.at) >= answerTTL {
+	for k, a := range r.answers {
+		if time.Since(a.at) >= answerTTL {
 			delete(r.answers, k)
 		}
 	}
-	a, known := r.answers[key]
-	return a, known
+	a, ok := r.answers[key]
+	return a, ok
 }
 
 func (r *Reachability) ask(ctx context.Context, endpoint string) ([]string, error) {
@@ -178,7 +185,7 @@ func (r *Reachability) ask(ctx context.Context, endpoint string) ([]string, erro
 	}
 	resp, err := schedulerv1.NewSchedulerServiceClient(conn).ListReachable(ctx, &schedulerv1.ListReachableRequest{})
 	if err != nil {
-		return nil, fmt.Errorf("asking %s which CDNs it reaches: %w", endpoint, err)
+		return nil, fmt.Errorf("asking scheduler %s which CDNs answer it: %w", endpoint, err)
 	}
 	return resp.GetCdnIds(), nil
 }

@@ -47,7 +47,7 @@ func (c *memberList) set(list ...cluster.Member) {
 	c.changed = make(chan struct{})
 }
 
-// startCDN runs what answers pings until it is killed.
+// startCDN starts a CDN that answers pings until kill is called.
 func startCDN(t *testing.T, id string) (m cluster.Member, kill func()) {
 	t.Helper()
 	endpoint, kill := rpctest.Serve(t, func(g *grpc.Server) { healthv1.RegisterHealthServer(g, grpchealth.NewServer()) })
@@ -73,7 +73,7 @@ func runReachability(t *testing.T) (*Reachability, *memberList) {
 
 func requireReachable(t *testing.T, r *Reachability, ids ...string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return slices.Equal(r.Reachable(t.Context()), ids) }, testTimeout, 5*time.Millisecond, "%v are to be heard", ids)
+	require.Eventually(t, func() bool { return slices.Equal(r.Reachable(t.Context()), ids) }, testTimeout, 5*time.Millisecond, "these CDNs are reachable: %v", ids)
 }
 
 func requireIsolated(t *testing.T, r *Reachability) {
@@ -81,9 +81,9 @@ func requireIsolated(t *testing.T, r *Reachability) {
 	require.Eventually(t, func() bool { return r.Isolated(t.Context()) }, testTimeout, 5*time.Millisecond)
 }
 
-func TestWhoIsHeard(t *testing.T) {
+func TestReachableReturnsTheCDNsThatAnswer(t *testing.T) {
 	r, members := runReachability(t)
-	require.False(t, r.Isolated(t.Context()), "there is nobody to hear")
+	require.False(t, r.Isolated(t.Context()), "there is no CDN")
 	a, killA := startCDN(t, "a")
 	b, killB := startCDN(t, "b")
 	members.set(a, b)
@@ -97,7 +97,7 @@ func TestWhoIsHeard(t *testing.T) {
 	requireIsolated(t, r)
 }
 
-func TestWhoDrainsIsNotHeard(t *testing.T) {
+func TestDrainingCDNIsNotReachable(t *testing.T) {
 	r, members := runReachability(t)
 	a, _ := startCDN(t, "a")
 	b, killB := startCDN(t, "b")
@@ -107,10 +107,10 @@ func TestWhoDrainsIsNotHeard(t *testing.T) {
 	members.set(a, b)
 	requireReachable(t, r, "b")
 	killB()
-	requireIsolated(t, r) // who drains takes no task
+	requireIsolated(t, r) // a draining CDN accepts no task
 }
 
-func TestWhoMovedIsHeardAtTheNewPlace(t *testing.T) {
+func TestCDNIsReachableAtItsNewEndpoint(t *testing.T) {
 	r, members := runReachability(t)
 	a, kill := startCDN(t, "a")
 	members.set(a)
@@ -123,25 +123,24 @@ func TestWhoMovedIsHeardAtTheNewPlace(t *testing.T) {
 	require.Eventually(t, func() bool { return !r.Isolated(t.Context()) }, testTimeout, 5*time.Millisecond)
 }
 
-// Who is no member any more is not pinged either.
-func TestWhoLeftIsLeftAlone(t *testing.T) {
+func TestCDNThatHasLeftIsNotWatched(t *testing.T) {
 	r, members := runReachability(t)
 	a, kill := startCDN(t, "a")
 	members.set(a)
 	kill()
 	require.Eventually(t, func() bool { return r.monitor.Missed("a") }, testTimeout, 5*time.Millisecond)
 	members.set()
-	require.Eventually(t, func() bool { return !r.monitor.Missed("a") }, testTimeout, 5*time.Millisecond, "it is not watched")
+	require.Eventually(t, func() bool { return !r.monitor.Missed("a") }, testTimeout, 5*time.Millisecond, "it is no longer watched")
 	require.False(t, r.Isolated(t.Context()))
 }
 
-// When the CDNs are gone all tasks ask, within a moment.
-func TestAllWhoAskWithinAMomentShareTheAnswer(t *testing.T) {
+// When all CDNs are lost, every task asks at the same time.
+func TestCallersShareAnAnswerUntilItExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, asked := NewReachability(nil, nil, nil), 0
 		ask := func() answer {
 			return r.shared(t.Context(), "x", func(context.Context) ([]string, error) {
-				asked++ // one at a time
+				asked++ // singleflight runs one call at a time
 				<-time.After(answerTTL / 2)
 				return []string{"a"}, nil
 			})
@@ -155,20 +154,19 @@ func TestAllWhoAskWithinAMomentShareTheAnswer(t *testing.T) {
 		require.Equal(t, 1, asked)
 		<-time.After(answerTTL)
 		ask()
-		require.Equal(t, 2, asked, "an answer does not count for ever")
+		require.Equal(t, 2, asked, "an answer expires")
 	})
 }
 
-// Others rely on an answer though the first who asked has left.
-func TestWhoLeavesDoesNotSpoilTheAnswer(t *testing.T) {
+func TestCanceledCallerDoesNotCancelTheSharedAnswer(t *testing.T) {
 	r := NewReachability(nil, nil, nil)
-	ctx, leave := context.WithCancel(t.Context())
-	leave()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
 	a := r.shared(ctx, "x", func(ctx context.Context) ([]string, error) { return nil, ctx.Err() })
 	require.NoError(t, a.err)
 }
 
-// fakeStandby is a scheduler that hears two CDNs.
+// fakeStandby is a scheduler that two CDNs answer.
 type fakeStandby struct {
 	schedulerv1.UnimplementedSchedulerServiceServer
 }
@@ -177,7 +175,7 @@ func (fakeStandby) ListReachable(context.Context, *schedulerv1.ListReachableRequ
 	return &schedulerv1.ListReachableResponse{CdnIds: []string{"x", "y"}}, nil
 }
 
-func TestAnotherIsAsked(t *testing.T) {
+func TestReachableFromReturnsTheAnswerOfAnotherScheduler(t *testing.T) {
 	r, _ := runReachability(t)
 	endpoint, stop := rpctest.Serve(t, func(g *grpc.Server) { schedulerv1.RegisterSchedulerServiceServer(g, fakeStandby{}) })
 	require.Eventually(t, func() bool {
@@ -191,8 +189,8 @@ func TestAnotherIsAsked(t *testing.T) {
 	}, testTimeout, 20*time.Millisecond)
 }
 
-// One of a version that cannot tell is none that hears anybody.
-func TestWhoCannotTellHearsNobody(t *testing.T) {
+// A scheduler of an older version does not implement ListReachable.
+func TestReachableFromFailsForASchedulerOfAnOlderVersion(t *testing.T) {
 	r, _ := runReachability(t)
 	endpoint, _ := rpctest.Serve(t, func(g *grpc.Server) {
 		schedulerv1.RegisterSchedulerServiceServer(g, schedulerv1.UnimplementedSchedulerServiceServer{})

@@ -1,5 +1,5 @@
-// Package ids is which names of tasks and peers a scheduler takes, from clients
-// and from other schedulers alike. What is named is not looked for here.
+// Package ids checks the ids of tasks and peers that a scheduler receives from clients
+// and from other schedulers. It does not check whether the task or peer exists.
 package ids
 
 import (
@@ -9,9 +9,10 @@ import (
 	"github.com/supernode-ha/supernode/pkg/taskid"
 )
 
-const maxPeer = 255
+// maxPeerID is the maximum length of a peer id, in bytes.
+const maxPeerID = 255
 
-// CheckTask refuses what is no task id.
+// CheckTask returns INVALID_ARGUMENT if taskID is not a task id.
 func CheckTask(taskID string) error {
 	if err := taskid.Check(taskID); err != nil {
 		return rpcerr.Invalid("task_id: %v", err)
@@ -19,13 +20,13 @@ func CheckTask(taskID string) error {
 	return nil
 }
 
-// Check refuses what is no task id, or no peer id.
+// Check returns INVALID_ARGUMENT if taskID is not a task id or peerID is not a peer id.
 func Check(taskID, peerID string) error {
 	if err := CheckTask(taskID); err != nil {
 		return err
 	}
-	if peerID == "" || len(peerID) > maxPeer || strings.Contains(peerID, "/") || strings.Contains(peerID, "..") {
-		return rpcerr.Invalid("peer id %.80q: want 1 to %d characters without / and ..", peerID, maxPeer)
+	if peerID == "" || len(peerID) > maxPeerID || strings.Contains(peerID, "/") || strings.Contains(peerID, "..") {
+		return rpcerr.Invalid("peer id %.80q: want 1 to %d bytes without / and ..", peerID, maxPeerID)
 	}
 	return nil
 }

@@ -8,14 +8,23 @@ import (
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 )
 
-// batch gathers parts into messages.
+const (
+	// maxMessageBytes is the maximum size of a message that has several parts.
+	maxMessageBytes = 1 << 20
+	// maxMessageIDs is the maximum number of deleted or released tasks in a message.
+	maxMessageIDs = 10_000
+)
+
+// batch gathers parts of tasks into messages.
 type batch struct {
 	stream *stream
 	send   func(*schedulerv1.MirrorRequest) error
 	next   *schedulerv1.MirrorRequest
-	size   int
+	size   int // of next, in bytes
 }
 
+// add adds a part to the next message. It sends the message first if the part does not
+// fit.
 func (b *batch) add(part *schedulerv1.TaskMemory) error {
 	size := proto.Size(part)
 	if b.size > 0 && b.size+size > maxMessageBytes {
@@ -31,7 +40,7 @@ func (b *batch) add(part *schedulerv1.TaskMemory) error {
 	return nil
 }
 
-// flush sends what was gathered.
+// flush sends the next message, if it has any parts.
 func (b *batch) flush() error {
 	if b.next == nil {
 		return nil
@@ -41,13 +50,14 @@ func (b *batch) flush() error {
 	return b.sendMessage(m)
 }
 
+// sendMessage assigns a sequence number to a message and sends it.
 func (b *batch) sendMessage(m *schedulerv1.MirrorRequest) error {
 	r := b.stream.replicator
 	m.SchedulerId, m.Seq = r.SelfID, b.stream.nextSeq(len(m.GetTasks())+len(m.GetGone())+len(m.GetReleased()))
 	r.sent.Inc()
 	r.bytes.Add(float64(proto.Size(m)))
 	if err := b.send(m); err != nil {
-		return fmt.Errorf("telling a standby: %w", err)
+		return fmt.Errorf("sending updates to the standby: %w", err)
 	}
 	return nil
 }

@@ -6,40 +6,42 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-// A task's memory is told in parts of at most so many pieces, and of peers whose
-// bit sets have at most so many words: a message must stay below a gRPC
-// server's default limit, 4 MiB, with whatever was gathered before.
 const (
+	// maxPartPieces and maxPartWords bound a part of an update: the number of its
+	// pieces, and the number of words of its peers. A message of several parts must
+	// stay below 4 MiB, the default limit of a gRPC server.
 	maxPartPieces = 10_000
 	maxPartWords  = 64 << 10
-	// peerCost is about what a peer takes beside its bit sets, wordCost what
-	// a word of them does that is told by itself.
+	// peerCost is the approximate size of a peer without its bit sets, in words.
+	// wordCost is that of a word that is sent with its index.
 	peerCost = 50
 	wordCost = 5
 )
 
-// parts cuts a memory into messages.
-func splitUpdate(taskID string, m swarm.Update) []*schedulerv1.TaskMemory {
-	first := &schedulerv1.TaskMemory{TaskId: taskID, Anew: m.Full, Forgotten: m.Removed, Outdated: m.Outdated}
-	if f := m.Facts; f != nil {
+// splitUpdate converts an update to parts: protobuf messages of bounded size. All parts
+// after the first one add to it.
+func splitUpdate(taskID string, u swarm.Update) []*schedulerv1.TaskMemory {
+	first := &schedulerv1.TaskMemory{TaskId: taskID, Anew: u.Full, Forgotten: u.Removed, Outdated: u.Outdated}
+	if f := u.Facts; f != nil {
 		first.Facts = &cdnv1.SourceFacts{Length: f.Length, PieceSize: f.PieceSize, Etag: f.ETag, LastModified: f.LastModified}
 	}
-	if r := m.Result; r != nil {
+	if r := u.Result; r != nil {
 		first.Result = &cdnv1.SeedResult{Md5: r.MD5, Length: r.Length, PieceCount: r.PieceCount}
 	}
 	list := []*schedulerv1.TaskMemory{first}
+	// last returns the last part. It adds a new one first if that is full.
 	last := func(full bool) *schedulerv1.TaskMemory {
 		if full {
 			list = append(list, &schedulerv1.TaskMemory{TaskId: taskID})
 		}
 		return list[len(list)-1]
 	}
-	for _, p := range m.Pieces {
+	for _, p := range u.Pieces {
 		part := last(len(list[len(list)-1].GetPieces()) >= maxPartPieces)
 		part.Pieces = append(part.Pieces, &cdnv1.Piece{Num: p.Num, Md5: p.MD5, Length: p.Length})
 	}
 	words := 0
-	for _, p := range m.Peers {
+	for _, p := range u.Peers {
 		part := last(words >= maxPartWords)
 		if words >= maxPartWords {
 			words = 0

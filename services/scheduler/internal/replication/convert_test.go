@@ -15,26 +15,26 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-// restoredFrom is what a standby recalls of a task that it was told of so: all there
-// is first, and then what changed. It is in order, to be compared.
+// restoredFrom returns the state that a standby holds after the given updates, sorted.
+// The first one must be a full update.
 func restoredFrom(t *testing.T, updates ...swarm.Update) swarm.Update {
 	t.Helper()
 	store, err := NewStandbyStore(prometheus.NewRegistry())
 	require.NoError(t, err)
 	require.True(t, updates[0].Full)
-	for _, m := range updates {
-		applyUpdate(t, store, m)
+	for _, u := range updates {
+		applyUpdate(t, store, u)
 	}
-	r, there := store.Get("id")
-	require.True(t, there)
-	return sorted(r.Update)
+	state, ok := store.Get("id")
+	require.True(t, ok)
+	return sorted(state.Update)
 }
 
-// applyUpdate tells a book of a memory, as messages that went over the wire.
-func applyUpdate(t *testing.T, store *StandbyStore, m swarm.Update) {
+// applyUpdate applies an update to a store, as parts that were sent over the wire.
+func applyUpdate(t *testing.T, store *StandbyStore, u swarm.Update) {
 	t.Helper()
-	for _, part := range splitUpdate("id", m) {
-		require.Less(t, proto.Size(part), 2<<20, "two of them are one message")
+	for _, part := range splitUpdate("id", u) {
+		require.Less(t, proto.Size(part), 2<<20, "a message may contain two such parts")
 		b, err := proto.Marshal(part)
 		require.NoError(t, err)
 		var got schedulerv1.TaskMemory
@@ -43,13 +43,14 @@ func applyUpdate(t *testing.T, store *StandbyStore, m swarm.Update) {
 	}
 }
 
-func sorted(m swarm.Update) swarm.Update {
-	slices.SortFunc(m.Pieces, func(a, b swarm.PieceUpdate) int { return cmp.Compare(a.Num, b.Num) })
-	slices.SortFunc(m.Peers, func(a, b swarm.PeerUpdate) int { return cmp.Compare(a.ID, b.ID) })
-	return m
+// sorted sorts the pieces and peers of an update, so that updates can be compared.
+func sorted(u swarm.Update) swarm.Update {
+	slices.SortFunc(u.Pieces, func(a, b swarm.PieceUpdate) int { return cmp.Compare(a.Num, b.Num) })
+	slices.SortFunc(u.Peers, func(a, b swarm.PeerUpdate) int { return cmp.Compare(a.ID, b.ID) })
+	return u
 }
 
-func TestMemorySurvivesTheWire(t *testing.T) {
+func TestStandbyHoldsTheStateThatWasSent(t *testing.T) {
 	all := swarm.Update{
 		Full:   true,
 		Facts:  &swarm.Facts{Length: 7, PieceSize: 4 << 20, ETag: `"e"`, LastModified: "l"},
@@ -67,14 +68,14 @@ func TestMemorySurvivesTheWire(t *testing.T) {
 		Outdated: []string{"old", "older"},
 	}
 	require.Equal(t, all, restoredFrom(t, all))
-	require.Equal(t, all, restoredFrom(t, all, all), "what is told anew replaces what was told before")
+	require.Equal(t, all, restoredFrom(t, all, all), "a full update replaces the state")
 
 	changes := swarm.Update{
 		Facts:   &swarm.Facts{Length: 8, PieceSize: 4 << 20},
 		Result:  &swarm.Result{MD5: "n", Length: 8, PieceCount: 4},
 		Pieces:  []swarm.PieceUpdate{{Num: 2, MD5: "c", Length: 9}, {Num: 3, MD5: "d", Length: 9}},
 		Peers:   []swarm.PeerUpdate{{PeerInfo: swarm.PeerInfo{ID: "migrant"}, Have: []uint64{1}, Left: true}},
-		Removed: []string{"left", "nobody"},
+		Removed: []string{"left", "unknown"},
 	}
 	after := swarm.Update{
 		Full: true, Facts: changes.Facts, Result: changes.Result,
@@ -82,11 +83,11 @@ func TestMemorySurvivesTheWire(t *testing.T) {
 		Peers:  []swarm.PeerUpdate{all.Peers[0], changes.Peers[0], all.Peers[3]}, Outdated: all.Outdated,
 	}
 	require.Equal(t, after, restoredFrom(t, all, changes))
-	require.Equal(t, after, restoredFrom(t, all, changes, changes), "twice is the same as once")
+	require.Equal(t, after, restoredFrom(t, all, changes, changes), "applying an update twice has no further effect")
 	require.Equal(t, after, restoredFrom(t, all, changes, swarm.Update{}))
 }
 
-func TestWordsOfAPeerAreMerged(t *testing.T) {
+func TestChangedWordsAreMergedIntoAPeersBitSets(t *testing.T) {
 	all := swarm.Update{Full: true, Peers: []swarm.PeerUpdate{
 		{PeerInfo: swarm.PeerInfo{ID: "a", IP: "127.0.0.1"}, Have: []uint64{1, 2, 4}, Serves: []uint64{1, 0, 4}, Writing: []uint64{0, 2}},
 		{PeerInfo: swarm.PeerInfo{ID: "b"}, Have: []uint64{8}, Newcomer: true},
@@ -94,10 +95,10 @@ func TestWordsOfAPeerAreMerged(t *testing.T) {
 	changes := swarm.Update{Peers: []swarm.PeerUpdate{
 		{PeerInfo: swarm.PeerInfo{ID: "a", IP: "127.0.0.2"}, Partial: true, Left: true, Words: []swarm.WordUpdate{
 			{Index: 1, Have: 3, Serves: 2}, {Index: 4, Have: 5, Serves: 1, Writing: 4},
-			{Index: -1, Have: 1}, {Index: swarm.MaxWords, Have: 1}, // no task has such pieces
+			{Index: -1, Have: 1}, {Index: swarm.MaxWords, Have: 1}, // no task has pieces in these words
 		}},
 		{PeerInfo: swarm.PeerInfo{ID: "b"}, Partial: true},
-		{PeerInfo: swarm.PeerInfo{ID: "never heard of"}, Partial: true, Words: []swarm.WordUpdate{{Index: 0, Have: 1}}},
+		{PeerInfo: swarm.PeerInfo{ID: "unknown"}, Partial: true, Words: []swarm.WordUpdate{{Index: 0, Have: 1}}},
 	}}
 	want := []swarm.PeerUpdate{
 		{
@@ -105,35 +106,35 @@ func TestWordsOfAPeerAreMerged(t *testing.T) {
 			Have: []uint64{1, 3, 4, 0, 5}, Serves: []uint64{1, 2, 4, 0, 1}, Writing: []uint64{0, 0, 0, 0, 4},
 		},
 		{PeerInfo: swarm.PeerInfo{ID: "b"}, Have: []uint64{8}},
-		{PeerInfo: swarm.PeerInfo{ID: "never heard of"}, Have: []uint64{1}},
+		{PeerInfo: swarm.PeerInfo{ID: "unknown"}, Have: []uint64{1}},
 	}
 	require.Equal(t, want, restoredFrom(t, all, changes).Peers)
-	require.Equal(t, want, restoredFrom(t, all, changes, changes).Peers, "twice is the same as once")
+	require.Equal(t, want, restoredFrom(t, all, changes, changes).Peers, "applying an update twice has no further effect")
 	require.Equal(t, all.Peers, restoredFrom(t, all, changes, all).Peers)
 }
 
-// Who takes a task over reads what he was given outside the book's lock.
-func TestWhatWasRecalledDoesNotChange(t *testing.T) {
+// A takeover reads the state without holding the store's lock.
+func TestStateThatGetHasReturnedDoesNotChange(t *testing.T) {
 	store, err := NewStandbyStore(prometheus.NewRegistry())
 	require.NoError(t, err)
-	told := func(index int32) swarm.Update {
+	change := func(index int32) swarm.Update {
 		return swarm.Update{Peers: []swarm.PeerUpdate{{
 			PeerInfo: swarm.PeerInfo{ID: "p"}, Partial: true, Words: []swarm.WordUpdate{{Index: index, Have: 1}},
 		}}}
 	}
 	applyUpdate(t, store, swarm.Update{Full: true, Peers: []swarm.PeerUpdate{{PeerInfo: swarm.PeerInfo{ID: "p"}, Have: []uint64{0, 0, 0}}}})
 	first, _ := store.Get("id")
-	applyUpdate(t, store, told(0))
-	applyUpdate(t, store, told(1))
+	applyUpdate(t, store, change(0))
+	applyUpdate(t, store, change(1))
 	second, _ := store.Get("id")
-	applyUpdate(t, store, told(2))
+	applyUpdate(t, store, change(2))
 	require.Equal(t, []uint64{0, 0, 0}, first.Update.Peers[0].Have)
 	require.Equal(t, []uint64{1, 1, 0}, second.Update.Peers[0].Have)
 	third, _ := store.Get("id")
 	require.Equal(t, []uint64{1, 1, 1}, third.Update.Peers[0].Have)
 }
 
-func TestLargeMemoryIsToldInParts(t *testing.T) {
+func TestLargeUpdateIsSplitIntoParts(t *testing.T) {
 	all := swarm.Update{Full: true, Facts: &swarm.Facts{Length: 7}, Outdated: []string{"old"}}
 	for num := range int32(2*maxPartPieces + 1) {
 		all.Pieces = append(all.Pieces, swarm.PieceUpdate{Num: num, MD5: fmt.Sprintf("%032x", num), Length: 4 << 20})
@@ -145,10 +146,10 @@ func TestLargeMemoryIsToldInParts(t *testing.T) {
 		})
 	}
 	list := splitUpdate("id", all)
-	require.Equal(t, 3+3, len(list), "the last pieces and the first peers are one part")
+	require.Equal(t, 3+3, len(list), "one part contains the last pieces and the first peers")
 	for i, part := range list {
 		require.Equal(t, "id", part.GetTaskId())
-		require.Equal(t, i == 0, part.GetAnew(), "the others add to the first")
+		require.Equal(t, i == 0, part.GetAnew(), "the other parts add to the first one")
 	}
 	require.Equal(t, all, restoredFrom(t, all))
 }

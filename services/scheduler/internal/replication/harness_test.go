@@ -28,7 +28,7 @@ const testTimeout = 20 * time.Second
 
 func idOf(i int) string { return fmt.Sprintf("%064x", i) }
 
-// fakeStandby is a scheduler that keeps what it is told in a book.
+// fakeStandby is a scheduler that keeps what it receives in a StandbyStore.
 type fakeStandby struct {
 	schedulerv1.UnimplementedSchedulerServiceServer
 	cluster.Member
@@ -38,7 +38,7 @@ type fakeStandby struct {
 	mu       sync.Mutex
 	streams  int
 	messages int
-	hung     chan struct{} // open while it takes nothing
+	hung     chan struct{} // not nil while it hangs; closed when it resumes
 }
 
 func (s *fakeStandby) Mirror(stream schedulerv1.SchedulerService_MirrorServer) error {
@@ -79,14 +79,14 @@ func newStandby(t testing.TB, id, address string) *fakeStandby {
 	return s
 }
 
-// ownAddress is one of 127/8 that is a test's own, with any port: nobody takes
-// the port while the test does not listen there. At 127.0.0.1 others might, and
-// outgoing connections come from there.
+// ownAddress returns an address in 127/8 that only this test uses, with any port. No
+// other process takes the port while the test does not listen on it. At 127.0.0.1
+// another process might, and outgoing connections use ports there.
 func ownAddress(test int) string {
 	return fmt.Sprintf("127.%d.%d.%d:0", test, 100+os.Getpid()/200%100, 1+os.Getpid()%200)
 }
 
-// memberList is the schedulers, as a test has them.
+// memberList is a list of schedulers that a test changes.
 type memberList struct {
 	mu      sync.Mutex
 	list    []cluster.Member
@@ -113,12 +113,12 @@ func (m *memberList) set(list ...cluster.Member) {
 	m.changed = make(chan struct{})
 }
 
-// fakeTask is a task whose peers are numbered.
+// fakeTask is a task with numbered peers.
 type fakeTask struct {
 	mu      sync.Mutex
 	peers   int
-	sent    int
-	noFacts bool // nothing is known of the source
+	sent    int  // the peers that Changes has returned
+	noFacts bool // the facts of the source are not known yet
 }
 
 func (m *fakeTask) Changes(_ context.Context, full bool) (swarm.Update, error) {
@@ -149,34 +149,34 @@ func newTestReplicator(t *testing.T, list ...cluster.Member) (*Replicator, *memb
 	t.Helper()
 	m := &memberList{list: list, changed: make(chan struct{})}
 	pool := rpcclient.NewPool("", nil)
-	s, err := NewReplicator(Deps{SelfID: "me", Members: m, Dial: pool.Dial, Log: zap.NewNop(), Metrics: prometheus.NewRegistry()})
+	r, err := NewReplicator(Deps{SelfID: "me", Members: m, Dial: pool.Dial, Log: zap.NewNop(), Metrics: prometheus.NewRegistry()})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var work sync.WaitGroup
-	work.Go(func() { s.Run(ctx) })
+	work.Go(func() { r.Run(ctx) })
 	t.Cleanup(func() {
 		cancel()
 		work.Wait()
 		require.NoError(t, pool.Close())
 	})
-	return s, m
+	return r, m
 }
 
-func flush(t *testing.T, s *Replicator) {
+func flush(t *testing.T, r *Replicator) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
-	require.NoError(t, s.Flush(ctx))
+	require.NoError(t, r.Flush(ctx))
 }
 
-// knows waits until a standby knows so many peers of a task.
+// requireReplicated waits until the standby has the given number of peers of a task.
 func (s *fakeStandby) requireReplicated(t *testing.T, id string, peers int) State {
 	t.Helper()
-	var r State
+	var state State
 	require.Eventually(t, func() bool {
 		var ok bool
-		r, ok = s.store.Get(id)
-		return ok && len(r.Update.Peers) == peers
-	}, testTimeout, time.Millisecond, "%s does not know %s", s.ID, id)
-	return r
+		state, ok = s.store.Get(id)
+		return ok && len(state.Update.Peers) == peers
+	}, testTimeout, time.Millisecond, "task %s is not replicated to %s", id, s.ID)
+	return state
 }

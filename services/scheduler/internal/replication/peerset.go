@@ -6,29 +6,31 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-// peerSet is those of a page. What is told of one is its size, not that of what
-// the peer has, and so is the work for it: words are changed in place.
+// peerSet holds the peers of a replica. The size of an update, and the work to apply
+// it, do not depend on how many pieces a peer has: changed words of its bit sets are
+// replaced in place.
 type peerSet struct {
 	byID map[string]replicaPeer
-	// generation counts the times that they were given away. Whoever got them reads the
-	// sets for as long as he likes, so these are copied before the next change.
-	generation int
+	// snapshots counts the calls of snapshot. A caller may read the bit sets that it
+	// has received at any time, so they are copied before the next change.
+	snapshots int
 }
 
-// replicaPeer is a peer, and the lent of when nobody else had its sets.
+// replicaPeer holds a peer and the number of snapshots that were taken before its bit
+// sets were last copied.
 type replicaPeer struct {
 	swarm.PeerUpdate
-	generation int
+	snapshots int
 }
 
-// apply merges what was told of a peer into what is known of it.
+// apply merges an update of a peer into the peer's state.
 func (p *peerSet) apply(update swarm.PeerUpdate) {
 	old, partial := p.byID[update.ID], update.Partial
 	words := update.Words
 	update.Partial, update.Words = false, nil
 	if partial {
 		update.Have, update.Serves, update.Writing = old.Have, old.Serves, old.Writing
-		if old.generation != p.generation {
+		if old.snapshots != p.snapshots {
 			update.Have, update.Serves, update.Writing = slices.Clone(old.Have), slices.Clone(old.Serves), slices.Clone(old.Writing)
 		}
 	}
@@ -39,9 +41,10 @@ func (p *peerSet) apply(update swarm.PeerUpdate) {
 			update.Writing = withWord(update.Writing, int(w.Index), w.Writing)
 		}
 	}
-	p.byID[update.ID] = replicaPeer{update, p.generation}
+	p.byID[update.ID] = replicaPeer{update, p.snapshots}
 }
 
+// withWord sets one word of a bit set and returns the set, which grows if necessary.
 func withWord(set []uint64, i int, word uint64) []uint64 {
 	if i >= len(set) {
 		if word == 0 {
@@ -53,12 +56,12 @@ func withWord(set []uint64, i int, word uint64) []uint64 {
 	return set
 }
 
-// snapshot gives them away, to be read.
+// snapshot returns the peers. The caller must not modify them.
 func (p *peerSet) snapshot() []swarm.PeerUpdate {
-	p.generation++
+	p.snapshots++
 	list := make([]swarm.PeerUpdate, 0, len(p.byID))
-	for _, k := range p.byID {
-		list = append(list, k.PeerUpdate)
+	for _, peer := range p.byID {
+		list = append(list, peer.PeerUpdate)
 	}
 	return list
 }

@@ -19,25 +19,25 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 )
 
-// fakeConn is the connection to a standby that is asked what it knows. It answers
-// once it is told what, so a test sees who waits and for how long.
+// fakeConn is a connection to a standby. A Recall call is answered with the parts that
+// the test sends on answers, so the test controls how long the call takes.
 type fakeConn struct {
 	grpc.ClientConnInterface
 	calls   atomic.Int64
 	answers chan []*schedulerv1.TaskMemory
 }
 
-func (l *fakeConn) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
-	l.calls.Add(1)
+func (conn *fakeConn) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+	conn.calls.Add(1)
 	select {
-	case parts := <-l.answers:
+	case parts := <-conn.answers:
 		return &fakeRecall{ctx: ctx, parts: parts}, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
-// fakeRecall is an answer on its way. One with a nil part gets no further.
+// fakeRecall is the stream of a Recall call. At a nil part it hangs.
 type fakeRecall struct {
 	grpc.ClientStream
 	ctx   context.Context
@@ -47,35 +47,36 @@ type fakeRecall struct {
 func (*fakeRecall) SendMsg(any) error { return nil }
 func (*fakeRecall) CloseSend() error  { return nil }
 
-func (a *fakeRecall) RecvMsg(m any) error {
+func (s *fakeRecall) RecvMsg(m any) error {
 	switch {
-	case len(a.parts) == 0:
+	case len(s.parts) == 0:
 		return io.EOF
-	case a.parts[0] == nil:
-		<-a.ctx.Done()
-		return a.ctx.Err()
+	case s.parts[0] == nil:
+		<-s.ctx.Done()
+		return s.ctx.Err()
 	}
-	proto.Merge(m.(proto.Message), &schedulerv1.RecallResponse{Memory: a.parts[0]})
-	a.parts = a.parts[1:]
+	proto.Merge(m.(proto.Message), &schedulerv1.RecallResponse{Memory: s.parts[0]})
+	s.parts = s.parts[1:]
 	return nil
 }
 
-// newRecallTest makes a sender whose standby is at the end of a line, and a book.
+// newRecallTest returns a replicator with a fake connection to its standby, and a store.
 func newRecallTest(t *testing.T) (*Replicator, *StandbyStore, *fakeConn) {
 	t.Helper()
-	l := &fakeConn{answers: make(chan []*schedulerv1.TaskMemory)}
-	s, err := NewReplicator(Deps{
+	conn := &fakeConn{answers: make(chan []*schedulerv1.TaskMemory)}
+	r, err := NewReplicator(Deps{
 		SelfID: "me", Members: &memberList{list: []cluster.Member{{ID: "b", Endpoint: "b:1"}}}, Log: zap.NewNop(),
-		Dial:    func(string) (grpc.ClientConnInterface, error) { return l, nil },
+		Dial:    func(string) (grpc.ClientConnInterface, error) { return conn, nil },
 		Metrics: prometheus.NewRegistry(),
 	})
 	require.NoError(t, err)
 	store, err := NewStandbyStore(prometheus.NewRegistry())
 	require.NoError(t, err)
-	return s, store, l
+	return r, store, conn
 }
 
-func memoryOf(id string, peers ...string) *schedulerv1.TaskMemory {
+// fullUpdateOf returns a full update of a task with the given peers.
+func fullUpdateOf(id string, peers ...string) *schedulerv1.TaskMemory {
 	m := &schedulerv1.TaskMemory{TaskId: id, Anew: true}
 	for _, p := range peers {
 		m.Peers = append(m.Peers, &schedulerv1.PeerMemory{Peer: &schedulerv1.Peer{Id: p}})
@@ -83,59 +84,60 @@ func memoryOf(id string, peers ...string) *schedulerv1.TaskMemory {
 	return m
 }
 
-// What was recalled is kept as what somebody told who tells no more.
-func TestRecalledMemoryIsKeptForAWhile(t *testing.T) {
+func TestRecalledStateIsKeptForRetention(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, store, l := newRecallTest(t)
-		go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(1), "p")} }()
-		require.NoError(t, s.Recall(t.Context(), idOf(1), store))
-		require.EqualValues(t, 1, l.calls.Load())
-		r, _ := store.Get(idOf(1))
-		require.Len(t, r.Update.Peers, 1)
+		r, store, conn := newRecallTest(t)
+		go func() { conn.answers <- []*schedulerv1.TaskMemory{fullUpdateOf(idOf(1), "p")} }()
+		require.NoError(t, r.Recall(t.Context(), idOf(1), store))
+		require.EqualValues(t, 1, conn.calls.Load())
+		state, _ := store.Get(idOf(1))
+		require.Len(t, state.Update.Peers, 1)
 		store.Prune(time.Now().Add(Retention))
-		require.False(t, store.Has(idOf(1)), "nobody tells of it any more")
+		require.False(t, store.Has(idOf(1)), "no stream updates it")
 	})
 }
 
-// Half of a memory would be told on as all there is.
-func TestMemoryThatIsNotTheWholeIsNone(t *testing.T) {
+// Incomplete state would be replicated again as if it were complete.
+func TestIncompleteRecalledStateIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, store, l := newRecallTest(t)
-		go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(1), "p"), nil} }()
-		require.ErrorIs(t, s.Recall(t.Context(), idOf(1), store), context.DeadlineExceeded)
+		r, store, conn := newRecallTest(t)
+		go func() { conn.answers <- []*schedulerv1.TaskMemory{fullUpdateOf(idOf(1), "p"), nil} }()
+		require.ErrorIs(t, r.Recall(t.Context(), idOf(1), store), context.DeadlineExceeded)
 		require.False(t, store.Has(idOf(1)))
-		go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(2), "p")} }()
-		require.NoError(t, s.Recall(t.Context(), idOf(2), store))
+		go func() { conn.answers <- []*schedulerv1.TaskMemory{fullUpdateOf(idOf(2), "p")} }()
+		require.NoError(t, r.Recall(t.Context(), idOf(2), store))
 		require.True(t, store.Has(idOf(2)))
 	})
 }
 
-func TestRecalledMemoryIsCheckedAsOneThatIsTold(t *testing.T) {
+func TestRecalledStateIsChecked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, store, l := newRecallTest(t)
-		go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(2), "p"), memoryOf(idOf(1), "p")} }()
-		require.NoError(t, s.Recall(t.Context(), idOf(1), store))
+		r, store, conn := newRecallTest(t)
+		go func() {
+			conn.answers <- []*schedulerv1.TaskMemory{fullUpdateOf(idOf(2), "p"), fullUpdateOf(idOf(1), "p")}
+		}()
+		require.NoError(t, r.Recall(t.Context(), idOf(1), store))
 		require.True(t, store.Has(idOf(1)))
-		require.False(t, store.Has(idOf(2)), "nobody asked for it")
+		require.False(t, store.Has(idOf(2)), "it was not recalled")
 		for _, peer := range []string{"", "../p"} {
-			go func() { l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(3), "p", peer)} }()
-			require.Equal(t, rpcerr.InvalidArgument, rpcerr.ReasonOf(s.Recall(t.Context(), idOf(3), store)), "%q", peer)
+			go func() { conn.answers <- []*schedulerv1.TaskMemory{fullUpdateOf(idOf(3), "p", peer)} }()
+			require.Equal(t, rpcerr.InvalidArgument, rpcerr.ReasonOf(r.Recall(t.Context(), idOf(3), store)), "%q", peer)
 			require.False(t, store.Has(idOf(3)))
 		}
 	})
 }
 
-// A scheduler that took the task meanwhile tells of it.
-func TestWhatIsToldCountsMoreThanWhatIsRecalled(t *testing.T) {
+// A scheduler has taken the task over in the meantime and replicates it.
+func TestRecalledStateDoesNotReplaceReplicatedState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, store, l := newRecallTest(t)
+		r, store, conn := newRecallTest(t)
 		done := make(chan error, 1)
-		go func() { done <- s.Recall(t.Context(), idOf(1), store) }()
+		go func() { done <- r.Recall(t.Context(), idOf(1), store) }()
 		synctest.Wait()
-		store.Apply("other", &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{memoryOf(idOf(1), "a", "b")}}, time.Now())
-		l.answers <- []*schedulerv1.TaskMemory{memoryOf(idOf(1), "a")}
+		store.Apply("other", &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{fullUpdateOf(idOf(1), "a", "b")}}, time.Now())
+		conn.answers <- []*schedulerv1.TaskMemory{fullUpdateOf(idOf(1), "a")}
 		require.NoError(t, <-done)
-		r, _ := store.Get(idOf(1))
-		require.Len(t, r.Update.Peers, 2)
+		state, _ := store.Get(idOf(1))
+		require.Len(t, state.Update.Peers, 2)
 	})
 }

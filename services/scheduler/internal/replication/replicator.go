@@ -16,20 +16,21 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-// Task is a task whose memory is told.
+// Task is a task whose state is replicated.
 type Task interface {
-	// Update tells what changed since it was asked last, or all there is.
+	// Changes returns what has changed since the previous call, or the complete
+	// state if full is set.
 	Changes(ctx context.Context, full bool) (swarm.Update, error)
 }
 
-// Members are the schedulers of the cluster.
+// Members lists the schedulers of the cluster.
 type Members interface {
 	Schedulers() []cluster.Member
-	// Changed is closed when the list is another one than now.
+	// Changed returns a channel that is closed when the list changes.
 	Changed() <-chan struct{}
 }
 
-// Deps are what a sender needs; all are required.
+// Deps holds the dependencies of a replicator. All are required.
 type Deps struct {
 	// SelfID is this scheduler's member id.
 	SelfID  string
@@ -39,45 +40,45 @@ type Deps struct {
 	Metrics prometheus.Registerer
 }
 
-// Replicator tells the standbys of this scheduler's tasks what it knows of them.
-// It is safe for concurrent use while Run runs.
+// Replicator replicates the state of this scheduler's tasks to their standbys. It is
+// safe for concurrent use while Run runs.
 type Replicator struct {
 	Deps
 	sent  prometheus.Counter
 	bytes prometheus.Counter
 
-	mu         sync.Mutex // guards what follows and what streams hold of tasks
+	mu         sync.Mutex // guards the fields below and the backlogs of the streams
 	tasks      map[string]*replicatedTask
 	streams    map[string]*stream // by the standby's id
-	progressed chan struct{}      // closed and replaced whenever a standby has taken something
+	progressed chan struct{}      // closed and replaced whenever a backlog may have become smaller
 }
 
-// replicatedTask is a task that is told of.
+// replicatedTask is a task that is being replicated.
 type replicatedTask struct {
 	Task
 	url       string
 	source    *cdnv1.Source
 	stream    *stream // nil while there is no standby
-	needsFull bool    // the standby has nothing of it
+	needsFull bool    // the next update must be a full one
 
-	// readMu is held while the task is asked what changed: of two streams the one
-	// that has it now must be the last to ask.
+	// readMu is held while Changes is called. Of two streams, the one that the task
+	// is assigned to must be the last to call it.
 	readMu sync.Mutex
 }
 
-// NewReplicator makes a sender that tells nothing until Run.
+// NewReplicator returns a replicator that sends nothing until Run.
 func NewReplicator(deps Deps) (*Replicator, error) {
 	r := &Replicator{
 		Deps: deps, tasks: make(map[string]*replicatedTask), streams: make(map[string]*stream), progressed: make(chan struct{}),
 		sent: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "supernode_scheduler_mirror_messages_total", Help: "Messages that told a standby of tasks' memories.",
+			Name: "supernode_scheduler_mirror_messages_total", Help: "Messages that replicate tasks to standbys.",
 		}),
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "supernode_scheduler_mirror_bytes_total", Help: "Bytes of those messages.",
 		}),
 	}
 	backlog := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "supernode_scheduler_mirror_behind_tasks", Help: "Tasks of which the standby does not know the latest.",
+		Name: "supernode_scheduler_mirror_behind_tasks", Help: "Tasks whose latest changes the standby has not confirmed.",
 	}, func() float64 {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -91,8 +92,8 @@ func NewReplicator(deps Deps) (*Replicator, error) {
 	return r, nil
 }
 
-// Standby is who takes a task over when its scheduler dies: the first READY
-// scheduler in rendezvous order that is another.
+// Standby returns the standby of a task of the given scheduler: the first other
+// scheduler in rendezvous order that is READY.
 func Standby(taskID, scheduler string, members []cluster.Member) (cluster.Member, bool) {
 	var nodes []ring.Node
 	byID := make(map[string]cluster.Member, len(members))
@@ -106,13 +107,13 @@ func Standby(taskID, scheduler string, members []cluster.Member) (cluster.Member
 	return byID[id], ok
 }
 
-// Standby is who the standby of a task of this scheduler is.
+// Standby returns the standby of a task of this scheduler.
 func (r *Replicator) Standby(taskID string) (cluster.Member, bool) {
 	return Standby(taskID, r.SelfID, r.Members.Schedulers())
 }
 
-// Add has a task told of from now on. One of that id that was told of before has
-// been removed or released.
+// Add starts replicating a task to its standby. A task that was added before with the
+// same id must have been removed or released.
 func (r *Replicator) Add(id, url string, source *cdnv1.Source, t Task) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -121,13 +122,14 @@ func (r *Replicator) Add(id, url string, source *cdnv1.Source, t Task) {
 	r.assign(id, item, r.Members.Schedulers())
 }
 
-// Remove ends that, if it is still that task: the task is no more.
+// Remove stops replicating a task that has ended. The standby deletes its replica.
+// Remove has no effect if another task was added with the same id.
 func (r *Replicator) Remove(id string, t Task) {
 	r.stop(id, t, func(s *stream) { s.addDeleted(id) })
 }
 
-// Release is Remove for a task that is another scheduler's now, the standby's
-// perhaps: what that was told stays there.
+// Release stops replicating a task that another scheduler answers for now. That may be
+// the standby, which keeps its replica.
 func (r *Replicator) Release(id string, t Task) {
 	r.stop(id, t, func(s *stream) { s.addReleased(id) })
 }
@@ -145,7 +147,7 @@ func (r *Replicator) stop(id string, t Task, enqueue func(*stream)) {
 	}
 }
 
-// MarkChanged says that a task has something to tell.
+// MarkChanged schedules an update of a task.
 func (r *Replicator) MarkChanged(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -154,9 +156,9 @@ func (r *Replicator) MarkChanged(id string) {
 	}
 }
 
-// assign gives a task to its standby's lane. The standby before keeps what it
-// knows, for a while: the new one has nothing yet, and is perhaps not reached,
-// or there is none. The caller holds mu.
+// assign moves a task to the stream of its standby. The previous standby keeps its
+// replica for Retention: the new one has none yet and may be out of reach, or
+// there may be no new one. The caller holds mu.
 func (r *Replicator) assign(id string, item *replicatedTask, members []cluster.Member) {
 	var next *stream
 	if m, ok := Standby(id, r.SelfID, members); ok {
@@ -174,6 +176,8 @@ func (r *Replicator) assign(id string, item *replicatedTask, members []cluster.M
 	}
 }
 
+// backlog returns the number of tasks whose latest changes are not confirmed. The
+// caller holds mu.
 func (r *Replicator) backlog() int {
 	n := 0
 	for _, s := range r.streams {
@@ -182,14 +186,14 @@ func (r *Replicator) backlog() int {
 	return n
 }
 
-// notifyProgress wakes who waits. The caller holds mu.
+// notifyProgress wakes the callers of Flush. The caller holds mu.
 func (r *Replicator) notifyProgress() {
 	close(r.progressed)
 	r.progressed = make(chan struct{})
 }
 
-// Flush waits until the standbys, or some of them, know what there is to tell
-// now, or ctx ends.
+// Flush waits until the standbys with the given ids, or all if there are none, have
+// confirmed all changes up to now, or until ctx ends.
 func (r *Replicator) Flush(ctx context.Context, ids ...string) error {
 	r.mu.Lock()
 	targets := make(map[*stream]position)
@@ -203,12 +207,12 @@ func (r *Replicator) Flush(ctx context.Context, ids ...string) error {
 		r.mu.Lock()
 		progressed := r.progressed
 		for s, p := range targets {
-			if p.attempt != s.attempt { // all is told anew, and may have been by now
+			if p.attempt != s.attempt { // everything is sent again, and may have been sent by now
 				p = s.target()
 				targets[s] = p
 			}
 			if r.streams[s.standby.ID] != s || s.reached(p) {
-				delete(targets, s) // others are told by those that come after it
+				delete(targets, s) // it was replaced: its successor sends the tasks
 			}
 		}
 		left := len(targets)
@@ -219,20 +223,20 @@ func (r *Replicator) Flush(ctx context.Context, ids ...string) error {
 		select {
 		case <-progressed:
 		case <-ctx.Done():
-			return fmt.Errorf("%d standbys do not know the latest: %w", left, ctx.Err())
+			return fmt.Errorf("waiting for %d standbys to confirm the latest changes: %w", left, ctx.Err())
 		}
 	}
 }
 
-// Run tells until ctx ends.
+// Run replicates tasks until ctx ends.
 func (r *Replicator) Run(ctx context.Context) {
-	var work sync.WaitGroup
-	defer work.Wait()
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for {
 		changed := r.Members.Changed()
-		r.updateStreams(ctx, &work)
+		r.updateStreams(ctx, &wg)
 		select {
 		case <-ctx.Done():
 			return
@@ -241,17 +245,18 @@ func (r *Replicator) Run(ctx context.Context) {
 	}
 }
 
-// updateStreams has a lane for every other scheduler, and every task in the right one.
-func (r *Replicator) updateStreams(ctx context.Context, work *sync.WaitGroup) {
+// updateStreams starts a stream for every other scheduler, stops those of schedulers
+// that have left, and assigns every task to the stream of its standby.
+func (r *Replicator) updateStreams(ctx context.Context, wg *sync.WaitGroup) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	members := r.Members.Schedulers()
-	there := make(map[string]bool)
+	current := make(map[string]bool)
 	for _, m := range members {
 		if m.ID == r.SelfID {
 			continue
 		}
-		there[m.ID] = true
+		current[m.ID] = true
 		old := r.streams[m.ID]
 		if old != nil && old.standby.Endpoint == m.Endpoint {
 			continue
@@ -265,10 +270,10 @@ func (r *Replicator) updateStreams(ctx context.Context, work *sync.WaitGroup) {
 			deleted: make(map[string]struct{}), released: make(map[string]struct{}),
 		}
 		r.streams[m.ID] = s
-		work.Go(func() { s.run(runCtx) })
+		wg.Go(func() { s.run(runCtx) })
 	}
 	for id, s := range r.streams {
-		if !there[id] {
+		if !current[id] {
 			s.cancel()
 			delete(r.streams, id)
 		}

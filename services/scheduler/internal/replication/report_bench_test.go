@@ -20,11 +20,11 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
 )
 
-// BenchmarkReports is what a standby costs: a crowd reports 50 pieces from all over a
-// file, each one piece and then all the next, with nobody to tell and with a
-// standby in the same process, whose work counts too. A report is one "I have
-// this piece". The standby is waited for behind every round, so the time that
-// counts is the processor's. What it costs must not grow with the file.
+// BenchmarkReports measures the cost of replication per report of a written piece, with
+// and without a standby. In every round all peers report the same piece; the 50
+// pieces are spread over the file. The standby runs in the same process, so its work
+// is included. Every round waits for the standby, so the metric is processor time,
+// not elapsed time. It must not grow with the file.
 func BenchmarkReports(b *testing.B) {
 	const peers, rounds, size = 200, 50, 4 << 20
 	for _, pieces := range []int{50, 20_000} {
@@ -41,7 +41,7 @@ func BenchmarkReports(b *testing.B) {
 					b.StartTimer()
 					began := cpuTime(b)
 					for round := range rounds {
-						num := int32(pieces - 1 - round*(pieces/rounds)) // the last first: its bit sets are the longest
+						num := int32(pieces - 1 - round*(pieces/rounds)) // the last piece first, because its bit sets are the longest
 						for p := range peers {
 							require.NoError(b, c.task.Written(c.ctx, fmt.Sprint(p), num, size))
 						}
@@ -63,7 +63,7 @@ func BenchmarkReports(b *testing.B) {
 	}
 }
 
-// cpuTime is the time that this process has used so far.
+// cpuTime returns the processor time that this process has used.
 func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage
@@ -71,7 +71,7 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// benchTask is a task with peers, and a sender.
+// benchTask is a task with peers and a replicator.
 type benchTask struct {
 	ctx        context.Context
 	task       *task.Task
@@ -121,7 +121,7 @@ func newBenchTask(b *testing.B, replicated bool, peers, pieces, size int) *bench
 	return c
 }
 
-// flush waits until the standby, if there is one, knows everything.
+// flush waits until the standby, if there is one, has confirmed everything.
 func (c *benchTask) flush(b *testing.B) {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(c.ctx, time.Minute)

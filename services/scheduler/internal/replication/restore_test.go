@@ -49,7 +49,7 @@ func peerInfo(id string) swarm.PeerInfo {
 	return swarm.PeerInfo{ID: id, IP: "127.0.1.1", Port: 20000, Path: "/peer/file/" + id}
 }
 
-// restored makes a swarm of what another one tells, as its standby does.
+// restored returns a swarm that is restored from the given updates, via a standby.
 func restored(t *testing.T, updates ...swarm.Update) *swarm.Swarm {
 	t.Helper()
 	s := emptySwarm()
@@ -57,7 +57,7 @@ func restored(t *testing.T, updates ...swarm.Update) *swarm.Swarm {
 	return s
 }
 
-// serving are the pieces that others may take, by who has them.
+// serving returns the pieces that peers serve, by peer id.
 func serving(s *swarm.Swarm) map[string][]int32 {
 	list := make(map[string][]int32)
 	for _, h := range s.Holdings() {
@@ -66,7 +66,7 @@ func serving(s *swarm.Swarm) map[string][]int32 {
 	return list
 }
 
-func TestRestoredSwarmGoesOn(t *testing.T) {
+func TestRestoredSwarmOffersThePiecesThatPeersHad(t *testing.T) {
 	s := newSwarm(t, 3, "whole", "half", "left")
 	first := s.Changes(false)
 	for num := range int32(3) {
@@ -82,23 +82,23 @@ func TestRestoredSwarmGoesOn(t *testing.T) {
 	require.True(t, again.VersionInUse())
 	require.True(t, again.Finished("whole"), "the result is known")
 	offers := again.Offer("half", start)
-	require.Len(t, offers, 1, "what it has is not offered again")
+	require.Len(t, offers, 1, "the pieces that it has are not offered again")
 	require.EqualValues(t, 2, offers[0].Num)
-	require.Equal(t, "whole", offers[0].SourceID, "no CDN is needed")
+	require.Equal(t, "whole", offers[0].SourceID, "the piece is offered without a CDN copy")
 	require.Equal(t, md5Of(2), offers[0].MD5)
 	again.AddPeer(peerInfo("new"), start)
 	for _, o := range again.Offer("new", start) {
 		if o.Num > 0 {
-			require.Equal(t, "whole", o.SourceID, "nobody is sent to who left, nor to half-written pieces")
+			require.Equal(t, "whole", o.SourceID, "neither a peer that has left nor a piece that is being written is offered")
 		}
 	}
 	again.Tick(start.Add(10 * time.Second))
-	require.Equal(t, []int32{0, 1}, serving(again)["half"], "its report was lost with who was to hear it")
+	require.Equal(t, []int32{0, 1}, serving(again)["half"], "the report of the written piece may have been lost with the former scheduler")
 }
 
-// What nobody may take from a peer any more stays so: the piece was wrong, the
-// file is gone, or the peer left.
-func TestRestoredSwarmOffersNothingThatWasWithdrawn(t *testing.T) {
+// Pieces are withdrawn because one was wrong, because the file is gone, or because the
+// peer has left.
+func TestRestoredSwarmOffersNoWithdrawnPieces(t *testing.T) {
 	s := newSwarm(t, 1, "wrong", "gone", "left", "p1", "p2")
 	for _, id := range []string{"wrong", "gone", "left"} {
 		require.NoError(t, s.Written(id, 0, size, start))
@@ -112,11 +112,11 @@ func TestRestoredSwarmOffersNothingThatWasWithdrawn(t *testing.T) {
 	again := restored(t, first, s.Changes(false))
 	again.Tick(start.Add(10 * time.Second))
 	require.Empty(t, serving(again))
-	require.True(t, again.Finished("wrong"), "it has it all the same")
+	require.True(t, again.Finished("wrong"), "it still has the piece")
 	require.True(t, again.VersionInUse())
 }
 
-func TestRestoredSwarmTakesTheCopiesOfItsVersion(t *testing.T) {
+func TestRestoredSwarmAcceptsOnlyCopiesOfItsVersion(t *testing.T) {
 	s := newSwarm(t, 2, "p")
 	require.NoError(t, s.Written("p", 0, size, start))
 	again := restored(t, s.Changes(true))
@@ -128,12 +128,11 @@ func TestRestoredSwarmTakesTheCopiesOfItsVersion(t *testing.T) {
 	}
 	result, _ := s.Result()
 	require.NoError(t, again.SetResult("cdn", result))
-	require.ErrorIs(t, again.Landed("cdn", 1, strings.Repeat("7", 32), size), swarm.ErrConflict, "and no other")
+	require.ErrorIs(t, again.Landed("cdn", 1, strings.Repeat("7", 32), size), swarm.ErrConflict, "a piece of another version")
 	require.True(t, again.Offer("p", start)[0].FromCDN)
 }
 
-// Whatever happens to peers, the standby knows the same as who asks for all there is.
-func TestChangesAddUpToAllThereIs(t *testing.T) {
+func TestAppliedChangesEqualAFullUpdate(t *testing.T) {
 	for seed := range uint64(10) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		const pieces = 700
@@ -156,14 +155,14 @@ func TestChangesAddUpToAllThereIs(t *testing.T) {
 					partial++
 				}
 			}
-			r, _ := store.Get("id")
-			require.Equal(t, trimmed(s.Changes(true)), trimmed(r.Update))
+			state, _ := store.Get("id")
+			require.Equal(t, trimmed(s.Changes(true)), trimmed(state.Update))
 		}
 		require.NotZero(t, partial)
 	}
 }
 
-// applyRandomEvent lets something happen to a peer.
+// applyRandomEvent applies a random event to a peer.
 func applyRandomEvent(t *testing.T, s *swarm.Swarm, random *rand.Rand, id string, num int32, now time.Time) {
 	t.Helper()
 	var err error
@@ -175,7 +174,7 @@ func applyRandomEvent(t *testing.T, s *swarm.Swarm, random *rand.Rand, id string
 	case 2:
 		for _, o := range s.Offer(id, now) {
 			if random.IntN(4) == 0 {
-				o.Num = -1 // all of them
+				o.Num = -1 // all pieces of the source
 			}
 			s.Lost(id, o.SourceID, o.Num)
 		}
@@ -197,9 +196,10 @@ func applyRandomEvent(t *testing.T, s *swarm.Swarm, random *rand.Rand, id string
 	}
 }
 
-// trimmed are the peers of a memory in order, and their sets without what says nothing.
-func trimmed(m swarm.Update) []swarm.PeerUpdate {
-	list := append([]swarm.PeerUpdate{}, sorted(m).Peers...)
+// trimmed returns the peers of an update, sorted, and with bit sets without trailing
+// zero words.
+func trimmed(u swarm.Update) []swarm.PeerUpdate {
+	list := append([]swarm.PeerUpdate{}, sorted(u).Peers...)
 	for i := range list {
 		p := &list[i]
 		for _, set := range []*[]uint64{&p.Have, &p.Serves, &p.Writing} {
@@ -214,8 +214,7 @@ func trimmed(m swarm.Update) []swarm.PeerUpdate {
 	return list
 }
 
-// What a report costs does not grow with the file.
-func TestReportOfALargeFileIsToldInAFewBytes(t *testing.T) {
+func TestSizeOfAnUpdateDoesNotDependOnTheSizeOfTheFile(t *testing.T) {
 	const pieces = 70_000
 	s := newSwarm(t, pieces, "p")
 	for num := range int32(pieces) {
@@ -230,26 +229,25 @@ func TestReportOfALargeFileIsToldInAFewBytes(t *testing.T) {
 	require.Less(t, proto.Size(list[0]), 200)
 }
 
-// A peer that has pieces of another version is kept out by the standby too.
-func TestRestoredTaskKeepsOutdatedPeersOut(t *testing.T) {
+func TestRestoredTaskExcludesOutdatedPeers(t *testing.T) {
 	newTask := func(prepare func(*task.Task)) *task.Task {
 		stats, err := task.NewStats(prometheus.NewRegistry())
 		require.NoError(t, err)
-		made := task.New("id", "u", task.Deps{
+		created := task.New("id", "u", task.Deps{
 			Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Capacity: capacity.NewShares(), Stats: stats,
 		})
-		prepare(made)
+		prepare(created)
 		ctx, cancel := context.WithCancel(t.Context())
 		var work sync.WaitGroup
-		work.Go(func() { made.Run(ctx) })
+		work.Go(func() { created.Run(ctx) })
 		t.Cleanup(func() {
 			cancel()
 			work.Wait()
 		})
-		return made
+		return created
 	}
 	ctx := t.Context()
-	old := newTask(func(made *task.Task) { made.ExcludePeers(map[string]struct{}{"outdated": {}}) })
+	old := newTask(func(created *task.Task) { created.ExcludePeers(map[string]struct{}{"outdated": {}}) })
 	require.NoError(t, old.Attach(ctx, swarm.Copy{Instance: "cdn", ID: "cdnnode:127.0.0.1~x", Owner: true}))
 	require.NoError(t, old.Facts(ctx, "cdn", swarm.Facts{Length: size - 5, PieceSize: size}))
 	first, err := old.Changes(ctx, true)
@@ -259,7 +257,7 @@ func TestRestoredTaskKeepsOutdatedPeersOut(t *testing.T) {
 	changes, err := old.Changes(ctx, false)
 	require.NoError(t, err)
 
-	again := newTask(func(made *task.Task) { made.Restore(restoredFrom(t, first, changes)) })
+	again := newTask(func(created *task.Task) { created.Restore(restoredFrom(t, first, changes)) })
 	_, err = again.Register(ctx, peerInfo("outdated"))
 	require.Equal(t, rpcerr.SourceBroken, rpcerr.ReasonOf(err))
 	_, err = again.Register(ctx, peerInfo("p"))

@@ -1,7 +1,33 @@
-// Package replication is the memory of tasks at a second scheduler: StandbyStore is
-// what others have told this one, Replicator tells them what this one knows. Who is the
-// standby of a task is decided here; what is done with a memory when its
-// scheduler dies is not.
+// Package replication keeps the state of every task at a second scheduler, the task's
+// standby, which restores the task from it when the task's scheduler dies or stops. A
+// Replicator sends the state of this scheduler's tasks to their standbys, and a
+// StandbyStore holds the state that other schedulers have sent. This package
+// chooses the standby of a task; package taskmanager decides when a task is
+// restored.
+//
+// There is one stream per standby. A task that changes is marked; after gatherTime the
+// stream sends what has changed in all marked tasks:
+//
+//	unassigned --there is a standby--> marked --sent--> unconfirmed --confirmed--> replicated
+//	                                     ^                   |                         |
+//	                                     +--the task changes, or the stream breaks-----+
+//
+// A replica, the state of one task in a StandbyStore, passes through these states:
+//
+//	replicating --its scheduler releases the task---> released
+//	replicating --its stream ends-------------------> orphaned
+//	any --a scheduler sends the complete state------> replicating
+//	released, orphaned --Retention without update---> deleted
+//	any --its scheduler ends the task---------------> deleted
+//
+// Invariants:
+//
+//   - Only Flush waits for a standby. If a standby hangs, only its own stream is
+//     blocked, and the backlog of that stream is a set of task ids.
+//   - The first update of a task on a stream is a full one. When a stream breaks,
+//     nothing counts as replicated until it is sent again.
+//   - Only the stream that sent the last full update of a task may update its replica.
+//   - Applying an update twice has the same result as applying it once.
 package replication
 
 import (
@@ -18,33 +44,45 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
 
-// Retention is how long a memory is kept whose scheduler tells nothing more: clients
-// of a task that nobody took over by then are gone.
+// Retention is how long a replica is kept without updates. If no scheduler has taken
+// the task over by then, its clients have left.
 const Retention = 10 * time.Minute
 
-// maxTasks bounds the tasks of a store.
+// maxTasks is the maximum number of replicas.
 const maxTasks = 1 << 17
 
-// recalled is the stream that what was recalled is kept under.
+// recalledStream is the stream id of state that was recalled from a standby.
 const recalledStream = "recalled"
 
-// State is a task as its scheduler knew it.
+// State holds the replicated state of a task.
 type State struct {
-	// URL names the source without credentials, Source is what a CDN needs.
+	// URL is that of the source, without credentials. Source holds what a CDN needs
+	// to download from it.
 	URL    string
 	Source *cdnv1.Source
 	Update swarm.Update
 }
 
-// StandbyStore is what other schedulers have told. It is safe for concurrent use.
+// StandbyStore holds the replicas of other schedulers' tasks. It is safe for concurrent
+// use.
 type StandbyStore struct {
 	mu    sync.Mutex // guards tasks
 	tasks map[string]*replica
 }
 
-// replica is one task.
+// replicaState is the state of a replica. The package comment shows the transitions.
+type replicaState uint8
+
+const (
+	replicating replicaState = iota // its stream sends updates
+	released                        // its scheduler has given the task away or has replaced this standby
+	orphaned                        // its stream ended while it sent updates
+)
+
+// replica holds the state of one task.
 type replica struct {
-	stream  string // the stream that told it
+	stream  string // the stream that sent the last full update
+	state   replicaState
 	updated time.Time
 	url     string
 	source  *cdnv1.Source
@@ -52,17 +90,15 @@ type replica struct {
 	result  *swarm.Result
 	pieces  map[int32]swarm.PieceUpdate
 	peers   peerSet
-	// outdated are peers that have pieces of another version.
-	outdated  []string
-	streaming bool // the stream tells of it
-	orphaned  bool // the stream ended while it did
+	// outdated are the peers that have pieces of another version of the source.
+	outdated []string
 }
 
-// NewStandbyStore makes an empty store whose size is told to reg.
+// NewStandbyStore returns an empty store and registers its metrics with reg.
 func NewStandbyStore(reg prometheus.Registerer) (*StandbyStore, error) {
 	s := &StandbyStore{tasks: make(map[string]*replica)}
 	return s, reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "supernode_scheduler_mirrored_tasks", Help: "Tasks of other schedulers whose memory is kept here.",
+		Name: "supernode_scheduler_mirrored_tasks", Help: "Tasks of other schedulers whose replicated state is held here.",
 	}, func() float64 {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -70,7 +106,8 @@ func NewStandbyStore(reg prometheus.Registerer) (*StandbyStore, error) {
 	}))
 }
 
-// Check refuses a message with names that cannot be. It comes before Apply.
+// Check returns an error if a message contains an invalid task or peer id. A message
+// must be checked before it is applied.
 func Check(req *schedulerv1.MirrorRequest) error {
 	for _, m := range req.GetTasks() {
 		if err := ids.CheckTask(m.GetTaskId()); err != nil {
@@ -85,16 +122,16 @@ func Check(req *schedulerv1.MirrorRequest) error {
 	return nil
 }
 
-// Apply notes what a stream tells. Only the stream that told a task anew may
-// tell what changed in it.
+// Apply applies a message of the given stream. Updates of tasks whose last full update
+// came from another stream are ignored.
 func (s *StandbyStore) Apply(stream string, req *schedulerv1.MirrorRequest, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.apply(stream, req, now)
 }
 
-// ApplyRecalled notes what a standby still knew of a task, as of somebody who tells
-// nothing more, unless somebody has told of it meanwhile: that is newer.
+// ApplyRecalled applies the state of a task that was recalled from its standby, unless
+// another scheduler has replicated the task in the meantime: that state is newer.
 func (s *StandbyStore) ApplyRecalled(taskID string, req *schedulerv1.MirrorRequest, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,7 +140,7 @@ func (s *StandbyStore) ApplyRecalled(taskID string, req *schedulerv1.MirrorReque
 	}
 }
 
-// apply writes a message down. The caller holds mu.
+// apply is Apply for callers that hold mu.
 func (s *StandbyStore) apply(stream string, req *schedulerv1.MirrorRequest, now time.Time) {
 	for _, m := range req.GetTasks() {
 		r := s.tasks[m.GetTaskId()]
@@ -112,7 +149,7 @@ func (s *StandbyStore) apply(stream string, req *schedulerv1.MirrorRequest, now 
 				continue
 			}
 			r = &replica{
-				stream: stream, url: m.GetTaskUrl(), source: m.GetSource(), streaming: true,
+				stream: stream, url: m.GetTaskUrl(), source: m.GetSource(),
 				pieces: make(map[int32]swarm.PieceUpdate), peers: peerSet{byID: make(map[string]replicaPeer)},
 			}
 			s.tasks[m.GetTaskId()] = r
@@ -124,7 +161,7 @@ func (s *StandbyStore) apply(stream string, req *schedulerv1.MirrorRequest, now 
 	}
 	for _, id := range req.GetReleased() {
 		if r := s.tasks[id]; r != nil && r.stream == stream {
-			r.updated, r.streaming = now, false
+			r.endUpdates(released, now)
 		}
 	}
 	for _, id := range req.GetGone() {
@@ -154,35 +191,44 @@ func (r *replica) apply(m *schedulerv1.TaskMemory) {
 	r.outdated = append(r.outdated, m.GetOutdated()...)
 }
 
-// EndStream says that a stream tells nothing more: what it told is kept for a while.
+// endUpdates moves a replica from replicating to the given state. The time until it is
+// deleted starts now.
+func (r *replica) endUpdates(state replicaState, now time.Time) {
+	r.updated = now
+	if r.state == replicating {
+		r.state = state
+	}
+}
+
+// EndStream orphans the replicas that a stream was updating when it ended.
 func (s *StandbyStore) EndStream(stream string, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.tasks {
 		if r.stream == stream {
-			r.updated, r.orphaned, r.streaming = now, r.orphaned || r.streaming, false
+			r.endUpdates(orphaned, now)
 		}
 	}
 }
 
-// Has tells whether anything is remembered of a task.
+// Has reports whether there is a replica of a task.
 func (s *StandbyStore) Has(taskID string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.tasks[taskID] != nil
 }
 
-// Orphaned tells whether a task is remembered whose scheduler told of it until it
-// was not heard any more: it is dead, as far as can be seen from here.
+// Orphaned reports whether there is a replica of a task whose stream ended while it sent
+// updates. The task's scheduler is then dead, or does not reach this scheduler.
 func (s *StandbyStore) Orphaned(taskID string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.tasks[taskID]
-	return r != nil && r.orphaned
+	return r != nil && r.state == orphaned
 }
 
-// Get gives what is remembered of a task, if anything is. It stays there:
-// whoever asks may find that the task is another's.
+// Get returns the replicated state of a task, if there is any. The replica is kept,
+// because the caller may find that another scheduler answers for the task.
 func (s *StandbyStore) Get(taskID string) (State, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -197,10 +243,11 @@ func (s *StandbyStore) Get(taskID string) (State, bool) {
 	}}, true
 }
 
-// Parts gives what is remembered of a task as messages, none for nothing.
+// Parts returns the replicated state of a task as protobuf messages of bounded size. It
+// returns none if there is no replica.
 func (s *StandbyStore) Parts(taskID string) []*schedulerv1.TaskMemory {
-	state, known := s.Get(taskID)
-	if !known {
+	state, ok := s.Get(taskID)
+	if !ok {
 		return nil
 	}
 	list := splitUpdate(taskID, state.Update)
@@ -208,16 +255,17 @@ func (s *StandbyStore) Parts(taskID string) []*schedulerv1.TaskMemory {
 	return list
 }
 
-// Delete drops what is remembered of a task.
+// Delete deletes the replica of a task.
 func (s *StandbyStore) Delete(taskID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.tasks, taskID)
 }
 
-// Prune drops what nobody tells of any more, Retention after the last word.
+// Prune deletes the replicas that are not replicating and have not been updated for
+// Retention.
 func (s *StandbyStore) Prune(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.tasks, func(_ string, r *replica) bool { return !r.streaming && now.Sub(r.updated) >= Retention })
+	maps.DeleteFunc(s.tasks, func(_ string, r *replica) bool { return r.state != replicating && now.Sub(r.updated) >= Retention })
 }

@@ -10,56 +10,55 @@ import (
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 )
 
-func TestBookKeepsWhatADeadSchedulerToldForAWhile(t *testing.T) {
+func TestReplicaOfADeadSchedulersTaskIsKeptForRetention(t *testing.T) {
 	store, err := NewStandbyStore(prometheus.NewRegistry())
 	require.NoError(t, err)
 	now := time.Now()
-	told := func(stream string, anew bool, peers ...string) {
-		m := &schedulerv1.TaskMemory{TaskId: idOf(1), Anew: anew}
+	update := func(stream string, full bool, peers ...string) {
+		m := &schedulerv1.TaskMemory{TaskId: idOf(1), Anew: full}
 		for _, p := range peers {
 			m.Peers = append(m.Peers, &schedulerv1.PeerMemory{Peer: &schedulerv1.Peer{Id: p}})
 		}
 		store.Apply(stream, &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{m}}, now)
 	}
-	told("old", false, "nobody")
-	_, there := store.Get(idOf(1))
-	require.False(t, there, "a change of what was never told")
-	told("old", true, "a", "b")
-	told("new", true, "c")
-	told("old", true, "a", "b")
-	told("new", false, "d")
-	r, _ := store.Get(idOf(1))
-	require.Len(t, r.Update.Peers, 2, "the other stream has no say any more")
+	update("old", false, "unknown")
+	_, ok := store.Get(idOf(1))
+	require.False(t, ok, "changes without a full update are ignored")
+	update("old", true, "a", "b")
+	update("new", true, "c")
+	update("old", true, "a", "b")
+	update("new", false, "d")
+	state, _ := store.Get(idOf(1))
+	require.Len(t, state.Update.Peers, 2, "the last full update came from the other stream")
 	store.Prune(now.Add(2 * Retention))
-	_, there = store.Get(idOf(1))
-	require.True(t, there, "its stream is open")
+	_, ok = store.Get(idOf(1))
+	require.True(t, ok, "its stream is open")
 	store.EndStream("old", now)
 	store.Prune(now.Add(Retention - time.Second))
-	_, there = store.Get(idOf(1))
-	require.True(t, there)
+	_, ok = store.Get(idOf(1))
+	require.True(t, ok)
 	store.Prune(now.Add(Retention))
-	_, there = store.Get(idOf(1))
-	require.False(t, there)
+	_, ok = store.Get(idOf(1))
+	require.False(t, ok)
 }
 
-// One that says that it tells no more has given the task away; one that is cut
-// off has not.
-func TestTaskIsOrphanedOfASchedulerThatIsCutOff(t *testing.T) {
+// A scheduler that releases a task has given it away. One whose stream ends has not.
+func TestTaskIsOrphanedWhenItsStreamEndsWithoutARelease(t *testing.T) {
 	store, err := NewStandbyStore(prometheus.NewRegistry())
 	require.NoError(t, err)
-	tell := func(stream string) {
-		store.Apply(stream, &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{memoryOf(idOf(1)), memoryOf(idOf(2))}}, time.Now())
+	update := func(stream string) {
+		store.Apply(stream, &schedulerv1.MirrorRequest{Tasks: []*schedulerv1.TaskMemory{fullUpdateOf(idOf(1)), fullUpdateOf(idOf(2))}}, time.Now())
 	}
 	orphaned := func() []bool {
 		return []bool{store.Orphaned(idOf(1)), store.Orphaned(idOf(2)), store.Orphaned(idOf(3))}
 	}
-	tell("first")
+	update("first")
 	require.Equal(t, []bool{false, false, false}, orphaned())
 	store.Apply("first", &schedulerv1.MirrorRequest{Released: []string{idOf(2)}}, time.Now())
 	for range 2 {
 		store.EndStream("first", time.Now())
 		require.Equal(t, []bool{true, false, false}, orphaned())
 	}
-	tell("second")
-	require.Equal(t, []bool{false, false, false}, orphaned(), "it is back")
+	update("second")
+	require.Equal(t, []bool{false, false, false}, orphaned(), "another stream replicates it")
 }

@@ -14,50 +14,49 @@ import (
 )
 
 const (
-	// gatherTime is how long changes are gathered before they are told.
+	// gatherTime is how long changes are gathered before they are sent.
 	gatherTime = 50 * time.Millisecond
-	// maxMessageBytes and maxMessageIDs are what one message holds at most, if it is
-	// more than one part.
-	maxMessageBytes = 1 << 20
-	maxMessageIDs   = 10_000
-	// A stream that broke is opened anew after minBackoff, doubled up to maxBackoff.
+	// minBackoff is the time until a call that broke is opened again. It is doubled up
+	// to maxBackoff.
 	minBackoff = 100 * time.Millisecond
 	maxBackoff = 3 * time.Second
 )
 
-// stream is the way to one standby. What it holds of tasks is guarded by the
-// sender's mu.
+// stream replicates tasks to one standby. It keeps a Mirror call open and opens another
+// one when that breaks.
 type stream struct {
 	replicator *Replicator
 	standby    cluster.Member
 	cancel     context.CancelFunc
+	wake       chan struct{} // receives a value when there is something to send
 
-	changed  map[string]struct{} // tasks that have something to tell
-	deleted  map[string]struct{} // tasks that are no more
-	released map[string]struct{} // tasks that are another's, or told to another
-	// streams counts those that were opened, rounds the times that it told what
-	// there was to tell, on this one.
+	// The fields below are the backlog. The replicator's mu guards them.
+
+	changed  map[string]struct{} // tasks with changes that have not been sent
+	deleted  map[string]struct{} // tasks that have ended
+	released map[string]struct{} // tasks with another scheduler or another standby
+	// attempt counts the calls that were opened and closed, round the times that
+	// pending changes were taken to be sent since.
 	attempt, round int
-	// telling are the tasks that are being told, untaken those of every message
-	// that is not confirmed yet.
+	// sending is the number of tasks that were taken in the current round. It is 0
+	// once their messages have been sent.
 	sending     int
 	lastSeq     int64
-	unconfirmed []sentMessage
-	wake        chan struct{}
+	unconfirmed []sentMessage // the oldest first
 }
 
-// sentMessage is a message that is not confirmed, its round and the number of its
-// tasks.
+// sentMessage describes a message that the standby has not confirmed.
 type sentMessage struct {
 	seq   int64
 	round int
 	tasks int
 }
 
-// position is what has to be told for a moment's all to be known.
+// position identifies a round of a stream.
 type position struct{ attempt, round int }
 
-// target is the mark of now. The caller holds mu, as for settled.
+// target returns the round in which the last of all current changes is sent. The caller
+// holds mu.
 func (s *stream) target() position {
 	p := position{s.attempt, s.round}
 	if len(s.changed)+len(s.deleted)+len(s.released) > 0 {
@@ -66,7 +65,7 @@ func (s *stream) target() position {
 	return p
 }
 
-// reached tells whether all that a mark is of has been confirmed.
+// reached reports whether all messages up to a round are confirmed. The caller holds mu.
 func (s *stream) reached(p position) bool {
 	switch {
 	case s.attempt != p.attempt || s.round < p.round:
@@ -77,8 +76,8 @@ func (s *stream) reached(p position) bool {
 	return s.sending == 0 || s.round > p.round
 }
 
-// backlog is how many tasks the standby does not know the latest of. The caller
-// holds mu.
+// backlog returns the number of tasks whose latest changes the standby has not
+// confirmed. The caller holds mu.
 func (s *stream) backlog() int {
 	n := len(s.changed) + len(s.deleted) + len(s.released) + s.sending
 	for _, m := range s.unconfirmed {
@@ -87,7 +86,7 @@ func (s *stream) backlog() int {
 	return n
 }
 
-// addChanged, addDeleted and addReleased are called with mu held.
+// addChanged schedules an update of a task. The caller holds mu.
 func (s *stream) addChanged(id string) {
 	s.changed[id] = struct{}{}
 	delete(s.deleted, id)
@@ -95,12 +94,15 @@ func (s *stream) addChanged(id string) {
 	s.wakeUp()
 }
 
+// addDeleted makes the standby delete its replica of a task. The caller holds mu.
 func (s *stream) addDeleted(id string) {
 	delete(s.changed, id)
 	s.deleted[id] = struct{}{}
 	s.wakeUp()
 }
 
+// addReleased ends the updates of a task. The standby keeps its replica for Retention.
+// The caller holds mu.
 func (s *stream) addReleased(id string) {
 	delete(s.changed, id)
 	s.released[id] = struct{}{}
@@ -114,6 +116,7 @@ func (s *stream) wakeUp() {
 	}
 }
 
+// run replicates tasks until ctx ends.
 func (s *stream) run(ctx context.Context) {
 	warned := false
 	for backoff := minBackoff; ctx.Err() == nil; backoff = min(2*backoff, maxBackoff) {
@@ -125,7 +128,7 @@ func (s *stream) run(ctx context.Context) {
 			backoff, warned = minBackoff, false
 		}
 		if !warned {
-			s.replicator.Log.Info("a standby is not reached; trying on", zap.String("scheduler_id", s.standby.ID), zap.Error(err))
+			s.replicator.Log.Info("the replication stream to the standby broke; opening it again", zap.String("scheduler_id", s.standby.ID), zap.Error(err))
 			warned = true
 		}
 		if !sleep(ctx, backoff) {
@@ -134,8 +137,8 @@ func (s *stream) run(ctx context.Context) {
 	}
 }
 
-// replicate tells all tasks of the lane anew, and then what changes, until the
-// stream breaks.
+// replicate opens a call and sends all tasks of the stream in full, then their changes,
+// until the call breaks. sent reports whether it has sent anything.
 func (s *stream) replicate(ctx context.Context) (sent bool, err error) {
 	var reader sync.WaitGroup
 	defer reader.Wait()
@@ -143,15 +146,15 @@ func (s *stream) replicate(ctx context.Context) (sent bool, err error) {
 	defer cancel()
 	conn, err := s.replicator.Dial(s.standby.Endpoint)
 	if err != nil {
-		return false, fmt.Errorf("reaching a standby: %w", err)
+		return false, fmt.Errorf("connecting to the standby: %w", err)
 	}
 	rpc, err := schedulerv1.NewSchedulerServiceClient(conn).Mirror(ctx)
 	if err != nil {
-		return false, fmt.Errorf("reaching a standby: %w", err)
+		return false, fmt.Errorf("opening the replication stream: %w", err)
 	}
 	s.reset()
-	// What the standby had may be lost with the stream: nothing counts as known
-	// to it until it is told again, though that may take a while.
+	// The standby may have restarted and lost its replicas: nothing counts as
+	// replicated until it is sent again, even if that takes a while.
 	defer s.reset()
 	broken := make(chan error, 1)
 	reader.Go(func() {
@@ -169,7 +172,7 @@ func (s *stream) replicate(ctx context.Context) (sent bool, err error) {
 		case <-ctx.Done():
 			return sent, ctx.Err()
 		case err := <-broken:
-			return sent, fmt.Errorf("telling a standby: %w", err)
+			return sent, fmt.Errorf("receiving confirmations from the standby: %w", err)
 		case <-s.wake:
 		}
 		if !sleep(ctx, gatherTime) {
@@ -182,7 +185,7 @@ func (s *stream) replicate(ctx context.Context) (sent bool, err error) {
 	}
 }
 
-// reset marks all tasks of the lane as unknown to the standby.
+// reset schedules a full update of every task of the stream.
 func (s *stream) reset() {
 	s.replicator.mu.Lock()
 	defer s.replicator.mu.Unlock()
@@ -196,17 +199,17 @@ func (s *stream) reset() {
 			s.addChanged(id)
 		}
 	}
-	s.replicator.notifyProgress() // there may be nothing left to tell here
+	s.replicator.notifyProgress() // the stream may have no tasks left
 }
 
-// pendingTask is one task that is told of.
+// pendingTask is a task whose changes are to be sent.
 type pendingTask struct {
 	id   string
 	item *replicatedTask
 	full bool
 }
 
-// takePending takes what is to be told.
+// takePending starts a round: it removes and returns all pending changes.
 func (s *stream) takePending() (list []pendingTask, deleted, released []string) {
 	s.replicator.mu.Lock()
 	defer s.replicator.mu.Unlock()
@@ -232,7 +235,7 @@ func (s *stream) takePending() (list []pendingTask, deleted, released []string) 
 	return list, deleted, released
 }
 
-// sendPending sends what is to be told.
+// sendPending sends all pending changes.
 func (s *stream) sendPending(ctx context.Context, send func(*schedulerv1.MirrorRequest) error) error {
 	list, deleted, released := s.takePending()
 	defer s.finishRound()
@@ -261,7 +264,8 @@ func (s *stream) sendPending(ctx context.Context, send func(*schedulerv1.MirrorR
 	return out.flush()
 }
 
-// readChanges asks a task what changed, if the task is this lane's still.
+// readChanges returns the changes of a task as parts. It returns none if the task has
+// been assigned to another stream.
 func (s *stream) readChanges(ctx context.Context, p pendingTask) ([]*schedulerv1.TaskMemory, error) {
 	p.item.readMu.Lock()
 	defer p.item.readMu.Unlock()
@@ -273,9 +277,10 @@ func (s *stream) readChanges(ctx context.Context, p pendingTask) ([]*schedulerv1
 	case err != nil && ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:
-		return nil, nil // it has ended, and will be dropped
+		return nil, nil // the task has ended and will be removed
 	case update.Full && update.Facts == nil:
-		// It may turn out to be another's, whose memory this must not replace.
+		// The task may turn out to belong to another scheduler. The replica of that
+		// scheduler's state must not be replaced by an empty one.
 		s.requireFull(p)
 		return nil, nil
 	}
@@ -292,13 +297,15 @@ func (s *stream) isAssigned(p pendingTask) bool {
 	return s.replicator.tasks[p.id] == p.item && p.item.stream == s
 }
 
-// requireFull has the standby told everything with the next change.
+// requireFull makes the next update of a task a full one.
 func (s *stream) requireFull(p pendingTask) {
 	s.replicator.mu.Lock()
 	defer s.replicator.mu.Unlock()
 	p.item.needsFull = true
 }
 
+// nextSeq returns the sequence number of the next message, and records that a message
+// with that many tasks is unconfirmed.
 func (s *stream) nextSeq(tasks int) int64 {
 	s.replicator.mu.Lock()
 	defer s.replicator.mu.Unlock()
@@ -307,6 +314,7 @@ func (s *stream) nextSeq(tasks int) int64 {
 	return s.lastSeq
 }
 
+// finishRound records that no message of the round is left to be sent.
 func (s *stream) finishRound() {
 	s.replicator.mu.Lock()
 	defer s.replicator.mu.Unlock()
@@ -314,6 +322,7 @@ func (s *stream) finishRound() {
 	s.replicator.notifyProgress()
 }
 
+// confirm records that the standby has confirmed a message and all before it.
 func (s *stream) confirm(seq int64) {
 	s.replicator.mu.Lock()
 	defer s.replicator.mu.Unlock()
@@ -323,6 +332,7 @@ func (s *stream) confirm(seq int64) {
 	s.replicator.notifyProgress()
 }
 
+// sleep waits for d. It returns false if ctx ends first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -1,7 +1,24 @@
-// Package resolver is who has a task, as the registry says: which CDNs have its
-// copies and which scheduler answers for it. It asks, claims what was lost, and
-// hears of changes. What a scheduler does about it is decided elsewhere: which
-// copy is followed in internal/follower, what a caller is told in internal/taskmanager.
+// Package resolver resolves a task to its owner, its replicas and its scheduler. It
+// asks the registry for the task's record, has it replace a lost owner or
+// scheduler, and delivers changes of records to subscribers. Package follower
+// follows the CDN copies that a claim names; package taskmanager creates and hands
+// over tasks.
+//
+// If the record names another scheduler, that scheduler is checked before its task
+// is taken over:
+//
+//	unchecked --a ping is answered or canceled--------------> alive: NOT_OWNER
+//	unchecked --maxPings time out, or connection refused----> unresponsive: take over
+//	unchecked --no endpoint is known------------------------> notMember: take over, if the
+//	                                                          registry finds no member either
+//
+// Invariants:
+//
+//   - A scheduler that already held a claimed task never takes it back: if a record
+//     that the store has confirmed names another scheduler, that scheduler took over.
+//   - A ping that was canceled, by its caller or by the end of this process, does
+//     not make a scheduler count as dead.
+//   - Concurrent calls of Acquire for one task share one lookup.
 package resolver
 
 import (
@@ -22,39 +39,40 @@ import (
 )
 
 const (
-	// requestTimeout bounds one question to the registry.
+	// requestTimeout bounds one request to the registry.
 	requestTimeout = 2 * time.Second
-	// maxRequests is how many questions are under way at the same time: when an
-	// instance dies all its tasks ask.
+	// maxRequests is the number of concurrent requests to the registry that resolve
+	// or hand over tasks. When an instance dies, all its tasks are resolved at
+	// the same time.
 	maxRequests = 64
 )
 
-// Deps are what a resolver needs.
+// Deps holds the dependencies of a resolver.
 type Deps struct {
-	// SelfID is the scheduler's member id.
+	// SelfID is this scheduler's member id.
 	SelfID   string
 	Registry registryv1.RegistryServiceClient
-	// CDNs are the CDN members, FindScheduler looks a scheduler up.
+	// CDNs returns the CDN members. FindScheduler returns the scheduler with the
+	// given id.
 	CDNs          func() []cluster.Member
 	FindScheduler func(id string) (cluster.Member, bool)
-	// Schedulers pings schedulers and nobody else: who is suspect of the CDNs is
-	// told the registry. Close ends it.
+	// Schedulers pings schedulers only: the suspects of the monitor that watches
+	// the CDNs are sent to the registry as excluded owners. Close closes it.
 	Schedulers *health.Monitor
 	Log        *zap.Logger
-	// TookOver is called for each task that was taken from a dead scheduler.
+	// TookOver is called for each task that was taken over from a dead scheduler.
 	TookOver func()
 }
 
-// Resolver asks the registry on behalf of one scheduler. It is safe for
-// concurrent use.
+// Resolver resolves tasks for one scheduler. It is safe for concurrent use.
 type Resolver struct {
 	Deps
-	slots         chan struct{}
+	slots         chan struct{} // one element per request that is running
 	lookups       lookups
 	subscriptions subscriptions
 }
 
-// New makes a resolver; Close must follow.
+// New returns a resolver. The caller must close it.
 func New(deps Deps) *Resolver {
 	return &Resolver{
 		Deps: deps, slots: make(chan struct{}, maxRequests),
@@ -63,57 +81,61 @@ func New(deps Deps) *Resolver {
 	}
 }
 
-// Close ends what the resolver has under way at other schedulers.
+// Close cancels all pings of other schedulers.
 func (r *Resolver) Close() { r.Schedulers.Close() }
 
-// Claim is who has a task. The zero Claim is of nobody.
+// Claim holds the CDNs that a task's record names. The zero Claim names none.
 type Claim struct {
-	// Epoch counts the changes of owner and scheduler, 0 while nobody has agreed.
+	// Epoch counts the changes of owner and scheduler. It is 0 until the store has
+	// recorded the task.
 	Epoch int64
-	// Owner is the CDN that fetches the task; Replicas have copies, or make them.
+	// Owner is the CDN that downloads the task from its source. Replicas have a
+	// copy or are making one.
 	Owner    cluster.Member
 	Replicas []cluster.Member
-	// Unclaimed says that the store was not asked: ask again.
+	// Unclaimed is set if the store has not confirmed the claim. The task must be
+	// resolved again.
 	Unclaimed bool
 
 	record *registryv1.TaskRecord
 }
 
-// Known tells whether the claim names anybody.
+// Known reports whether the claim names a CDN.
 func (c Claim) Known() bool { return c.record != nil }
 
-// Same tells whether two claims are of the same record.
+// Same reports whether two claims hold the same revision of the record.
 func (c Claim) Same(other Claim) bool {
 	return c.Epoch == other.Epoch && c.record.GetRevision() == other.record.GetRevision() &&
 		c.record.GetOwner() == other.record.GetOwner()
 }
 
-// Version is the one that is being fetched, if any is and it is known which:
-// somebody may have pieces of it though nobody here does.
+// Version returns the version of the source in the record. running is set if that
+// version is being downloaded: peers may have pieces of it then, even if this
+// scheduler has received no report of them.
 func (c Claim) Version() (source *registryv1.SourceIdentity, pieceSize int32, running bool) {
 	running = c.record.GetStatus() == registryv1.TaskStatus_TASK_STATUS_RUNNING &&
 		c.record.GetPieceSize() > 0 && c.record.GetSource().GetLength() >= 0
 	return c.record.GetSource(), c.record.GetPieceSize(), running
 }
 
-// ReplicaIDs are the ids of the CDNs that the record names beside the owner.
+// ReplicaIDs returns the ids of the replicas in the record.
 func (c Claim) ReplicaIDs() []string { return c.record.GetReplicas() }
 
-// Lost is what the caller tried in vain.
+// Lost holds the CDNs that cannot own a task.
 type Lost struct {
-	// Owner is a CDN that does not answer or cannot have the task.
+	// Owner is the recorded owner if it does not answer or has failed the task.
 	Owner string
-	// Excluded must not become owner.
+	// Excluded are other CDNs that must not become owner.
 	Excluded []string
 }
 
-// Resolve asks who has a task and claims what is lost of it. Last is the claim
-// that the caller saw last. Who has none, or one that nobody agreed on, takes
-// the task over from a scheduler that is dead; who had the task does not:
-// another one that answers for it then took it. NOT_OWNER says that one does.
+// Resolve returns the current claim of a task, after the registry has replaced what is
+// lost. last is the claim that the caller holds. If the record names another
+// scheduler that is dead, Resolve takes the task over, but only if last is empty
+// or unclaimed. Otherwise it returns NOT_OWNER.
 //
-// While no registry answers the last claim goes on, or the CDN is taken that a
-// registry would name.
+// While no registry is available, Resolve returns last, or a claim that names the CDN
+// that a registry would choose.
 func (r *Resolver) Resolve(ctx context.Context, taskID, taskURL string, last Claim, lost Lost) (Claim, error) {
 	req := &registryv1.ResolveTaskRequest{
 		TaskId: taskID, Url: taskURL, SchedulerId: r.SelfID, Last: last.record, LostOwner: lost.Owner, Excluded: lost.Excluded,
@@ -133,8 +155,9 @@ func (r *Resolver) Resolve(ctx context.Context, taskID, taskURL string, last Cla
 	return r.claimFromResponse(resp, taskID, taskURL, lost)
 }
 
-// resolveOther takes an answer that names another scheduler. Who may take the task
-// does when that one is dead.
+// resolveOther handles an answer that names another scheduler. It takes the task over
+// if that scheduler is dead. If mayTake is not set, it does so only if the store
+// has not confirmed the answer.
 func (r *Resolver) resolveOther(
 	ctx context.Context, req *registryv1.ResolveTaskRequest, resp *registryv1.ResolveTaskResponse, mayTake bool,
 ) (*registryv1.ResolveTaskResponse, error) {
@@ -142,14 +165,14 @@ func (r *Resolver) resolveOther(
 	if !mayTake && !resp.GetUnclaimed() {
 		return nil, NotOwner(other, resp.GetScheduler().GetEndpoint())
 	}
-	p, endpoint := r.checkLiveness(ctx, other, resp.GetScheduler().GetEndpoint())
-	if p == alive {
+	l, endpoint := r.checkLiveness(ctx, other, resp.GetScheduler().GetEndpoint())
+	if l == alive {
 		return nil, NotOwner(other, endpoint)
 	}
-	return r.takeOver(ctx, req, resp.GetRecord(), p)
+	return r.takeOver(ctx, req, resp.GetRecord(), l)
 }
 
-// claimFromResponse makes a claim of an answer.
+// claimFromResponse converts the registry's answer to a claim.
 func (r *Resolver) claimFromResponse(resp *registryv1.ResolveTaskResponse, taskID, taskURL string, lost Lost) (Claim, error) {
 	record := resp.GetRecord()
 	c := Claim{Epoch: record.GetEpoch(), Unclaimed: resp.GetUnclaimed(), record: record}
@@ -157,7 +180,7 @@ func (r *Resolver) claimFromResponse(resp *registryv1.ResolveTaskResponse, taskI
 		return r.chooseCDN(taskID, taskURL, lost)
 	}
 	if resp.GetOwner() == nil {
-		return Claim{}, rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, "the task's owner %s is not there", record.GetOwner())
+		return Claim{}, rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, "the task's owner %s is not a member", record.GetOwner())
 	}
 	c.Owner = cluster.FromProto(resp.GetOwner())
 	for _, m := range resp.GetReplicas() {
@@ -168,13 +191,15 @@ func (r *Resolver) claimFromResponse(resp *registryv1.ResolveTaskResponse, taskI
 
 func (l Lost) has(id string) bool { return l.Owner == id || slices.Contains(l.Excluded, id) }
 
-// isUnavailable tells that no registry answers, or that it knows nothing.
+// isUnavailable reports whether no registry has answered, or one that has no data.
 func isUnavailable(err error) bool {
 	e := rpcerr.From(err)
 	return e.Code == codes.Unavailable || e.Code == codes.DeadlineExceeded
 }
 
-// resolveAlone decides without a registry.
+// resolveAlone returns a claim without a registry. It keeps the owner of a claim that
+// the store has confirmed even if that owner is lost: only the registry may
+// replace it.
 func (r *Resolver) resolveAlone(taskID, taskURL string, last Claim, lost Lost, cause error) (Claim, error) {
 	if last.Known() && (last.Epoch > 0 || !lost.has(last.Owner.ID)) {
 		last.Unclaimed = true
@@ -187,8 +212,8 @@ func (r *Resolver) resolveAlone(taskID, taskURL string, last Claim, lost Lost, c
 	return c, nil
 }
 
-// chooseCDN names the CDN that a registry would: the first in rendezvous order that
-// takes work.
+// chooseCDN returns a claim that names the CDN that a registry would choose: the first
+// one in rendezvous order that is neither draining nor lost.
 func (r *Resolver) chooseCDN(taskID, taskURL string, lost Lost) (Claim, error) {
 	members := r.CDNs()
 	var nodes []ring.Node
@@ -197,9 +222,9 @@ func (r *Resolver) chooseCDN(taskID, taskURL string, lost Lost) (Claim, error) {
 			nodes = append(nodes, ring.Node{ID: m.ID, Weight: int(m.Capacity)})
 		}
 	}
-	id, there := ring.First(taskID, nodes)
-	if !there {
-		return Claim{}, rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, "no CDN takes the task")
+	id, ok := ring.First(taskID, nodes)
+	if !ok {
+		return Claim{}, rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, "no CDN can own the task: all are draining, lost or excluded")
 	}
 	i := slices.IndexFunc(members, func(m cluster.Member) bool { return m.ID == id })
 	return Claim{Owner: members[i], Unclaimed: true, record: &registryv1.TaskRecord{
@@ -208,7 +233,8 @@ func (r *Resolver) chooseCDN(taskID, taskURL string, lost Lost) (Claim, error) {
 	}}, nil
 }
 
-// stripURL is a URL without what must not be kept.
+// stripURL returns a URL without user, password and fragment, or an empty string if
+// the URL is invalid.
 func stripURL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -226,12 +252,13 @@ func (r *Resolver) ask(ctx context.Context, req *registryv1.ResolveTaskRequest) 
 	defer release()
 	resp, err := r.Registry.ResolveTask(ctx, req)
 	if err != nil {
-		return nil, fmt.Errorf("resolving the task: %w", err)
+		return nil, fmt.Errorf("resolving task %s: %w", req.GetTaskId(), err)
 	}
 	return resp, nil
 }
 
-// acquireSlot waits until a question may be asked, and gives the time that it may take.
+// acquireSlot waits until a request may be sent. It returns the context of the request
+// and a function that releases the slot.
 func (r *Resolver) acquireSlot(ctx context.Context) (limited context.Context, release func(), err error) {
 	select {
 	case r.slots <- struct{}{}:
@@ -245,7 +272,7 @@ func (r *Resolver) acquireSlot(ctx context.Context) (limited context.Context, re
 	}, nil
 }
 
-// NotOwner says which scheduler answers for a task instead.
+// NotOwner returns a NOT_OWNER error that names the scheduler that answers for a task.
 func NotOwner(id, endpoint string) error {
 	return rpcerr.New(codes.FailedPrecondition, rpcerr.NotOwner, "scheduler %s answers for the task", id).
 		With("scheduler_id", id).With("endpoint", endpoint)

@@ -3,7 +3,6 @@ package resolver
 import (
 	"context"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -31,7 +30,7 @@ const testTimeout = 20 * time.Second
 
 var taskID = strings.Repeat("0a", 32)
 
-// testCluster is a registry that does as told, and another scheduler.
+// testCluster is a resolver with a scripted registry and another scheduler.
 type testCluster struct {
 	registryv1.UnimplementedRegistryServiceServer
 	*Resolver
@@ -40,12 +39,12 @@ type testCluster struct {
 	getCalls  atomic.Int64
 	takeovers atomic.Int64
 	members   []cluster.Member
-	// other is a scheduler that answers pings until it is killed; it is a
-	// member unless left says otherwise.
+	// other is a scheduler that answers pings until kill is called. It is a member
+	// until left is set.
 	other cluster.Member
 	kill  func()
 	left  atomic.Bool
-	// leaving says that this scheduler is about to end.
+	// leaving is set while this scheduler is stopping.
 	leaving atomic.Bool
 }
 
@@ -85,8 +84,9 @@ func newTestCluster(t *testing.T) *testCluster {
 	return w
 }
 
-// assignToOther makes the registry tell of a record of the other scheduler, which
-// it gives to who says that that one is lost.
+// assignToOther makes the registry return a record that names the other scheduler. A
+// request that reports the other scheduler as lost, or one with a last record
+// once it has left, makes this scheduler the new one.
 func (w *testCluster) assignToOther(epoch int64) {
 	record := &registryv1.TaskRecord{TaskId: taskID, Owner: "a", Scheduler: "other", Epoch: epoch}
 	w.get = func() (*registryv1.GetTaskResponse, error) { return &registryv1.GetTaskResponse{Record: record}, nil }
@@ -106,13 +106,13 @@ func (w *testCluster) assignToOther(epoch int64) {
 	}
 }
 
-// acquire gives the error of Acquire.
+// acquire returns the error of Acquire.
 func (w *testCluster) acquire(ctx context.Context) error {
 	_, err := w.Acquire(ctx, taskID, w.mayTake)
 	return err
 }
 
-// requireAcquired requires that the task is this scheduler's by now.
+// requireAcquired requires that this scheduler answers for the task now.
 func requireAcquired(t *testing.T, w *testCluster) {
 	t.Helper()
 	assignment, err := w.Acquire(t.Context(), taskID, w.mayTake)
@@ -120,6 +120,7 @@ func requireAcquired(t *testing.T, w *testCluster) {
 	require.Equal(t, taskID, assignment.Record.GetTaskId())
 }
 
+// resolveFirst resolves the task without a last claim.
 func (w *testCluster) resolveFirst(t *testing.T) (Claim, error) {
 	t.Helper()
 	return w.Resolve(t.Context(), taskID, "http://source/file", Claim{}, Lost{})
@@ -133,191 +134,24 @@ func requireNotOwner(t *testing.T, w *testCluster, err error) {
 	require.Equal(t, w.other.Endpoint, e.Metadata["endpoint"])
 }
 
-func TestTaskOfASchedulerThatAnswersIsItsOwn(t *testing.T) {
-	t.Parallel()
-	w := newTestCluster(t)
-	w.assignToOther(3)
-	requireNotOwner(t, w, w.acquire(t.Context()))
-	_, err := w.resolveFirst(t)
-	requireNotOwner(t, w, err)
-	require.Zero(t, w.takeovers.Load())
-}
-
-func TestTaskOfADeadSchedulerIsTakenOver(t *testing.T) {
-	t.Parallel()
-	for name, die := range map[string]func(*testCluster){
-		"does not answer": func(w *testCluster) { w.kill() },
-		"has left":        func(w *testCluster) { w.left.Store(true) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := newTestCluster(t)
-			w.assignToOther(3)
-			die(w)
-			c, err := w.resolveFirst(t)
-			require.NoError(t, err)
-			require.EqualValues(t, 4, c.Epoch)
-			requireAcquired(t, w)
-			require.EqualValues(t, 2, w.takeovers.Load())
-		})
-	}
-}
-
-// One that has just joined is no member here yet, and alive.
-func TestSchedulerThatIsNotKnownYetKeepsItsTask(t *testing.T) {
-	t.Parallel()
-	w := newTestCluster(t)
-	w.assignToOther(3)
-	w.FindScheduler = func(string) (cluster.Member, bool) { return cluster.Member{}, false }
-	requireNotOwner(t, w, w.acquire(t.Context()))
-	_, err := w.resolveFirst(t)
-	requireNotOwner(t, w, err)
-	require.Zero(t, w.takeovers.Load())
-}
-
-// A process that ends cannot ping any more: that proves nothing of others.
-func TestSchedulerThatEndsTakesNothing(t *testing.T) {
-	t.Parallel()
-	w := newTestCluster(t)
-	w.assignToOther(3)
-	w.Close()
-	requireNotOwner(t, w, w.acquire(t.Context()))
-	require.Zero(t, w.takeovers.Load())
-}
-
-func TestSchedulerThatIsToldToStopTakesNothing(t *testing.T) {
-	t.Parallel()
-	w := newTestCluster(t)
-	w.assignToOther(3)
-	w.leaving.Store(true)
-	requireNotOwner(t, w, w.acquire(t.Context()))
-	w.kill()
-	err := w.acquire(t.Context())
-	require.Equal(t, codes.Unavailable, rpcerr.From(err).Code, "%v", err)
-	require.Empty(t, rpcerr.ReasonOf(err), "the registry did say whose it is")
-	require.Zero(t, w.takeovers.Load())
-	w.leaving.Store(false)
-	requireAcquired(t, w)
-}
-
-func TestWhoLosesTheRaceForADeadSchedulersTaskSaysWhoWon(t *testing.T) {
-	t.Parallel()
-	w := newTestCluster(t)
-	w.assignToOther(3)
-	inner := w.resolve
-	w.resolve = func(req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
-		resp, err := inner(req)
-		if req.GetLostScheduler() != "" {
-			resp.Record.Scheduler, resp.Scheduler = "third", &registryv1.Member{Id: "third", Endpoint: "127.0.0.3:1"}
-		}
-		return resp, err
-	}
-	w.kill()
-	_, err := w.resolveFirst(t)
-	for _, err := range []error{err, w.acquire(t.Context())} {
-		require.Equal(t, rpcerr.NotOwner, rpcerr.ReasonOf(err))
-		require.Equal(t, "127.0.0.3:1", rpcerr.From(err).Metadata["endpoint"])
-	}
-	require.Zero(t, w.takeovers.Load())
-}
-
-func TestStoreThatIsAwayDoesNotSaveADeadScheduler(t *testing.T) {
-	t.Parallel()
-	w := newTestCluster(t)
-	w.assignToOther(3)
-	inner := w.resolve
-	w.resolve = func(req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
-		req.LostScheduler = "" // nothing can be claimed
-		resp, err := inner(req)
-		resp.Unclaimed = true
-		return resp, err
-	}
-	_, err := w.resolveFirst(t)
-	requireNotOwner(t, w, err)
-	w.kill()
-	c, err := w.resolveFirst(t)
-	require.NoError(t, err)
-	require.True(t, c.Unclaimed)
-	w.resolve = inner // it is back, and the other is a member still
-	again, err := w.Resolve(t.Context(), taskID, "", c, Lost{})
-	require.NoError(t, err)
-	require.EqualValues(t, 4, again.Epoch)
-	requireAcquired(t, w)
-}
-
-func TestWhoHadATaskDoesNotTakeItBack(t *testing.T) {
-	t.Parallel()
-	w := newTestCluster(t)
-	w.assignToOther(3)
-	w.kill() // as seen from here
-	had := Claim{Epoch: 2, record: &registryv1.TaskRecord{TaskId: taskID, Owner: "a", Scheduler: "me", Epoch: 2}}
-	_, err := w.Resolve(t.Context(), taskID, "", had, Lost{})
-	requireNotOwner(t, w, err)
-}
-
-func TestWhoseIsNobodysSecret(t *testing.T) {
-	t.Parallel()
-	w := newTestCluster(t)
-	for want, get := range map[rpcerr.Reason]func() (*registryv1.GetTaskResponse, error){
-		rpcerr.TaskNotFound:     func() (*registryv1.GetTaskResponse, error) { return nil, rpcerr.New(codes.NotFound, "", "") },
-		rpcerr.StoreUnavailable: func() (*registryv1.GetTaskResponse, error) { return nil, rpcerr.New(codes.Internal, "", "") },
-	} {
-		w.get = get
-		require.Equal(t, want, rpcerr.ReasonOf(w.acquire(t.Context())))
-	}
-	w.get = func() (*registryv1.GetTaskResponse, error) {
-		return &registryv1.GetTaskResponse{Record: &registryv1.TaskRecord{TaskId: taskID, Scheduler: "me"}}, nil
-	}
-	requireAcquired(t, w)
-	require.Empty(t, w.lookups.inFlight)
-}
-
-func TestCrowdOfADeadSchedulerAsksOnce(t *testing.T) {
-	t.Parallel()
-	w := newTestCluster(t)
-	w.assignToOther(3)
-	w.kill()
-	held := make(chan struct{})
-	inner := w.get
-	w.get = func() (*registryv1.GetTaskResponse, error) { <-held; return inner() }
-	answers := make(chan error, 50)
-	var work sync.WaitGroup
-	ask := func() { work.Go(func() { answers <- w.acquire(t.Context()) }) }
-	ask()
-	require.Eventually(t, func() bool { return w.getCalls.Load() == 1 }, testTimeout, time.Millisecond)
-	for range cap(answers) - 1 {
-		ask()
-	}
-	gone, leave := context.WithCancel(t.Context())
-	leave()
-	require.ErrorIs(t, w.acquire(gone), context.Canceled)
-	close(held)
-	work.Wait()
-	close(answers)
-	for err := range answers {
-		require.NoError(t, err)
-	}
-	require.Less(t, w.getCalls.Load(), int64(cap(answers)))
-}
-
-func TestWithoutARegistryTheLastClaimGoesOn(t *testing.T) {
+func TestLastClaimIsKeptWithoutARegistry(t *testing.T) {
 	t.Parallel()
 	w := newTestCluster(t)
 	w.resolve = func(*registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
-		return nil, rpcerr.New(codes.Unavailable, "", "nobody is there")
+		return nil, rpcerr.New(codes.Unavailable, "", "the registry is down")
 	}
 	last := Claim{Epoch: 2, Owner: w.members[0], record: &registryv1.TaskRecord{Owner: "a", Epoch: 2}}
 	c, err := w.Resolve(t.Context(), taskID, "", last, Lost{Owner: "a"})
 	require.NoError(t, err)
 	require.True(t, c.Unclaimed)
-	require.Equal(t, "a", c.Owner.ID, "only the registry gives what is claimed to another")
+	require.Equal(t, "a", c.Owner.ID, "only the registry may replace the owner of a claimed task")
 }
 
-func TestWithoutARegistryAllTakeTheSameCDN(t *testing.T) {
+func TestCDNIsChosenInRendezvousOrderWithoutARegistry(t *testing.T) {
 	t.Parallel()
 	w := newTestCluster(t)
 	w.resolve = func(*registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
-		return nil, rpcerr.New(codes.Unavailable, "", "nobody is there")
+		return nil, rpcerr.New(codes.Unavailable, "", "the registry is down")
 	}
 	want, _ := ring.First(taskID, []ring.Node{{ID: "a"}, {ID: "b"}})
 	c, err := w.Resolve(t.Context(), taskID, "http://me:secret@source/file#part", Claim{}, Lost{})

@@ -17,25 +17,25 @@ const (
 	maxBackoff = 3 * time.Second
 )
 
-// subscriptions is who wants to hear of which task.
+// subscriptions holds the open subscriptions by task.
 type subscriptions struct {
-	mu     sync.Mutex // guards byTask and what the subscriptions hold
+	mu     sync.Mutex // guards byTask and the state of the subscriptions
 	byTask map[string]*Subscription
 }
 
-// Subscription is what is heard of one task.
+// Subscription receives the changes of one task's record.
 type Subscription struct {
-	// C says that there is something.
+	// C receives a value when there is a change for Take to return.
 	C      chan struct{}
 	r      *Resolver
 	taskID string
 
-	record *registryv1.TaskRecord // the latest that was not taken yet
-	gone   bool                   // the record does not name this scheduler any more
+	record *registryv1.TaskRecord // the latest one that Take has not returned
+	gone   bool                   // the record no longer names this scheduler
 }
 
-// Subscribe hears of a task until the subscription is closed. There may be one
-// a task.
+// Subscribe delivers the changes of a task's record until the subscription is closed.
+// There may be at most one subscription per task.
 func (r *Resolver) Subscribe(taskID string) *Subscription {
 	s := &Subscription{C: make(chan struct{}, 1), r: r, taskID: taskID}
 	r.subscriptions.mu.Lock()
@@ -53,13 +53,14 @@ func (s *Subscription) Close() {
 	}
 }
 
-// Take gives what became of a claim. Ask says that the registry has to be asked.
-func (s *Subscription) Take(c Claim) (next Claim, ask bool) {
+// Take returns the claim that follows c according to the latest change, or c if there
+// is none. resolve is set if the registry has to be asked for the claim.
+func (s *Subscription) Take(c Claim) (next Claim, resolve bool) {
 	s.r.subscriptions.mu.Lock()
 	record, gone := s.record, s.gone
 	if c.Known() || gone {
 		s.record, s.gone = nil, false
-	} // else it is news to the first claim as well
+	} // otherwise the change is kept, and compared with the first claim
 	s.r.subscriptions.mu.Unlock()
 	switch {
 	case gone:
@@ -74,32 +75,34 @@ func (s *Subscription) Take(c Claim) (next Claim, ask bool) {
 	return s.r.claimFromRecord(record)
 }
 
-// claimFromRecord makes a claim of a record with the members that are known here.
-func (r *Resolver) claimFromRecord(record *registryv1.TaskRecord) (c Claim, ask bool) {
+// claimFromRecord returns a claim with the CDN members that a record names. resolve is
+// set if one of them is missing in this scheduler's list of members.
+func (r *Resolver) claimFromRecord(record *registryv1.TaskRecord) (c Claim, resolve bool) {
 	members := make(map[string]cluster.Member)
 	for _, m := range r.CDNs() {
 		members[m.ID] = m
 	}
-	owner, there := members[record.GetOwner()]
+	owner, complete := members[record.GetOwner()]
 	c = Claim{Epoch: record.GetEpoch(), Owner: owner, record: record}
 	for _, id := range record.GetReplicas() {
-		m, known := members[id]
-		there = there && known
+		m, found := members[id]
+		complete = complete && found
 		c.Replicas = append(c.Replicas, m)
 	}
-	return c, !there
+	return c, !complete
 }
 
-// Watch hears of all records that name this scheduler, until ctx ends.
+// Watch delivers the changes of all records that name this scheduler to their
+// subscriptions, until ctx ends.
 func (r *Resolver) Watch(ctx context.Context) {
 	backoff, warned := minBackoff, false
 	for ctx.Err() == nil {
-		told, err := r.watch(ctx)
-		if told {
+		received, err := r.watch(ctx)
+		if received {
 			backoff, warned = minBackoff, false
 		}
 		if ctx.Err() == nil && !warned {
-			r.Log.Warn("lost the stream of task records; trying on", zap.Error(err))
+			r.Log.Warn("the watch of task records has ended; opening it again", zap.Error(err))
 			warned = true
 		}
 		select {
@@ -110,32 +113,34 @@ func (r *Resolver) Watch(ctx context.Context) {
 	}
 }
 
-func (r *Resolver) watch(ctx context.Context) (told bool, err error) {
+// watch opens the watch once and reads it until it ends. received reports whether it
+// has delivered anything.
+func (r *Resolver) watch(ctx context.Context) (received bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := r.Registry.WatchTasks(ctx, &registryv1.WatchTasksRequest{Role: cluster.Scheduler, MemberId: r.SelfID})
 	if err != nil {
-		return false, fmt.Errorf("watching tasks: %w", err)
+		return false, fmt.Errorf("watching task records: %w", err)
 	}
-	first := make(map[string]struct{}) // the tasks of the first telling, nil behind it
+	initial := make(map[string]struct{}) // the tasks of the initial list; nil once it is complete
 	for {
 		resp, err := stream.Recv()
 		if err != nil {
-			return told, fmt.Errorf("watching tasks: %w", err)
+			return received, fmt.Errorf("watching task records: %w", err)
 		}
-		told = true
+		received = true
 		for _, record := range resp.GetRecords() {
-			if first != nil {
-				first[record.GetTaskId()] = struct{}{}
+			if initial != nil {
+				initial[record.GetTaskId()] = struct{}{}
 			}
 			r.deliver(record.GetTaskId(), record)
 		}
 		for _, id := range resp.GetGone() {
 			r.deliver(id, nil)
 		}
-		if resp.GetComplete() && first != nil {
-			r.deliverGone(first)
-			first = nil
+		if resp.GetComplete() && initial != nil {
+			r.deliverGone(initial)
+			initial = nil
 		}
 	}
 }
@@ -148,17 +153,20 @@ func (r *Resolver) deliver(taskID string, record *registryv1.TaskRecord) {
 	}
 }
 
-// deliverGone tells those whose tasks were not among the first that they are gone.
-func (r *Resolver) deliverGone(named map[string]struct{}) {
+// deliverGone reports to all subscriptions whose tasks are not listed that their
+// record no longer names this scheduler.
+func (r *Resolver) deliverGone(listed map[string]struct{}) {
 	r.subscriptions.mu.Lock()
 	defer r.subscriptions.mu.Unlock()
 	for id, s := range r.subscriptions.byTask {
-		if _, is := named[id]; !is {
+		if _, ok := listed[id]; !ok {
 			s.deliver(nil)
 		}
 	}
 }
 
+// deliver replaces the change that Take has not returned yet. A nil record means that
+// the record no longer names this scheduler. The caller holds mu.
 func (s *Subscription) deliver(record *registryv1.TaskRecord) {
 	s.record, s.gone = record, record == nil
 	select {

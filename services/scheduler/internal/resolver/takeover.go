@@ -15,44 +15,45 @@ import (
 )
 
 const (
-	// pingTimeout bounds the question whether another scheduler is alive. It is
-	// asked again before it counts as dead: a busy machine may be late once.
+	// pingTimeout bounds one ping of another scheduler. A scheduler counts as dead
+	// after maxPings pings have timed out: a busy machine may answer late once.
 	pingTimeout = 500 * time.Millisecond
 	maxPings    = 2
-	// acquireTimeout bounds all that is asked for one caller: clients wait for 5 s
-	// in all, and have more to do in them.
+	// acquireTimeout bounds all requests of one lookup. Clients wait for 5 s in
+	// total, and the lookup is only a part of their call.
 	acquireTimeout = 1500 * time.Millisecond
 )
 
-// liveness is what is known of another scheduler.
+// liveness is the result of checking another scheduler. The package comment shows the
+// transitions.
 type liveness int
 
 const (
-	alive        liveness = iota // or nothing is proven
+	alive        liveness = iota // it answers, or its death is not proven
 	unresponsive                 // it does not answer
-	// notMember is no member that this one knows of. It may have joined a moment
-	// ago: only the registry can tell that it is gone.
+	// notMember is set if the scheduler is not in this scheduler's list of members. It
+	// may have joined a moment ago: only the registry can find that it has left.
 	notMember
 )
 
-// checkLiveness asks a scheduler whether it is alive, at the endpoint that the registry
-// has told or, if it has told none, where this one knows it.
-func (r *Resolver) checkLiveness(ctx context.Context, id, endpoint string) (p liveness, at string) {
+// checkLiveness pings a scheduler at the given endpoint. If that is empty, it uses the
+// endpoint in this scheduler's list of members. It returns the endpoint used.
+func (r *Resolver) checkLiveness(ctx context.Context, id, endpoint string) (l liveness, at string) {
 	if endpoint == "" {
-		m, there := r.FindScheduler(id)
-		if !there {
+		m, ok := r.FindScheduler(id)
+		if !ok {
 			return notMember, ""
 		}
 		endpoint = m.Endpoint
 	}
 	for range maxPings {
 		err := r.ping(ctx, id, endpoint)
-		// A caller that left, or this process when it ends, has proven nothing.
+		// A ping that was canceled, by its caller or by the end of this process, proves nothing.
 		if err == nil || ctx.Err() != nil || errors.Is(err, context.Canceled) {
 			return alive, endpoint
 		}
 		if !errors.Is(err, context.DeadlineExceeded) && rpcerr.From(err).Code != codes.DeadlineExceeded {
-			break // nobody is there
+			break // no process listens at the endpoint: another ping would fail too
 		}
 	}
 	return unresponsive, endpoint
@@ -64,12 +65,13 @@ func (r *Resolver) ping(ctx context.Context, id, endpoint string) error {
 	return r.Schedulers.Check(ctx, id, endpoint)
 }
 
-// takeOver claims a task whose scheduler is silent, or absent: that one the
-// registry takes it from only if it is no member.
+// takeOver claims a task whose scheduler is dead. An unresponsive scheduler is
+// reported to the registry as lost. From one that is not a member the registry
+// takes the task only if it finds no such member either.
 func (r *Resolver) takeOver(
 	ctx context.Context, req *registryv1.ResolveTaskRequest, record *registryv1.TaskRecord, why liveness,
 ) (*registryv1.ResolveTaskResponse, error) {
-	r.Log.Warn("taking a task over from a scheduler that does not answer",
+	r.Log.Warn("the task's scheduler does not answer or is not a member; taking the task over",
 		zap.String("task_id", req.GetTaskId()), zap.String("scheduler_id", record.GetScheduler()))
 	claim := &registryv1.ResolveTaskRequest{
 		TaskId: req.GetTaskId(), Url: req.GetUrl(), SchedulerId: r.SelfID,
@@ -89,9 +91,10 @@ func (r *Resolver) takeOver(
 	return resp, nil
 }
 
-// HandOver gives a task of this scheduler to another one that knows what there
-// is to know of it, and tells who answers for it now: nobody when it has no
-// record, another one when it was not this one's any more.
+// HandOver records another scheduler, which has the task's replicated state, as the
+// scheduler of a task of this scheduler. It returns the scheduler that answers
+// for the task now. That is an empty string if the task has no record, and a
+// third scheduler if the record did not name this one any more.
 func (r *Resolver) HandOver(ctx context.Context, taskID, to string) (scheduler string, err error) {
 	record, err := r.currentRecord(ctx, taskID)
 	if err != nil || record.GetScheduler() != r.SelfID {
@@ -104,12 +107,13 @@ func (r *Resolver) HandOver(ctx context.Context, taskID, to string) (scheduler s
 	case err != nil:
 		return "", err
 	case resp.GetUnclaimed() || resp.GetRecord().GetScheduler() == r.SelfID:
-		return "", unresolved(taskID, errors.New("it is still this scheduler's"))
+		return "", rpcerr.New(codes.Unavailable, rpcerr.StoreUnavailable,
+			"handing task %s over to scheduler %s: the store has not recorded it", taskID, to)
 	}
 	return resp.GetRecord().GetScheduler(), nil
 }
 
-// currentRecord gives the record that the store has, or none.
+// currentRecord returns the record in the store, or nil if there is none.
 func (r *Resolver) currentRecord(ctx context.Context, taskID string) (*registryv1.TaskRecord, error) {
 	ctx, release, err := r.acquireSlot(ctx)
 	if err != nil {
@@ -123,46 +127,48 @@ func (r *Resolver) currentRecord(ctx context.Context, taskID string) (*registryv
 	case rpcerr.From(err).Code == codes.NotFound:
 		return nil, nil
 	}
-	return nil, fmt.Errorf("asking for the record of task %s: %w", taskID, err)
+	return nil, fmt.Errorf("reading the record of task %s: %w", taskID, err)
 }
 
-// lookups lets those who ask for the same task at the same time share the answer.
+// lookups makes concurrent calls for one task share one lookup.
 type lookups struct {
 	mu       sync.Mutex // guards inFlight
 	inFlight map[string]*lookup
 }
 
 type lookup struct {
-	done       chan struct{} // closed when the rest is there
+	done       chan struct{} // closed when the other fields are set
 	assignment Assignment
 	err        error
 }
 
-// Assignment is a task that this scheduler answers for.
+// Assignment holds the record of a task that this scheduler answers for.
 type Assignment struct {
 	Record *registryv1.TaskRecord
-	// Unclaimed says that the store could not be asked. The record is what the
-	// registry had last seen: the task may have begun anew since, and may be found
-	// to be another scheduler's.
+	// Unclaimed is set if the store was not available. The record is then the last
+	// one that the registry received: the task may have started from scratch since,
+	// or may belong to another scheduler.
 	Unclaimed bool
 }
 
-// Acquire says whose a task is that is not here: a assignment when this scheduler
-// answers for it, since now perhaps, because the one that did is dead;
-// NOT_OWNER when another does, TASK_NOT_FOUND when nobody does. It is taken from
-// a dead one only if mayTake still says so: a scheduler that is about to end has
-// no use for it, and the record would name a dead one again.
+// Acquire returns the record of a task if this scheduler answers for it. If the task's
+// scheduler is dead and mayTake returns true, Acquire takes the task over first. A
+// scheduler that is stopping must not take tasks over, because the record would
+// name a dead scheduler again.
+//
+// Acquire returns NOT_OWNER if another scheduler answers for the task, TASK_NOT_FOUND
+// if the task has no record, and STORE_UNAVAILABLE if no registry is available.
 func (r *Resolver) Acquire(ctx context.Context, taskID string, mayTake func() bool) (Assignment, error) {
 	r.lookups.mu.Lock()
 	l := r.lookups.inFlight[taskID]
-	mine := l == nil
-	if mine {
+	isFirst := l == nil
+	if isFirst {
 		l = &lookup{done: make(chan struct{})}
 		r.lookups.inFlight[taskID] = l
 	}
 	r.lookups.mu.Unlock()
-	if mine {
-		// Others rely on the answer though the first who asked may leave.
+	if isFirst {
+		// Other callers share the result, so the first caller's end must not stop it.
 		l.assignment, l.err = r.acquire(context.WithoutCancel(ctx), taskID, mayTake)
 		r.lookups.mu.Lock()
 		delete(r.lookups.inFlight, taskID)
@@ -180,29 +186,29 @@ func (r *Resolver) Acquire(ctx context.Context, taskID string, mayTake func() bo
 func (r *Resolver) acquire(ctx context.Context, taskID string, mayTake func() bool) (Assignment, error) {
 	ctx, cancel := context.WithTimeout(ctx, acquireTimeout)
 	defer cancel()
-	unknown := rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "task %s is not known", taskID)
+	noRecord := rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "task %s has no record", taskID)
 	resp, err := r.Registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: taskID})
 	switch {
 	case err == nil:
 	case rpcerr.From(err).Code == codes.NotFound:
-		return Assignment{}, unknown
+		return Assignment{}, noRecord
 	default:
-		// Another scheduler may well have it: the caller must not give up.
+		// Another scheduler may answer for the task, so the client must not leave.
 		return Assignment{}, unresolved(taskID, err)
 	}
 	record := resp.GetRecord()
 	if record.GetScheduler() == r.SelfID {
 		return Assignment{Record: record}, nil
 	}
-	p, endpoint := r.checkLiveness(ctx, record.GetScheduler(), "")
-	if p == alive {
+	l, endpoint := r.checkLiveness(ctx, record.GetScheduler(), "")
+	if l == alive {
 		return Assignment{}, NotOwner(record.GetScheduler(), endpoint)
 	}
 	if !mayTake() {
 		return Assignment{}, rpcerr.New(codes.Unavailable, "",
-			"scheduler %s does not answer, and this one takes no task over any more", record.GetScheduler())
+			"scheduler %s does not answer, and this scheduler is stopping and takes over no task", record.GetScheduler())
 	}
-	taken, err := r.takeOver(ctx, &registryv1.ResolveTaskRequest{TaskId: taskID, Url: record.GetUrl()}, record, p)
+	taken, err := r.takeOver(ctx, &registryv1.ResolveTaskRequest{TaskId: taskID, Url: record.GetUrl()}, record, l)
 	switch {
 	case err == nil:
 		return Assignment{Record: taken.GetRecord(), Unclaimed: taken.GetUnclaimed()}, nil
@@ -214,5 +220,5 @@ func (r *Resolver) acquire(ctx context.Context, taskID string, mayTake func() bo
 
 func unresolved(taskID string, err error) error {
 	return rpcerr.New(codes.Unavailable, rpcerr.StoreUnavailable,
-		"task %s is not here, and the registry does not say where: %v", taskID, err)
+		"cannot find out which scheduler answers for task %s: %v", taskID, err)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
 )
 
+// stageFrom converts the status of a pull.
 func stageFrom(s schedulerv1.PullStatus) (task.Stage, error) {
 	switch s {
 	case schedulerv1.PullStatus_PULL_STATUS_STARTED:
@@ -21,6 +22,7 @@ func stageFrom(s schedulerv1.PullStatus) (task.Stage, error) {
 	return 0, rpcerr.Invalid("status %v", s)
 }
 
+// outcomeFrom converts the result of a piece.
 func outcomeFrom(r schedulerv1.PieceResult) (task.Outcome, error) {
 	switch r {
 	case schedulerv1.PieceResult_PIECE_RESULT_UNSPECIFIED:
@@ -35,6 +37,8 @@ func outcomeFrom(r schedulerv1.PieceResult) (task.Outcome, error) {
 	return 0, rpcerr.Invalid("result %v", r)
 }
 
+// answerProto converts the answer to a pull: the result of a finished download, offers,
+// or a wait.
 func answerProto(a task.Answer) *schedulerv1.PullPiecesResponse {
 	switch {
 	case a.Result != nil:
@@ -52,20 +56,22 @@ func answerProto(a task.Answer) *schedulerv1.PullPiecesResponse {
 		return &schedulerv1.PullPiecesResponse{Answer: &schedulerv1.PullPiecesResponse_Offers{Offers: offers}}
 	}
 	return &schedulerv1.PullPiecesResponse{Answer: &schedulerv1.PullPiecesResponse_Wait{
-		Wait: &schedulerv1.Wait{Reason: "nothing that the peer lacks can be had right now"},
+		Wait: &schedulerv1.Wait{Reason: "no piece that the peer misses is available at the moment"},
 	}}
 }
 
-// withoutCredentials is a URL without the name and password that it may have.
+// withoutCredentials returns a URL without user and password. It returns an empty string
+// if the URL is invalid, because it may contain them in any place then.
 func withoutCredentials(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
-		return "" // nobody knows what is in it
+		return ""
 	}
 	u.User = nil
 	return u.String()
 }
 
+// entryProto converts the pieces that a peer serves.
 func entryProto(t *task.Task, h swarm.Holding, facts swarm.Facts) *schedulerv1.PeerEntry {
 	return &schedulerv1.PeerEntry{
 		Peer: &schedulerv1.Peer{

@@ -46,9 +46,9 @@ func (c cdns) Members(cluster.Role) []cluster.Member { return c }
 
 func (cdns) Changed() <-chan struct{} { return nil }
 
-// dial serves a table without tasks, whose registry answers nothing, in a
-// cluster with one CDN.
-func dial(t *testing.T) (schedulerv1.SchedulerServiceClient, *prometheus.Registry) {
+// newClient returns a client of a scheduler without tasks, in a cluster with one CDN. The
+// scheduler's registry implements no RPC.
+func newClient(t *testing.T) (schedulerv1.SchedulerServiceClient, *prometheus.Registry) {
 	t.Helper()
 	registry, _ := rpctest.Serve(t, func(*grpc.Server) {})
 	cdn, _ := rpctest.Serve(t, func(g *grpc.Server) { healthv1.RegisterHealthServer(g, grpchealth.NewServer()) })
@@ -74,9 +74,8 @@ func dial(t *testing.T) (schedulerv1.SchedulerServiceClient, *prometheus.Registr
 	return schedulerv1.NewSchedulerServiceClient(conn), reg
 }
 
-// What another scheduler tells may come from anybody.
-func TestWhatAnotherSchedulerTellsIsChecked(t *testing.T) {
-	client, _ := dial(t)
+func TestMessagesOfOtherSchedulersAreChecked(t *testing.T) {
+	client, _ := newClient(t)
 	bad := &schedulerv1.PeerMemory{Peer: &schedulerv1.Peer{Id: "../x"}}
 	for name, m := range map[string]*schedulerv1.TaskMemory{
 		"no task": {}, "bad task": {TaskId: "../x"}, "bad peer": {TaskId: taskID, Peers: []*schedulerv1.PeerMemory{bad}},
@@ -94,20 +93,19 @@ func TestWhatAnotherSchedulerTellsIsChecked(t *testing.T) {
 	require.Equal(t, codes.InvalidArgument, status.Code(err))
 }
 
-// What was told is given back to whoever told it, after a restart.
-func TestWhatWasToldIsRecalled(t *testing.T) {
-	client, _ := dial(t)
+func TestRecallReturnsTheReplicatedState(t *testing.T) {
+	client, _ := newClient(t)
 	stream, err := client.Mirror(t.Context())
 	require.NoError(t, err)
-	told := &schedulerv1.TaskMemory{
+	state := &schedulerv1.TaskMemory{
 		TaskId: taskID, TaskUrl: "http://h/f", Anew: true, Source: &cdnv1.Source{Url: "http://h/f"},
 		Facts: &cdnv1.SourceFacts{Length: 10, PieceSize: 20},
 		Peers: []*schedulerv1.PeerMemory{{Peer: &schedulerv1.Peer{Id: "p"}, Have: []uint64{1}}},
 	}
-	require.NoError(t, stream.Send(&schedulerv1.MirrorRequest{SchedulerId: "other", Seq: 7, Tasks: []*schedulerv1.TaskMemory{told}}))
-	taken, err := stream.Recv()
+	require.NoError(t, stream.Send(&schedulerv1.MirrorRequest{SchedulerId: "other", Seq: 7, Tasks: []*schedulerv1.TaskMemory{state}}))
+	confirmation, err := stream.Recv()
 	require.NoError(t, err)
-	require.EqualValues(t, 7, taken.GetSeq())
+	require.EqualValues(t, 7, confirmation.GetSeq())
 	recalled, err := client.Recall(t.Context(), &schedulerv1.RecallRequest{TaskId: taskID})
 	require.NoError(t, err)
 	part, err := recalled.Recv()
@@ -118,15 +116,15 @@ func TestWhatWasToldIsRecalled(t *testing.T) {
 }
 
 func TestReachableCDNsAreListed(t *testing.T) {
-	client, _ := dial(t)
-	require.Eventually(t, func() bool { // a connection may take longer than a ping has
+	client, _ := newClient(t)
+	require.Eventually(t, func() bool { // connecting may take longer than the timeout of a ping
 		list, err := client.ListReachable(t.Context(), &schedulerv1.ListReachableRequest{})
 		return err == nil && slices.Equal(list.GetCdnIds(), []string{"c"})
 	}, 20*time.Second, 10*time.Millisecond)
 }
 
-func TestWhatCannotSucceedIsRefusedAtOnce(t *testing.T) {
-	client, _ := dial(t)
+func TestInvalidRequestsAreRefused(t *testing.T) {
+	client, _ := newClient(t)
 	ctx := t.Context()
 	peer := &schedulerv1.Peer{Id: "p"}
 	src := &cdnv1.Source{Url: "http://127.0.0.1/"}
@@ -163,7 +161,7 @@ func TestWhatCannotSucceedIsRefusedAtOnce(t *testing.T) {
 			_, err := client.ListPeers(ctx, &schedulerv1.ListPeersRequest{Limit: math.MaxInt32})
 			return err
 		},
-		"metrics of nobody": func() error {
+		"metrics without a peer": func() error {
 			_, err := client.ReportMetrics(ctx, &schedulerv1.ReportMetricsRequest{TaskId: taskID})
 			return err
 		},
@@ -174,22 +172,22 @@ func TestWhatCannotSucceedIsRefusedAtOnce(t *testing.T) {
 	}
 }
 
-func TestTaskThatNobodyCanSayWhoseItIsMayStillBeAnothers(t *testing.T) {
-	client, _ := dial(t)
+func TestPullIsUnavailableWhenTheRegistryDoesNotAnswer(t *testing.T) {
+	client, _ := newClient(t)
 	_, err := client.PullPieces(t.Context(), &schedulerv1.PullPiecesRequest{
 		TaskId: taskID, PeerId: "p", Status: schedulerv1.PullStatus_PULL_STATUS_RUNNING,
 	})
-	require.Equal(t, codes.Unavailable, status.Code(err), "NOT_FOUND would make the client leave")
+	require.Equal(t, codes.Unavailable, status.Code(err), "with NOT_FOUND the client would leave, although another scheduler may answer for the task")
 }
 
-func TestPiecesOnTheWire(t *testing.T) {
+func TestInvalidPiecesAreRefused(t *testing.T) {
 	require.NoError(t, checkPiece(&schedulerv1.PieceRef{Num: 0, Size: 1}))
 	for _, p := range []*schedulerv1.PieceRef{nil, {Num: -1, Size: 1}, {Num: 1}, {Size: -1}} {
 		require.Error(t, checkPiece(p), "%v", p)
 	}
 }
 
-func TestStagesAndOutcomes(t *testing.T) {
+func TestStatusAndResultAreConverted(t *testing.T) {
 	for s, want := range map[schedulerv1.PullStatus]task.Stage{
 		schedulerv1.PullStatus_PULL_STATUS_STARTED:  task.Started,
 		schedulerv1.PullStatus_PULL_STATUS_RUNNING:  task.Running,
@@ -217,7 +215,7 @@ func TestStagesAndOutcomes(t *testing.T) {
 	require.Equal(t, rpcerr.InvalidArgument, rpcerr.ReasonOf(err))
 }
 
-func TestAnswersAreOneOfThree(t *testing.T) {
+func TestAnswerIsAResultOffersOrAWait(t *testing.T) {
 	finished := answerProto(task.Answer{Result: &swarm.Result{MD5: "m", Length: 7, PieceCount: 2}}).GetFinished()
 	require.Equal(t, "m", finished.GetMd5())
 	require.EqualValues(t, 7, finished.GetLength())
@@ -234,14 +232,14 @@ func TestAnswersAreOneOfThree(t *testing.T) {
 	require.NotNil(t, answerProto(task.Answer{}).GetWait())
 }
 
-func TestListingTellsNoPasswords(t *testing.T) {
+func TestListingContainsNoCredentials(t *testing.T) {
 	entry := entryProto(task.New(taskID, "https://user:secret@127.0.0.1/file?a=b", task.Deps{Log: zap.NewNop()}), swarm.Holding{}, swarm.Facts{})
 	require.Equal(t, "https://127.0.0.1/file?a=b", entry.GetTaskUrl())
 	require.Empty(t, withoutCredentials("http://user:secret@%zz/"))
 }
 
-func TestDownloadsAreCounted(t *testing.T) {
-	client, reg := dial(t)
+func TestReportedDownloadsAreCounted(t *testing.T) {
+	client, reg := newClient(t)
 	for _, r := range []*schedulerv1.ReportMetricsRequest{
 		{Success: true, Duration: durationpb.New(time.Second)},
 		{Success: true, BackSourceReason: 3},

@@ -1,5 +1,7 @@
-// Package rpc converts between the scheduler's gRPC API and the types of packages
-// taskmanager and task. It makes no decisions.
+// Package rpc implements the scheduler's gRPC API. It validates requests, converts
+// between protobuf messages and the types of packages taskmanager, task and
+// replication, and counts the downloads that clients report. It makes no scheduling
+// decisions.
 package rpc
 
 import (
@@ -26,19 +28,19 @@ import (
 )
 
 const (
-	// maxHold is the longest that a pull is held, whatever the caller asks for.
+	// maxHold is the maximum time that a pull is held, even if the caller asks for more.
 	maxHold = 30 * time.Second
-	// maxListing is the most entries of one listing.
+	// maxListing is the maximum number of entries in a listing.
 	maxListing = 10000
 )
 
-// Server answers SchedulerService.
+// Server implements SchedulerService.
 type Server struct {
 	schedulerv1.UnimplementedSchedulerServiceServer
 	tasks        *taskmanager.Manager
 	standby      *replication.StandbyStore
 	reachability *health.Reachability
-	streams      atomic.Int64 // that others have opened
+	streams      atomic.Int64 // the number of Mirror streams so far
 	downloads    *prometheus.CounterVec
 	seconds      prometheus.Histogram
 }
@@ -53,7 +55,7 @@ func New(tasks *taskmanager.Manager, standby *replication.StandbyStore, reachabi
 			Help: "Downloads that peers reported as ended, by result and whether they went to the source.",
 		}, []string{"result", "back_to_source"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "supernode_scheduler_download_seconds", Help: "How long downloads took that succeeded.",
+			Name: "supernode_scheduler_download_seconds", Help: "Duration of successful downloads.",
 			Buckets: prometheus.ExponentialBuckets(0.05, 2, 16),
 		}),
 	}
@@ -63,7 +65,8 @@ func New(tasks *taskmanager.Manager, standby *replication.StandbyStore, reachabi
 	return s, errors.Join(reg.Register(s.downloads), reg.Register(s.seconds), reg.Register(count))
 }
 
-// findTask gives the task of a call that must be of a known task.
+// findTask returns the task of a call after checking the ids. See taskmanager.Get for
+// adopt.
 func (s *Server) findTask(ctx context.Context, taskID, peerID string, adopt bool) (*task.Task, error) {
 	if err := ids.Check(taskID, peerID); err != nil {
 		return nil, err
@@ -71,6 +74,7 @@ func (s *Server) findTask(ctx context.Context, taskID, peerID string, adopt bool
 	return s.tasks.Get(ctx, taskID, adopt)
 }
 
+// checkPiece returns INVALID_ARGUMENT if the number or the size of a piece is impossible.
 func checkPiece(p *schedulerv1.PieceRef) error {
 	if p.GetNum() < 0 || p.GetSize() <= 0 {
 		return rpcerr.Invalid("piece %d of size %d: want a number from 0 and a size above 0", p.GetNum(), p.GetSize())
@@ -78,7 +82,7 @@ func checkPiece(p *schedulerv1.PieceRef) error {
 	return nil
 }
 
-// RegisterPeer takes a peer into a task.
+// RegisterPeer adds a peer to a task. It creates the task if there is none.
 func (s *Server) RegisterPeer(ctx context.Context, req *schedulerv1.RegisterPeerRequest) (*schedulerv1.RegisterPeerResponse, error) {
 	peer, src := req.GetPeer(), req.GetSource()
 	if err := ids.Check(req.GetTaskId(), peer.GetId()); err != nil {
@@ -99,7 +103,7 @@ func (s *Server) RegisterPeer(ctx context.Context, req *schedulerv1.RegisterPeer
 	return &schedulerv1.RegisterPeerResponse{TaskId: req.GetTaskId(), Length: facts.Length, PieceSize: facts.PieceSize}, nil
 }
 
-// PullPieces reports on a piece and asks for the next ones.
+// PullPieces applies the report on a piece and answers with the next pieces to download.
 func (s *Server) PullPieces(ctx context.Context, req *schedulerv1.PullPiecesRequest) (*schedulerv1.PullPiecesResponse, error) {
 	t, err := s.findTask(ctx, req.GetTaskId(), req.GetPeerId(), req.GetAdopt())
 	if err != nil {
@@ -128,7 +132,7 @@ func (s *Server) PullPieces(ctx context.Context, req *schedulerv1.PullPiecesRequ
 	return answerProto(answer), nil
 }
 
-// ReportPiece says that a piece is on a peer's disk.
+// ReportPiece records that a peer has written a piece to its disk.
 func (s *Server) ReportPiece(ctx context.Context, req *schedulerv1.ReportPieceRequest) (*schedulerv1.ReportPieceResponse, error) {
 	t, err := s.findTask(ctx, req.GetTaskId(), req.GetPeerId(), false)
 	if err != nil {
@@ -143,7 +147,7 @@ func (s *Server) ReportPiece(ctx context.Context, req *schedulerv1.ReportPieceRe
 	return &schedulerv1.ReportPieceResponse{}, nil
 }
 
-// ReportPieceError says that a piece was missing or wrong.
+// ReportPieceError records that a source did not have a piece, or sent wrong content.
 func (s *Server) ReportPieceError(ctx context.Context, req *schedulerv1.ReportPieceErrorRequest) (*schedulerv1.ReportPieceErrorResponse, error) {
 	t, err := s.findTask(ctx, req.GetTaskId(), req.GetPeerId(), false)
 	if err != nil {
@@ -161,7 +165,7 @@ func (s *Server) ReportPieceError(ctx context.Context, req *schedulerv1.ReportPi
 	return &schedulerv1.ReportPieceErrorResponse{}, nil
 }
 
-// ReportPeerDown says that a peer serves no more.
+// ReportPeerDown records that a peer no longer serves pieces.
 func (s *Server) ReportPeerDown(ctx context.Context, req *schedulerv1.ReportPeerDownRequest) (*schedulerv1.ReportPeerDownResponse, error) {
 	t, err := s.findTask(ctx, req.GetTaskId(), req.GetPeerId(), false)
 	if err != nil {
@@ -173,7 +177,7 @@ func (s *Server) ReportPeerDown(ctx context.Context, req *schedulerv1.ReportPeer
 	return &schedulerv1.ReportPeerDownResponse{}, nil
 }
 
-// ReportMetrics counts how a download ended.
+// ReportMetrics counts a download that has ended.
 func (s *Server) ReportMetrics(_ context.Context, req *schedulerv1.ReportMetricsRequest) (*schedulerv1.ReportMetricsResponse, error) {
 	if err := ids.Check(req.GetTaskId(), req.GetPeerId()); err != nil {
 		return nil, err
@@ -190,7 +194,8 @@ func (s *Server) ReportMetrics(_ context.Context, req *schedulerv1.ReportMetrics
 	return &schedulerv1.ReportMetricsResponse{}, nil
 }
 
-// Mirror takes what another scheduler knows of its tasks.
+// Mirror stores the state of the tasks of which this scheduler is the standby. It
+// confirms each message after applying it.
 func (s *Server) Mirror(stream schedulerv1.SchedulerService_MirrorServer) error {
 	name := ""
 	defer func() { s.standby.EndStream(name, time.Now()) }()
@@ -215,7 +220,7 @@ func (s *Server) Mirror(stream schedulerv1.SchedulerService_MirrorServer) error 
 	}
 }
 
-// Recall gives what another scheduler told of a task.
+// Recall returns the replicated state of a task. There are no messages if there is none.
 func (s *Server) Recall(req *schedulerv1.RecallRequest, stream schedulerv1.SchedulerService_RecallServer) error {
 	if err := ids.CheckTask(req.GetTaskId()); err != nil {
 		return err
@@ -228,12 +233,12 @@ func (s *Server) Recall(req *schedulerv1.RecallRequest, stream schedulerv1.Sched
 	return nil
 }
 
-// ListReachable tells which CDNs answer.
+// ListReachable returns the CDNs that answer this scheduler.
 func (s *Server) ListReachable(ctx context.Context, _ *schedulerv1.ListReachableRequest) (*schedulerv1.ListReachableResponse, error) {
 	return &schedulerv1.ListReachableResponse{CdnIds: s.reachability.Reachable(ctx)}, nil
 }
 
-// ListPeers lists the peers that serve.
+// ListPeers returns the peers that serve pieces, and their pieces.
 func (s *Server) ListPeers(ctx context.Context, req *schedulerv1.ListPeersRequest) (*schedulerv1.ListPeersResponse, error) {
 	if req.GetLimit() < 1 || req.GetLimit() > maxListing {
 		return nil, rpcerr.Invalid("limit %d: want 1 to %d", req.GetLimit(), maxListing)
@@ -248,7 +253,7 @@ func (s *Server) ListPeers(ctx context.Context, req *schedulerv1.ListPeersReques
 			return nil, ctx.Err()
 		}
 		if err != nil {
-			continue // the task was put away meanwhile
+			continue // the task has ended in the meantime
 		}
 		for _, h := range list {
 			entries = append(entries, entryProto(t, h, facts))
