@@ -21,8 +21,6 @@ type Config struct {
 	Penalty time.Duration
 	// Serve is the time of a call in the gateway and the scheduler.
 	Serve time.Duration
-	// Look is the processor time of asking the policy for one held pull.
-	Look time.Duration
 	// Write is the mean time to write a piece.
 	Write time.Duration
 	// Overhead is the share of headers in what a link carries.
@@ -47,7 +45,6 @@ func Defaults() Config {
 		Queue:     55 * time.Millisecond, MaxQueue: 200 * time.Millisecond,
 		SetUp: 3,
 		Serve: time.Millisecond,
-		Look:  5 * time.Microsecond,
 		Write: 15 * time.Millisecond,
 		Bin:   50 * time.Millisecond,
 		Until: 10 * time.Minute, Bounds: 50,

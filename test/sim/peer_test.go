@@ -24,6 +24,8 @@ type script struct {
 	got     map[int32]bool
 	pulls   []time.Duration
 	reports []int32
+
+	held, ready bool // its peer's pull
 }
 
 func (s *script) Name() string          { return "script" }
@@ -59,9 +61,13 @@ func (s *script) Again(int, time.Duration) []policy.Offer     { return nil }
 func (s *script) Undelivered(int, []policy.Offer)             {}
 func (s *script) Finished(int) bool                           { return s.pieces > 0 && len(s.got) == int(s.pieces) }
 func (s *script) Attach(int)                                  {}
-func (s *script) Landed(_ int, num, _ int32, _ time.Duration) { s.landed = num + 1 }
-func (s *script) Whole(int)                                   {}
-func (s *script) Tick(time.Duration)                          {}
+func (s *script) Landed(_ int, num, _ int32, _ time.Duration) { s.landed, s.ready = num+1, s.held }
+func (s *script) Whole(int)                                   { s.ready = s.held }
+func (s *script) Tick(time.Duration)                          { s.ready = s.held }
+func (s *script) HoldPull(int, time.Duration)                 { s.held, s.ready = true, true }
+func (s *script) Next(time.Duration) (peer int, ok bool)      { return 0, s.ready }
+func (s *script) Denied(int, time.Duration)                   { s.ready = false }
+func (s *script) Release(int)                                 { s.held, s.ready = false, false }
 
 // offer gives pieces from the CDN, of different lengths so that they end one
 // after the other.

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"slices"
 	"time"
 
 	"github.com/supernode-ha/supernode/pkg/piece"
@@ -13,7 +12,6 @@ import (
 const (
 	pace     = 200 * time.Millisecond // how often time is looked at while pulls are held
 	idlePace = 2 * time.Second
-	costly   = time.Millisecond // a look at the held pulls that takes longer is followed by a pause
 )
 
 // answer is what a pull gets.
@@ -21,12 +19,6 @@ type answer struct {
 	offers   []policy.Offer
 	idle     policy.Idle
 	finished bool
-}
-
-// pull is a pull that is held.
-type pull struct {
-	peer  *peer
-	until time.Duration
 }
 
 // task is the scheduler's part of a task, and what the CDN has of it.
@@ -37,9 +29,8 @@ type task struct {
 	hold   time.Duration
 	peers  []*peer
 
-	held   []pull
+	until  map[int]time.Duration // of the held pulls, by peer
 	look   *clock.Timer
-	lookAt time.Duration // not before
 	ticked time.Duration
 	landed []int32 // pieces at each CDN instance
 	begun  bool
@@ -53,7 +44,7 @@ func newTask(w *world, p policy.Policy, number int) *task {
 	}
 	t := &task{
 		world: w, info: info, policy: p.NewTask(info, w.random), hold: p.Hold(),
-		landed: make([]int32, w.scenario.Instances),
+		landed: make([]int32, w.scenario.Instances), until: make(map[int]time.Duration),
 	}
 	t.look = clock.New(t.run)
 	return t
@@ -128,7 +119,8 @@ func (t *task) pull(p *peer, r report) {
 	case failure:
 		t.policy.Failed(p.number, r.num, r.from, now)
 	}
-	t.held = append(t.held, pull{p, now + t.hold})
+	t.until[p.number] = now + t.hold
+	t.policy.HoldPull(p.number, now+t.hold)
 	t.wake(0)
 	t.world.wakeTasks()
 }
@@ -139,15 +131,15 @@ func (t *task) written(p *peer, num int32) {
 	t.world.wakeTasks()
 }
 
-// wake has the held pulls looked at in d, or when that is allowed again.
+// wake has the held pulls looked at in d.
 func (t *task) wake(d time.Duration) {
-	at := max(t.world.clock.Now()+d, t.lookAt)
+	at := t.world.clock.Now() + d
 	if !t.look.Set() || t.look.At() > at {
 		t.world.clock.Reset(t.look, at)
 	}
 }
 
-// run lets time pass and answers what can be answered, the longest held first.
+// run lets time pass and answers what can be answered.
 func (t *task) run() {
 	w := t.world
 	now := w.clock.Now()
@@ -155,19 +147,19 @@ func (t *task) run() {
 		t.policy.Tick(now)
 		t.ticked = now
 	}
-	took := time.Duration(len(t.held)) * w.config.Look
-	if t.hold > 0 && took > costly {
-		t.lookAt = now + 2*took
-	}
-	t.held = slices.DeleteFunc(t.held, func(p pull) bool {
-		a, ready := t.answer(p, now)
-		if ready {
-			w.clock.After(w.half(p.peer.host, w.schedulerHost()), func() { p.peer.answered(a) })
+	for number, ok := t.policy.Next(now); ok; number, ok = t.policy.Next(now) {
+		a, ready := t.answer(number, now)
+		if !ready {
+			t.policy.Denied(number, now)
+			continue
 		}
-		return ready
-	})
+		t.policy.Release(number)
+		delete(t.until, number)
+		p := t.peers[number]
+		w.clock.After(w.half(p.host, w.schedulerHost()), func() { p.answered(a) })
+	}
 	if w.left > 0 {
-		if len(t.held) > 0 {
+		if len(t.until) > 0 {
 			t.wake(pace)
 		} else {
 			t.wake(idlePace)
@@ -175,16 +167,16 @@ func (t *task) run() {
 	}
 }
 
-func (t *task) answer(p pull, now time.Duration) (answer, bool) {
-	if t.policy.Finished(p.peer.number) {
+func (t *task) answer(peer int, now time.Duration) (answer, bool) {
+	if t.policy.Finished(peer) {
 		return answer{finished: true}, true
 	}
-	offers, idle := t.policy.Offer(p.peer.number, now)
+	offers, idle := t.policy.Offer(peer, now)
 	if len(offers) > 0 {
 		return answer{offers: offers}, true
 	}
-	if now < p.until {
+	if now < t.until[peer] {
 		return answer{}, false
 	}
-	return answer{offers: t.policy.Again(p.peer.number, now), idle: idle}, true
+	return answer{offers: t.policy.Again(peer, now), idle: idle}, true
 }

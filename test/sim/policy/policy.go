@@ -72,6 +72,13 @@ type Task interface {
 	Offer(peer int, now time.Duration) (offers []Offer, idle Idle)
 	// Again gives what a peer is told at the end of a held pull.
 	Again(peer int, now time.Duration) []Offer
+	// HoldPull has a peer's pull wait until a time, 0 for one that is not held. Next
+	// returns a peer whose pull may have an answer, and false if there is none;
+	// Denied keeps that pull, Release ends it.
+	HoldPull(peer int, until time.Duration)
+	Next(now time.Duration) (peer int, ok bool)
+	Denied(peer int, now time.Duration)
+	Release(peer int)
 	// Undelivered takes back offers that did not reach the peer.
 	Undelivered(peer int, offers []Offer)
 	// Finished tells whether a peer has everything.
@@ -103,7 +110,7 @@ type Counter interface {
 // Waker is a task that can become able to offer what it could not, without
 // anything that is told to it.
 type Waker interface {
-	// Woken tells, once, whether that has happened.
+	// Woken tells, once, whether that has happened: Next may return a peer then.
 	Woken() bool
 }
 

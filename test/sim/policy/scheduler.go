@@ -100,6 +100,7 @@ type swarmTask struct {
 func (t *swarmTask) Woken() bool {
 	select {
 	case <-t.wake:
+		t.swarm.CapacityFreed()
 		return true
 	default:
 		return false
@@ -200,6 +201,18 @@ func (t *swarmTask) Undelivered(peer int, offers []Offer) {
 	}
 	t.swarm.Undelivered(t.ids[peer], list)
 }
+
+func (t *swarmTask) HoldPull(peer int, until time.Duration) {
+	t.swarm.Hold(t.ids[peer], wall(until))
+}
+
+func (t *swarmTask) Next(now time.Duration) (peer int, ok bool) {
+	id, ok := t.swarm.Next(wall(now))
+	return t.numbers[id], ok
+}
+
+func (t *swarmTask) Denied(peer int, now time.Duration) { t.swarm.Denied(t.ids[peer], wall(now)) }
+func (t *swarmTask) Release(peer int)                   { t.swarm.Release(t.ids[peer]) }
 
 func (t *swarmTask) Finished(peer int) bool { return t.swarm.Finished(t.ids[peer]) }
 

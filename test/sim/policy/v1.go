@@ -65,6 +65,7 @@ type v1Task struct {
 	looked   Looked
 	wanted   []int32
 	free     []int32 // peers with a free slot for an upload, in no order
+	pulls    []int   // peers that asked and have no answer
 }
 
 type v1Piece struct {
@@ -260,6 +261,21 @@ func (t *v1Task) holder(p *v1Peer, num int32) (Source, bool) {
 	}
 	return 0, false
 }
+
+// HoldPull and the following functions queue the pulls that have come: each is answered
+// when it is tried, as none is held.
+func (t *v1Task) HoldPull(peer int, _ time.Duration) { t.pulls = append(t.pulls, peer) }
+
+func (t *v1Task) Next(time.Duration) (peer int, ok bool) {
+	if len(t.pulls) == 0 {
+		return 0, false
+	}
+	peer, t.pulls = t.pulls[0], t.pulls[1:]
+	return peer, true
+}
+
+func (t *v1Task) Denied(int, time.Duration) {}
+func (t *v1Task) Release(int)               {}
 
 func (t *v1Task) Again(int, time.Duration) []Offer { return nil }
 func (t *v1Task) Undelivered(int, []Offer)         {}

@@ -45,6 +45,8 @@ type Work struct {
 	Choices int
 	// Pieces and Holders are how many of each were looked at.
 	Pieces, Holders int
+	// Waiters is how many held pulls were looked at to find one to try.
+	Waiters int
 }
 
 // Work returns what all choices so far looked at.
@@ -61,7 +63,8 @@ type choice struct {
 
 // Offer chooses what the peer fetches next, and takes the slots. It returns at
 // most as many pieces as the peer has room for, none if it has to wait. It looks
-// at a constant number of pieces and holders.
+// at a constant number of pieces, holders and sources: its time does not depend on
+// the number of peers, and on that of pieces only by a bit for each.
 func (s *Swarm) Offer(id string, now time.Time) []Offer {
 	p := s.peers[id]
 	switch {
@@ -70,8 +73,7 @@ func (s *Swarm) Offer(id string, now time.Time) []Offer {
 	case p.origin == migrant: // with all slots taken it may have to be asked again
 		return s.offerMigrant(p, now)
 	}
-	limit := s.slots(s.limits.Down, p.pieces)
-	c := choice{s: s, p: p, now: now, room: min(limit-p.active, limit+mostOverdue-len(p.running))}
+	c := choice{s: s, p: p, now: now, room: s.room(p)}
 	if c.room <= 0 {
 		return nil
 	}
@@ -84,6 +86,9 @@ func (s *Swarm) Offer(id string, now time.Time) []Offer {
 		c.firstCopies()
 	}
 	found := !cdnOnly && c.fromPeers()
+	if !cdnOnly && len(c.offers) == 0 {
+		found = c.fromIdle() || found
+	}
 	switch {
 	case cdnOnly, !p.mayServe() && !found, s.helping && s.lacking(p) > helpAbove:
 		c.fromCDN(c.room)
@@ -94,10 +99,21 @@ func (s *Swarm) Offer(id string, now time.Time) []Offer {
 	switch {
 	case len(c.offers) > 0:
 		p.waitingSince = time.Time{}
+		s.offerAgain(p)
 	case p.waitingSince.IsZero():
 		p.waitingSince = now
 	}
+	s.recount(p, now)
 	return c.offers
+}
+
+// room returns how many more pieces the peer may fetch. It may be negative.
+func (s *Swarm) room(p *Peer) int {
+	if p.origin == migrant {
+		return min(s.limits.Down, maxMigrantFetches) - len(p.running)
+	}
+	limit := s.slots(s.limits.Down, p.pieces)
+	return min(limit-p.active, limit+mostOverdue-len(p.running))
 }
 
 // slots returns how many pieces a peer sends or fetches at a time, of at most
@@ -144,13 +160,19 @@ func (c *choice) take(t *transfer) {
 
 // firstCopies gives the peer its share of the pieces that no peer has.
 func (c *choice) firstCopies() {
-	share := max(1, (firstCopiesAll+c.s.active-1)/max(1, c.s.active))
-	for c.room > 0 && c.p.fromCDN < share && c.s.fromCDN < firstCopiesAtOnce+c.s.landedAtPeers {
+	for c.room > 0 && c.s.mayTakeFirstCopy(c.p) {
 		num := c.freshPiece()
 		if num < 0 || !c.takeFromCDN(num) {
 			return
 		}
 	}
+}
+
+// mayTakeFirstCopy reports whether a peer may fetch one more piece that no peer has.
+func (s *Swarm) mayTakeFirstCopy(p *Peer) bool {
+	active := s.peerList.active
+	share := max(1, (firstCopiesAll+active-1)/max(1, active))
+	return p.fromCDN < share && s.fromCDN < firstCopiesAtOnce+s.landedAtPeers
 }
 
 // freshPiece returns that of some fresh pieces which left the CDN least often, -1

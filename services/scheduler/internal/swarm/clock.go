@@ -3,9 +3,12 @@ package swarm
 import "time"
 
 const (
-	// reviewEvery is how often all peers are looked at: for what they avoid, for
-	// pieces that count as written, and to count those that are active.
+	// reviewEvery is how often all peers are looked at: for what they avoid, and to
+	// count those that are active.
 	reviewEvery = time.Second
+	// reviewChunk is how many peers one Tick looks at, and how many transfers it
+	// makes overdue or ends.
+	reviewChunk = 1024
 	// activeFor is how long after its last call a peer counts as active. A client
 	// with a pull that is held, or with small pieces, calls more often.
 	activeFor = 15 * time.Second
@@ -14,36 +17,42 @@ const (
 )
 
 // Tick makes due what is due: transfers become overdue or end, received pieces
-// count as written, and sources come back.
-func (s *Swarm) Tick(now time.Time) {
-	for len(s.deadlines) > 0 && now.After(s.deadlines[0].due) {
-		s.expire(s.deadlines[0], now)
+// count as written, sources come back, and held pulls are looked at again. It
+// returns true if more is due than one call handles.
+func (s *Swarm) Tick(now time.Time) (more bool) {
+	n := 0
+	for ; n < reviewChunk && s.deadlines.len() > 0 && now.After(s.deadlines.first().due); n++ {
+		s.expire(s.deadlines.first(), now)
 	}
-	s.resume(now)
-	if now.Sub(s.reviewed) >= reviewEvery {
-		s.reviewed = now
-		s.review(now)
+	for s.suspended.len() > 0 && !now.Before(s.suspended.first().suspendedUntil) {
+		s.endSuspension(s.suspended.first())
 	}
+	s.endGraces(now)
+	s.review(now)
 	if !s.cdnIsWorthHelp(now) {
 		s.worthSince = time.Time{}
 	} else if s.worthSince.IsZero() {
 		s.worthSince = now
 	}
 	s.helping = !s.worthSince.IsZero() && now.Sub(s.worthSince) >= helpAfter
+	s.wakeDue(now)
+	return n == reviewChunk
 }
 
+// review looks at the next peers, and begins with the first one again every
+// reviewEvery.
 func (s *Swarm) review(now time.Time) {
-	s.active, s.waiting = 0, 0
-	for _, p := range s.peers {
-		for num, w := range p.writing {
-			if now.Sub(w.since) >= writeGrace {
-				s.changes.addPeerPiece(p.ID, num)
-				s.serve(p, num)
-			}
+	if s.peerList.toReview == 0 {
+		if now.Sub(s.reviewed) < reviewEvery {
+			return
 		}
+		s.reviewed = now
+	}
+	s.peerList.visit(&s.peerList.toReview, reviewChunk, func(p *Peer) {
 		for id, until := range p.avoids {
-			if now.After(until) {
+			if !now.Before(until) {
 				delete(p.avoids, id)
+				s.wake(p)
 			}
 		}
 		for instance, failures := range p.copyFailures {
@@ -51,19 +60,8 @@ func (s *Swarm) review(now time.Time) {
 				delete(p.copyFailures, instance)
 			}
 		}
-		if !s.isActive(p, now) {
-			continue
-		}
-		s.active++
-		if !p.waitingSince.IsZero() && now.Sub(p.triedAt) < reviewEvery {
-			s.waiting++
-		}
-	}
-}
-
-// isActive tells whether a peer is downloading.
-func (s *Swarm) isActive(p *Peer, now time.Time) bool {
-	return !p.left && now.Sub(p.lastSeen) < activeFor && !s.complete(p)
+		s.recount(p, now)
+	})
 }
 
 // cdnIsWorthHelp tells whether the CDN copies would add a notable share to what
@@ -83,11 +81,11 @@ func (s *Swarm) cdnIsWorthHelp(now time.Time) bool {
 	case rate >= 0.3*peers && (s.pieceTime == 0 || s.pieceTime > 3*pieceTime/2):
 		return true
 	}
-	return rate >= 0.05*peers && 10*s.waiting > s.active
+	return rate >= 0.05*peers && 10*s.peerList.waiting > s.peerList.active
 }
 
 // Busy tells whether anything is under way that time alone can change.
-func (s *Swarm) Busy() bool { return len(s.deadlines)+s.writing+len(s.suspended) > 0 }
+func (s *Swarm) Busy() bool { return s.deadlines.len()+s.writing+s.suspended.len() > 0 }
 
 // Close gives back the CDN capacity that the swarm has taken.
 func (s *Swarm) Close() {
@@ -95,4 +93,54 @@ func (s *Swarm) Close() {
 		s.endDownloads(p)
 	}
 	s.capacity.Close()
+}
+
+// grace is a piece that a peer began to write at a time.
+type grace struct {
+	peer  *Peer
+	num   int32
+	since time.Time
+}
+
+// graces holds the pieces that peers are writing, and some that they have written,
+// in the order in which they began.
+type graces struct{ queue []grace }
+
+// graceSlack is how many pieces that are written may be in graces, besides as many
+// as are being written.
+const graceSlack = 256
+
+// add appends a piece, and drops the written ones when they are most: on average
+// in constant time.
+func (g *graces) add(added grace, writing int) {
+	if len(g.queue) > 2*writing+graceSlack {
+		kept := g.queue[:0]
+		for _, e := range g.queue {
+			if e.isWriting() {
+				kept = append(kept, e)
+			}
+		}
+		clear(g.queue[len(kept):])
+		g.queue = kept
+	}
+	g.queue = append(g.queue, added)
+}
+
+func (g grace) isWriting() bool {
+	w, writing := g.peer.writing[g.num]
+	return writing && w.since.Equal(g.since)
+}
+
+// endGraces makes the pieces served that a peer began to write writeGrace ago.
+func (s *Swarm) endGraces(now time.Time) {
+	q := &s.graces.queue
+	n := 0
+	for ; n < len(*q) && now.Sub((*q)[n].since) >= writeGrace; n++ {
+		if g := (*q)[n]; g.isWriting() {
+			s.changes.addPeerPiece(g.peer.ID, g.num)
+			s.serve(g.peer, g.num)
+		}
+		(*q)[n] = grace{}
+	}
+	*q = (*q)[n:]
 }

@@ -136,6 +136,7 @@ func (s *Swarm) Landed(instance string, num int32, md5 string, length int32) err
 	}
 	state.md5, state.length = md5, length
 	c.pieces.Set(uint(num))
+	s.CapacityFreed()
 	return nil
 }
 
@@ -150,6 +151,7 @@ func (s *Swarm) discardVersion(c *cdnCopy) {
 	s.changes.full = s.changes.enabled
 	c.pieces = &bitset.BitSet{}
 	s.copies = []*cdnCopy{c}
+	s.recountAll()
 }
 
 // VersionInUse reports whether a peer has, or may have, a piece of the recorded

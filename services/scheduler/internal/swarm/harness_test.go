@@ -100,6 +100,7 @@ func failed(t testing.TB, s *Swarm, id string, num int32, from string, now time.
 func prove(s *Swarm, ids ...string) {
 	for _, id := range ids {
 		s.peers[id].source, s.peers[id].sent = proven, max(settledBytes/size, s.limits.Up)
+		s.updateIdle(s.peers[id])
 	}
 }
 
@@ -113,13 +114,16 @@ func offerFrom(t testing.TB, s *Swarm, id, source string, now time.Time) Offer {
 }
 
 // checkBooks verifies that every transfer is counted at both of its ends and at
-// its piece, and that the lists of pieces and of holders agree with the peers.
+// its piece, and that the lists of pieces, holders, sources and held pulls agree with
+// the peers.
 func checkBooks(t testing.TB, s *Swarm) {
 	t.Helper()
 	transfers := checkTransfers(t, s)
 	checkDeadlines(t, s, transfers)
 	checkHolders(t, s)
 	checkAvailability(t, s, transfers)
+	checkPeerList(t, s)
+	checkHeldPulls(t, s)
 }
 
 func checkTransfers(t testing.TB, s *Swarm) map[*transfer]struct{} {
@@ -174,12 +178,61 @@ func checkTransfers(t testing.TB, s *Swarm) map[*transfer]struct{} {
 
 func checkDeadlines(t testing.TB, s *Swarm, transfers map[*transfer]struct{}) {
 	t.Helper()
-	require.Len(t, s.deadlines, len(transfers))
-	for i, tr := range s.deadlines {
+	require.Equal(t, len(transfers), s.deadlines.len())
+	for _, tr := range s.deadlines.items {
 		require.Contains(t, transfers, tr)
-		require.Equal(t, i, tr.index)
-		require.False(t, i > 0 && s.deadlines.Less(i, (i-1)/2), "the heap is out of order at %d", i)
 	}
+	checkTimeline(t, &s.deadlines)
+}
+
+func checkTimeline[T timed](t testing.TB, l *timeline[T]) {
+	t.Helper()
+	for i, item := range l.items {
+		require.Equal(t, i, *item.index())
+		require.False(t, i > 0 && l.items.Less(i, (i-1)/2), "the heap is out of order at %d", i)
+	}
+}
+
+// checkPeerList verifies the counts of peers and the lists of suspended and idle ones.
+func checkPeerList(t testing.TB, s *Swarm) {
+	t.Helper()
+	require.Len(t, s.peerList.list, len(s.peers))
+	unfinished, active, waits, suspendedPeers, idle := 0, 0, 0, 0, 0
+	for i, p := range s.peerList.list {
+		require.Same(t, p, s.peers[p.ID])
+		require.Equal(t, i, p.counted.place)
+		require.Equal(t, !p.left && !s.complete(p), p.counted.unfinished, "%s misses pieces", p.ID)
+		for n, counts := range map[*int]bool{
+			&unfinished: p.counted.unfinished, &active: p.counted.active, &waits: p.counted.waiting, &suspendedPeers: p.source == suspended,
+		} {
+			if counts {
+				*n++
+			}
+		}
+		if s.hasFreeSlot(p) {
+			idle++
+			require.Same(t, p, s.idle[p.idlePlace])
+		}
+	}
+	require.Equal(t, []int{unfinished, active, waits}, []int{s.peerList.unfinished, s.peerList.active, s.peerList.waiting})
+	require.Equal(t, suspendedPeers, s.suspended.len())
+	checkTimeline(t, &s.suspended)
+	require.Len(t, s.idle, idle)
+}
+
+// checkHeldPulls verifies that each held pull that was denied is in both lists.
+func checkHeldPulls(t testing.TB, s *Swarm) {
+	t.Helper()
+	denied := 0
+	for _, p := range s.peers {
+		if w := p.waiter; w != nil && w.place != nil {
+			denied++
+			require.Same(t, w, w.place.Value)
+			require.True(t, w.state != waiting || w.retry != outside, "the pull of %s waits and has no time", p.ID)
+		}
+	}
+	require.Equal(t, denied, s.held.order.Len())
+	checkTimeline(t, &s.held.retries)
 }
 
 // checkHolders verifies that exactly those peers are listed that serve a piece.
@@ -196,6 +249,13 @@ func checkHolders(t testing.TB, s *Swarm) {
 	}
 	serving, writing := 0, 0
 	for _, p := range s.peers {
+		here := 0
+		for _, place := range p.places {
+			if place != unlisted {
+				here++
+			}
+		}
+		require.Equal(t, here, p.listed, "pieces of %s that are listed", p.ID)
 		if p.mayServe() {
 			serving += int(p.serves.Count())
 		}

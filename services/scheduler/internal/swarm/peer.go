@@ -32,6 +32,7 @@ type Peer struct {
 	serves  *bitset.BitSet         // pieces that others may take from it
 	writing map[int32]writingPiece // pieces that it received and has not reported as written
 	places  []int32                // its place in the list of holders, by piece
+	listed  int                    // pieces in whose list of holders it is
 	running map[int32]*transfer    // pieces that it is fetching
 	sending map[*transfer]struct{} // pieces that it is sending
 	active  int                    // transfers in running that are not overdue
@@ -43,6 +44,9 @@ type Peer struct {
 	uploadFailures int // fetches from it that failed in a row
 	suspensions    int // in a row
 	suspendedUntil time.Time
+	suspendedPlace int  // in Swarm.suspended
+	idlePlace      int  // in Swarm.idle
+	slotIsNews     bool // it is in heldPulls.sources
 
 	avoids        map[string]time.Time
 	copyFailures  map[string]copyFailures // CDN copies that failed it, by instance
@@ -61,6 +65,9 @@ type Peer struct {
 	triedAt      time.Time // when pieces were last looked for on its behalf
 	lastSeen     time.Time
 	left         bool
+
+	waiter  *waiter // its pull that is held, or nil
+	counted counted
 }
 
 // failureReport identifies a failed download by its piece and its source.
@@ -93,6 +100,8 @@ func (s *Swarm) Seen(id string, now time.Time) error {
 		p.left = false
 		s.changes.addPeer(id)
 		s.listAll(p) // what it reported meanwhile
+		s.recount(p, now)
+		s.wake(p)
 	}
 	return nil
 }
@@ -139,7 +148,7 @@ func (s *Swarm) received(id string, num, size int32, now time.Time, written bool
 		return nil
 	}
 	s.changes.addPeerPiece(id, num)
-	p.gain(num)
+	s.gain(p, num)
 	if written {
 		s.serve(p, num)
 	} else {
@@ -149,11 +158,16 @@ func (s *Swarm) received(id string, num, size int32, now time.Time, written bool
 }
 
 // gain records that a peer has a piece.
-func (p *Peer) gain(num int32) {
-	if !p.have.Test(uint(num)) {
-		p.have.Set(uint(num))
-		p.pieces++
+func (s *Swarm) gain(p *Peer, num int32) {
+	if p.have.Test(uint(num)) {
+		return
 	}
+	p.have.Set(uint(num))
+	p.pieces++
+	if s.complete(p) {
+		s.recount(p, p.lastSeen)
+	}
+	s.wake(p)
 }
 
 // Failed records that a peer could not download a piece. An empty from stands
@@ -243,28 +257,44 @@ func (s *Swarm) Down(id string, now time.Time) error {
 	p.lastSeen, p.left = now, true
 	s.withdrawAll(p)
 	s.endDownloads(p)
+	s.recount(p, now)
 	return nil
 }
 
-// Expire removes the peers that left before leftBefore, and those whose last
-// sign of life is older than silentBefore.
-func (s *Swarm) Expire(leftBefore, silentBefore time.Time) {
-	for id, p := range s.peers {
-		if p.left && p.lastSeen.Before(leftBefore) || p.lastSeen.Before(silentBefore) {
-			p.left = true
-			s.withdrawAll(p)
-			s.endDownloads(p)
-			s.endUploads(p.sending)
-			delete(s.peers, id)
-			s.changes.addPeer(id)
+// Expire removes those of the next expireChunk peers that left before leftBefore,
+// and those whose last sign of life is older than silentBefore. A peer whose pull
+// is held stays. After the last peer it returns false, and the next call begins
+// with the first one again.
+func (s *Swarm) Expire(leftBefore, silentBefore time.Time) (more bool) {
+	more = s.peerList.visit(&s.peerList.toExpire, expireChunk, func(p *Peer) {
+		if p.waiter == nil && (p.left && p.lastSeen.Before(leftBefore) || p.lastSeen.Before(silentBefore)) {
+			s.removePeer(p)
 		}
-	}
+	})
 	// If no standby collects the changes, the log would grow without bound. From
 	// this size on, a full update is smaller.
 	if len(s.changes.peers) > 2*len(s.peers)+changeLogSlack {
 		s.changes.reset()
 		s.changes.full = true
 	}
+	return more
+}
+
+// expireChunk is how many peers one call of Expire looks at.
+const expireChunk = 1024
+
+func (s *Swarm) removePeer(p *Peer) {
+	p.left = true
+	s.withdrawAll(p)
+	s.endDownloads(p)
+	s.endUploads(p.sending)
+	if p.source == suspended {
+		s.suspended.remove(p)
+	}
+	s.recount(p, p.lastSeen)
+	s.peerList.remove(p)
+	delete(s.peers, p.ID)
+	s.changes.addPeer(p.ID)
 }
 
 // changeLogSlack is how many peers the change log may hold in addition to twice

@@ -53,7 +53,9 @@ func (s *Swarm) proven(source *Peer) {
 	source.source = proven
 	if wasSuspended {
 		s.listAll(source)
+		s.suspended.remove(source)
 	}
+	s.slotFreed(source) // it may send one more at a time
 }
 
 // recordPeerFailure keeps p away from a source that did not send it a piece,
@@ -83,25 +85,19 @@ func (s *Swarm) suspend(source *Peer, now time.Time) {
 	source.source, source.uploadFailures, source.sent = suspended, 0, 0
 	source.suspendedUntil = now.Add(min(suspendMin<<min(source.suspensions, 10), suspendMax))
 	source.suspensions++
-	s.suspended = append(s.suspended, source)
+	s.suspended.add(source)
 }
 
-// resume makes the suspended sources whose time is over unproven again.
-func (s *Swarm) resume(now time.Time) {
-	kept := s.suspended[:0]
-	for _, p := range s.suspended {
-		switch {
-		case p.source != suspended:
-		case now.Before(p.suspendedUntil):
-			kept = append(kept, p)
-		default:
-			p.source = unproven
-			s.listAll(p)
-		}
-	}
-	clear(s.suspended[len(kept):])
-	s.suspended = kept
+// endSuspension makes a suspended source unproven.
+func (s *Swarm) endSuspension(p *Peer) {
+	p.source = unproven
+	s.suspended.remove(p)
+	s.listAll(p)
 }
+
+// time and index make suspended peers the items of a timeline.
+func (p *Peer) time() time.Time { return p.suspendedUntil }
+func (p *Peer) index() *int     { return &p.suspendedPlace }
 
 // serve records that others may take a piece from a peer.
 func (s *Swarm) serve(p *Peer, num int32) {
@@ -147,8 +143,10 @@ func (s *Swarm) list(p *Peer, num int32) {
 	}
 	state := s.pieces[num]
 	p.places[num] = int32(len(state.holders))
+	p.listed++
 	state.holders = append(state.holders, p)
-	s.available.change(num, 1, 0)
+	s.changeCopies(num, 1, 0)
+	s.slotFreed(p) // for those that miss the piece
 }
 
 // unlist removes a peer from the holders of a piece. The last holder takes its place.
@@ -162,8 +160,10 @@ func (s *Swarm) unlist(p *Peer, num int32) {
 	state.holders[p.places[num]], state.holders[last] = moved, nil
 	moved.places[num] = p.places[num]
 	p.places[num] = unlisted
+	p.listed--
 	state.holders = state.holders[:last]
-	s.available.change(num, -1, 0)
+	s.changeCopies(num, -1, 0)
+	s.updateIdle(p)
 }
 
 func (s *Swarm) listAll(p *Peer) {
@@ -191,10 +191,11 @@ func (s *Swarm) beginWriting(p *Peer, num int32, now time.Time) {
 	}
 	w := writingPiece{since: now, counts: p.mayServe()}
 	if w.counts {
-		s.available.change(num, 0, 1)
+		s.changeCopies(num, 0, 1)
 	}
 	p.writing[num] = w
 	s.writing++
+	s.graces.add(grace{p, num, now}, s.writing)
 }
 
 func (s *Swarm) endWriting(p *Peer, num int32) {
@@ -203,7 +204,7 @@ func (s *Swarm) endWriting(p *Peer, num int32) {
 		return
 	}
 	if w.counts {
-		s.available.change(num, 0, -1)
+		s.changeCopies(num, 0, -1)
 	}
 	delete(p.writing, num)
 	s.writing--

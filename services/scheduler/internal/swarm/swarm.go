@@ -24,6 +24,7 @@
 package swarm
 
 import (
+	"container/list"
 	"errors"
 	"fmt"
 	"maps"
@@ -132,19 +133,22 @@ type Swarm struct {
 	peers      map[string]*Peer
 	changes    changeLog
 
-	deadlines     deadlines
-	fromCDN       int      // number of active transfers from CDN copies
-	landedAtPeers int      // number of transfers from CDN copies that arrived
-	writing       int      // number of pieces that peers are writing
-	suspended     []*Peer  // suspended sources, and some that have resumed
+	deadlines     timeline[*transfer] // all transfers
+	fromCDN       int                 // number of active transfers from CDN copies
+	landedAtPeers int                 // number of transfers from CDN copies that arrived
+	writing       int                 // number of pieces that peers are writing
+	graces        graces              // when they count as written
+	suspended     timeline[*Peer]     // suspended sources
+	idle          []*Peer             // sources with a free slot, in no order
+	held          heldPulls
 	exchanged     meter    // bytes that peers sent each other
 	pieceTime     smoothed // duration of a transfer between peers
 
-	active, waiting int // number of peers, as of reviewed
-	reviewed        time.Time
-	worthSince      time.Time // since when the CDN is worth its help, zero if it is not
-	helping         bool      // the CDN sends second copies
-	work            Work
+	peerList   peerList
+	reviewed   time.Time // when the last review of all peers began
+	worthSince time.Time // since when the CDN is worth its help, zero if it is not
+	helping    bool      // the CDN sends second copies
+	work       Work
 }
 
 // Capacity is this task's part of what CDN instances may send at the same time.
@@ -163,7 +167,9 @@ type Capacity interface {
 // New returns an empty swarm. Transfers from CDN copies are taken from capacity;
 // random decides between equals.
 func New(limits Limits, capacity Capacity, random *rand.Rand) *Swarm {
-	return &Swarm{limits: limits, capacity: capacity, random: random, peers: make(map[string]*Peer)}
+	return &Swarm{
+		limits: limits, capacity: capacity, random: random, peers: make(map[string]*Peer), held: heldPulls{order: list.New()},
+	}
 }
 
 // SetFacts records the facts of the source as a CDN copy reports them. Facts
@@ -208,8 +214,12 @@ func (s *Swarm) SetResult(instance string, r Result) error {
 	if int(r.PieceCount) != len(s.pieces) {
 		return fmt.Errorf("result has %d pieces, but %d have landed: %w", r.PieceCount, len(s.pieces), ErrConflict)
 	}
-	s.result = &r
-	s.changes.result = s.changes.enabled
+	if s.result == nil {
+		s.result = &r
+		s.changes.result = s.changes.enabled
+		s.recountAll()
+		s.WakeAll() // those that have all pieces are finished
+	}
 	if s.factsKnown && s.facts.Length < 0 {
 		s.facts.Length = r.Length
 		s.changes.facts = s.changes.enabled
@@ -243,15 +253,7 @@ func (s *Swarm) complete(p *Peer) bool {
 func (s *Swarm) PeerIDs() []string { return slices.Collect(maps.Keys(s.peers)) }
 
 // Unfinished returns the number of peers that have not left and miss pieces.
-func (s *Swarm) Unfinished() int {
-	n := 0
-	for id, p := range s.peers {
-		if !p.left && !s.Finished(id) {
-			n++
-		}
-	}
-	return n
-}
+func (s *Swarm) Unfinished() int { return s.peerList.unfinished }
 
 // Peers returns the number of peers, including those that have left.
 func (s *Swarm) Peers() int { return len(s.peers) }
@@ -295,20 +297,33 @@ func (s *Swarm) peer(id string) (*Peer, error) {
 func (s *Swarm) AddPeer(info PeerInfo, now time.Time) {
 	if p := s.peers[info.ID]; p != nil {
 		s.changes.addPeer(info.ID)
-		s.unlistAll(p)
+		served := p.mayServe()
+		if p.source == suspended && (p.IP != info.IP || p.Port != info.Port) {
+			s.suspended.remove(p)
+		}
 		if p.IP != info.IP || p.Port != info.Port { // what failed there says nothing of the new address
 			p.source, p.sent, p.uploadFailures, p.suspensions = unproven, 0, 0, 0
 		}
 		p.PeerInfo, p.network, p.lastSeen, p.left = info, networkOf(info.IP), now, false
-		s.listAll(p)
+		switch serves := p.mayServe(); {
+		case serves && !served:
+			s.listAll(p)
+		case served && !serves:
+			s.unlistAll(p)
+		}
+		s.updateIdle(p)
+		s.recount(p, now)
+		s.wake(p)
 		return
 	}
 	s.changes.addNewPeer(info.ID)
-	s.active++
-	s.peers[info.ID] = &Peer{
-		PeerInfo: info, network: networkOf(info.IP), lastSeen: now,
+	p := &Peer{
+		PeerInfo: info, network: networkOf(info.IP), lastSeen: now, suspendedPlace: outside, idlePlace: outside,
 		have: &bitset.BitSet{}, serves: &bitset.BitSet{}, writing: make(map[int32]writingPiece),
 		running: make(map[int32]*transfer), sending: make(map[*transfer]struct{}),
 		avoids: make(map[string]time.Time), copyFailures: make(map[string]copyFailures),
 	}
+	s.peers[info.ID] = p
+	s.peerList.add(p)
+	s.recount(p, now)
 }

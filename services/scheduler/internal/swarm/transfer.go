@@ -1,7 +1,8 @@
 package swarm
 
 import (
-	"container/heap"
+	"cmp"
+	"slices"
 	"time"
 )
 
@@ -27,12 +28,15 @@ type transfer struct {
 	counts  bool      // as a copy to come
 	blamed  bool      // on its source, when it became overdue
 	due     time.Time // when it becomes overdue, or ends
-	index   int       // in the heap of deadlines
+	place   int       // in Swarm.deadlines
 
 	parallel        int  // transfers of the task from the same copy when it began
 	pullsSinceAsked int  // of a migrant since it was asked of the piece
 	confirmed       bool // a migrant was found to be downloading it
 }
+
+func (t *transfer) time() time.Time { return t.due }
+func (t *transfer) index() *int     { return &t.place }
 
 type transferState uint8
 
@@ -99,6 +103,7 @@ func (s *Swarm) startTransfer(t *transfer, now time.Time) {
 	if t.from != nil {
 		t.from.sending[t] = struct{}{}
 		t.from.uploads++
+		s.updateIdle(t.from)
 	} else {
 		t.cdn.sending[t] = struct{}{}
 		t.cdn.running++
@@ -108,23 +113,24 @@ func (s *Swarm) startTransfer(t *transfer, now time.Time) {
 		s.pieces[t.num].sent++
 	}
 	if t.counts = t.to.mayServe(); t.counts {
-		s.available.change(t.num, 0, 1)
+		s.changeCopies(t.num, 0, 1)
 	}
 	t.started, t.due = now, now.Add(s.patience(t))
-	heap.Push(&s.deadlines, t)
+	s.deadlines.add(t)
 }
 
 // endTransfer frees the slots that the transfer still has.
 func (s *Swarm) endTransfer(t *transfer) {
 	s.releaseSource(t)
 	t.state = ended
-	heap.Remove(&s.deadlines, t.index)
+	s.deadlines.remove(t)
 	delete(t.to.running, t.num)
 	if t.from != nil {
 		delete(t.from.sending, t)
 	} else {
 		delete(t.cdn.sending, t)
 	}
+	s.wake(t.to)
 }
 
 // releaseSource frees the source's slot, and the receiver's room for another
@@ -136,16 +142,19 @@ func (s *Swarm) releaseSource(t *transfer) {
 	t.to.active--
 	if t.from != nil {
 		t.from.uploads--
+		s.slotFreed(t.from)
 	} else {
 		t.cdn.running--
 		t.to.fromCDN--
 		s.fromCDN--
 		s.capacity.Release(t.cdn.Instance)
+		s.CapacityFreed()
 	}
 	if t.counts {
 		t.counts = false
-		s.available.change(t.num, 0, -1)
+		s.changeCopies(t.num, 0, -1)
 	}
+	s.wake(t.to)
 }
 
 // expire makes an active transfer overdue and ends an overdue one.
@@ -157,7 +166,7 @@ func (s *Swarm) expire(t *transfer, now time.Time) {
 	s.releaseSource(t)
 	t.state = overdue
 	t.due = t.started.Add(clientTimeout(t.length))
-	heap.Fix(&s.deadlines, t.index)
+	s.deadlines.fix(t)
 	othersArrived := t.to.lastSuccess.After(t.started)
 	switch {
 	case t.cdn != nil && othersArrived:
@@ -215,9 +224,20 @@ func (s *Swarm) measure(t *transfer, took time.Duration, parallel float64, timel
 
 // endDownloads ends what a peer is fetching.
 func (s *Swarm) endDownloads(p *Peer) {
-	for _, t := range p.running {
+	for _, t := range p.inOrder() {
 		s.endTransfer(t)
 	}
+}
+
+// inOrder returns what a peer is fetching by piece number: the order of a map would
+// make two runs of the simulator differ.
+func (p *Peer) inOrder() []*transfer {
+	list := make([]*transfer, 0, len(p.running))
+	for _, t := range p.running {
+		list = append(list, t)
+	}
+	slices.SortFunc(list, func(a, b *transfer) int { return cmp.Compare(a.num, b.num) })
+	return list
 }
 
 // endUploads ends what others are fetching from a source.
@@ -239,30 +259,4 @@ func (s *Swarm) Undelivered(id string, offers []Offer) {
 			s.endTransfer(t)
 		}
 	}
-}
-
-// deadlines is a heap of transfers, the one that is due first on top.
-type deadlines []*transfer
-
-func (d deadlines) Len() int           { return len(d) }
-func (d deadlines) Less(i, j int) bool { return d[i].due.Before(d[j].due) }
-func (d deadlines) Swap(i, j int) {
-	d[i], d[j] = d[j], d[i]
-	d[i].index, d[j].index = i, j
-}
-
-// Push is part of heap.Interface.
-func (d *deadlines) Push(x any) {
-	t := x.(*transfer) //nolint:errcheck // nothing else is pushed
-	t.index = len(*d)
-	*d = append(*d, t)
-}
-
-// Pop is part of heap.Interface.
-func (d *deadlines) Pop() any {
-	last := len(*d) - 1
-	t := (*d)[last]
-	(*d)[last] = nil
-	*d = (*d)[:last]
-	return t
 }

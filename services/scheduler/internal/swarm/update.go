@@ -193,6 +193,7 @@ func (s *Swarm) Restore(u Update, now time.Time) {
 	if u.Result != nil && int(u.Result.PieceCount) == len(s.pieces) {
 		r := *u.Result
 		s.result = &r
+		s.recountAll()
 	}
 }
 
@@ -200,6 +201,7 @@ func (s *Swarm) restorePeer(u PeerUpdate, now time.Time) {
 	s.AddPeer(u.PeerInfo, now)
 	p := s.peers[u.ID]
 	p.left, p.origin = u.Left, originOf(u)
+	s.recount(p, now)
 	limit := uint(s.restoreLimit())
 	serves, writing := bitset.From(u.Serves), bitset.From(u.Writing)
 	for num := range bitset.From(u.Have).EachSet() {
@@ -207,7 +209,7 @@ func (s *Swarm) restorePeer(u PeerUpdate, now time.Time) {
 			break
 		}
 		s.offered = true
-		p.gain(int32(num))
+		s.gain(p, int32(num))
 		switch {
 		case u.Left:
 		case serves.Test(num):

@@ -3,15 +3,10 @@ package task
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/supernode-ha/supernode/services/scheduler/internal/swarm"
 )
-
-// abandonedTTL is how long a cancelled pull is kept after its deadline. Together
-// with the time for which a pull is held this is about the timeout of a client.
-const abandonedTTL = 2 * time.Second
 
 // Outcome is the result of a download, as a pull reports it.
 type Outcome int
@@ -137,14 +132,10 @@ func (t *Task) accept(p *pull) error {
 	p.until = t.holdDeadline(p, now)
 	// A peer sends one pull at a time, so it has abandoned an earlier one that is
 	// still held.
-	t.held = slices.DeleteFunc(t.held, func(old *pull) bool {
-		if old.PeerID != p.PeerID {
-			return false
-		}
+	if old := t.held[p.PeerID]; old != nil {
 		old.superseded = true
-		old.reply <- pullReply{}
-		return true
-	})
+		t.reply(old, pullReply{})
+	}
 	if p.Stage == Finished && p.Outcome != Written {
 		if err := t.swarm.Down(p.PeerID, now); err != nil {
 			return t.rpcError(err)
@@ -152,8 +143,16 @@ func (t *Task) accept(p *pull) error {
 		p.reply <- pullReply{}
 		return nil
 	}
-	t.held = append(t.held, p)
+	t.held[p.PeerID] = p
+	t.swarm.Hold(p.PeerID, p.until)
 	return nil
+}
+
+// reply answers a held pull.
+func (t *Task) reply(p *pull, r pullReply) {
+	delete(t.held, p.PeerID)
+	t.swarm.Release(p.PeerID)
+	p.reply <- r
 }
 
 // holdDeadline returns the time until which a pull may be held. A client whose
@@ -161,21 +160,11 @@ func (t *Task) accept(p *pull) error {
 // the first one. Therefore a repeated pull keeps the deadline of the first.
 func (t *Task) holdDeadline(p *pull, now time.Time) time.Time {
 	until := now.Add(p.MaxWait)
-	bound := func(old *pull) {
-		if old.sameRequest(p) && old.until.Before(until) {
+	for _, old := range []*pull{t.held[p.PeerID], t.abandoned.take(p.PeerID, now)} {
+		if old != nil && old.sameRequest(p) && old.until.Before(until) {
 			until = old.until
 		}
 	}
-	for _, old := range t.held {
-		bound(old)
-	}
-	t.abandoned = slices.DeleteFunc(t.abandoned, func(old *pull) bool {
-		if expired := now.Sub(old.until) > abandonedTTL; expired {
-			return true
-		}
-		bound(old)
-		return old.PeerID == p.PeerID
-	})
 	return until
 }
 
@@ -202,15 +191,22 @@ func (t *Task) report(p *pull, now time.Time) error {
 	return nil
 }
 
-// answerHeld answers the held pulls that can be answered, oldest first.
-func (t *Task) answerHeld(now time.Time) {
-	t.held = slices.DeleteFunc(t.held, func(p *pull) bool {
-		reply, ready := t.tryAnswer(p, now)
-		if ready {
-			p.reply <- reply
+// answerHeld tries to answer the held pulls for which something has changed. It
+// returns true if there are more of them than it tries.
+func (t *Task) answerHeld(now time.Time) (more bool) {
+	for range pullsInRow {
+		id, found := t.swarm.Next(now)
+		if !found {
+			return false
 		}
-		return ready
-	})
+		p := t.held[id]
+		if reply, ready := t.tryAnswer(p, now); ready {
+			t.reply(p, reply)
+		} else {
+			t.swarm.Denied(id, now)
+		}
+	}
+	return true
 }
 
 func (t *Task) tryAnswer(p *pull, now time.Time) (pullReply, bool) {
@@ -234,9 +230,12 @@ func (t *Task) tryAnswer(p *pull, now time.Time) (pullReply, bool) {
 
 // abandon removes a pull whose caller has left, and revokes its offers.
 func (t *Task) abandon(p *pull) {
-	t.held = slices.DeleteFunc(t.held, func(held *pull) bool { return held == p })
+	if t.held[p.PeerID] == p {
+		delete(t.held, p.PeerID)
+		t.swarm.Release(p.PeerID)
+	}
 	if !p.superseded && !p.until.IsZero() {
-		t.abandoned = append(t.abandoned, p)
+		t.abandoned.add(p, time.Now())
 	}
 	select {
 	case r := <-p.reply:
@@ -250,7 +249,7 @@ func (t *Task) releaseHeld(err error) {
 	for _, p := range t.held {
 		p.reply <- pullReply{err: err}
 	}
-	t.held = nil
+	clear(t.held)
 	for _, c := range t.factWaiters {
 		close(c)
 	}

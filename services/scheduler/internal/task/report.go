@@ -103,6 +103,7 @@ func (t *Task) Fail(ctx context.Context, cause error) {
 	_ = t.do(ctx, func() error {
 		t.err, t.failedAt = cause, time.Now()
 		t.notifyFacts()
+		t.swarm.WakeAll()
 		return nil
 	})
 }

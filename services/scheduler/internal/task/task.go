@@ -15,6 +15,8 @@
 //   - Only the goroutine of Run accesses the state. Other goroutines send it
 //     closures on a bounded channel.
 //   - At most one pull of a peer is held. A newer one ends it.
+//   - A held pull is tried again when something has changed that may serve it. The
+//     swarm decides which one that is; pulls are not scanned.
 //   - The offers of a pull that ends without an answer are revoked.
 package task
 
@@ -43,10 +45,8 @@ const (
 	// idleTickInterval is the interval of ticks while transfers run and no pull is
 	// held.
 	idleTickInterval = 2 * time.Second
-	// slowScan is the duration of a scan of the held pulls from which the next scan
-	// is delayed by the same time, so that calls are processed in between: a
-	// thousand held pulls cannot be scanned after each call.
-	slowScan = time.Millisecond
+	// pullsInRow is how many pulls are tried before calls are processed again.
+	pullsInRow = 64
 )
 
 // Deps holds the dependencies of a task.
@@ -82,8 +82,8 @@ type Task struct {
 	swarm       *swarm.Swarm
 	err         error
 	failedAt    time.Time
-	held        []*pull
-	abandoned   []*pull // cancelled before they were answered
+	held        map[string]*pull // by peer
+	abandoned   abandonedPulls
 	factWaiters []chan struct{}
 	lastUsed    time.Time
 }
@@ -98,6 +98,7 @@ func New(id, url string, deps Deps) *Task {
 		calls: make(chan func(), callQueueSize), ended: make(chan struct{}),
 		copySuspected: make(chan struct{}, 1),
 		capacityFreed: shares.Wake(), swarm: swarm.New(deps.Limits, shares, random), lastUsed: time.Now(),
+		held: make(map[string]*pull), abandoned: newAbandonedPulls(),
 	}
 }
 
@@ -145,7 +146,7 @@ func (t *Task) Run(ctx context.Context) {
 	timer := time.NewTimer(idleTickInterval)
 	defer timer.Stop()
 	lastTick := time.Now()
-	var nextScan time.Time // earliest time of the next scan of the held pulls
+	late := false // more was due than one tick handled
 	for {
 		select {
 		case <-ctx.Done():
@@ -155,24 +156,20 @@ func (t *Task) Run(ctx context.Context) {
 			call()
 			t.drainCalls()
 		case <-t.capacityFreed:
+			t.swarm.CapacityFreed()
 		case <-timer.C:
 		}
 		// Each call resets the timer, so it may never fire while calls keep arriving.
 		now := time.Now()
-		if now.Sub(lastTick) >= tickInterval {
-			t.swarm.Tick(now)
+		if late || now.Sub(lastTick) >= tickInterval {
+			late = t.swarm.Tick(now)
 			lastTick = now
 		}
 		t.notifyChanges()
-		if wait := nextScan.Sub(now); wait > 0 {
-			timer.Reset(wait)
-			continue
-		}
-		t.answerHeld(now)
-		if took := time.Since(now); took > slowScan {
-			nextScan = now.Add(2 * took)
-		}
+		answerable := t.answerHeld(now)
 		switch {
+		case answerable || late:
+			timer.Reset(0)
 		case len(t.held) > 0:
 			timer.Reset(tickInterval)
 		case t.swarm.Busy():
@@ -189,8 +186,8 @@ func (t *Task) notifyChanges() {
 	}
 }
 
-// drainCalls runs the calls that are already queued, so that many reports are
-// followed by a single scan of the held pulls.
+// drainCalls runs the calls that are already queued, so that the slots which many
+// reports free are given to the pulls that wait for longest.
 func (t *Task) drainCalls() {
 	for range callQueueSize {
 		select {
@@ -355,12 +352,16 @@ func (t *Task) Outdated(ctx context.Context) (map[string]struct{}, error) {
 }
 
 // Expire removes the peers that left before leftBefore, and those whose last sign
-// of life is older than silentBefore.
+// of life is older than silentBefore. Other calls are processed in between.
 func (t *Task) Expire(ctx context.Context, leftBefore, silentBefore time.Time) error {
-	return t.do(ctx, func() error {
-		t.swarm.Expire(leftBefore, silentBefore)
-		return nil
-	})
+	for more := true; more; {
+		var err error
+		more, err = query(ctx, t, func() (bool, error) { return t.swarm.Expire(leftBefore, silentBefore), nil })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Holdings returns the peers that serve pieces, and the facts of the source.

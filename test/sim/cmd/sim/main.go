@@ -75,7 +75,6 @@ func parse(args []string) (options, error) {
 	f.DurationVar(&c.Queue, "queue", c.Queue, "what a full link adds to that in the mean")
 	f.DurationVar(&c.Penalty, "penalty", c.Penalty, "time that each transfer loses while TCP starts")
 	f.DurationVar(&c.Serve, "serve", c.Serve, "time of a call in the gateway and the scheduler")
-	f.DurationVar(&c.Look, "look", c.Look, "processor time of asking for one held pull")
 	f.DurationVar(&c.Write, "write", c.Write, "mean time to write a piece")
 	f.Float64Var(&c.Overhead, "overhead", c.Overhead, "share of headers in what links carry; real ones have 0.045")
 	f.Float64Var(&c.Unfair, "unfair", c.Unfair, "how unevenly transfers share a link: deviation of the logarithm of their weights")
