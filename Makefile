@@ -21,7 +21,7 @@ DATE     ?= $(shell git log -1 --format=%cI 2>/dev/null || true)
 BUILD    := github.com/supernode-ha/supernode/pkg/buildinfo
 LDFLAGS  := -X $(BUILD).version=$(VERSION) -X $(BUILD).revision=$(REVISION) -X $(BUILD).buildDate=$(DATE)
 
-.PHONY: help build run demo test faults chaos bench bench-net sim fuzz lint fmt proto proto-check modules clean
+.PHONY: help build run demo test faults chaos bench bench-net bench-swarm sim fuzz lint fmt proto proto-check modules clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,18 @@ NET_FLAGS = $(if $(HOSTS),-hosts $(HOSTS)) $(if $(RATE),-rate $(RATE)) $(if $(RA
 bench-net: build ## Measure downloads on links that are the bottleneck, as root; HOSTS RATE SERVER SIZE and more choose a scenario, DFGET a real client
 	@go build -o bin/ ./test/cmd/bench-net ./test/cmd/etcd
 	@exec bin/bench-net $(NET_FLAGS)
+
+# The same: what is not given is the default of bin/bench-swarm. SIZE is MB.
+SWARM_FLAGS = $(if $(PEERS),-peers $(PEERS)) $(if $(TASKS),-tasks $(TASKS)) $(if $(PIECES),-pieces $(PIECES)) $(if $(SIZE),-size $(SIZE)) \
+              $(if $(RAMP),-ramp $(RAMP)) $(if $(PIECE_TIME),-piece-time $(PIECE_TIME)) $(if $(FAIL),-fail $(FAIL)) \
+              $(if $(CRASH),-crash $(CRASH)) $(if $(UNREACHABLE),-unreachable $(UNREACHABLE)) $(if $(LIE),-lie $(LIE)) \
+              $(if $(SOAK),-soak $(SOAK)) $(if $(CHURN),-churn $(CHURN)) $(if $(EVERY),-every $(EVERY)) $(if $(REPORT),-report $(REPORT)) \
+              $(if $(PROCESSES),-processes $(PROCESSES)) $(if $(ADDRESS),-address $(ADDRESS)) $(if $(PIDS),-pid $(PIDS)) $(if $(URL),-url '$(URL)') \
+              $(if $(RUNS),-runs $(RUNS)) $(if $(SEED),-seed $(SEED)) $(if $(TIMEOUT),-timeout $(TIMEOUT)) $(if $(BIN),-bin $(BIN)) \
+              $(if $(FLAGS),-supernode-flags '$(FLAGS)')
+bench-swarm: build ## Measure the control plane with many peers that move no bytes; PEERS TASKS PIECES RAMP and more choose what they do, SOAK how long
+	@go build -o bin/ ./test/cmd/bench-swarm ./test/cmd/etcd
+	@exec bin/bench-swarm $(SWARM_FLAGS)
 
 SIM_PEERS ?= 10000
 sim: ## Simulate the scenarios of up to SIM_PEERS peers and write the tables and plots of docs/simulation.md

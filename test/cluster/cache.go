@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"testing"
 
 	"github.com/supernode-ha/supernode/pkg/piece"
 	"github.com/supernode-ha/supernode/pkg/taskid"
@@ -33,7 +32,7 @@ func NewCached(url string, content []byte, pieceSize int32) *Cached {
 }
 
 // Put writes the file into a home directory as the original leaves it there.
-func (c *Cached) Put(t testing.TB, home string) {
+func (c *Cached) Put(t Scope, home string) {
 	t.Helper()
 	var wrapped []byte
 	var lines []string

@@ -54,7 +54,7 @@ func RunServices(t Scope, b *Binaries, etcds []*Etcd, at func(number int) Spec, 
 		for i := range n {
 			spec := at(10*(place+1) + i)
 			spec.More = more[role]
-			if role == CDN {
+			if role == CDN && spec.Home == "" {
 				spec.Home = t.TempDir()
 			}
 			l.Nodes = append(l.Nodes, newNode(t, b, spec, []Role{role}, "--registry-address", registries))

@@ -1,18 +1,13 @@
 package run
 
 import (
-	"bufio"
 	"context"
-	"fmt"
-	"net/http"
-	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/supernode-ha/supernode/test/cluster"
 	"github.com/supernode-ha/supernode/test/stage"
+	"github.com/supernode-ha/supernode/test/usage"
 )
 
 const (
@@ -85,61 +80,10 @@ func (s *samples) total(ctx context.Context) (sample, error) {
 func measure(ctx context.Context, n *cluster.Node) (sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, sampleLimit)
 	defer cancel()
-	var got sample
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.REST+"/metrics", nil)
+	counted, err := usage.Metrics(ctx, "http://"+n.REST+"/metrics", sentMetric, callsMetric)
 	if err != nil {
-		return got, err
+		return sample{}, err
 	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return got, fmt.Errorf("reading the metrics of %s: %w", n.REST, err)
-	}
-	defer response.Body.Close()
-	lines := bufio.NewScanner(response.Body)
-	for lines.Scan() {
-		name, value, _ := strings.Cut(lines.Text(), " ")
-		if i := strings.LastIndex(lines.Text(), "} "); i >= 0 {
-			name, value = lines.Text()[:i], lines.Text()[i+2:]
-		}
-		name, _, _ = strings.Cut(name, "{")
-		number, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			continue // a comment
-		}
-		switch name {
-		case sentMetric:
-			got.sent += number
-		case callsMetric:
-			got.calls += number
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return got, fmt.Errorf("reading the metrics of %s: %w", n.REST, err)
-	}
-	got.cpu, err = processorTime(n.PID())
-	return got, err
-}
-
-// processorTime returns what a process has used, in user and kernel mode.
-func processorTime(pid int) (time.Duration, error) {
-	const tick = 10 * time.Millisecond // USER_HZ is 100 on every Linux
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, fmt.Errorf("reading the processor time of a supernode: %w", err)
-	}
-	// The name in brackets may have spaces in it.
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	const user, kernel = 11, 12
-	if len(fields) <= kernel {
-		return 0, fmt.Errorf("reading the processor time of a supernode: %q", text)
-	}
-	var sum time.Duration
-	for _, field := range []string{fields[user], fields[kernel]} {
-		ticks, err := strconv.ParseInt(field, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("reading the processor time of a supernode: %w", err)
-		}
-		sum += time.Duration(ticks) * tick
-	}
-	return sum, nil
+	cpu, err := usage.Processor(n.PID())
+	return sample{sent: counted[sentMetric], calls: counted[callsMetric], cpu: cpu}, err
 }
