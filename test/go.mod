@@ -13,11 +13,8 @@ require (
 
 require (
 	github.com/bits-and-blooms/bitset v1.29.0 // indirect
-	github.com/bufbuild/protocompile v0.9.0 // indirect
 	github.com/docker/go-units v0.5.0 // indirect
-	github.com/fullstorydev/grpchan v1.1.2 // indirect
 	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
-	github.com/jhump/protoreflect v1.15.6 // indirect
 	go.opentelemetry.io/otel/log v1.47.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 )

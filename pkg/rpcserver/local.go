@@ -6,21 +6,23 @@ import (
 	"net"
 	"sync"
 
-	"github.com/fullstorydev/grpchan/inprocgrpc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
 )
 
 // pipeBuffer is the size in bytes of the pipe that streams go through.
 const pipeBuffer = 256 << 10
 
 // local carries the calls of a process to itself, and is a connection to its
-// callers. A unary call runs the handler with a copy of the request, without
-// encoding, frames and flow control; a stream goes through a pipe to the gRPC
-// server, like one from outside.
+// callers. A unary call runs the handler on the caller's goroutine with a copy of
+// the request, without encoding, frames and flow control; a stream goes through a
+// pipe to the gRPC server, like one from outside. A unary call returns when its
+// handler does: handlers return soon after their context has ended.
 //
 //		waiting --open--> open --refuse--> refusing --end--> ended
 //
@@ -30,9 +32,10 @@ const pipeBuffer = 256 << 10
 //	  - ended: the contexts of the calls that still run have ended. What they
 //	    return is UNAVAILABLE, as from a process that stopped.
 type local struct {
-	unary inprocgrpc.Channel
-	pipe  *bufconn.Listener
-	conn  *grpc.ClientConn
+	methods     map[string]method // of unary calls, by full name; complete before the first call
+	interceptor grpc.UnaryServerInterceptor
+	pipe        *bufconn.Listener
+	conn        *grpc.ClientConn
 
 	opened chan struct{}   // closed by open
 	ended  context.Context // of the process's own calls; ended by end
@@ -44,14 +47,19 @@ type local struct {
 	openOnce sync.Once
 }
 
+// method is a unary method of a service.
+type method struct {
+	service any
+	handler grpc.MethodHandler
+}
+
 // newLocal makes a local in the state waiting. interceptor is called around
 // every unary handler.
 func newLocal(interceptor grpc.UnaryServerInterceptor) (*local, error) {
-	l := &local{pipe: bufconn.Listen(pipeBuffer), opened: make(chan struct{})}
+	l := &local{
+		methods: make(map[string]method), interceptor: interceptor, pipe: bufconn.Listen(pipeBuffer), opened: make(chan struct{}),
+	}
 	l.ended, l.end = context.WithCancel(context.Background())
-	l.unary.WithServerUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-		return l.handle(ctx, req, func(ctx context.Context, req any) (any, error) { return interceptor(ctx, req, info, next) })
-	})
 	conn, err := grpc.NewClient("passthrough:///local",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.pipe.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -62,14 +70,53 @@ func newLocal(interceptor grpc.UnaryServerInterceptor) (*local, error) {
 	return l, nil
 }
 
-// Invoke makes a unary call.
-func (l *local) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+// register adds the unary methods of a service.
+func (l *local) register(desc *grpc.ServiceDesc, service any) {
+	for _, m := range desc.Methods {
+		l.methods["/"+desc.ServiceName+"/"+m.MethodName] = method{service, m.Handler}
+	}
+}
+
+// Invoke makes a unary call. Call options have no effect.
+func (l *local) Invoke(ctx context.Context, name string, args, reply any, _ ...grpc.CallOption) error {
 	select {
 	case <-l.opened:
-	case <-ctx.Done():
-		return status.FromContextError(ctx.Err()).Err()
+	default:
+		select {
+		case <-l.opened:
+		case <-ctx.Done():
+			return status.FromContextError(ctx.Err()).Err()
+		}
 	}
-	return l.unary.Invoke(ctx, method, args, reply, opts...)
+	m, found := l.methods[name]
+	if !found {
+		return status.Errorf(codes.Unimplemented, "this process has no method %s", name)
+	}
+	answer, err := l.handle(ctx, m, args)
+	if err != nil {
+		return statusOf(err)
+	}
+	return merge(reply, answer)
+}
+
+// statusOf returns the error as gRPC would carry it.
+func statusOf(err error) error {
+	if _, known := status.FromError(err); known {
+		return err
+	}
+	return status.FromContextError(err).Err()
+}
+
+// merge copies a message into another one that is empty: caller and handler share
+// nothing.
+func merge(to, from any) error {
+	target, isMessage := to.(proto.Message)
+	source, sent := from.(proto.Message)
+	if !isMessage || !sent {
+		return status.Errorf(codes.Internal, "copying a message: %T to %T", from, to)
+	}
+	proto.Merge(target, source)
+	return nil
 }
 
 // NewStream opens a stream.
@@ -77,22 +124,30 @@ func (l *local) NewStream(ctx context.Context, desc *grpc.StreamDesc, method str
 	return l.conn.NewStream(ctx, desc, method, opts...)
 }
 
-// handle runs the handler of a unary call, unless calls are refused. A caller
-// that gives up leaves its handler running, so handlers are counted here and
-// not where the call was made.
-func (l *local) handle(ctx context.Context, req any, next grpc.UnaryHandler) (any, error) {
+// handle runs the handler of a unary call, unless calls are refused.
+func (l *local) handle(ctx context.Context, m method, args any) (any, error) {
 	if !l.enter() {
 		return nil, errStopping()
 	}
 	defer l.running.Done()
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(handlerContext(ctx))
 	defer cancel()
 	defer context.AfterFunc(l.ended, cancel)()
-	resp, err := next(ctx, req)
+	resp, err := m.handler(m.service, ctx, func(req any) error { return merge(req, args) }, l.interceptor)
 	if err != nil && l.ended.Err() != nil {
 		return nil, errStopping()
 	}
 	return resp, err
+}
+
+// handlerContext returns the context of a handler: what the caller sends as metadata
+// is what the handler receives.
+func handlerContext(ctx context.Context) context.Context {
+	sent, sends := metadata.FromOutgoingContext(ctx)
+	if !sends {
+		return ctx
+	}
+	return metadata.NewIncomingContext(ctx, sent)
 }
 
 func errStopping() error { return status.Error(codes.Unavailable, "this process is stopping") }

@@ -72,7 +72,7 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 
 func (s *Server) register(desc *grpc.ServiceDesc, impl any) {
 	s.grpc.RegisterService(desc, impl)
-	s.local.unary.RegisterService(desc, impl)
+	s.local.register(desc, impl)
 }
 
 // Local reaches the services of this server without a socket.
