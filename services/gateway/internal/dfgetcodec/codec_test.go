@@ -3,7 +3,6 @@ package dfgetcodec_test
 import (
 	"encoding/json"
 	"io"
-	"net/url"
 	"testing"
 	"unicode/utf8"
 
@@ -67,24 +66,40 @@ func TestMarshalerAllocatesANilMessage(t *testing.T) {
 	require.Error(t, err)
 }
 
-func TestQueryAndFormReturnTheFieldsOfTheMessage(t *testing.T) {
-	md := (&dfgetv1.PullPiecesRequest{}).ProtoReflect().Descriptor()
-	for raw, want := range map[string]url.Values{
+// decoderOf returns the decoder of a message's type.
+func decoderOf(m proto.Message) *dfgetcodec.FieldDecoder {
+	return dfgetcodec.NewFieldDecoder(m.ProtoReflect().Descriptor())
+}
+
+func TestQueryAndFormFillTheFieldsOfTheMessage(t *testing.T) {
+	pulls := decoderOf(&dfgetv1.PullPiecesRequest{})
+	for raw, want := range map[string]*dfgetv1.PullPiecesRequest{
 		"":                              {},
-		"srcCid=a+b;c%zz%4":             {"srcCid": {"a+b;c%zz%4"}},
-		"SRCCID=%41%2f&srccid=second":   {"srcCid": {"A/"}},
-		"%73rcCid=a=b&other=x&&=&range": {"srcCid": {"a=b"}, "range": {""}},
-		"status=&result=501":            {"result": {"501"}},
+		"srcCid=a+b;c%zz%4":             {SrcCid: "a+b;c%zz%4"},
+		"SRCCID=%41%2f&srccid=second":   {SrcCid: "A/"},
+		"%73rcCid=a=b&other=x&&=&range": {SrcCid: "a=b"},
+		"srcCid=&srcCid=second":         {},
+		"status=&result=501&status=701": {Result: 501, Status: 701},
 	} {
-		got, err := dfgetcodec.Query(raw, md)
-		require.NoError(t, err)
-		require.Equal(t, want, got, raw)
+		got := &dfgetv1.PullPiecesRequest{}
+		require.NoError(t, pulls.Query(raw, got))
+		require.True(t, proto.Equal(want, got), "%s: %v", raw, got)
 	}
-	_, err := dfgetcodec.Query("srcCid=%ff", md)
-	require.Error(t, err)
-	form, err := dfgetcodec.Form("headers=a+b&headers[]=c&cid=%2B", (&dfgetv1.RegisterPeerRequest{}).ProtoReflect().Descriptor())
-	require.NoError(t, err)
-	require.Equal(t, url.Values{"headers": {"a b", "c"}, "cid": {"+"}}, form)
+	form := &dfgetv1.RegisterPeerRequest{}
+	require.NoError(t, decoderOf(form).Form("headers=a+b&headers[]=c&cid=%2B&rootCAs=cGVt&rootcas=_-8=&insecure=true&fileLength=-1", form))
+	want := &dfgetv1.RegisterPeerRequest{
+		Headers: []string{"a b", "c"}, Cid: "+", RootCas: [][]byte{[]byte("pem"), {0xff, 0xef}}, Insecure: true, FileLength: -1,
+	}
+	require.True(t, proto.Equal(want, form), "%v", form)
+}
+
+func TestQueryWithAValueThatTheFieldCannotHaveIsAnError(t *testing.T) {
+	for _, raw := range []string{"srcCid=%ff", "status=x", "status=99999999999", "result=1.5"} {
+		require.Error(t, decoderOf(&dfgetv1.PullPiecesRequest{}).Query(raw, &dfgetv1.PullPiecesRequest{}), raw)
+	}
+	for _, raw := range []string{"insecure=perhaps", "rootCAs=%25%25", "fileLength=99999999999999999999"} {
+		require.Error(t, decoderOf(&dfgetv1.RegisterPeerRequest{}).Form(raw, &dfgetv1.RegisterPeerRequest{}), raw)
+	}
 }
 
 // FuzzDecode checks that a decoded message is unchanged after encoding and
@@ -115,20 +130,17 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// FuzzQuery checks that a query has only names of fields, and values in UTF-8.
+// FuzzQuery checks that a query is either rejected or a message that can be encoded.
 func FuzzQuery(f *testing.F) {
 	f.Add("srcCid=a+b%zz%41;&DSTCID=x&status=700&&=&range=0-1")
 	f.Add("srcCid=%ff")
 	f.Fuzz(func(t *testing.T, raw string) {
-		md := (&dfgetv1.PullPiecesRequest{}).ProtoReflect().Descriptor()
-		values, err := dfgetcodec.Query(raw, md)
-		if err != nil {
+		var m dfgetv1.PullPiecesRequest
+		if err := decoderOf(&m).Query(raw, &m); err != nil {
 			return
 		}
-		for name, list := range values {
-			if md.Fields().ByJSONName(name) == nil || len(list) != 1 || !utf8.ValidString(list[0]) {
-				t.Fatalf("%q: %q", name, list)
-			}
+		if _, err := proto.Marshal(&m); err != nil {
+			t.Fatalf("%q: %v", raw, err)
 		}
 	})
 }

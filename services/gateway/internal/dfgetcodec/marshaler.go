@@ -7,7 +7,6 @@ import (
 	"reflect"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -89,11 +88,7 @@ func decodeForm(data []byte, m proto.Message) error {
 	if len(data) > 0 && data[0] == '{' {
 		return Decode(data, m)
 	}
-	values, err := Form(string(data), m.ProtoReflect().Descriptor())
-	if err != nil {
-		return fmt.Errorf("form: %w", err)
-	}
-	if err := runtime.PopulateQueryParameters(m, values, utilities.NewDoubleArray(nil)); err != nil {
+	if err := NewFieldDecoder(m.ProtoReflect().Descriptor()).Form(string(data), m); err != nil {
 		return fmt.Errorf("form: %w", err)
 	}
 	return nil

@@ -1,50 +1,122 @@
 package dfgetcodec
 
 import (
+	"encoding/base64"
+	"errors"
 	"fmt"
-	"net/url"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Query parses the query of a request and returns the values of the fields of md
-// under their JSON names. dfget does not URL-encode its queries, so "+" is a plus,
-// a "%" that starts no escape sequence is a percent sign, and ";" is not a
-// separator. Query ignores unknown names and empty values of fields that are not
-// strings, and uses the first value of a repeated name. Text that is not UTF-8 is
-// an error.
-func Query(raw string, md protoreflect.MessageDescriptor) (url.Values, error) {
-	return selectFields(raw, md, false)
+// FieldDecoder decodes queries and forms into messages of one type. It is safe for
+// concurrent use.
+type FieldDecoder struct {
+	// fields has the fields that a text can fill, by JSON name and by that in lower
+	// case.
+	fields map[string]protoreflect.FieldDescriptor
 }
 
-// Form parses the body of a form. It differs from Query in that "+" is a space.
-func Form(body string, md protoreflect.MessageDescriptor) (url.Values, error) {
-	return selectFields(body, md, true)
-}
-
-// selectFields returns the values of the fields of md.
-func selectFields(raw string, md protoreflect.MessageDescriptor, plusIsSpace bool) (url.Values, error) {
-	values := make(url.Values)
-	for pair := range strings.SplitSeq(raw, "&") {
-		name, value, _ := strings.Cut(pair, "=")
-		fd := findField(md, strings.TrimSuffix(unescape(name, plusIsSpace), "[]"))
-		if fd == nil || fd.Message() != nil || fd.IsMap() {
-			continue
-		}
-		value = unescape(value, plusIsSpace)
-		if !utf8.ValidString(value) {
-			return nil, fmt.Errorf("%s: not UTF-8", fd.JSONName())
-		}
-		if value == "" && fd.Kind() != protoreflect.StringKind {
-			continue
-		}
-		if fd.IsList() || !values.Has(fd.JSONName()) {
-			values.Add(fd.JSONName(), value)
+// NewFieldDecoder returns a decoder for messages that md describes.
+func NewFieldDecoder(md protoreflect.MessageDescriptor) *FieldDecoder {
+	d := &FieldDecoder{fields: make(map[string]protoreflect.FieldDescriptor)}
+	fields := md.Fields()
+	for i := range fields.Len() {
+		if fd := fields.Get(i); fd.Message() == nil && !fd.IsMap() {
+			d.fields[fd.JSONName()], d.fields[strings.ToLower(fd.JSONName())] = fd, fd
 		}
 	}
-	return values, nil
+	return d
+}
+
+// Query decodes the query of a request into m. dfget does not URL-encode its
+// queries, so "+" is a plus, a "%" that starts no escape sequence is a percent sign,
+// and ";" is not a separator. Names are matched without regard to case. Query
+// ignores unknown names and empty values of fields that are not strings, and uses
+// the first value of a name that is repeated, if the field is no list. Text that is
+// not UTF-8, and a value that the field cannot have, are errors.
+func (d *FieldDecoder) Query(raw string, m proto.Message) error { return d.decode(raw, m, false) }
+
+// Form decodes the body of a form into m. It differs from Query in that "+" is a
+// space.
+func (d *FieldDecoder) Form(body string, m proto.Message) error { return d.decode(body, m, true) }
+
+func (d *FieldDecoder) decode(raw string, m proto.Message, plusIsSpace bool) error {
+	target := m.ProtoReflect()
+	var set uint64 // bit n: field n of the message has a value
+	for pair := range strings.SplitSeq(raw, "&") {
+		name, text, _ := strings.Cut(pair, "=")
+		fd := d.field(unescape(name, plusIsSpace))
+		if fd == nil {
+			continue
+		}
+		text = unescape(text, plusIsSpace)
+		if !utf8.ValidString(text) {
+			return fmt.Errorf("%s: not UTF-8", fd.JSONName())
+		}
+		bit := uint64(1) << (fd.Index() % 64)
+		if text == "" && fd.Kind() != protoreflect.StringKind || !fd.IsList() && set&bit != 0 {
+			continue
+		}
+		value, err := parseValue(text, fd.Kind())
+		if err != nil {
+			return fmt.Errorf("%s: %w", fd.JSONName(), err)
+		}
+		set |= bit
+		if fd.IsList() {
+			target.Mutable(fd).List().Append(value)
+		} else {
+			target.Set(fd, value)
+		}
+	}
+	return nil
+}
+
+// field returns the field of a name, or nil.
+func (d *FieldDecoder) field(name string) protoreflect.FieldDescriptor {
+	if fd := d.fields[name]; fd != nil { // dfget's own spelling
+		return fd
+	}
+	return d.fields[strings.ToLower(strings.TrimSuffix(name, "[]"))]
+}
+
+// parseValue returns the value of a field of a kind.
+func parseValue(text string, kind protoreflect.Kind) (protoreflect.Value, error) {
+	switch kind {
+	case protoreflect.StringKind:
+		return protoreflect.ValueOfString(text), nil
+	case protoreflect.BoolKind:
+		b, err := strconv.ParseBool(text)
+		return protoreflect.ValueOfBool(b), cause(err)
+	case protoreflect.Int32Kind:
+		n, err := strconv.ParseInt(text, 0, 32)
+		return protoreflect.ValueOfInt32(int32(n)), cause(err)
+	case protoreflect.Int64Kind:
+		n, err := strconv.ParseInt(text, 0, 64)
+		return protoreflect.ValueOfInt64(n), cause(err)
+	case protoreflect.DoubleKind:
+		f, err := strconv.ParseFloat(text, 64)
+		return protoreflect.ValueOfFloat64(f), cause(err)
+	case protoreflect.BytesKind:
+		b, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			b, err = base64.URLEncoding.DecodeString(text)
+		}
+		return protoreflect.ValueOfBytes(b), err
+	}
+	return protoreflect.Value{}, fmt.Errorf("a %s cannot be given as text", kind)
+}
+
+// cause returns the error of package strconv without the function's name and the
+// text, which may be long.
+func cause(err error) error {
+	if failure := new(strconv.NumError); errors.As(err, &failure) {
+		return failure.Err
+	}
+	return err
 }
 
 // unescape replaces the valid escape sequences of s and leaves the invalid ones as

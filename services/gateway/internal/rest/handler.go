@@ -53,6 +53,8 @@ type Handler struct {
 	pprof  *route // nil if Profiler is false
 	prefix *regexp.Regexp
 	meter  *meter
+	// noValues are the values of a query that has been decoded. It is never written.
+	noValues url.Values
 }
 
 // NewHandler creates the handler and registers its metrics.
@@ -61,7 +63,9 @@ func NewHandler(cfg Config, deps Deps) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Handler{cfg: cfg, log: deps.Log, meter: m, prefix: regexp.MustCompile(`^/v[0-9][0-9.]*(/.*)$`)}
+	h := &Handler{
+		cfg: cfg, log: deps.Log, meter: m, noValues: url.Values{}, prefix: regexp.MustCompile(`^/v[0-9][0-9.]*(/.*)$`),
+	}
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, dfgetcodec.NewJSON()),
 		runtime.WithMarshalerOption(dfgetcodec.FormType, dfgetcodec.NewForm()),
@@ -72,7 +76,7 @@ func NewHandler(cfg Config, deps Deps) (*Handler, error) {
 		runtime.WithDisableHTTPMethodOverride(),
 		runtime.WithWriteContentLength(),
 	)
-	if err := dfgetv1.RegisterDfgetServiceHandlerServer(context.Background(), mux, deps.Service); err != nil {
+	if err := dfgetv1.RegisterDfgetServiceHandlerServer(context.Background(), mux, decodedCalls{deps.Service}); err != nil {
 		return nil, fmt.Errorf("registering dfget's calls: %w", err)
 	}
 	admin := adminhttp.Handler(deps.Gatherer, deps.Ready, cfg.Profiler)
@@ -98,8 +102,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			rec.fail(errmap.HTTPAnswer(http.StatusInternalServerError, "internal error"))
 		}
 		h.meter.observe(label, rec.result(), time.Since(start))
-		h.log.Debug("request answered", zap.String("route", label), zap.String("method", r.Method),
-			zap.String("code", rec.result()), zap.Duration("took", time.Since(start)), zap.String("remote", r.RemoteAddr))
+		if h.log.Core().Enabled(zap.DebugLevel) { // fields are not worth building for nothing on each request
+			h.log.Debug("request answered", zap.String("route", label), zap.String("method", r.Method),
+				zap.String("code", rec.result()), zap.Duration("took", time.Since(start)), zap.String("remote", r.RemoteAddr))
+		}
 	}()
 	path := h.stripVersion(r.URL.Path)
 	rt, ok := h.find(path)
@@ -113,6 +119,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // stripVersion removes the version prefix that every path may have.
 func (h *Handler) stripVersion(path string) string {
+	if !strings.HasPrefix(path, "/v") { // the expression costs more than the rest of the routing
+		return path
+	}
 	if m := h.prefix.FindStringSubmatch(path); m != nil {
 		return m[1]
 	}
@@ -136,17 +145,11 @@ func (h *Handler) serve(rec *recorder, r *http.Request, path string, rt route) {
 		rec.fail(errmap.HTTPAnswer(http.StatusMethodNotAllowed, "method not allowed here"))
 		return
 	}
-	at := &url.URL{Path: path, RawQuery: r.URL.RawQuery}
-	if rt.query != nil {
-		values, err := dfgetcodec.Query(r.URL.RawQuery, rt.query)
-		if err != nil {
-			rec.fail(errmap.HTTPAnswer(http.StatusBadRequest, "query: "+err.Error()))
-			return
-		}
-		at.RawQuery = values.Encode()
+	in, err := h.request(r, path, rt)
+	if err != nil {
+		rec.fail(errmap.HTTPAnswer(http.StatusBadRequest, "query: "+err.Error()))
+		return
 	}
-	in := r.WithContext(r.Context())
-	in.URL = at
 	if rt.method == http.MethodPost {
 		body, failure := h.body(rec, r)
 		if failure != nil {
@@ -156,6 +159,25 @@ func (h *Handler) serve(rec *recorder, r *http.Request, path string, rt route) {
 		in.Body = body
 	}
 	rt.handler.ServeHTTP(rec, in)
+}
+
+// request returns the request as the handler of its route gets it. A query is decoded
+// here, once: grpc-gateway finds none.
+func (h *Handler) request(r *http.Request, path string, rt route) (*http.Request, error) {
+	if rt.query == nil {
+		in := r.WithContext(r.Context())
+		in.URL = &url.URL{Path: path, RawQuery: r.URL.RawQuery}
+		return in, nil
+	}
+	m := rt.newRequest()
+	if err := rt.query.Query(r.URL.RawQuery, m); err != nil {
+		return nil, err
+	}
+	in := r.WithContext(withDecoded(r.Context(), m))
+	in.URL = &url.URL{Path: path}
+	in.Form, in.PostForm = h.noValues, h.noValues
+	in.Host, in.RemoteAddr = "", "" // grpc-gateway would make metadata of them, which no call reads
+	return in, nil
 }
 
 // body reads the whole body, so that a body that is too long or truncated is

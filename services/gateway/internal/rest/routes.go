@@ -5,10 +5,10 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/supernode-ha/supernode/api/openapi"
 	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
+	"github.com/supernode-ha/supernode/services/gateway/internal/dfgetcodec"
 )
 
 // route says how requests for a path are handled.
@@ -17,9 +17,10 @@ type route struct {
 	label string
 	// method is GET or POST; "" takes any.
 	method string
-	// query describes the message that the query fills, nil if the query is passed
-	// on as it is.
-	query protoreflect.MessageDescriptor
+	// query decodes the query into the message of newRequest. Both are nil if the query
+	// is passed on as it is.
+	query      *dfgetcodec.FieldDecoder
+	newRequest func() proto.Message
 	// allowsHead is true for a path without side effects, which also accepts HEAD.
 	allowsHead bool
 	handler    http.Handler
@@ -42,21 +43,21 @@ func (r route) allow() string {
 // that every process of Supernode has.
 func routes(calls, admin http.Handler) map[string]route {
 	all := make(map[string]route)
-	call := func(method, path string, query proto.Message) {
-		rt := route{label: path, method: method, handler: calls}
-		if query != nil {
-			rt.query = query.ProtoReflect().Descriptor()
+	call := func(method, path string, newRequest func() proto.Message) {
+		rt := route{label: path, method: method, handler: calls, newRequest: newRequest}
+		if newRequest != nil {
+			rt.query = dfgetcodec.NewFieldDecoder(newRequest().ProtoReflect().Descriptor())
 		}
 		all[path] = rt
 	}
 	call(http.MethodPost, "/peer/registry", nil)
-	call(http.MethodGet, "/peer/task", &dfgetv1.PullPiecesRequest{})
-	call(http.MethodGet, "/peer/piece/suc", &dfgetv1.ReportPieceRequest{})
-	call(http.MethodGet, "/peer/piece/error", &dfgetv1.ReportPieceErrorRequest{})
-	call(http.MethodGet, "/peer/service/down", &dfgetv1.ReportServiceDownRequest{})
+	call(http.MethodGet, "/peer/task", func() proto.Message { return &dfgetv1.PullPiecesRequest{} })
+	call(http.MethodGet, "/peer/piece/suc", func() proto.Message { return &dfgetv1.ReportPieceRequest{} })
+	call(http.MethodGet, "/peer/piece/error", func() proto.Message { return &dfgetv1.ReportPieceErrorRequest{} })
+	call(http.MethodGet, "/peer/service/down", func() proto.Message { return &dfgetv1.ReportServiceDownRequest{} })
 	call(http.MethodPost, "/task/metrics", nil)
 	call(http.MethodPost, "/peer/heartbeat", nil)
-	call(http.MethodPost, "/peer/network", &dfgetv1.FetchNetworkRequest{})
+	call(http.MethodPost, "/peer/network", func() proto.Message { return &dfgetv1.FetchNetworkRequest{} })
 
 	probe := func(path string, handler http.Handler) {
 		all[path] = route{label: path, method: http.MethodGet, allowsHead: true, handler: handler}

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -23,7 +24,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/supernode-ha/supernode/pkg/cluster"
-	"github.com/supernode-ha/supernode/pkg/ring"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/gateway/internal/errmap"
 )
@@ -75,6 +75,8 @@ type Router struct {
 	failures *prometheus.CounterVec
 	owners   *lru.Cache[string, string] // from a task id to the id of its scheduler
 	health   healthChecker
+	// schedulers are those that current returned last.
+	schedulers atomic.Pointer[schedulers]
 }
 
 // New creates a router with an empty cache of owners and registers its metrics.
@@ -112,22 +114,34 @@ func (r *Router) Do(ctx context.Context, task string, plan Plan, call Call) erro
 // round calls one scheduler after the other until one succeeds, or fails with an
 // error that no other scheduler can help with.
 func (r *Router) round(ctx context.Context, task string, plan Plan, call Call) error {
-	queue, first := r.candidates(task)
-	if len(queue) == 0 {
+	s := r.current()
+	if len(s.members) == 0 {
 		return noScheduler()
 	}
-	hops := 0
-	tried := make(map[string]bool, len(queue))
+	first, hashed, ok := r.first(task, s)
+	queue := []cluster.Member{first}
+	if !ok {
+		queue = r.candidates(task, s)
+	}
+	hops, complete := 0, !ok // complete: queue has all candidates
+	tried := make([]string, 0, maxHops+maxCandidates+1)
 	var last error
-	for i := 0; i < len(queue); i++ {
+	for i := 0; ; i++ {
+		if i == len(queue) && !complete {
+			complete = true
+			queue = append(queue, r.candidates(task, s)...)
+		}
+		if i == len(queue) {
+			return last
+		}
 		m := queue[i]
-		if tried[m.ID] {
+		if slices.Contains(tried, m.ID) {
 			continue
 		}
-		tried[m.ID] = true
+		tried = append(tried, m.ID)
 		err := r.attempt(ctx, m, plan.AttemptTimeout, call)
 		if err == nil {
-			r.storeOwner(task, m.ID, first)
+			r.storeOwner(task, m.ID, hashed)
 			return nil
 		}
 		r.recordFailure(task, m, err)
@@ -137,7 +151,7 @@ func (r *Router) round(ctx context.Context, task string, plan Plan, call Call) e
 		if ctx.Err() != nil || !errmap.Retryable(err) || rpcerr.ReasonOf(err) == rpcerr.NoCDN {
 			return err
 		}
-		if owner, ok := r.ownerFrom(err); ok && hops < maxHops && !tried[owner.ID] {
+		if owner, ok := r.ownerFrom(err); ok && hops < maxHops && !slices.Contains(tried, owner.ID) {
 			hops++
 			r.owners.Add(task, owner.ID)
 			queue = slices.Insert(queue, i+1, owner)
@@ -146,7 +160,6 @@ func (r *Router) round(ctx context.Context, task string, plan Plan, call Call) e
 		}
 		last = err
 	}
-	return last
 }
 
 // attempt calls one scheduler. It ends the call after limit, or when the
@@ -156,8 +169,11 @@ func (r *Router) attempt(ctx context.Context, m cluster.Member, limit time.Durat
 	if err != nil {
 		return rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, "reaching scheduler %s: %v", m.ID, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	if deadline, bounded := ctx.Deadline(); !bounded || time.Until(deadline) > limit {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer r.watch(ctx, end, m.Endpoint, conn)()
 	if err := call(ctx, conn); err != nil {
@@ -185,53 +201,6 @@ func (r *Router) watch(ctx context.Context, end context.CancelCauseFunc, endpoin
 			<-ended
 		}
 	}
-}
-
-// candidates returns the schedulers to call in a round: the cached owner, if it
-// is a member and not unresponsive, then the members by rank, and within a rank
-// in the order of the hash. first is the id of the first in the order of the hash
-// alone.
-func (r *Router) candidates(task string) (queue []cluster.Member, first string) {
-	members := r.members.Schedulers()
-	nodes := make([]ring.Node, len(members))
-	byID := make(map[string]cluster.Member, len(members))
-	for i, m := range members {
-		nodes[i] = ring.Node{ID: m.ID}
-		byID[m.ID] = m
-	}
-	queue = make([]cluster.Member, 0, len(nodes)+1+maxHops)
-	for _, n := range ring.Order(task, nodes) {
-		queue = append(queue, byID[n.ID])
-	}
-	if len(queue) == 0 {
-		return nil, ""
-	}
-	first = queue[0].ID
-	slices.SortStableFunc(queue, func(a, b cluster.Member) int { return r.rank(a) - r.rank(b) })
-	queue = queue[:min(len(queue), maxCandidates)]
-	if id, ok := r.owners.Get(task); ok {
-		if m, there := byID[id]; there && !r.health.unresponsive(m.Endpoint) {
-			queue = slices.Insert(queue, 0, m)
-		}
-	}
-	return queue, first
-}
-
-// The ranks of schedulers, the best first.
-const (
-	rankReady = iota
-	rankDraining
-	rankUnresponsive
-)
-
-func (r *Router) rank(m cluster.Member) int {
-	switch {
-	case r.health.unresponsive(m.Endpoint):
-		return rankUnresponsive
-	case m.Draining:
-		return rankDraining
-	}
-	return rankReady
 }
 
 // storeOwner caches the scheduler that answered a call for task. The first in the

@@ -79,18 +79,20 @@ type pullReply struct {
 // result, or after MaxWait.
 func (t *Task) Pull(ctx context.Context, req Pull) (Answer, error) {
 	p := &pull{Pull: req, reply: make(chan pullReply, 1)}
-	err := t.do(ctx, func() error { return t.accept(p) })
-	switch {
-	case err == nil:
-		select {
-		case r := <-p.reply:
-			return r.answer, r.err
-		case <-t.ended:
-			return Answer{}, errEnded
-		case <-ctx.Done():
+	err := t.enqueue(ctx, func() {
+		if err := t.accept(p); err != nil {
+			p.reply <- pullReply{err: err}
 		}
-	case ctx.Err() == nil:
+	})
+	if err != nil {
 		return Answer{}, err
+	}
+	select {
+	case r := <-p.reply:
+		return r.answer, r.err
+	case <-t.ended:
+		return Answer{}, errEnded
+	case <-ctx.Done():
 	}
 	// The caller has left. Offers that were made for the pull, or will be when the
 	// loop processes it, must be revoked. The loop does this by itself; if it has

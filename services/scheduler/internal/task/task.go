@@ -215,16 +215,12 @@ func query[T any](ctx context.Context, t *Task, f func() (T, error)) (T, error) 
 	}
 	var none T
 	result := make(chan outcome, 1)
-	call := func() {
+	err := t.enqueue(ctx, func() {
 		value, err := f()
 		result <- outcome{value, err}
-	}
-	select {
-	case t.calls <- call:
-	case <-t.ended:
-		return none, errEnded
-	case <-ctx.Done():
-		return none, ctx.Err()
+	})
+	if err != nil {
+		return none, err
 	}
 	select {
 	case o := <-result:
@@ -233,6 +229,23 @@ func query[T any](ctx context.Context, t *Task, f func() (T, error)) (T, error) 
 		return none, errEnded
 	case <-ctx.Done():
 		return none, ctx.Err()
+	}
+}
+
+// enqueue has a call run on the goroutine of Run, after those that are queued.
+func (t *Task) enqueue(ctx context.Context, call func()) error {
+	select {
+	case t.calls <- call: // the queue is rarely full, and a choice among three channels costs more
+		return nil
+	default:
+	}
+	select {
+	case t.calls <- call:
+		return nil
+	case <-t.ended:
+		return errEnded
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
