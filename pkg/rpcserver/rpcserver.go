@@ -140,6 +140,9 @@ func (s *Server) streamErrors(srv any, stream grpc.ServerStream, info *grpc.Stre
 
 // status is the one place where an error of no known kind becomes Internal.
 func (s *Server) status(method string, err error) error {
+	if err == nil {
+		return nil
+	}
 	st := rpcerr.Status(err)
 	if st.Code() == codes.Internal || st.Code() == codes.Unknown {
 		s.log.Error("a call failed for an unknown reason", zap.String("method", method), zap.Error(err))

@@ -68,7 +68,7 @@ func TestMarshalerAllocatesANilMessage(t *testing.T) {
 
 // decoderOf returns the decoder of a message's type.
 func decoderOf(m proto.Message) *dfgetcodec.FieldDecoder {
-	return dfgetcodec.NewFieldDecoder(m.ProtoReflect().Descriptor())
+	return dfgetcodec.NewFieldDecoder(m)
 }
 
 func TestQueryAndFormFillTheFieldsOfTheMessage(t *testing.T) {

@@ -88,7 +88,7 @@ func decodeForm(data []byte, m proto.Message) error {
 	if len(data) > 0 && data[0] == '{' {
 		return Decode(data, m)
 	}
-	if err := NewFieldDecoder(m.ProtoReflect().Descriptor()).Form(string(data), m); err != nil {
+	if err := NewFieldDecoder(m).Form(string(data), m); err != nil {
 		return fmt.Errorf("form: %w", err)
 	}
 	return nil

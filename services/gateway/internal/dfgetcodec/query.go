@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -17,19 +18,46 @@ import (
 type FieldDecoder struct {
 	// fields has the fields that a text can fill, by JSON name and by that in lower
 	// case.
-	fields map[string]protoreflect.FieldDescriptor
+	fields map[string]*field
 }
 
-// NewFieldDecoder returns a decoder for messages that md describes.
-func NewFieldDecoder(md protoreflect.MessageDescriptor) *FieldDecoder {
-	d := &FieldDecoder{fields: make(map[string]protoreflect.FieldDescriptor)}
-	fields := md.Fields()
+// field is a field of a message.
+type field struct {
+	protoreflect.FieldDescriptor
+	// place is the index of the field in the generated struct, or -1 if it is none of a
+	// string or a number there. Setting it in the struct takes no allocation; package
+	// protoreflect makes three of them for a string.
+	place int
+}
+
+// NewFieldDecoder returns a decoder for messages of the type of m.
+func NewFieldDecoder(m proto.Message) *FieldDecoder {
+	d := &FieldDecoder{fields: make(map[string]*field)}
+	fields := m.ProtoReflect().Descriptor().Fields()
 	for i := range fields.Len() {
 		if fd := fields.Get(i); fd.Message() == nil && !fd.IsMap() {
-			d.fields[fd.JSONName()], d.fields[strings.ToLower(fd.JSONName())] = fd, fd
+			f := &field{fd, placeOf(m, fd)}
+			d.fields[fd.JSONName()], d.fields[strings.ToLower(fd.JSONName())] = f, f
 		}
 	}
 	return d
+}
+
+// placeOf returns the place of a field. The generated struct names the field's number
+// in the second part of its tag.
+func placeOf(m proto.Message, fd protoreflect.FieldDescriptor) int {
+	t := reflect.TypeOf(m).Elem()
+	for i := range t.NumField() {
+		parts := strings.Split(t.Field(i).Tag.Get("protobuf"), ",")
+		if len(parts) < 2 || parts[1] != strconv.Itoa(int(fd.Number())) {
+			continue
+		}
+		switch t.Field(i).Type.Kind() {
+		case reflect.String, reflect.Int32, reflect.Int64, reflect.Bool:
+			return i
+		}
+	}
+	return -1
 }
 
 // Query decodes the query of a request into m. dfget does not URL-encode its
@@ -45,7 +73,7 @@ func (d *FieldDecoder) Query(raw string, m proto.Message) error { return d.decod
 func (d *FieldDecoder) Form(body string, m proto.Message) error { return d.decode(body, m, true) }
 
 func (d *FieldDecoder) decode(raw string, m proto.Message, plusIsSpace bool) error {
-	target := m.ProtoReflect()
+	target := reflect.ValueOf(m).Elem()
 	var set uint64 // bit n: field n of the message has a value
 	for pair := range strings.SplitSeq(raw, "&") {
 		name, text, _ := strings.Cut(pair, "=")
@@ -66,17 +94,32 @@ func (d *FieldDecoder) decode(raw string, m proto.Message, plusIsSpace bool) err
 			return fmt.Errorf("%s: %w", fd.JSONName(), err)
 		}
 		set |= bit
-		if fd.IsList() {
-			target.Mutable(fd).List().Append(value)
-		} else {
-			target.Set(fd, value)
+		switch {
+		case fd.IsList():
+			m.ProtoReflect().Mutable(fd.FieldDescriptor).List().Append(value)
+		case fd.place < 0:
+			m.ProtoReflect().Set(fd.FieldDescriptor, value)
+		default:
+			setPlain(target.Field(fd.place), value)
 		}
 	}
 	return nil
 }
 
+// setPlain sets a field of a struct.
+func setPlain(target reflect.Value, value protoreflect.Value) {
+	switch target.Kind() {
+	case reflect.String:
+		target.SetString(value.String())
+	case reflect.Bool:
+		target.SetBool(value.Bool())
+	default:
+		target.SetInt(value.Int())
+	}
+}
+
 // field returns the field of a name, or nil.
-func (d *FieldDecoder) field(name string) protoreflect.FieldDescriptor {
+func (d *FieldDecoder) field(name string) *field {
 	if fd := d.fields[name]; fd != nil { // dfget's own spelling
 		return fd
 	}

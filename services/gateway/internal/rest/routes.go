@@ -46,7 +46,7 @@ func routes(calls, admin http.Handler) map[string]route {
 	call := func(method, path string, newRequest func() proto.Message) {
 		rt := route{label: path, method: method, handler: calls, newRequest: newRequest}
 		if newRequest != nil {
-			rt.query = dfgetcodec.NewFieldDecoder(newRequest().ProtoReflect().Descriptor())
+			rt.query = dfgetcodec.NewFieldDecoder(newRequest())
 		}
 		all[path] = rt
 	}

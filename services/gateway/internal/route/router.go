@@ -169,31 +169,42 @@ func (r *Router) attempt(ctx context.Context, m cluster.Member, limit time.Durat
 	if err != nil {
 		return rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, "reaching scheduler %s: %v", m.ID, err)
 	}
-	if deadline, bounded := ctx.Deadline(); !bounded || time.Until(deadline) > limit {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, limit)
-		defer cancel()
-	}
 	ctx, end := context.WithCancelCause(ctx)
-	defer r.watch(ctx, end, m.Endpoint, conn)()
+	defer r.watch(ctx, end, limit, m.Endpoint, conn)()
 	if err := call(ctx, conn); err != nil {
-		if cause := context.Cause(ctx); errors.Is(cause, errUnresponsive) {
+		switch cause := context.Cause(ctx); {
+		case errors.Is(cause, errUnresponsive):
 			return rpcerr.New(codes.Unavailable, rpcerr.NoScheduler, "asking scheduler %s: %v", m.ID, cause)
+		case errors.Is(cause, errTooLate):
+			return rpcerr.New(codes.DeadlineExceeded, "", "asking scheduler %s: %v", m.ID, cause)
 		}
 		return rpcerr.From(err) // has the scheduler's text without the prefix that gRPC adds
 	}
 	return nil
 }
 
-// watch calls end with errUnresponsive when the scheduler at endpoint turns out
-// to be unresponsive. Health checks start only after checkInterval, which most
-// calls do not take. The returned function stops the watch and waits until it
-// has stopped.
-func (r *Router) watch(ctx context.Context, end context.CancelCauseFunc, endpoint string, conn grpc.ClientConnInterface) func() {
+// errTooLate is the cause of a call's end after its time is over.
+var errTooLate = errors.New("no answer in time")
+
+// watch calls end with errTooLate after limit, and with errUnresponsive when the
+// scheduler at endpoint turns out to be unresponsive before. Health checks start
+// only after checkInterval, which most calls do not take: until then a call costs
+// nothing but a timer. The returned function stops the watch and waits until it has
+// stopped.
+func (r *Router) watch(
+	ctx context.Context, end context.CancelCauseFunc, limit time.Duration, endpoint string, conn grpc.ClientConnInterface,
+) func() {
 	ended := make(chan struct{})
-	timer := time.AfterFunc(checkInterval, func() {
+	begins := min(checkInterval, limit)
+	timer := time.AfterFunc(begins, func() {
 		defer close(ended)
-		end(r.health.watch(ctx, endpoint, conn))
+		limited, cancel := context.WithTimeoutCause(ctx, limit-begins, errTooLate)
+		defer cancel()
+		if err := r.health.watch(limited, endpoint, conn); err != nil {
+			end(err)
+			return
+		}
+		end(context.Cause(limited))
 	})
 	return func() {
 		end(nil)
