@@ -58,6 +58,7 @@ bench: build ## Measure downloads of 300 KB, 9 MB and 200 MB on loopback, a migr
 	go test -run '^$$' -bench 'Place|Repair|Life|ResolveKnown' ./services/registry
 	go test -run '^$$' -bench Replicate -benchtime 3x ./test/integration
 	go test -run '^$$' -bench 'Reports|Peer' -benchtime 5x ./services/scheduler/internal/replication ./services/scheduler/internal/swarm
+	go test -run '^$$' -bench 'TaskSize|Entry' -benchtime 5x ./services/scheduler/internal/task ./services/gateway/internal/registrations
 	go test -run '^$$' -bench Offer -benchtime 20000x ./services/scheduler/internal/swarm
 
 # What is not given is the command's default, see bin/bench-net -help. RATE and SERVER are Mbit/s, SIZE is MB, LOCAL_LIMIT MiB/s.

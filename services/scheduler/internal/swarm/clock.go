@@ -51,13 +51,13 @@ func (s *Swarm) review(now time.Time) {
 	s.peerList.visit(&s.peerList.toReview, reviewChunk, func(p *Peer) {
 		for id, until := range p.avoids {
 			if !now.Before(until) {
-				delete(p.avoids, id)
+				drop(&p.avoids, id)
 				s.wake(p)
 			}
 		}
 		for instance, failures := range p.copyFailures {
 			if now.Sub(failures.pausedUntil) > avoidFor {
-				delete(p.copyFailures, instance)
+				drop(&p.copyFailures, instance)
 			}
 		}
 		s.recount(p, now)

@@ -172,7 +172,7 @@ func (s *Swarm) VersionInUse() bool {
 func (p *Peer) recordCopyFailure(c *cdnCopy, now time.Time) {
 	previous := p.copyFailures[c.Instance]
 	pause := min(cdnPause<<min(previous.inRow, 10), cdnPauseMax)
-	p.copyFailures[c.Instance] = copyFailures{pausedUntil: now.Add(pause), inRow: previous.inRow + 1}
+	put(&p.copyFailures, c.Instance, copyFailures{pausedUntil: now.Add(pause), inRow: previous.inRow + 1})
 }
 
 // bestCopy returns the copy that has the piece, with capacity if any has, and

@@ -3,6 +3,7 @@ package swarm
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 	"time"
 
@@ -123,7 +124,22 @@ func checkBooks(t testing.TB, s *Swarm) {
 	checkHolders(t, s)
 	checkAvailability(t, s, transfers)
 	checkPeerList(t, s)
+	checkMaps(t, s)
 	checkHeldPulls(t, s)
+}
+
+// checkMaps verifies that no peer has an empty map.
+func checkMaps(t testing.TB, s *Swarm) {
+	t.Helper()
+	for _, p := range s.peers {
+		for name, m := range map[string]any{
+			"running": p.running, "sending": p.sending, "writing": p.writing, "avoids": p.avoids, "copyFailures": p.copyFailures,
+		} {
+			if v := reflect.ValueOf(m); !v.IsNil() {
+				require.NotZero(t, v.Len(), "%s of %s", name, p.ID)
+			}
+		}
+	}
 }
 
 func checkTransfers(t testing.TB, s *Swarm) map[*transfer]struct{} {

@@ -22,7 +22,8 @@ type PeerInfo struct {
 	Version  string
 }
 
-// Peer is the state of one peer.
+// Peer is the state of one peer. Most peers only serve, and there may be very many
+// of them: a map that is empty is nil. It is changed by put and drop only.
 type Peer struct {
 	PeerInfo
 	network netip.Prefix // the /24 of IP
@@ -68,6 +69,22 @@ type Peer struct {
 
 	waiter  *waiter // its pull that is held, or nil
 	counted counted
+}
+
+// put stores a value in a map, which it creates for the first key.
+func put[K comparable, V any](m *map[K]V, key K, value V) {
+	if *m == nil {
+		*m = make(map[K]V)
+	}
+	(*m)[key] = value
+}
+
+// drop deletes a key from a map, which it releases with the last key. The map may
+// be the one that the caller iterates over.
+func drop[K comparable, V any](m *map[K]V, key K) {
+	if delete(*m, key); len(*m) == 0 {
+		*m = nil
+	}
 }
 
 // failureReport identifies a failed download by its piece and its source.
@@ -212,7 +229,7 @@ func (s *Swarm) Failed(id string, num, size int32, from string, now time.Time) (
 		}
 	case s.peers[from] != nil:
 		// No transfer from there was scheduled here: the source is not to blame.
-		p.avoids[from] = now.Add(avoidFor)
+		put(&p.avoids, from, now.Add(avoidFor))
 	}
 	return true, nil
 }

@@ -63,7 +63,7 @@ func (s *Swarm) proven(source *Peer) {
 // its transfers from them fail repeatedly.
 func (s *Swarm) recordPeerFailure(p, source *Peer, now time.Time) {
 	avoided := now.Before(p.avoids[source.ID])
-	p.avoids[source.ID] = now.Add(avoidFor)
+	put(&p.avoids, source.ID, now.Add(avoidFor))
 	if p.fetchFailures++; p.fetchFailures >= cdnOnlyFailures {
 		p.fetchFailures = 0
 		p.cdnOnlyUntil = now.Add(cdnOnlyFor)
@@ -193,7 +193,7 @@ func (s *Swarm) beginWriting(p *Peer, num int32, now time.Time) {
 	if w.counts {
 		s.changeCopies(num, 0, 1)
 	}
-	p.writing[num] = w
+	put(&p.writing, num, w)
 	s.writing++
 	s.graces.add(grace{p, num, now}, s.writing)
 }
@@ -206,6 +206,6 @@ func (s *Swarm) endWriting(p *Peer, num int32) {
 	if w.counts {
 		s.changeCopies(num, 0, -1)
 	}
-	delete(p.writing, num)
+	drop(&p.writing, num)
 	s.writing--
 }

@@ -319,9 +319,7 @@ func (s *Swarm) AddPeer(info PeerInfo, now time.Time) {
 	s.changes.addNewPeer(info.ID)
 	p := &Peer{
 		PeerInfo: info, network: networkOf(info.IP), lastSeen: now, suspendedPlace: outside, idlePlace: outside,
-		have: &bitset.BitSet{}, serves: &bitset.BitSet{}, writing: make(map[int32]writingPiece),
-		running: make(map[int32]*transfer), sending: make(map[*transfer]struct{}),
-		avoids: make(map[string]time.Time), copyFailures: make(map[string]copyFailures),
+		have: &bitset.BitSet{}, serves: &bitset.BitSet{},
 	}
 	s.peers[info.ID] = p
 	s.peerList.add(p)

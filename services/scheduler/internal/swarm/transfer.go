@@ -95,13 +95,13 @@ func (s *Swarm) startTransfer(t *transfer, now time.Time) {
 		t.to.origin = resident
 		s.changes.addPeer(t.to.ID)
 	}
-	t.to.running[t.num] = t
+	put(&t.to.running, t.num, t)
 	t.to.active++
 	if t.to.lastFailure.num == t.num {
 		t.to.lastFailure = failureReport{}
 	}
 	if t.from != nil {
-		t.from.sending[t] = struct{}{}
+		put(&t.from.sending, t, struct{}{})
 		t.from.uploads++
 		s.updateIdle(t.from)
 	} else {
@@ -124,9 +124,9 @@ func (s *Swarm) endTransfer(t *transfer) {
 	s.releaseSource(t)
 	t.state = ended
 	s.deadlines.remove(t)
-	delete(t.to.running, t.num)
+	drop(&t.to.running, t.num)
 	if t.from != nil {
-		delete(t.from.sending, t)
+		drop(&t.from.sending, t)
 	} else {
 		delete(t.cdn.sending, t)
 	}
@@ -176,7 +176,7 @@ func (s *Swarm) expire(t *transfer, now time.Time) {
 		t.blamed = true
 		s.recordPeerFailure(t.to, t.from, now)
 	default: // the receiver may be the slow side
-		t.to.avoids[t.from.ID] = now.Add(avoidFor)
+		put(&t.to.avoids, t.from.ID, now.Add(avoidFor))
 	}
 }
 
@@ -187,7 +187,7 @@ func (s *Swarm) completeTransfer(t *transfer, now time.Time) {
 	if t.cdn != nil {
 		parallel += t.cdn.running
 		s.landedAtPeers++
-		delete(t.to.copyFailures, t.cdn.Instance)
+		drop(&t.to.copyFailures, t.cdn.Instance)
 	}
 	timely := t.state == active
 	// A receiver that got other pieces meanwhile is not the slow side.
