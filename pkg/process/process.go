@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -106,6 +107,7 @@ func run(ctx context.Context, name string, s *settings.Settings, unused []string
 	for _, key := range unused {
 		log.Warn("a key of the configuration file is not known and has no effect", zap.String("key", key))
 	}
+	limitMemory(log, memlimit.FromCgroup)
 	p, err := open(s, log)
 	if err != nil {
 		return err
