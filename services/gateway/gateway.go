@@ -16,6 +16,7 @@
 //   - errmap maps an error to an answer, and says whether to retry
 //   - registrations stores the forwarded registrations and replays them
 //   - reportqueue stores the reports that no scheduler has received yet
+//   - reportbatch sends the reports to one scheduler in batches
 //   - route finds the scheduler of a task and calls it
 //   - dfget implements the calls
 //   - rest is the HTTP server
@@ -38,6 +39,7 @@ import (
 	"github.com/supernode-ha/supernode/pkg/settings"
 	"github.com/supernode-ha/supernode/services/gateway/internal/dfget"
 	"github.com/supernode-ha/supernode/services/gateway/internal/registrations"
+	"github.com/supernode-ha/supernode/services/gateway/internal/reportbatch"
 	"github.com/supernode-ha/supernode/services/gateway/internal/reportqueue"
 	"github.com/supernode-ha/supernode/services/gateway/internal/rest"
 	"github.com/supernode-ha/supernode/services/gateway/internal/route"
@@ -128,6 +130,7 @@ type Service struct {
 	listener net.Listener
 	log      *zap.Logger
 	calls    *dfget.Service
+	batches  *reportbatch.Batcher
 	reports  *reportqueue.Queue
 	server   *rest.Server
 }
@@ -150,7 +153,11 @@ func New(cfg Config, deps Deps) (*Service, error) {
 
 func build(cfg Config, deps Deps) (*Service, error) {
 	log := deps.Logger.With(zap.String("gateway_id", cfg.ID))
-	router, err := route.New(deps.Members, deps.Dial, log, deps.Metrics)
+	batches, err := reportbatch.New(deps.Dial)
+	if err != nil {
+		return nil, err
+	}
+	router, err := route.New(deps.Members, batches.Dial, log, deps.Metrics)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +182,7 @@ func build(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	return &Service{
-		listener: deps.REST, log: log, calls: calls, reports: queue,
+		listener: deps.REST, log: log, calls: calls, batches: batches, reports: queue,
 		server: rest.NewServer(handler, log, cfg.CallBudget, calls.Release),
 	}, nil
 }
@@ -195,6 +202,7 @@ func (s *Service) Run(ctx context.Context) error {
 	err := s.server.Run(ctx, s.listener)
 	end()
 	work.Wait()
+	s.batches.Close()
 	s.log.Info("gateway stopped", zap.Error(err))
 	return err
 }

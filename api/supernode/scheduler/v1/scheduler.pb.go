@@ -1094,6 +1094,189 @@ func (*ReportPieceResponse) Descriptor() ([]byte, []int) {
 	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{11}
 }
 
+// ReportPiecesRequest has reports of pieces.
+type ReportPiecesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// reports are 1 to 1000.
+	Reports       []*ReportPieceRequest `protobuf:"bytes,1,rep,name=reports,proto3" json:"reports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportPiecesRequest) Reset() {
+	*x = ReportPiecesRequest{}
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportPiecesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportPiecesRequest) ProtoMessage() {}
+
+func (x *ReportPiecesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportPiecesRequest.ProtoReflect.Descriptor instead.
+func (*ReportPiecesRequest) Descriptor() ([]byte, []int) {
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ReportPiecesRequest) GetReports() []*ReportPieceRequest {
+	if x != nil {
+		return x.Reports
+	}
+	return nil
+}
+
+// ReportPiecesResponse says which reports were not applied.
+type ReportPiecesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// failures are the reports that failed.
+	Failures []*ReportFailure `protobuf:"bytes,1,rep,name=failures,proto3" json:"failures,omitempty"`
+	// unhandled are the indices of reports of tasks that are not in memory.
+	Unhandled     []int32 `protobuf:"varint,2,rep,packed,name=unhandled,proto3" json:"unhandled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportPiecesResponse) Reset() {
+	*x = ReportPiecesResponse{}
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportPiecesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportPiecesResponse) ProtoMessage() {}
+
+func (x *ReportPiecesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportPiecesResponse.ProtoReflect.Descriptor instead.
+func (*ReportPiecesResponse) Descriptor() ([]byte, []int) {
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReportPiecesResponse) GetFailures() []*ReportFailure {
+	if x != nil {
+		return x.Failures
+	}
+	return nil
+}
+
+func (x *ReportPiecesResponse) GetUnhandled() []int32 {
+	if x != nil {
+		return x.Unhandled
+	}
+	return nil
+}
+
+// ReportFailure is the error of one of several reports.
+type ReportFailure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// index is that of the report in the request.
+	Index int32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// code is the gRPC code.
+	Code int32 `protobuf:"varint,2,opt,name=code,proto3" json:"code,omitempty"`
+	// reason is what exactly went wrong, as in the errors of other calls.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// text is for people.
+	Text string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	// metadata goes with the reason.
+	Metadata      map[string]string `protobuf:"bytes,5,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportFailure) Reset() {
+	*x = ReportFailure{}
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportFailure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportFailure) ProtoMessage() {}
+
+func (x *ReportFailure) ProtoReflect() protoreflect.Message {
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportFailure.ProtoReflect.Descriptor instead.
+func (*ReportFailure) Descriptor() ([]byte, []int) {
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ReportFailure) GetIndex() int32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *ReportFailure) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *ReportFailure) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReportFailure) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ReportFailure) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
 // ReportPieceErrorRequest says what was wrong with a piece.
 type ReportPieceErrorRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1113,7 +1296,7 @@ type ReportPieceErrorRequest struct {
 
 func (x *ReportPieceErrorRequest) Reset() {
 	*x = ReportPieceErrorRequest{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[12]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1125,7 +1308,7 @@ func (x *ReportPieceErrorRequest) String() string {
 func (*ReportPieceErrorRequest) ProtoMessage() {}
 
 func (x *ReportPieceErrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[12]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1138,7 +1321,7 @@ func (x *ReportPieceErrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportPieceErrorRequest.ProtoReflect.Descriptor instead.
 func (*ReportPieceErrorRequest) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{12}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReportPieceErrorRequest) GetTaskId() string {
@@ -1185,7 +1368,7 @@ type ReportPieceErrorResponse struct {
 
 func (x *ReportPieceErrorResponse) Reset() {
 	*x = ReportPieceErrorResponse{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[13]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1380,7 @@ func (x *ReportPieceErrorResponse) String() string {
 func (*ReportPieceErrorResponse) ProtoMessage() {}
 
 func (x *ReportPieceErrorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[13]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1393,7 @@ func (x *ReportPieceErrorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportPieceErrorResponse.ProtoReflect.Descriptor instead.
 func (*ReportPieceErrorResponse) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{13}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{16}
 }
 
 // ReportPeerDownRequest says that a peer serves no more.
@@ -1226,7 +1409,7 @@ type ReportPeerDownRequest struct {
 
 func (x *ReportPeerDownRequest) Reset() {
 	*x = ReportPeerDownRequest{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[14]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1238,7 +1421,7 @@ func (x *ReportPeerDownRequest) String() string {
 func (*ReportPeerDownRequest) ProtoMessage() {}
 
 func (x *ReportPeerDownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[14]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1251,7 +1434,7 @@ func (x *ReportPeerDownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportPeerDownRequest.ProtoReflect.Descriptor instead.
 func (*ReportPeerDownRequest) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{14}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReportPeerDownRequest) GetTaskId() string {
@@ -1277,7 +1460,7 @@ type ReportPeerDownResponse struct {
 
 func (x *ReportPeerDownResponse) Reset() {
 	*x = ReportPeerDownResponse{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[15]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1472,7 @@ func (x *ReportPeerDownResponse) String() string {
 func (*ReportPeerDownResponse) ProtoMessage() {}
 
 func (x *ReportPeerDownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[15]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1485,7 @@ func (x *ReportPeerDownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportPeerDownResponse.ProtoReflect.Descriptor instead.
 func (*ReportPeerDownResponse) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{15}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{18}
 }
 
 // ReportMetricsRequest says how a download ended.
@@ -1326,7 +1509,7 @@ type ReportMetricsRequest struct {
 
 func (x *ReportMetricsRequest) Reset() {
 	*x = ReportMetricsRequest{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[16]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1521,7 @@ func (x *ReportMetricsRequest) String() string {
 func (*ReportMetricsRequest) ProtoMessage() {}
 
 func (x *ReportMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[16]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1534,7 @@ func (x *ReportMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportMetricsRequest.ProtoReflect.Descriptor instead.
 func (*ReportMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{16}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReportMetricsRequest) GetTaskId() string {
@@ -1405,7 +1588,7 @@ type ReportMetricsResponse struct {
 
 func (x *ReportMetricsResponse) Reset() {
 	*x = ReportMetricsResponse{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[17]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +1600,7 @@ func (x *ReportMetricsResponse) String() string {
 func (*ReportMetricsResponse) ProtoMessage() {}
 
 func (x *ReportMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[17]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +1613,7 @@ func (x *ReportMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportMetricsResponse.ProtoReflect.Descriptor instead.
 func (*ReportMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{17}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{20}
 }
 
 // ListPeersRequest limits a listing.
@@ -1446,7 +1629,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[18]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1641,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[18]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1654,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{18}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListPeersRequest) GetUrls() []string {
@@ -1511,7 +1694,7 @@ type PeerEntry struct {
 
 func (x *PeerEntry) Reset() {
 	*x = PeerEntry{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[19]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1706,7 @@ func (x *PeerEntry) String() string {
 func (*PeerEntry) ProtoMessage() {}
 
 func (x *PeerEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[19]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1719,7 @@ func (x *PeerEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerEntry.ProtoReflect.Descriptor instead.
 func (*PeerEntry) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{19}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PeerEntry) GetPeer() *Peer {
@@ -1599,7 +1782,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[20]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +1794,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[20]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +1807,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{20}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListPeersResponse) GetEntries() []*PeerEntry {
@@ -1654,7 +1837,7 @@ type MirrorRequest struct {
 
 func (x *MirrorRequest) Reset() {
 	*x = MirrorRequest{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[21]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +1849,7 @@ func (x *MirrorRequest) String() string {
 func (*MirrorRequest) ProtoMessage() {}
 
 func (x *MirrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[21]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +1862,7 @@ func (x *MirrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MirrorRequest.ProtoReflect.Descriptor instead.
 func (*MirrorRequest) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{21}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *MirrorRequest) GetSchedulerId() string {
@@ -1728,7 +1911,7 @@ type MirrorResponse struct {
 
 func (x *MirrorResponse) Reset() {
 	*x = MirrorResponse{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[22]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1740,7 +1923,7 @@ func (x *MirrorResponse) String() string {
 func (*MirrorResponse) ProtoMessage() {}
 
 func (x *MirrorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[22]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1753,7 +1936,7 @@ func (x *MirrorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MirrorResponse.ProtoReflect.Descriptor instead.
 func (*MirrorResponse) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{22}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *MirrorResponse) GetSeq() int64 {
@@ -1774,7 +1957,7 @@ type RecallRequest struct {
 
 func (x *RecallRequest) Reset() {
 	*x = RecallRequest{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[23]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1786,7 +1969,7 @@ func (x *RecallRequest) String() string {
 func (*RecallRequest) ProtoMessage() {}
 
 func (x *RecallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[23]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1799,7 +1982,7 @@ func (x *RecallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallRequest.ProtoReflect.Descriptor instead.
 func (*RecallRequest) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{23}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RecallRequest) GetTaskId() string {
@@ -1820,7 +2003,7 @@ type RecallResponse struct {
 
 func (x *RecallResponse) Reset() {
 	*x = RecallResponse{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[24]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +2015,7 @@ func (x *RecallResponse) String() string {
 func (*RecallResponse) ProtoMessage() {}
 
 func (x *RecallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[24]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +2028,7 @@ func (x *RecallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallResponse.ProtoReflect.Descriptor instead.
 func (*RecallResponse) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{24}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RecallResponse) GetMemory() *TaskMemory {
@@ -1864,7 +2047,7 @@ type ListReachableRequest struct {
 
 func (x *ListReachableRequest) Reset() {
 	*x = ListReachableRequest{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[25]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +2059,7 @@ func (x *ListReachableRequest) String() string {
 func (*ListReachableRequest) ProtoMessage() {}
 
 func (x *ListReachableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[25]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +2072,7 @@ func (x *ListReachableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReachableRequest.ProtoReflect.Descriptor instead.
 func (*ListReachableRequest) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{25}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{28}
 }
 
 // ListReachableResponse lists CDNs.
@@ -1903,7 +2086,7 @@ type ListReachableResponse struct {
 
 func (x *ListReachableResponse) Reset() {
 	*x = ListReachableResponse{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[26]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1915,7 +2098,7 @@ func (x *ListReachableResponse) String() string {
 func (*ListReachableResponse) ProtoMessage() {}
 
 func (x *ListReachableResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[26]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1928,7 +2111,7 @@ func (x *ListReachableResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReachableResponse.ProtoReflect.Descriptor instead.
 func (*ListReachableResponse) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{26}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListReachableResponse) GetCdnIds() []string {
@@ -1968,7 +2151,7 @@ type TaskMemory struct {
 
 func (x *TaskMemory) Reset() {
 	*x = TaskMemory{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[27]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1980,7 +2163,7 @@ func (x *TaskMemory) String() string {
 func (*TaskMemory) ProtoMessage() {}
 
 func (x *TaskMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[27]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1993,7 +2176,7 @@ func (x *TaskMemory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskMemory.ProtoReflect.Descriptor instead.
 func (*TaskMemory) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{27}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TaskMemory) GetTaskId() string {
@@ -2097,7 +2280,7 @@ type PeerMemory struct {
 
 func (x *PeerMemory) Reset() {
 	*x = PeerMemory{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[28]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2292,7 @@ func (x *PeerMemory) String() string {
 func (*PeerMemory) ProtoMessage() {}
 
 func (x *PeerMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[28]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2305,7 @@ func (x *PeerMemory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerMemory.ProtoReflect.Descriptor instead.
 func (*PeerMemory) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{28}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PeerMemory) GetPeer() *Peer {
@@ -2205,7 +2388,7 @@ type PeerWord struct {
 
 func (x *PeerWord) Reset() {
 	*x = PeerWord{}
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[29]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2217,7 +2400,7 @@ func (x *PeerWord) String() string {
 func (*PeerWord) ProtoMessage() {}
 
 func (x *PeerWord) ProtoReflect() protoreflect.Message {
-	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[29]
+	mi := &file_supernode_scheduler_v1_scheduler_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2230,7 +2413,7 @@ func (x *PeerWord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerWord.ProtoReflect.Descriptor instead.
 func (*PeerWord) Descriptor() ([]byte, []int) {
-	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{29}
+	return file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PeerWord) GetIndex() int32 {
@@ -2327,7 +2510,21 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\apeer_id\x18\x02 \x01(\tR\x06peerId\x12\x15\n" +
 	"\x06dst_id\x18\x03 \x01(\tR\x05dstId\x126\n" +
 	"\x05piece\x18\x04 \x01(\v2 .supernode.scheduler.v1.PieceRefR\x05piece\"\x15\n" +
-	"\x13ReportPieceResponse\"\xd6\x01\n" +
+	"\x13ReportPieceResponse\"[\n" +
+	"\x13ReportPiecesRequest\x12D\n" +
+	"\areports\x18\x01 \x03(\v2*.supernode.scheduler.v1.ReportPieceRequestR\areports\"w\n" +
+	"\x14ReportPiecesResponse\x12A\n" +
+	"\bfailures\x18\x01 \x03(\v2%.supernode.scheduler.v1.ReportFailureR\bfailures\x12\x1c\n" +
+	"\tunhandled\x18\x02 \x03(\x05R\tunhandled\"\xf3\x01\n" +
+	"\rReportFailure\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x05R\x05index\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\x05R\x04code\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\x12O\n" +
+	"\bmetadata\x18\x05 \x03(\v23.supernode.scheduler.v1.ReportFailure.MetadataEntryR\bmetadata\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd6\x01\n" +
 	"\x17ReportPieceErrorRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x17\n" +
 	"\apeer_id\x18\x02 \x01(\tR\x06peerId\x12\x15\n" +
@@ -2420,12 +2617,13 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x0ePieceErrorType\x12 \n" +
 	"\x1cPIECE_ERROR_TYPE_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fPIECE_ERROR_TYPE_FILE_NOT_EXIST\x10\x01\x12\"\n" +
-	"\x1ePIECE_ERROR_TYPE_MD5_NOT_MATCH\x10\x022\xa8\b\n" +
+	"\x1ePIECE_ERROR_TYPE_MD5_NOT_MATCH\x10\x022\x93\t\n" +
 	"\x10SchedulerService\x12i\n" +
 	"\fRegisterPeer\x12+.supernode.scheduler.v1.RegisterPeerRequest\x1a,.supernode.scheduler.v1.RegisterPeerResponse\x12c\n" +
 	"\n" +
 	"PullPieces\x12).supernode.scheduler.v1.PullPiecesRequest\x1a*.supernode.scheduler.v1.PullPiecesResponse\x12f\n" +
-	"\vReportPiece\x12*.supernode.scheduler.v1.ReportPieceRequest\x1a+.supernode.scheduler.v1.ReportPieceResponse\x12u\n" +
+	"\vReportPiece\x12*.supernode.scheduler.v1.ReportPieceRequest\x1a+.supernode.scheduler.v1.ReportPieceResponse\x12i\n" +
+	"\fReportPieces\x12+.supernode.scheduler.v1.ReportPiecesRequest\x1a,.supernode.scheduler.v1.ReportPiecesResponse\x12u\n" +
 	"\x10ReportPieceError\x12/.supernode.scheduler.v1.ReportPieceErrorRequest\x1a0.supernode.scheduler.v1.ReportPieceErrorResponse\x12o\n" +
 	"\x0eReportPeerDown\x12-.supernode.scheduler.v1.ReportPeerDownRequest\x1a..supernode.scheduler.v1.ReportPeerDownResponse\x12l\n" +
 	"\rReportMetrics\x12,.supernode.scheduler.v1.ReportMetricsRequest\x1a-.supernode.scheduler.v1.ReportMetricsResponse\x12`\n" +
@@ -2448,7 +2646,7 @@ func file_supernode_scheduler_v1_scheduler_proto_rawDescGZIP() []byte {
 }
 
 var file_supernode_scheduler_v1_scheduler_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_supernode_scheduler_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_supernode_scheduler_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_supernode_scheduler_v1_scheduler_proto_goTypes = []any{
 	(PullStatus)(0),                  // 0: supernode.scheduler.v1.PullStatus
 	(PieceResult)(0),                 // 1: supernode.scheduler.v1.PieceResult
@@ -2465,81 +2663,90 @@ var file_supernode_scheduler_v1_scheduler_proto_goTypes = []any{
 	(*Wait)(nil),                     // 12: supernode.scheduler.v1.Wait
 	(*ReportPieceRequest)(nil),       // 13: supernode.scheduler.v1.ReportPieceRequest
 	(*ReportPieceResponse)(nil),      // 14: supernode.scheduler.v1.ReportPieceResponse
-	(*ReportPieceErrorRequest)(nil),  // 15: supernode.scheduler.v1.ReportPieceErrorRequest
-	(*ReportPieceErrorResponse)(nil), // 16: supernode.scheduler.v1.ReportPieceErrorResponse
-	(*ReportPeerDownRequest)(nil),    // 17: supernode.scheduler.v1.ReportPeerDownRequest
-	(*ReportPeerDownResponse)(nil),   // 18: supernode.scheduler.v1.ReportPeerDownResponse
-	(*ReportMetricsRequest)(nil),     // 19: supernode.scheduler.v1.ReportMetricsRequest
-	(*ReportMetricsResponse)(nil),    // 20: supernode.scheduler.v1.ReportMetricsResponse
-	(*ListPeersRequest)(nil),         // 21: supernode.scheduler.v1.ListPeersRequest
-	(*PeerEntry)(nil),                // 22: supernode.scheduler.v1.PeerEntry
-	(*ListPeersResponse)(nil),        // 23: supernode.scheduler.v1.ListPeersResponse
-	(*MirrorRequest)(nil),            // 24: supernode.scheduler.v1.MirrorRequest
-	(*MirrorResponse)(nil),           // 25: supernode.scheduler.v1.MirrorResponse
-	(*RecallRequest)(nil),            // 26: supernode.scheduler.v1.RecallRequest
-	(*RecallResponse)(nil),           // 27: supernode.scheduler.v1.RecallResponse
-	(*ListReachableRequest)(nil),     // 28: supernode.scheduler.v1.ListReachableRequest
-	(*ListReachableResponse)(nil),    // 29: supernode.scheduler.v1.ListReachableResponse
-	(*TaskMemory)(nil),               // 30: supernode.scheduler.v1.TaskMemory
-	(*PeerMemory)(nil),               // 31: supernode.scheduler.v1.PeerMemory
-	(*PeerWord)(nil),                 // 32: supernode.scheduler.v1.PeerWord
-	(*v1.Source)(nil),                // 33: supernode.cdn.v1.Source
-	(*durationpb.Duration)(nil),      // 34: google.protobuf.Duration
-	(*v1.SourceFacts)(nil),           // 35: supernode.cdn.v1.SourceFacts
-	(*v1.SeedResult)(nil),            // 36: supernode.cdn.v1.SeedResult
-	(*v1.Piece)(nil),                 // 37: supernode.cdn.v1.Piece
+	(*ReportPiecesRequest)(nil),      // 15: supernode.scheduler.v1.ReportPiecesRequest
+	(*ReportPiecesResponse)(nil),     // 16: supernode.scheduler.v1.ReportPiecesResponse
+	(*ReportFailure)(nil),            // 17: supernode.scheduler.v1.ReportFailure
+	(*ReportPieceErrorRequest)(nil),  // 18: supernode.scheduler.v1.ReportPieceErrorRequest
+	(*ReportPieceErrorResponse)(nil), // 19: supernode.scheduler.v1.ReportPieceErrorResponse
+	(*ReportPeerDownRequest)(nil),    // 20: supernode.scheduler.v1.ReportPeerDownRequest
+	(*ReportPeerDownResponse)(nil),   // 21: supernode.scheduler.v1.ReportPeerDownResponse
+	(*ReportMetricsRequest)(nil),     // 22: supernode.scheduler.v1.ReportMetricsRequest
+	(*ReportMetricsResponse)(nil),    // 23: supernode.scheduler.v1.ReportMetricsResponse
+	(*ListPeersRequest)(nil),         // 24: supernode.scheduler.v1.ListPeersRequest
+	(*PeerEntry)(nil),                // 25: supernode.scheduler.v1.PeerEntry
+	(*ListPeersResponse)(nil),        // 26: supernode.scheduler.v1.ListPeersResponse
+	(*MirrorRequest)(nil),            // 27: supernode.scheduler.v1.MirrorRequest
+	(*MirrorResponse)(nil),           // 28: supernode.scheduler.v1.MirrorResponse
+	(*RecallRequest)(nil),            // 29: supernode.scheduler.v1.RecallRequest
+	(*RecallResponse)(nil),           // 30: supernode.scheduler.v1.RecallResponse
+	(*ListReachableRequest)(nil),     // 31: supernode.scheduler.v1.ListReachableRequest
+	(*ListReachableResponse)(nil),    // 32: supernode.scheduler.v1.ListReachableResponse
+	(*TaskMemory)(nil),               // 33: supernode.scheduler.v1.TaskMemory
+	(*PeerMemory)(nil),               // 34: supernode.scheduler.v1.PeerMemory
+	(*PeerWord)(nil),                 // 35: supernode.scheduler.v1.PeerWord
+	nil,                              // 36: supernode.scheduler.v1.ReportFailure.MetadataEntry
+	(*v1.Source)(nil),                // 37: supernode.cdn.v1.Source
+	(*durationpb.Duration)(nil),      // 38: google.protobuf.Duration
+	(*v1.SourceFacts)(nil),           // 39: supernode.cdn.v1.SourceFacts
+	(*v1.SeedResult)(nil),            // 40: supernode.cdn.v1.SeedResult
+	(*v1.Piece)(nil),                 // 41: supernode.cdn.v1.Piece
 }
 var file_supernode_scheduler_v1_scheduler_proto_depIdxs = []int32{
-	33, // 0: supernode.scheduler.v1.RegisterPeerRequest.source:type_name -> supernode.cdn.v1.Source
+	37, // 0: supernode.scheduler.v1.RegisterPeerRequest.source:type_name -> supernode.cdn.v1.Source
 	3,  // 1: supernode.scheduler.v1.RegisterPeerRequest.peer:type_name -> supernode.scheduler.v1.Peer
 	0,  // 2: supernode.scheduler.v1.PullPiecesRequest.status:type_name -> supernode.scheduler.v1.PullStatus
 	1,  // 3: supernode.scheduler.v1.PullPiecesRequest.result:type_name -> supernode.scheduler.v1.PieceResult
 	4,  // 4: supernode.scheduler.v1.PullPiecesRequest.piece:type_name -> supernode.scheduler.v1.PieceRef
-	34, // 5: supernode.scheduler.v1.PullPiecesRequest.max_wait:type_name -> google.protobuf.Duration
+	38, // 5: supernode.scheduler.v1.PullPiecesRequest.max_wait:type_name -> google.protobuf.Duration
 	10, // 6: supernode.scheduler.v1.PullPiecesResponse.offers:type_name -> supernode.scheduler.v1.PieceOffers
 	11, // 7: supernode.scheduler.v1.PullPiecesResponse.finished:type_name -> supernode.scheduler.v1.Finished
 	12, // 8: supernode.scheduler.v1.PullPiecesResponse.wait:type_name -> supernode.scheduler.v1.Wait
 	5,  // 9: supernode.scheduler.v1.PieceOffers.items:type_name -> supernode.scheduler.v1.PieceOffer
 	4,  // 10: supernode.scheduler.v1.ReportPieceRequest.piece:type_name -> supernode.scheduler.v1.PieceRef
-	2,  // 11: supernode.scheduler.v1.ReportPieceErrorRequest.type:type_name -> supernode.scheduler.v1.PieceErrorType
-	4,  // 12: supernode.scheduler.v1.ReportPieceErrorRequest.piece:type_name -> supernode.scheduler.v1.PieceRef
-	34, // 13: supernode.scheduler.v1.ReportMetricsRequest.duration:type_name -> google.protobuf.Duration
-	3,  // 14: supernode.scheduler.v1.PeerEntry.peer:type_name -> supernode.scheduler.v1.Peer
-	22, // 15: supernode.scheduler.v1.ListPeersResponse.entries:type_name -> supernode.scheduler.v1.PeerEntry
-	30, // 16: supernode.scheduler.v1.MirrorRequest.tasks:type_name -> supernode.scheduler.v1.TaskMemory
-	30, // 17: supernode.scheduler.v1.RecallResponse.memory:type_name -> supernode.scheduler.v1.TaskMemory
-	33, // 18: supernode.scheduler.v1.TaskMemory.source:type_name -> supernode.cdn.v1.Source
-	35, // 19: supernode.scheduler.v1.TaskMemory.facts:type_name -> supernode.cdn.v1.SourceFacts
-	36, // 20: supernode.scheduler.v1.TaskMemory.result:type_name -> supernode.cdn.v1.SeedResult
-	37, // 21: supernode.scheduler.v1.TaskMemory.pieces:type_name -> supernode.cdn.v1.Piece
-	31, // 22: supernode.scheduler.v1.TaskMemory.peers:type_name -> supernode.scheduler.v1.PeerMemory
-	3,  // 23: supernode.scheduler.v1.PeerMemory.peer:type_name -> supernode.scheduler.v1.Peer
-	32, // 24: supernode.scheduler.v1.PeerMemory.words:type_name -> supernode.scheduler.v1.PeerWord
-	6,  // 25: supernode.scheduler.v1.SchedulerService.RegisterPeer:input_type -> supernode.scheduler.v1.RegisterPeerRequest
-	8,  // 26: supernode.scheduler.v1.SchedulerService.PullPieces:input_type -> supernode.scheduler.v1.PullPiecesRequest
-	13, // 27: supernode.scheduler.v1.SchedulerService.ReportPiece:input_type -> supernode.scheduler.v1.ReportPieceRequest
-	15, // 28: supernode.scheduler.v1.SchedulerService.ReportPieceError:input_type -> supernode.scheduler.v1.ReportPieceErrorRequest
-	17, // 29: supernode.scheduler.v1.SchedulerService.ReportPeerDown:input_type -> supernode.scheduler.v1.ReportPeerDownRequest
-	19, // 30: supernode.scheduler.v1.SchedulerService.ReportMetrics:input_type -> supernode.scheduler.v1.ReportMetricsRequest
-	21, // 31: supernode.scheduler.v1.SchedulerService.ListPeers:input_type -> supernode.scheduler.v1.ListPeersRequest
-	24, // 32: supernode.scheduler.v1.SchedulerService.Mirror:input_type -> supernode.scheduler.v1.MirrorRequest
-	26, // 33: supernode.scheduler.v1.SchedulerService.Recall:input_type -> supernode.scheduler.v1.RecallRequest
-	28, // 34: supernode.scheduler.v1.SchedulerService.ListReachable:input_type -> supernode.scheduler.v1.ListReachableRequest
-	7,  // 35: supernode.scheduler.v1.SchedulerService.RegisterPeer:output_type -> supernode.scheduler.v1.RegisterPeerResponse
-	9,  // 36: supernode.scheduler.v1.SchedulerService.PullPieces:output_type -> supernode.scheduler.v1.PullPiecesResponse
-	14, // 37: supernode.scheduler.v1.SchedulerService.ReportPiece:output_type -> supernode.scheduler.v1.ReportPieceResponse
-	16, // 38: supernode.scheduler.v1.SchedulerService.ReportPieceError:output_type -> supernode.scheduler.v1.ReportPieceErrorResponse
-	18, // 39: supernode.scheduler.v1.SchedulerService.ReportPeerDown:output_type -> supernode.scheduler.v1.ReportPeerDownResponse
-	20, // 40: supernode.scheduler.v1.SchedulerService.ReportMetrics:output_type -> supernode.scheduler.v1.ReportMetricsResponse
-	23, // 41: supernode.scheduler.v1.SchedulerService.ListPeers:output_type -> supernode.scheduler.v1.ListPeersResponse
-	25, // 42: supernode.scheduler.v1.SchedulerService.Mirror:output_type -> supernode.scheduler.v1.MirrorResponse
-	27, // 43: supernode.scheduler.v1.SchedulerService.Recall:output_type -> supernode.scheduler.v1.RecallResponse
-	29, // 44: supernode.scheduler.v1.SchedulerService.ListReachable:output_type -> supernode.scheduler.v1.ListReachableResponse
-	35, // [35:45] is the sub-list for method output_type
-	25, // [25:35] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	13, // 11: supernode.scheduler.v1.ReportPiecesRequest.reports:type_name -> supernode.scheduler.v1.ReportPieceRequest
+	17, // 12: supernode.scheduler.v1.ReportPiecesResponse.failures:type_name -> supernode.scheduler.v1.ReportFailure
+	36, // 13: supernode.scheduler.v1.ReportFailure.metadata:type_name -> supernode.scheduler.v1.ReportFailure.MetadataEntry
+	2,  // 14: supernode.scheduler.v1.ReportPieceErrorRequest.type:type_name -> supernode.scheduler.v1.PieceErrorType
+	4,  // 15: supernode.scheduler.v1.ReportPieceErrorRequest.piece:type_name -> supernode.scheduler.v1.PieceRef
+	38, // 16: supernode.scheduler.v1.ReportMetricsRequest.duration:type_name -> google.protobuf.Duration
+	3,  // 17: supernode.scheduler.v1.PeerEntry.peer:type_name -> supernode.scheduler.v1.Peer
+	25, // 18: supernode.scheduler.v1.ListPeersResponse.entries:type_name -> supernode.scheduler.v1.PeerEntry
+	33, // 19: supernode.scheduler.v1.MirrorRequest.tasks:type_name -> supernode.scheduler.v1.TaskMemory
+	33, // 20: supernode.scheduler.v1.RecallResponse.memory:type_name -> supernode.scheduler.v1.TaskMemory
+	37, // 21: supernode.scheduler.v1.TaskMemory.source:type_name -> supernode.cdn.v1.Source
+	39, // 22: supernode.scheduler.v1.TaskMemory.facts:type_name -> supernode.cdn.v1.SourceFacts
+	40, // 23: supernode.scheduler.v1.TaskMemory.result:type_name -> supernode.cdn.v1.SeedResult
+	41, // 24: supernode.scheduler.v1.TaskMemory.pieces:type_name -> supernode.cdn.v1.Piece
+	34, // 25: supernode.scheduler.v1.TaskMemory.peers:type_name -> supernode.scheduler.v1.PeerMemory
+	3,  // 26: supernode.scheduler.v1.PeerMemory.peer:type_name -> supernode.scheduler.v1.Peer
+	35, // 27: supernode.scheduler.v1.PeerMemory.words:type_name -> supernode.scheduler.v1.PeerWord
+	6,  // 28: supernode.scheduler.v1.SchedulerService.RegisterPeer:input_type -> supernode.scheduler.v1.RegisterPeerRequest
+	8,  // 29: supernode.scheduler.v1.SchedulerService.PullPieces:input_type -> supernode.scheduler.v1.PullPiecesRequest
+	13, // 30: supernode.scheduler.v1.SchedulerService.ReportPiece:input_type -> supernode.scheduler.v1.ReportPieceRequest
+	15, // 31: supernode.scheduler.v1.SchedulerService.ReportPieces:input_type -> supernode.scheduler.v1.ReportPiecesRequest
+	18, // 32: supernode.scheduler.v1.SchedulerService.ReportPieceError:input_type -> supernode.scheduler.v1.ReportPieceErrorRequest
+	20, // 33: supernode.scheduler.v1.SchedulerService.ReportPeerDown:input_type -> supernode.scheduler.v1.ReportPeerDownRequest
+	22, // 34: supernode.scheduler.v1.SchedulerService.ReportMetrics:input_type -> supernode.scheduler.v1.ReportMetricsRequest
+	24, // 35: supernode.scheduler.v1.SchedulerService.ListPeers:input_type -> supernode.scheduler.v1.ListPeersRequest
+	27, // 36: supernode.scheduler.v1.SchedulerService.Mirror:input_type -> supernode.scheduler.v1.MirrorRequest
+	29, // 37: supernode.scheduler.v1.SchedulerService.Recall:input_type -> supernode.scheduler.v1.RecallRequest
+	31, // 38: supernode.scheduler.v1.SchedulerService.ListReachable:input_type -> supernode.scheduler.v1.ListReachableRequest
+	7,  // 39: supernode.scheduler.v1.SchedulerService.RegisterPeer:output_type -> supernode.scheduler.v1.RegisterPeerResponse
+	9,  // 40: supernode.scheduler.v1.SchedulerService.PullPieces:output_type -> supernode.scheduler.v1.PullPiecesResponse
+	14, // 41: supernode.scheduler.v1.SchedulerService.ReportPiece:output_type -> supernode.scheduler.v1.ReportPieceResponse
+	16, // 42: supernode.scheduler.v1.SchedulerService.ReportPieces:output_type -> supernode.scheduler.v1.ReportPiecesResponse
+	19, // 43: supernode.scheduler.v1.SchedulerService.ReportPieceError:output_type -> supernode.scheduler.v1.ReportPieceErrorResponse
+	21, // 44: supernode.scheduler.v1.SchedulerService.ReportPeerDown:output_type -> supernode.scheduler.v1.ReportPeerDownResponse
+	23, // 45: supernode.scheduler.v1.SchedulerService.ReportMetrics:output_type -> supernode.scheduler.v1.ReportMetricsResponse
+	26, // 46: supernode.scheduler.v1.SchedulerService.ListPeers:output_type -> supernode.scheduler.v1.ListPeersResponse
+	28, // 47: supernode.scheduler.v1.SchedulerService.Mirror:output_type -> supernode.scheduler.v1.MirrorResponse
+	30, // 48: supernode.scheduler.v1.SchedulerService.Recall:output_type -> supernode.scheduler.v1.RecallResponse
+	32, // 49: supernode.scheduler.v1.SchedulerService.ListReachable:output_type -> supernode.scheduler.v1.ListReachableResponse
+	39, // [39:50] is the sub-list for method output_type
+	28, // [28:39] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_supernode_scheduler_v1_scheduler_proto_init() }
@@ -2558,7 +2765,7 @@ func file_supernode_scheduler_v1_scheduler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_supernode_scheduler_v1_scheduler_proto_rawDesc), len(file_supernode_scheduler_v1_scheduler_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   30,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const (
 	SchedulerService_RegisterPeer_FullMethodName     = "/supernode.scheduler.v1.SchedulerService/RegisterPeer"
 	SchedulerService_PullPieces_FullMethodName       = "/supernode.scheduler.v1.SchedulerService/PullPieces"
 	SchedulerService_ReportPiece_FullMethodName      = "/supernode.scheduler.v1.SchedulerService/ReportPiece"
+	SchedulerService_ReportPieces_FullMethodName     = "/supernode.scheduler.v1.SchedulerService/ReportPieces"
 	SchedulerService_ReportPieceError_FullMethodName = "/supernode.scheduler.v1.SchedulerService/ReportPieceError"
 	SchedulerService_ReportPeerDown_FullMethodName   = "/supernode.scheduler.v1.SchedulerService/ReportPeerDown"
 	SchedulerService_ReportMetrics_FullMethodName    = "/supernode.scheduler.v1.SchedulerService/ReportMetrics"
@@ -62,6 +63,10 @@ type SchedulerServiceClient interface {
 	//
 	// Errors: NOT_FOUND (TASK_NOT_FOUND, PEER_NOT_FOUND); INVALID_ARGUMENT.
 	ReportPiece(ctx context.Context, in *ReportPieceRequest, opts ...grpc.CallOption) (*ReportPieceResponse, error)
+	// ReportPieces is ReportPiece for many pieces, peers and tasks. A report that
+	// fails does not prevent the others. Reports of tasks that this scheduler does
+	// not have in memory are not handled: ReportPiece finds out what is to be done.
+	ReportPieces(ctx context.Context, in *ReportPiecesRequest, opts ...grpc.CallOption) (*ReportPiecesResponse, error)
 	// ReportPieceError says that a peer or a CDN gave a wrong piece or none.
 	//
 	// Errors: NOT_FOUND (TASK_NOT_FOUND, PEER_NOT_FOUND); INVALID_ARGUMENT.
@@ -118,6 +123,16 @@ func (c *schedulerServiceClient) ReportPiece(ctx context.Context, in *ReportPiec
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReportPieceResponse)
 	err := c.cc.Invoke(ctx, SchedulerService_ReportPiece_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *schedulerServiceClient) ReportPieces(ctx context.Context, in *ReportPiecesRequest, opts ...grpc.CallOption) (*ReportPiecesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReportPiecesResponse)
+	err := c.cc.Invoke(ctx, SchedulerService_ReportPieces_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -234,6 +249,10 @@ type SchedulerServiceServer interface {
 	//
 	// Errors: NOT_FOUND (TASK_NOT_FOUND, PEER_NOT_FOUND); INVALID_ARGUMENT.
 	ReportPiece(context.Context, *ReportPieceRequest) (*ReportPieceResponse, error)
+	// ReportPieces is ReportPiece for many pieces, peers and tasks. A report that
+	// fails does not prevent the others. Reports of tasks that this scheduler does
+	// not have in memory are not handled: ReportPiece finds out what is to be done.
+	ReportPieces(context.Context, *ReportPiecesRequest) (*ReportPiecesResponse, error)
 	// ReportPieceError says that a peer or a CDN gave a wrong piece or none.
 	//
 	// Errors: NOT_FOUND (TASK_NOT_FOUND, PEER_NOT_FOUND); INVALID_ARGUMENT.
@@ -274,6 +293,9 @@ func (UnimplementedSchedulerServiceServer) PullPieces(context.Context, *PullPiec
 }
 func (UnimplementedSchedulerServiceServer) ReportPiece(context.Context, *ReportPieceRequest) (*ReportPieceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReportPiece not implemented")
+}
+func (UnimplementedSchedulerServiceServer) ReportPieces(context.Context, *ReportPiecesRequest) (*ReportPiecesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReportPieces not implemented")
 }
 func (UnimplementedSchedulerServiceServer) ReportPieceError(context.Context, *ReportPieceErrorRequest) (*ReportPieceErrorResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReportPieceError not implemented")
@@ -367,6 +389,24 @@ func _SchedulerService_ReportPiece_Handler(srv interface{}, ctx context.Context,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(SchedulerServiceServer).ReportPiece(ctx, req.(*ReportPieceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SchedulerService_ReportPieces_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReportPiecesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SchedulerServiceServer).ReportPieces(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SchedulerService_ReportPieces_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SchedulerServiceServer).ReportPieces(ctx, req.(*ReportPiecesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -497,6 +537,10 @@ var SchedulerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReportPiece",
 			Handler:    _SchedulerService_ReportPiece_Handler,
+		},
+		{
+			MethodName: "ReportPieces",
+			Handler:    _SchedulerService_ReportPieces_Handler,
 		},
 		{
 			MethodName: "ReportPieceError",

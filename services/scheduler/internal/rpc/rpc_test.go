@@ -257,3 +257,23 @@ supernode_scheduler_downloads_total{back_to_source="no",result="success"} 1
 supernode_scheduler_downloads_total{back_to_source="yes",result="success"} 1
 `), "supernode_scheduler_downloads_total"))
 }
+
+func TestWrongReportOfABatchDoesNotPreventTheOthers(t *testing.T) {
+	client, _ := newClient(t)
+	piece := &schedulerv1.PieceRef{Num: 1, Size: 4 << 20}
+	resp, err := client.ReportPieces(t.Context(), &schedulerv1.ReportPiecesRequest{Reports: []*schedulerv1.ReportPieceRequest{
+		{TaskId: "../x", PeerId: "p", Piece: piece}, {TaskId: taskID, PeerId: "p"}, {TaskId: taskID, PeerId: "p", Piece: piece},
+	}})
+	require.NoError(t, err)
+	require.Equal(t, []int32{2}, resp.GetUnhandled(), "its task is not in memory")
+	require.Len(t, resp.GetFailures(), 2)
+	for i, f := range resp.GetFailures() {
+		require.EqualValues(t, i, f.GetIndex())
+		require.EqualValues(t, codes.InvalidArgument, f.GetCode())
+		require.Equal(t, string(rpcerr.InvalidArgument), f.GetReason())
+	}
+	for _, n := range []int{0, maxReports + 1} {
+		_, err = client.ReportPieces(t.Context(), &schedulerv1.ReportPiecesRequest{Reports: make([]*schedulerv1.ReportPieceRequest, n)})
+		require.Equal(t, codes.InvalidArgument, status.Code(err), "%d reports", n)
+	}
+}

@@ -17,6 +17,27 @@ func (t *Task) Written(ctx context.Context, peerID string, num, size int32) erro
 	})
 }
 
+// Report says that a piece is on a peer's disk.
+type Report struct {
+	// PeerID is the peer. Num is the number of the piece, Size its wrapped size in bytes.
+	PeerID    string
+	Num, Size int32
+}
+
+// WrittenAll is Written for several pieces. It returns an error for each report, nil
+// for one that was applied, and err if none could be.
+func (t *Task) WrittenAll(ctx context.Context, reports []Report) (failures []error, err error) {
+	return query(ctx, t, func() ([]error, error) {
+		t.markUsed()
+		now := time.Now()
+		failures := make([]error, len(reports))
+		for i, r := range reports {
+			failures[i] = t.rpcError(t.swarm.Written(r.PeerID, r.Num, r.Size, now))
+		}
+		return failures, nil
+	})
+}
+
 // Missing records that peerID could not get a piece from fromID because fromID
 // does not have the piece, or, if all is set, does not have the file.
 func (t *Task) Missing(ctx context.Context, peerID, fromID string, num int32, all bool) error {

@@ -381,3 +381,20 @@ func TestUnknownPeerIsReportedOnlyOnceTheFactsAreKnown(t *testing.T) {
 		require.Equal(t, rpcerr.PeerNotFound, pull())
 	})
 }
+
+func TestEveryValidReportOfSeveralIsApplied(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 3, "a", "b")
+		failures, err := task.WrittenAll(ctx, []Report{
+			{PeerID: "a", Num: 0, Size: size}, {PeerID: "stranger", Num: 0, Size: size}, {PeerID: "b", Num: 9, Size: size}, {PeerID: "b", Num: 1, Size: size},
+		})
+		require.NoError(t, err)
+		require.NoError(t, failures[0])
+		require.Equal(t, rpcerr.PeerNotFound, rpcerr.ReasonOf(failures[1]))
+		require.Equal(t, rpcerr.InvalidArgument, rpcerr.ReasonOf(failures[2]))
+		require.NoError(t, failures[3])
+		holdings, _, err := task.Holdings(ctx)
+		require.NoError(t, err)
+		require.Len(t, holdings, 2)
+	})
+}

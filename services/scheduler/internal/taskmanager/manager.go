@@ -294,6 +294,14 @@ func (m *Manager) discard(e *entry) {
 	e.stop()
 }
 
+// Loaded returns a task that is in memory, or nil.
+func (m *Manager) Loaded(id string) *task.Task {
+	if e := m.find(id); e != nil {
+		return e.Task
+	}
+	return nil
+}
+
 // All returns all tasks.
 func (m *Manager) All() []*task.Task {
 	entries := m.entries()
