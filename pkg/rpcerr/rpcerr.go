@@ -36,6 +36,7 @@ const (
 	DiskFailed         Reason = "DISK_FAILED"
 	CopyPartial        Reason = "COPY_PARTIAL"
 	StoreUnavailable   Reason = "STORE_UNAVAILABLE"
+	LimitReached       Reason = "LIMIT_REACHED"
 )
 
 // domain marks our error details among others'.

@@ -7,6 +7,7 @@ package settings
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -55,6 +56,9 @@ type Settings struct {
 	GCMetaInterval     time.Duration
 	TaskExpireTime     time.Duration
 	PeerGCDelay        time.Duration
+	// MaxPeersPerTask and MaxTasks bound what a scheduler keeps; 0 for no bound.
+	MaxPeersPerTask int
+	MaxTasks        int
 
 	UseHA           bool
 	EtcdAddress     string
@@ -153,6 +157,10 @@ func (b binder) scheduler(s *Settings) {
 	b.flags.DurationVar(&s.GCMetaInterval, "gc-meta-interval", 2*time.Minute, "how often to look for old tasks and peers")
 	b.flags.DurationVar(&s.TaskExpireTime, "task-expire-time", 3*time.Minute, "how long a task is remembered that no peer asks for")
 	b.flags.DurationVar(&s.PeerGCDelay, "peer-gc-delay", 3*time.Minute, "how long a peer is remembered that has left")
+	b.flags.IntVar(&s.MaxPeersPerTask, "max-peers-per-task", 100_000, "peers of one task that a scheduler keeps; further ones are refused; 0 for no bound")
+	b.flags.IntVar(&s.MaxTasks, "max-tasks", 100_000, "tasks that a scheduler keeps; further ones are refused; 0 for no bound")
+	b.key("max-peers-per-task", "base.maxPeersPerTask")
+	b.key("max-tasks", "base.maxTasks")
 	b.key("up-limit", "base.peerUpLimit")
 	b.key("down-limit", "base.peerDownLimit")
 	b.key("fail-access-interval", "base.failAccessInterval")
@@ -207,7 +215,8 @@ func (s *Settings) Check() error {
 		}
 	}
 	errs = append(errs, checkName("--node-id", s.NodeID, maxNodeID), checkName("--zone", s.Zone, maxZone),
-		checkRange("--capacity", s.Capacity, 1, 1000), checkRange("--replicas", s.Replicas, 1, 10))
+		checkRange("--capacity", s.Capacity, 1, 1000), checkRange("--replicas", s.Replicas, 1, 10),
+		checkRange("--max-peers-per-task", s.MaxPeersPerTask, 0, math.MaxInt32), checkRange("--max-tasks", s.MaxTasks, 0, math.MaxInt32))
 	if s.GracePeriod < time.Second || s.GracePeriod > 10*time.Minute {
 		errs = append(errs, fmt.Errorf("--grace-period %s: want 1s to 10m", s.GracePeriod))
 	}

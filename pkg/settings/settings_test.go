@@ -132,12 +132,14 @@ func TestWrongValuesAreRefusedWithTheirPlace(t *testing.T) {
 
 func TestCheckRefusesWhatCannotWork(t *testing.T) {
 	for want, args := range map[string][]string{
-		"later release":      {"--cdn-pattern", "source"},
-		"--cdn-pattern":      {"--cdn-pattern", "x"},
-		"--port":             {"--port", "70000"},
-		"--hold-time":        {"--hold-time", "4s"},
-		"--node-id":          {"--node-id", "a/b"},
-		"--system-bandwidth": {"--max-bandwidth", "10M"},
+		"later release":        {"--cdn-pattern", "source"},
+		"--cdn-pattern":        {"--cdn-pattern", "x"},
+		"--port":               {"--port", "70000"},
+		"--hold-time":          {"--hold-time", "4s"},
+		"--node-id":            {"--node-id", "a/b"},
+		"--max-peers-per-task": {"--max-peers-per-task", "-1"},
+		"--max-tasks":          {"--max-tasks", "-1"},
+		"--system-bandwidth":   {"--max-bandwidth", "10M"},
 	} {
 		s, _, err := load(t, write(t, ""), args...)
 		require.NoError(t, err)

@@ -97,6 +97,7 @@ func TestSchedulersErrorIsMappedForEachCall(t *testing.T) {
 		{rpcerr.New(codes.DeadlineExceeded, "", "x"), 503, 602, 0},
 		{rpcerr.New(codes.ResourceExhausted, rpcerr.DiskFull, "x"), 503, 503, 503},
 		{rpcerr.New(codes.ResourceExhausted, "", "x"), 429, 429, 429},
+		{rpcerr.New(codes.ResourceExhausted, rpcerr.LimitReached, "x"), 429, 602, 0},
 		{rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "x"), 404, 404, 0},
 		{rpcerr.New(codes.NotFound, rpcerr.PeerNotFound, "x"), 404, 404, 0},
 		{rpcerr.Invalid("x"), 400, 400, 400},
@@ -232,4 +233,15 @@ func (f *limitedRegisterer) Register(c prometheus.Collector) error {
 	}
 	f.left--
 	return f.Registerer.Register(c)
+}
+
+// dfget registers at its next address after this answer. Other clients learn when to
+// try again.
+func TestClientOfARefusedRegistrationIsToldWhenToTryAgain(t *testing.T) {
+	s := &scheduler{id: "s1", register: registerAlways(rpcerr.New(codes.ResourceExhausted, rpcerr.LimitReached, "the task has 7 peers"))}
+	gw := start(t, gateway.Config{}, s)
+	a := gw.post("/peer/registry", good)
+	require.Equal(t, http.StatusTooManyRequests, a.status)
+	require.Equal(t, "10", a.header.Get("Retry-After"))
+	require.JSONEq(t, `{"code":429,"msg":"the task has 7 peers","message":"the task has 7 peers"}`, a.raw)
 }

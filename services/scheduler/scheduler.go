@@ -66,6 +66,10 @@ type Config struct {
 	TaskExpireTime time.Duration
 	// PeerGCDelay is how long a peer is kept after it has left.
 	PeerGCDelay time.Duration
+	// MaxPeersPerTask and MaxTasks are the numbers of peers of a task, and of tasks,
+	// from which on registrations add no other one; 0 for no bound.
+	MaxPeersPerTask int
+	MaxTasks        int
 }
 
 // ConfigFrom returns the scheduler's part of the settings.
@@ -74,6 +78,7 @@ func ConfigFrom(id string, s *settings.Settings) Config {
 		ID: id, UpLimit: s.UpLimit, DownLimit: s.DownLimit,
 		FailAccessInterval: s.FailAccessInterval, GCInitialDelay: s.GCInitialDelay, GCInterval: s.GCMetaInterval,
 		TaskExpireTime: s.TaskExpireTime, PeerGCDelay: s.PeerGCDelay,
+		MaxPeersPerTask: s.MaxPeersPerTask, MaxTasks: s.MaxTasks,
 	}
 }
 
@@ -126,11 +131,11 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	reachability := health.NewReachability(follower.Health, deps.Members, deps.Dial)
 	tasks := taskmanager.New(context.Background(), taskmanager.Config{
 		FailAccessInterval: cfg.FailAccessInterval, GCInitialDelay: cfg.GCInitialDelay, GCInterval: cfg.GCInterval,
-		TaskExpireTime: cfg.TaskExpireTime, PeerGCDelay: cfg.PeerGCDelay,
+		TaskExpireTime: cfg.TaskExpireTime, PeerGCDelay: cfg.PeerGCDelay, MaxTasks: cfg.MaxTasks,
 	}, taskmanager.Deps{
 		Log: deps.Logger, Follower: follower, StandbyStore: standby, Replicator: replicator, Reachability: reachability,
 		Task: task.Deps{
-			Log: deps.Logger, Limits: swarm.Limits{Up: cfg.UpLimit, Down: cfg.DownLimit},
+			Log: deps.Logger, Limits: swarm.Limits{Up: cfg.UpLimit, Down: cfg.DownLimit}, MaxPeers: cfg.MaxPeersPerTask,
 			Capacity: exchange.Shares, Stats: stats,
 		},
 	})
@@ -181,6 +186,8 @@ func check(cfg Config, deps Deps) error {
 		return fmt.Errorf("limits of %d pieces up and %d pieces down: both must be at least 1", cfg.UpLimit, cfg.DownLimit)
 	case cfg.GCInterval <= 0 || cfg.TaskExpireTime <= 0 || cfg.GCInitialDelay < 0 || cfg.PeerGCDelay < 0 || cfg.FailAccessInterval < 0:
 		return errors.New("an interval is negative, or GCInterval or TaskExpireTime is 0")
+	case cfg.MaxPeersPerTask < 0 || cfg.MaxTasks < 0:
+		return fmt.Errorf("bounds of %d peers a task and %d tasks: neither may be negative", cfg.MaxPeersPerTask, cfg.MaxTasks)
 	case deps.Logger == nil || deps.Metrics == nil || deps.Registry == nil || deps.Members == nil || deps.Dial == nil:
 		return errors.New("a dependency is missing")
 	}

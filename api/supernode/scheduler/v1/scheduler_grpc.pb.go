@@ -49,6 +49,9 @@ type SchedulerServiceClient interface {
 	// again with the same peer id keeps what the peer has.
 	//
 	// Errors: those of a Seed before its facts; INVALID_ARGUMENT; UNAVAILABLE;
+	// RESOURCE_EXHAUSTED (LIMIT_REACHED) if the peer is new and the task has the
+	// greatest number of peers, or the task is new and the scheduler has the
+	// greatest number of tasks;
 	// DEADLINE_EXCEEDED when there is no CDN, or none that tells the facts in time.
 	RegisterPeer(ctx context.Context, in *RegisterPeerRequest, opts ...grpc.CallOption) (*RegisterPeerResponse, error)
 	// PullPieces reports on one piece, if any, and asks for the next ones. With
@@ -56,8 +59,9 @@ type SchedulerServiceClient interface {
 	// moment there is something.
 	//
 	// Errors: NOT_FOUND (TASK_NOT_FOUND, PEER_NOT_FOUND); INVALID_ARGUMENT for a
-	// piece that the task cannot have; the error of the Seed when the task can
-	// not be finished.
+	// piece that the task cannot have; RESOURCE_EXHAUSTED (LIMIT_REACHED) if the
+	// peer would be adopted and the task has the greatest number of peers; the
+	// error of the Seed when the task can not be finished.
 	PullPieces(ctx context.Context, in *PullPiecesRequest, opts ...grpc.CallOption) (*PullPiecesResponse, error)
 	// ReportPiece says that a piece is on a peer's disk. It is idempotent.
 	//
@@ -235,6 +239,9 @@ type SchedulerServiceServer interface {
 	// again with the same peer id keeps what the peer has.
 	//
 	// Errors: those of a Seed before its facts; INVALID_ARGUMENT; UNAVAILABLE;
+	// RESOURCE_EXHAUSTED (LIMIT_REACHED) if the peer is new and the task has the
+	// greatest number of peers, or the task is new and the scheduler has the
+	// greatest number of tasks;
 	// DEADLINE_EXCEEDED when there is no CDN, or none that tells the facts in time.
 	RegisterPeer(context.Context, *RegisterPeerRequest) (*RegisterPeerResponse, error)
 	// PullPieces reports on one piece, if any, and asks for the next ones. With
@@ -242,8 +249,9 @@ type SchedulerServiceServer interface {
 	// moment there is something.
 	//
 	// Errors: NOT_FOUND (TASK_NOT_FOUND, PEER_NOT_FOUND); INVALID_ARGUMENT for a
-	// piece that the task cannot have; the error of the Seed when the task can
-	// not be finished.
+	// piece that the task cannot have; RESOURCE_EXHAUSTED (LIMIT_REACHED) if the
+	// peer would be adopted and the task has the greatest number of peers; the
+	// error of the Seed when the task can not be finished.
 	PullPieces(context.Context, *PullPiecesRequest) (*PullPiecesResponse, error)
 	// ReportPiece says that a piece is on a peer's disk. It is idempotent.
 	//

@@ -9,7 +9,15 @@
 //	the cluster can recover        503         602     accepted, retried     503
 //	task or peer unknown           404         404     accepted, retried     404
 //	                                                   for a few seconds
+//	too many peers or tasks        429         602     accepted, retried     429
+//	                                                   for a few seconds
 //	any other                      by gRPC code
+//
+// A client that gets 429 is told when to try again (Retry-After).
+//
+// A pull is never answered with 603 (limited), although dfget stays after it: dfget
+// then pulls again only when a piece that it is downloading ends, so without such a
+// piece it would pull no more until its own timeout ends the download.
 //
 // Codes from 600 are dfget's own and are sent with HTTP status 200. After any
 // other error dfget leaves for its next supernode.
@@ -48,6 +56,9 @@ type Answer struct {
 	HTTP int
 	// Code is dfget's own code when HTTP is 200, and HTTP otherwise.
 	Code int32
+	// RetryAfter is the number of seconds after which the client may try again, for
+	// the header of that name; 0 for no header.
+	RetryAfter int
 	// Text is the message for the user.
 	Text string
 	// Internal is true for an unexpected error. Text then hides the cause, which
@@ -75,8 +86,16 @@ func ToAnswer(call Call, err error) Answer {
 	if status == http.StatusInternalServerError {
 		return Answer{HTTP: status, Code: int32(status), Text: "internal error", Internal: true}
 	}
-	return HTTPAnswer(status, e.Text)
+	a := HTTPAnswer(status, e.Text)
+	if e.Reason == rpcerr.LimitReached {
+		a.RetryAfter = limitRetryAfter
+	}
+	return a
 }
+
+// limitRetryAfter is the Retry-After of a bound that is reached, in seconds. Peers and
+// tasks are removed minutes after their last call.
+const limitRetryAfter = 10
 
 // Retryable reports whether the cluster may recover from err, so that the same
 // call may succeed later.
@@ -102,8 +121,8 @@ const (
 	// Retry accepts the report and sends it again later.
 	Retry
 	// RetryBriefly accepts the report and sends it again for a few seconds only:
-	// no scheduler has the peer. Either the peer's next pull has it adopted within
-	// that time, or the report will never be accepted.
+	// no scheduler has the peer, or its task is full. Either the peer's next pull has
+	// it adopted within that time, or the report will never be accepted.
 	RetryBriefly
 	// Discard accepts the report and drops it, because the source of its task
 	// has failed and the report is of no use.
@@ -117,7 +136,7 @@ func ForReport(err error) ReportAction {
 	switch e := rpcerr.From(err); {
 	case fromSource(e.Reason):
 		return Discard
-	case PeerUnknown(err):
+	case PeerUnknown(err), e.Reason == rpcerr.LimitReached:
 		return RetryBriefly
 	case retryable(e):
 		return Retry
@@ -129,7 +148,7 @@ func dfgetCode(call Call, e *rpcerr.Error) int32 {
 	switch {
 	case call == Pull && fromSource(e.Reason):
 		return SourceError
-	case call == Pull && retryable(e):
+	case call == Pull && (retryable(e) || e.Reason == rpcerr.LimitReached):
 		return Wait
 	case call == Register && e.Reason == rpcerr.SourceAuthRequired:
 		return SourceAuth

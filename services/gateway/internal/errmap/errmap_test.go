@@ -59,9 +59,22 @@ func TestActionForAReportFollowsItsError(t *testing.T) {
 		{rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, ""), errmap.RetryBriefly},
 		{rpcerr.New(codes.NotFound, rpcerr.PeerNotFound, ""), errmap.RetryBriefly},
 		{rpcerr.New(codes.Unavailable, rpcerr.SourceUnreachable, ""), errmap.Discard},
+		{rpcerr.New(codes.ResourceExhausted, rpcerr.LimitReached, ""), errmap.RetryBriefly},
 		{rpcerr.Invalid("no such piece"), errmap.Refuse},
 		{errors.New("x"), errmap.Refuse},
 	} {
 		require.Equal(t, c.want, errmap.ForReport(c.err), c.err)
 	}
+}
+
+// The client of a refused registration tries its next supernode. The client of a
+// refused pull has begun its download and has to stay, so it waits.
+func TestReachedBoundIs429ToARegistrationAndAWaitToAPull(t *testing.T) {
+	err := rpcerr.Status(rpcerr.New(codes.ResourceExhausted, rpcerr.LimitReached, "the task has 7 peers")).Err()
+	require.False(t, errmap.Retryable(err), "other schedulers cannot help")
+	for _, call := range []errmap.Call{errmap.Register, errmap.Other} {
+		require.Equal(t, errmap.Answer{HTTP: http.StatusTooManyRequests, Code: http.StatusTooManyRequests, RetryAfter: 10, Text: "the task has 7 peers"},
+			errmap.ToAnswer(call, err))
+	}
+	require.Equal(t, errmap.Answer{HTTP: http.StatusOK, Code: errmap.Wait, Text: "the task has 7 peers"}, errmap.ToAnswer(errmap.Pull, err))
 }

@@ -71,6 +71,9 @@ func fail(w http.ResponseWriter, a errmap.Answer) {
 	}
 	w.Header().Set("Content-Type", dfgetcodec.ContentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
+	if a.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(a.RetryAfter))
+	}
 	w.WriteHeader(a.HTTP)
 	_, _ = w.Write(append(body, '\n')) // fails only if the client has disconnected
 }

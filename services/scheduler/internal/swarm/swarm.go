@@ -258,6 +258,9 @@ func (s *Swarm) Unfinished() int { return s.peerList.unfinished }
 // Peers returns the number of peers, including those that have left.
 func (s *Swarm) Peers() int { return len(s.peers) }
 
+// HasPeer reports whether the swarm has a peer, which may have left.
+func (s *Swarm) HasPeer(id string) bool { return s.peers[id] != nil }
+
 // checkPiece returns ErrNoPiece if the task cannot have the piece in that size,
 // and ErrNotYet if the piece has not landed on any CDN copy.
 func (s *Swarm) checkPiece(num, size int32) error {

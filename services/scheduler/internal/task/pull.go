@@ -40,7 +40,7 @@ type Pull struct {
 	// MaxWait is the maximum time for which the pull is held.
 	MaxWait time.Duration
 	// Adopt makes a restored task add the peer if it is unknown, since no gateway
-	// has its registration any more. An adopted peer may download. As its address
+	// has its registration any more, unless the task is full. An adopted peer may download. As its address
 	// is unknown, it is not offered as a source.
 	Adopt bool
 }
@@ -112,8 +112,7 @@ func (t *Task) accept(p *pull) error {
 	}
 	err := t.swarm.Seen(p.PeerID, now)
 	if p.Adopt && t.restored && errors.Is(err, swarm.ErrNoPeer) {
-		t.swarm.AddPeer(swarm.PeerInfo{ID: p.PeerID}, now)
-		err = nil
+		err = t.addPeer(swarm.PeerInfo{ID: p.PeerID}, now)
 	}
 	if err != nil {
 		return t.rpcError(err)

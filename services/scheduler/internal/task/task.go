@@ -53,6 +53,9 @@ const (
 type Deps struct {
 	Log    *zap.Logger
 	Limits swarm.Limits
+	// MaxPeers is the number of peers from which on no other peer is added; 0 for no
+	// bound. A restored task keeps all peers of its replicated state.
+	MaxPeers int
 	// Capacity is what CDN instances may send at the same time, over all tasks.
 	Capacity *capacity.Shares
 	Stats    *Stats
@@ -136,6 +139,16 @@ func (t *Task) admit(peerID string) error {
 	if _, old := t.outdated[peerID]; old {
 		return rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "the source has changed since the peer began")
 	}
+	return nil
+}
+
+// addPeer adds or updates a peer. It returns LIMIT_REACHED if the peer is unknown and
+// the task has MaxPeers peers.
+func (t *Task) addPeer(info swarm.PeerInfo, now time.Time) error {
+	if limit := t.deps.MaxPeers; limit > 0 && t.swarm.Peers() >= limit && !t.swarm.HasPeer(info.ID) {
+		return t.deps.Stats.refusePeer(limit)
+	}
+	t.swarm.AddPeer(info, now)
 	return nil
 }
 
@@ -273,7 +286,8 @@ func (t *Task) rpcError(err error) error {
 	return err
 }
 
-// Register adds a peer and waits until the facts of the source are known.
+// Register adds a peer and waits until the facts of the source are known. It returns
+// LIMIT_REACHED at once if the peer is new and the task is full.
 func (t *Task) Register(ctx context.Context, info swarm.PeerInfo) (swarm.Facts, error) {
 	known := make(chan struct{})
 	err := t.do(ctx, func() error {
@@ -284,7 +298,9 @@ func (t *Task) Register(ctx context.Context, info swarm.PeerInfo) (swarm.Facts, 
 		if t.err != nil {
 			return t.err
 		}
-		t.swarm.AddPeer(info, time.Now())
+		if err := t.addPeer(info, time.Now()); err != nil {
+			return err
+		}
 		t.factWaiters = append(t.factWaiters, known)
 		t.notifyFacts()
 		return nil

@@ -25,12 +25,18 @@ const size = 4 << 20
 // inTask runs f with a running task, in fake time.
 func inTask(t *testing.T, f func(ctx context.Context, task *Task)) {
 	t.Helper()
+	inBoundedTask(t, 0, prometheus.NewRegistry(), f)
+}
+
+// inBoundedTask runs f with a running task of at most maxPeers peers, in fake time.
+func inBoundedTask(t *testing.T, maxPeers int, metrics *prometheus.Registry, f func(ctx context.Context, task *Task)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		stats, err := NewStats(prometheus.NewRegistry())
+		stats, err := NewStats(metrics)
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		task := New("id", "http://source/file", Deps{
-			Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Capacity: capacity.NewShares(), Stats: stats,
+			Log: zap.NewNop(), Limits: swarm.Limits{Up: 5, Down: 4}, Capacity: capacity.NewShares(), Stats: stats, MaxPeers: maxPeers,
 		})
 		go task.Run(ctx)
 		f(ctx, task)

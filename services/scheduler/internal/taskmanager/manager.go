@@ -15,6 +15,7 @@
 //     Manager.wg, and Run waits for them.
 //   - No task is created once the manager hands its tasks over or stops.
 //   - A task that another scheduler answers for is refused with NOT_OWNER.
+//   - A registration creates no task if there are Config.MaxTasks. A takeover does.
 package taskmanager
 
 import (
@@ -39,7 +40,8 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/task"
 )
 
-// Config holds the intervals after which tasks and peers are removed.
+// Config holds the bound on tasks and the intervals after which tasks and peers are
+// removed.
 type Config struct {
 	// FailAccessInterval is the time after a failure of the source during which
 	// the same request is refused without asking the source again.
@@ -52,6 +54,9 @@ type Config struct {
 	TaskExpireTime time.Duration
 	// PeerGCDelay is how long a peer is kept after it has left.
 	PeerGCDelay time.Duration
+	// MaxTasks is the number of tasks from which on registrations create no other
+	// one; 0 for no bound. A task of another scheduler is taken over all the same.
+	MaxTasks int
 }
 
 // Deps holds the dependencies of a manager.
@@ -145,7 +150,8 @@ func (m *Manager) startTask(created *task.Task, source follower.Source) *entry {
 var errStopping = rpcerr.New(codes.Unavailable, "", "the scheduler is stopping")
 
 // Register adds a peer to a task and waits for the facts of the source. It creates
-// the task if there is none.
+// the task if there is none. It returns LIMIT_REACHED at once if the peer or the task is
+// new and there are too many of them.
 func (m *Manager) Register(ctx context.Context, id, url string, source follower.Source, info swarm.PeerInfo) (swarm.Facts, error) {
 	requester := fingerprint(source)
 	if err := m.restoreIfOwned(ctx, id); err != nil {
@@ -217,6 +223,9 @@ func (m *Manager) getOrCreate(
 	}
 	if m.leaving {
 		return nil, false, errStopping
+	}
+	if limit := m.cfg.MaxTasks; limit > 0 && len(m.tasks) >= limit && m.tasks[id] == nil {
+		return nil, false, m.deps.Task.Stats.RefuseTask(limit)
 	}
 	if failed != nil {
 		failed.stop()
