@@ -40,6 +40,8 @@ type Settings struct {
 
 	Port     int
 	HoldTime time.Duration
+	// MaxRegistrations is in registrations per second and client address.
+	MaxRegistrations int
 
 	DownloadPort    int
 	MaxBandwidth    config.Bytes
@@ -145,6 +147,8 @@ func (b binder) common(s *Settings) {
 func (b binder) gateway(s *Settings) {
 	b.flags.IntVar(&s.Port, "port", 8002, "port of the REST server that dfget calls")
 	b.flags.DurationVar(&s.HoldTime, "hold-time", 3*time.Second, "how long a pull is held when there is nothing to give; at most 3s, since dfget waits 5s for an answer")
+	b.flags.IntVar(&s.MaxRegistrations, "max-registrations", 1000, "registrations a second that a gateway takes from one client address, five times as many at once; clients behind one address (NAT, a load balancer) share it; 0 for no limit")
+	b.key("max-registrations", "base.maxRegistrations")
 	b.key("port", "base.listenPort")
 	b.key("hold-time", "base.holdTime")
 }
@@ -216,6 +220,7 @@ func (s *Settings) Check() error {
 	}
 	errs = append(errs, checkName("--node-id", s.NodeID, maxNodeID), checkName("--zone", s.Zone, maxZone),
 		checkRange("--capacity", s.Capacity, 1, 1000), checkRange("--replicas", s.Replicas, 1, 10),
+		checkRange("--max-registrations", s.MaxRegistrations, 0, 1_000_000),
 		checkRange("--max-peers-per-task", s.MaxPeersPerTask, 0, math.MaxInt32), checkRange("--max-tasks", s.MaxTasks, 0, math.MaxInt32))
 	if s.GracePeriod < time.Second || s.GracePeriod > 10*time.Minute {
 		errs = append(errs, fmt.Errorf("--grace-period %s: want 1s to 10m", s.GracePeriod))

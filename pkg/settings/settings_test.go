@@ -138,6 +138,7 @@ func TestCheckRefusesWhatCannotWork(t *testing.T) {
 		"--hold-time":          {"--hold-time", "4s"},
 		"--node-id":            {"--node-id", "a/b"},
 		"--max-peers-per-task": {"--max-peers-per-task", "-1"},
+		"--max-registrations":  {"--max-registrations", "-1"},
 		"--max-tasks":          {"--max-tasks", "-1"},
 		"--system-bandwidth":   {"--max-bandwidth", "10M"},
 	} {

@@ -14,6 +14,7 @@
 //   - request validates what a client sends
 //   - dfgetcodec reads and writes dfget's JSON, forms and queries
 //   - errmap maps an error to an answer, and says whether to retry
+//   - admission limits the registrations of each client address
 //   - registrations stores the forwarded registrations and replays them
 //   - reportqueue stores the reports that no scheduler has received yet
 //   - reportbatch sends the reports to one scheduler in batches
@@ -37,6 +38,7 @@ import (
 	dfgetv1 "github.com/supernode-ha/supernode/api/supernode/dfget/v1"
 	"github.com/supernode-ha/supernode/pkg/buildinfo"
 	"github.com/supernode-ha/supernode/pkg/settings"
+	"github.com/supernode-ha/supernode/services/gateway/internal/admission"
 	"github.com/supernode-ha/supernode/services/gateway/internal/dfget"
 	"github.com/supernode-ha/supernode/services/gateway/internal/registrations"
 	"github.com/supernode-ha/supernode/services/gateway/internal/reportbatch"
@@ -52,6 +54,8 @@ const (
 	defaultMaxHold      = 3 * time.Second
 	defaultCallBudget   = 4 * time.Second
 	defaultMaxBodyBytes = 1 << 20
+
+	defaultMaxRegistrations = 1000
 )
 
 // The bounds of the stored registrations. A peer that is downloading pulls every
@@ -93,6 +97,9 @@ type Config struct {
 	// CallBudget is how long a call may take, including all attempts; 4 s by
 	// default. It must be above MaxHold and below the 5 s that dfget waits.
 	CallBudget time.Duration
+	// MaxRegistrations is how many registrations per second each client address may
+	// make over REST; 1000 by default. If it is negative, there is no limit.
+	MaxRegistrations int
 	// Profiler enables /debug/pprof/.
 	Profiler bool
 	// MaxBodyBytes limits the body of a request; 1 MiB by default.
@@ -105,7 +112,13 @@ func ConfigFrom(id string, s *settings.Settings) Config {
 	if hold == 0 {
 		hold = -1 // the setting 0 disables holding; 0 in Config would select the default
 	}
-	return Config{ID: id, Version: buildinfo.Get().Version, MaxHold: hold, Profiler: s.Profiler}
+	registrations := s.MaxRegistrations
+	if registrations == 0 {
+		registrations = -1 // in the settings, 0 is no limit
+	}
+	return Config{
+		ID: id, Version: buildinfo.Get().Version, MaxHold: hold, MaxRegistrations: registrations, Profiler: s.Profiler,
+	}
 }
 
 // Deps holds what a gateway depends on. Only Ready is optional.
@@ -174,9 +187,13 @@ func build(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	calls := dfget.New(dfget.Config{Version: cfg.Version, MaxHold: cfg.MaxHold, CallBudget: cfg.CallBudget}, router, store, queue)
+	limiter, err := admission.New(cfg.MaxRegistrations, deps.Metrics)
+	if err != nil {
+		return nil, err
+	}
 	handler, err := rest.NewHandler(
 		rest.Config{Profiler: cfg.Profiler, MaxBody: cfg.MaxBodyBytes},
-		rest.Deps{Service: calls, Log: log, Metrics: deps.Metrics, Gatherer: deps.Gatherer, Ready: deps.Ready},
+		rest.Deps{Service: calls, Limiter: limiter, Log: log, Metrics: deps.Metrics, Gatherer: deps.Gatherer, Ready: deps.Ready},
 	)
 	if err != nil {
 		return nil, err
@@ -213,6 +230,12 @@ func (c Config) withDefaults() Config {
 		c.MaxHold = defaultMaxHold
 	case c.MaxHold < 0:
 		c.MaxHold = 0
+	}
+	switch {
+	case c.MaxRegistrations == 0:
+		c.MaxRegistrations = defaultMaxRegistrations
+	case c.MaxRegistrations < 0:
+		c.MaxRegistrations = 0
 	}
 	if c.CallBudget == 0 {
 		c.CallBudget = defaultCallBudget

@@ -73,7 +73,8 @@ func start(t Scope, name, path string, args ...string) *Process {
 	p := &Process{Name: name, cmd: cmd, log: &buffer{}, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	// The environment of whoever runs the tests must not configure supernodes.
-	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	// The clients of a test share one address, so there is no limit for an address.
+	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "SUPERNODE_MAX_REGISTRATIONS=0"}
 	// Nothing outlives those who started it, even if they are killed.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {

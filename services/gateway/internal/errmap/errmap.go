@@ -19,6 +19,8 @@
 // then pulls again only when a piece that it is downloading ends, so without such a
 // piece it would pull no more until its own timeout ends the download.
 //
+// A registration that is refused because its client makes too many is 609.
+//
 // Codes from 600 are dfget's own and are sent with HTTP status 200. After any
 // other error dfget leaves for its next supernode.
 package errmap
@@ -36,6 +38,7 @@ const (
 	Wait              int32 = 602
 	SourceUnreachable int32 = 607
 	SourceAuth        int32 = 608
+	WaitAuth          int32 = 609
 	SourceError       int32 = 610
 )
 
@@ -73,6 +76,17 @@ func (a Answer) HasDfgetCode() bool { return a.HTTP == http.StatusOK }
 // a call.
 func HTTPAnswer(status int, text string) Answer {
 	return Answer{HTTP: status, Code: int32(status), Text: text}
+}
+
+// TooManyRegistrations returns the answer to a registration of a client that has made
+// too many of them. dfget repeats a registration up to three times at the same
+// address after this code, 1 s apart, where any other refusal would make it leave at
+// once, in the end for the source.
+func TooManyRegistrations() Answer {
+	return Answer{
+		HTTP: http.StatusOK, Code: WaitAuth, RetryAfter: 1,
+		Text: "this address registers too often (--max-registrations); try again in a second",
+	}
 }
 
 // ToAnswer returns the answer to a call that failed with err, which must not be

@@ -33,10 +33,19 @@ type Config struct {
 	MaxBody int64
 }
 
-// Deps holds what the handler depends on. Only Ready is optional.
+// Limiter limits the registrations of each client.
+type Limiter interface {
+	// Allow reports whether the client at the other end of a connection may register
+	// now. remote is its address and port.
+	Allow(remote string, now time.Time) bool
+}
+
+// Deps holds what the handler depends on. Limiter and Ready are optional.
 type Deps struct {
 	// Service answers the calls of clients.
 	Service dfgetv1.DfgetServiceServer
+	// Limiter limits registrations; nil means no limit.
+	Limiter Limiter
 	// Log, Metrics and Gatherer are those of the process.
 	Log      *zap.Logger
 	Metrics  prometheus.Registerer
@@ -48,6 +57,7 @@ type Deps struct {
 // Handler serves all paths. It is safe for concurrent use.
 type Handler struct {
 	cfg    Config
+	limits Limiter // nil if there is no limit
 	log    *zap.Logger
 	routes map[string]route
 	pprof  *route // nil if Profiler is false
@@ -64,7 +74,8 @@ func NewHandler(cfg Config, deps Deps) (*Handler, error) {
 		return nil, err
 	}
 	h := &Handler{
-		cfg: cfg, log: deps.Log, meter: m, noValues: url.Values{}, prefix: regexp.MustCompile(`^/v[0-9][0-9.]*(/.*)$`),
+		cfg: cfg, limits: deps.Limiter, log: deps.Log, meter: m, noValues: url.Values{},
+		prefix: regexp.MustCompile(`^/v[0-9][0-9.]*(/.*)$`),
 	}
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, dfgetcodec.NewJSON()),
@@ -137,12 +148,16 @@ func (h *Handler) find(path string) (route, bool) {
 	return rt, ok
 }
 
-// serve checks the method, the query and the body of a request and passes it to
-// the handler of its route.
+// serve checks the method, the client's limit, the query and the body of a request and
+// passes it to the handler of its route.
 func (h *Handler) serve(rec *recorder, r *http.Request, path string, rt route) {
 	if !rt.allows(r.Method) {
 		rec.Header().Set("Allow", rt.allow())
 		rec.fail(errmap.HTTPAnswer(http.StatusMethodNotAllowed, "method not allowed here"))
+		return
+	}
+	if rt.limited && h.limits != nil && !h.limits.Allow(r.RemoteAddr, time.Now()) {
+		rec.fail(errmap.TooManyRegistrations())
 		return
 	}
 	in, err := h.request(r, path, rt)

@@ -51,6 +51,7 @@ func (r *recorder) result() string {
 // fail writes an error, unless an answer has been started already.
 func (r *recorder) fail(a errmap.Answer) {
 	if r.status == 0 {
+		r.code = a.Code
 		fail(r, a)
 	}
 }
@@ -60,12 +61,16 @@ func (r *recorder) fail(a errmap.Answer) {
 type envelope struct {
 	Code    int32  `json:"code"`
 	Msg     string `json:"msg"`
-	Message string `json:"message"`
+	Message string `json:"message,omitempty"`
 }
 
-// fail writes an error.
+// fail writes an error. An answer with one of dfget's codes has no message.
 func fail(w http.ResponseWriter, a errmap.Answer) {
-	body, err := json.Marshal(envelope{Code: a.Code, Msg: a.Text, Message: a.Text})
+	answer := envelope{Code: a.Code, Msg: a.Text}
+	if !a.HasDfgetCode() {
+		answer.Message = a.Text
+	}
+	body, err := json.Marshal(answer)
 	if err != nil { // cannot happen: numbers and strings can always be encoded
 		body = []byte(`{}`)
 	}

@@ -23,7 +23,9 @@ type route struct {
 	newRequest func() proto.Message
 	// allowsHead is true for a path without side effects, which also accepts HEAD.
 	allowsHead bool
-	handler    http.Handler
+	// limited is true for a path on which the requests of a client are limited.
+	limited bool
+	handler http.Handler
 }
 
 func (r route) allows(method string) bool {
@@ -38,19 +40,22 @@ func (r route) allow() string {
 	return r.method
 }
 
+// registerPath is the path on which clients register.
+const registerPath = "/peer/registry"
+
 // routes returns the routes of all paths except the profiler's. calls is the mux
 // of grpc-gateway and serves the paths in proto/http.yaml. admin serves the paths
 // that every process of Supernode has.
 func routes(calls, admin http.Handler) map[string]route {
 	all := make(map[string]route)
 	call := func(method, path string, newRequest func() proto.Message) {
-		rt := route{label: path, method: method, handler: calls, newRequest: newRequest}
+		rt := route{label: path, method: method, handler: calls, newRequest: newRequest, limited: path == registerPath}
 		if newRequest != nil {
 			rt.query = dfgetcodec.NewFieldDecoder(newRequest())
 		}
 		all[path] = rt
 	}
-	call(http.MethodPost, "/peer/registry", nil)
+	call(http.MethodPost, registerPath, nil)
 	call(http.MethodGet, "/peer/task", func() proto.Message { return &dfgetv1.PullPiecesRequest{} })
 	call(http.MethodGet, "/peer/piece/suc", func() proto.Message { return &dfgetv1.ReportPieceRequest{} })
 	call(http.MethodGet, "/peer/piece/error", func() proto.Message { return &dfgetv1.ReportPieceErrorRequest{} })
