@@ -190,7 +190,7 @@ func (w *taskFollower) resolve(ctx context.Context) {
 		var c resolver.Claim
 		err := w.yield(ctx, last, loss)
 		if err == nil {
-			c, err = w.Resolver.Resolve(ctx, w.id, w.url, last, lost)
+			c, err = w.Resolver.Resolve(ctx, resolver.Task{ID: w.id, URL: w.url, Resumed: w.source.Resumed}, last, lost)
 		}
 		select {
 		case w.resolutions <- resolution{loss, c, err}:

@@ -19,6 +19,8 @@
 //   - A ping that was canceled, by its caller or by the end of this process, does
 //     not make a scheduler count as dead.
 //   - Concurrent calls of Acquire for one task share one lookup.
+//   - Every request to the registry holds a slot of the pool of its kind. So new tasks,
+//     which clients can create at any rate, do not delay takeovers.
 package resolver
 
 import (
@@ -41,11 +43,29 @@ import (
 const (
 	// requestTimeout bounds one request to the registry.
 	requestTimeout = 2 * time.Second
-	// maxRequests is the number of concurrent requests to the registry that resolve
-	// or hand over tasks. When an instance dies, all its tasks are resolved at
-	// the same time.
+	// maxRequests is the number of concurrent requests to the registry of each kind.
+	// When an instance dies, all its tasks are resolved at the same time.
 	maxRequests = 64
 )
+
+// pool bounds the concurrent requests of one kind. It has one element per request that
+// is running.
+type pool chan struct{}
+
+// acquire waits until a request may be sent. It returns the context of the request and a
+// function that releases the slot.
+func (p pool) acquire(ctx context.Context) (limited context.Context, release func(), err error) {
+	select {
+	case p <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, fmt.Errorf("waiting for a slot for a request to the registry: %w", ctx.Err())
+	}
+	limited, cancel := context.WithTimeout(ctx, requestTimeout)
+	return limited, func() {
+		cancel()
+		<-p
+	}, nil
+}
 
 // Deps holds the dependencies of a resolver.
 type Deps struct {
@@ -67,7 +87,13 @@ type Deps struct {
 // Resolver resolves tasks for one scheduler. It is safe for concurrent use.
 type Resolver struct {
 	Deps
-	slots         chan struct{} // one element per request that is running
+	// newTasks is for tasks that clients have just created.
+	newTasks pool
+	// failover is for tasks that peers download already: those whose owner or scheduler
+	// is replaced, and those that this scheduler hands over.
+	failover pool
+	// reads is for the lookups of Acquire, each of which a client can cause.
+	reads         pool
 	lookups       lookups
 	subscriptions subscriptions
 }
@@ -75,7 +101,7 @@ type Resolver struct {
 // New returns a resolver. The caller must close it.
 func New(deps Deps) *Resolver {
 	return &Resolver{
-		Deps: deps, slots: make(chan struct{}, maxRequests),
+		Deps: deps, newTasks: make(pool, maxRequests), failover: make(pool, maxRequests), reads: make(pool, maxRequests),
 		lookups:       lookups{inFlight: make(map[string]*lookup)},
 		subscriptions: subscriptions{byTask: make(map[string]*Subscription)},
 	}
@@ -129,6 +155,15 @@ type Lost struct {
 	Excluded []string
 }
 
+// Task identifies a task to resolve.
+type Task struct {
+	ID string
+	// URL is that of its source.
+	URL string
+	// Resumed is set if the task had another scheduler before, so that peers wait for it.
+	Resumed bool
+}
+
 // Resolve returns the current claim of a task, after the registry has replaced what is
 // lost. last is the claim that the caller holds. If the record names another
 // scheduler that is dead, Resolve takes the task over, but only if last is empty
@@ -136,14 +171,18 @@ type Lost struct {
 //
 // While no registry is available, Resolve returns last, or a claim that names the CDN
 // that a registry would choose.
-func (r *Resolver) Resolve(ctx context.Context, taskID, taskURL string, last Claim, lost Lost) (Claim, error) {
-	req := &registryv1.ResolveTaskRequest{
-		TaskId: taskID, Url: taskURL, SchedulerId: r.SelfID, Last: last.record, LostOwner: lost.Owner, Excluded: lost.Excluded,
+func (r *Resolver) Resolve(ctx context.Context, t Task, last Claim, lost Lost) (Claim, error) {
+	slots := r.newTasks
+	if t.Resumed || last.Known() {
+		slots = r.failover
 	}
-	resp, err := r.ask(ctx, req)
+	req := &registryv1.ResolveTaskRequest{
+		TaskId: t.ID, Url: t.URL, SchedulerId: r.SelfID, Last: last.record, LostOwner: lost.Owner, Excluded: lost.Excluded,
+	}
+	resp, err := r.ask(ctx, slots, req)
 	if err != nil {
 		if isUnavailable(err) && ctx.Err() == nil {
-			return r.resolveAlone(taskID, taskURL, last, lost, err)
+			return r.resolveAlone(t.ID, t.URL, last, lost, err)
 		}
 		return Claim{}, err
 	}
@@ -152,7 +191,7 @@ func (r *Resolver) Resolve(ctx context.Context, taskID, taskURL string, last Cla
 			return Claim{}, err
 		}
 	}
-	return r.claimFromResponse(resp, taskID, taskURL, lost)
+	return r.claimFromResponse(resp, t.ID, t.URL, lost)
 }
 
 // resolveOther handles an answer that names another scheduler. It takes the task over
@@ -244,8 +283,9 @@ func stripURL(raw string) string {
 	return u.String()
 }
 
-func (r *Resolver) ask(ctx context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
-	ctx, release, err := r.acquireSlot(ctx)
+// ask sends a request with a slot of the given pool.
+func (r *Resolver) ask(ctx context.Context, slots pool, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
+	ctx, release, err := slots.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -255,21 +295,6 @@ func (r *Resolver) ask(ctx context.Context, req *registryv1.ResolveTaskRequest) 
 		return nil, fmt.Errorf("resolving task %s: %w", req.GetTaskId(), err)
 	}
 	return resp, nil
-}
-
-// acquireSlot waits until a request may be sent. It returns the context of the request
-// and a function that releases the slot.
-func (r *Resolver) acquireSlot(ctx context.Context) (limited context.Context, release func(), err error) {
-	select {
-	case r.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, nil, ctx.Err()
-	}
-	limited, cancel := context.WithTimeout(ctx, requestTimeout)
-	return limited, func() {
-		cancel()
-		<-r.slots
-	}, nil
 }
 
 // NotOwner returns a NOT_OWNER error that names the scheduler that answers for a task.

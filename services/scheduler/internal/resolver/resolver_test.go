@@ -123,7 +123,7 @@ func requireAcquired(t *testing.T, w *testCluster) {
 // resolveFirst resolves the task without a last claim.
 func (w *testCluster) resolveFirst(t *testing.T) (Claim, error) {
 	t.Helper()
-	return w.Resolve(t.Context(), taskID, "http://source/file", Claim{}, Lost{})
+	return w.Resolve(t.Context(), Task{ID: taskID, URL: "http://source/file"}, Claim{}, Lost{})
 }
 
 func requireNotOwner(t *testing.T, w *testCluster, err error) {
@@ -141,7 +141,7 @@ func TestLastClaimIsKeptWithoutARegistry(t *testing.T) {
 		return nil, rpcerr.New(codes.Unavailable, "", "the registry is down")
 	}
 	last := Claim{Epoch: 2, Owner: w.members[0], record: &registryv1.TaskRecord{Owner: "a", Epoch: 2}}
-	c, err := w.Resolve(t.Context(), taskID, "", last, Lost{Owner: "a"})
+	c, err := w.Resolve(t.Context(), Task{ID: taskID, URL: ""}, last, Lost{Owner: "a"})
 	require.NoError(t, err)
 	require.True(t, c.Unclaimed)
 	require.Equal(t, "a", c.Owner.ID, "only the registry may replace the owner of a claimed task")
@@ -154,15 +154,15 @@ func TestCDNIsChosenInRendezvousOrderWithoutARegistry(t *testing.T) {
 		return nil, rpcerr.New(codes.Unavailable, "", "the registry is down")
 	}
 	want, _ := ring.First(taskID, []ring.Node{{ID: "a"}, {ID: "b"}})
-	c, err := w.Resolve(t.Context(), taskID, "http://me:secret@source/file#part", Claim{}, Lost{})
+	c, err := w.Resolve(t.Context(), Task{ID: taskID, URL: "http://me:secret@source/file#part"}, Claim{}, Lost{})
 	require.NoError(t, err)
 	require.Equal(t, want, c.Owner.ID)
 	require.Zero(t, c.Epoch)
 	require.Equal(t, "http://source/file", c.record.GetUrl())
-	other, err := w.Resolve(t.Context(), taskID, "", c, Lost{Owner: want})
+	other, err := w.Resolve(t.Context(), Task{ID: taskID, URL: ""}, c, Lost{Owner: want})
 	require.NoError(t, err)
 	require.NotEqual(t, want, other.Owner.ID)
-	_, err = w.Resolve(t.Context(), taskID, "", other, Lost{Owner: "a", Excluded: []string{"b"}})
+	_, err = w.Resolve(t.Context(), Task{ID: taskID, URL: ""}, other, Lost{Owner: "a", Excluded: []string{"b"}})
 	require.Error(t, err)
 	for i := range w.members {
 		w.members[i].Draining = true

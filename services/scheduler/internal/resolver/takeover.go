@@ -80,7 +80,7 @@ func (r *Resolver) takeOver(
 	if why == unresponsive {
 		claim.LostScheduler = record.GetScheduler()
 	}
-	resp, err := r.ask(ctx, claim)
+	resp, err := r.ask(ctx, r.failover, claim)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (r *Resolver) HandOver(ctx context.Context, taskID, to string) (scheduler s
 	if err != nil || record.GetScheduler() != r.SelfID {
 		return record.GetScheduler(), err
 	}
-	resp, err := r.ask(ctx, &registryv1.ResolveTaskRequest{
+	resp, err := r.ask(ctx, r.failover, &registryv1.ResolveTaskRequest{
 		TaskId: taskID, Url: record.GetUrl(), SchedulerId: to, Last: record, LostScheduler: r.SelfID,
 	})
 	switch {
@@ -115,7 +115,7 @@ func (r *Resolver) HandOver(ctx context.Context, taskID, to string) (scheduler s
 
 // currentRecord returns the record in the store, or nil if there is none.
 func (r *Resolver) currentRecord(ctx context.Context, taskID string) (*registryv1.TaskRecord, error) {
-	ctx, release, err := r.acquireSlot(ctx)
+	ctx, release, err := r.failover.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +187,7 @@ func (r *Resolver) acquire(ctx context.Context, taskID string, mayTake func() bo
 	ctx, cancel := context.WithTimeout(ctx, acquireTimeout)
 	defer cancel()
 	noRecord := rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "task %s has no record", taskID)
-	resp, err := r.Registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: taskID})
+	resp, err := r.lookUp(ctx, taskID)
 	switch {
 	case err == nil:
 	case rpcerr.From(err).Code == codes.NotFound:
@@ -216,6 +216,17 @@ func (r *Resolver) acquire(ctx context.Context, taskID string, mayTake func() bo
 		return Assignment{}, err
 	}
 	return Assignment{}, unresolved(taskID, err)
+}
+
+// lookUp reads the record of a task, with a slot. If there is no slot within
+// acquireTimeout, the registry answers none of the lookups that hold one.
+func (r *Resolver) lookUp(ctx context.Context, taskID string) (*registryv1.GetTaskResponse, error) {
+	ctx, release, err := r.reads.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return r.Registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: taskID})
 }
 
 func unresolved(taskID string, err error) error {

@@ -121,7 +121,7 @@ func TestTaskOfADeadSchedulerIsTakenOverUnclaimedWhileTheStoreIsUnavailable(t *t
 	require.NoError(t, err)
 	require.True(t, c.Unclaimed)
 	w.resolve = inner // the store is available again, and the other scheduler is still a member
-	again, err := w.Resolve(t.Context(), taskID, "", c, Lost{})
+	again, err := w.Resolve(t.Context(), Task{ID: taskID, URL: ""}, c, Lost{})
 	require.NoError(t, err)
 	require.EqualValues(t, 4, again.Epoch)
 	requireAcquired(t, w)
@@ -133,7 +133,7 @@ func TestClaimedTaskIsNotTakenBackFromAnotherScheduler(t *testing.T) {
 	w.assignToOther(3)
 	w.kill() // it does not answer this scheduler
 	claimed := Claim{Epoch: 2, record: &registryv1.TaskRecord{TaskId: taskID, Owner: "a", Scheduler: "me", Epoch: 2}}
-	_, err := w.Resolve(t.Context(), taskID, "", claimed, Lost{})
+	_, err := w.Resolve(t.Context(), Task{ID: taskID, URL: ""}, claimed, Lost{})
 	requireNotOwner(t, w, err)
 }
 
