@@ -8,26 +8,23 @@ import (
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 )
 
-const (
-	// maxMessageBytes is the maximum size of a message that has several parts.
-	maxMessageBytes = 1 << 20
-	// maxMessageIDs is the maximum number of deleted or released tasks in a message.
-	maxMessageIDs = 10_000
-)
+// maxMessageIDs is the maximum number of deleted or released tasks in a message. Each
+// takes 66 bytes.
+const maxMessageIDs = 10_000
 
 // batch gathers parts of tasks into messages.
 type batch struct {
 	stream *stream
 	send   func(*schedulerv1.MirrorRequest) error
 	next   *schedulerv1.MirrorRequest
-	size   int // of next, in bytes
+	size   int // of the parts in next, encoded, in bytes
 }
 
 // add adds a part to the next message. It sends the message first if the part does not
 // fit.
-func (b *batch) add(part *schedulerv1.TaskMemory) error {
-	size := proto.Size(part)
-	if b.size > 0 && b.size+size > maxMessageBytes {
+func (b *batch) add(p part) error {
+	size := fieldSize(p.size)
+	if b.next != nil && b.size+size > maxPartBytes {
 		if err := b.flush(); err != nil {
 			return err
 		}
@@ -35,7 +32,7 @@ func (b *batch) add(part *schedulerv1.TaskMemory) error {
 	if b.next == nil {
 		b.next = &schedulerv1.MirrorRequest{}
 	}
-	b.next.Tasks = append(b.next.Tasks, part)
+	b.next.Tasks = append(b.next.Tasks, p.TaskMemory)
 	b.size += size
 	return nil
 }

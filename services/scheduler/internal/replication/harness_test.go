@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/cluster"
@@ -38,6 +39,7 @@ type fakeStandby struct {
 	mu       sync.Mutex
 	streams  int
 	messages int
+	largest  int           // the encoded size of the largest message
 	hung     chan struct{} // not nil while it hangs; closed when it resumes
 }
 
@@ -54,6 +56,7 @@ func (s *fakeStandby) Mirror(stream schedulerv1.SchedulerService_MirrorServer) e
 		}
 		s.mu.Lock()
 		s.messages++
+		s.largest = max(s.largest, proto.Size(req))
 		hung := s.hung
 		s.mu.Unlock()
 		if hung != nil {

@@ -224,9 +224,9 @@ func TestSizeOfAnUpdateDoesNotDependOnTheSizeOfTheFile(t *testing.T) {
 	offered := s.Offer("q", start)[0]
 	s.Changes(true)
 	s.Lost("q", "p", offered.Num)
-	list := splitUpdate("id", s.Changes(false))
+	list := splitUpdate("id", header{}, s.Changes(false))
 	require.Len(t, list, 1)
-	require.Less(t, proto.Size(list[0]), 200)
+	require.Less(t, proto.Size(list[0].TaskMemory), 200)
 }
 
 func TestRestoredTaskExcludesOutdatedPeers(t *testing.T) {

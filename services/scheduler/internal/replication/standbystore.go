@@ -250,8 +250,11 @@ func (s *StandbyStore) Parts(taskID string) []*schedulerv1.TaskMemory {
 	if !ok {
 		return nil
 	}
-	list := splitUpdate(taskID, state.Update)
-	list[0].TaskUrl, list[0].Source = state.URL, state.Source
+	parts := splitUpdate(taskID, header{state.URL, state.Source}, state.Update)
+	list := make([]*schedulerv1.TaskMemory, len(parts))
+	for i, p := range parts {
+		list[i] = p.TaskMemory
+	}
 	return list
 }
 

@@ -266,7 +266,7 @@ func (s *stream) sendPending(ctx context.Context, send func(*schedulerv1.MirrorR
 
 // readChanges returns the changes of a task as parts. It returns none if the task has
 // been assigned to another stream.
-func (s *stream) readChanges(ctx context.Context, p pendingTask) ([]*schedulerv1.TaskMemory, error) {
+func (s *stream) readChanges(ctx context.Context, p pendingTask) ([]part, error) {
 	p.item.readMu.Lock()
 	defer p.item.readMu.Unlock()
 	if !s.isAssigned(p) {
@@ -284,11 +284,7 @@ func (s *stream) readChanges(ctx context.Context, p pendingTask) ([]*schedulerv1
 		s.requireFull(p)
 		return nil, nil
 	}
-	list := splitUpdate(p.id, update)
-	if update.Full {
-		list[0].TaskUrl, list[0].Source = p.item.url, p.item.source
-	}
-	return list, nil
+	return splitUpdate(p.id, header{p.item.url, p.item.source}, update), nil
 }
 
 func (s *stream) isAssigned(p pendingTask) bool {
