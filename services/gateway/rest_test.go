@@ -150,38 +150,6 @@ func TestLabelsOfMetricsDoNotDependOnTasksOrUnknownPaths(t *testing.T) {
 	require.NotContains(t, text, "v1.0/")
 }
 
-func TestNetworkMergesAllSchedulersThatAnswer(t *testing.T) {
-	entry := func(peer, task string, pieces ...int32) *schedulerv1.PeerEntry {
-		return &schedulerv1.PeerEntry{Peer: &schedulerv1.Peer{Id: peer, Ip: "10.0.0.1", Port: 20000, Path: "/p"},
-			TaskId: task, TaskUrl: "http://h/", PieceSize: 4 << 20, Length: -1, Pieces: pieces, Load: 1}
-	}
-	answer := func(entries ...*schedulerv1.PeerEntry) func(*schedulerv1.ListPeersRequest) (*schedulerv1.ListPeersResponse, error) {
-		return func(in *schedulerv1.ListPeersRequest) (*schedulerv1.ListPeersResponse, error) {
-			if in.GetLimit() < 1 || in.GetLimit() > 10000 || len(in.GetUrls()) != 1 {
-				return nil, rpcerr.Invalid("limit %d, urls %v", in.GetLimit(), in.GetUrls())
-			}
-			return &schedulerv1.ListPeersResponse{Entries: entries}, nil
-		}
-	}
-	gw := start(t, gateway.Config{},
-		&scheduler{id: "s1", list: answer(entry("b", "t2"), entry("c", "t1"))},
-		&scheduler{id: "s2", list: answer(entry("a", "t1", 1), entry("b", "t1"))},
-		&scheduler{id: "s3", list: func(*schedulerv1.ListPeersRequest) (*schedulerv1.ListPeersResponse, error) {
-			return nil, errors.New("broken")
-		}},
-	)
-	got := gw.post("/peer/network?start=0&limit=1", `{"urls":["http://h/"]}`)
-	require.JSONEq(t, `{"code":200,"data":{"nodes":[{"basic":{"ID":"a","IP":"10.0.0.1","port":20000,"hostName":"","version":""},"extra":{},"load":1,
-		"tasks":[{"task":{"ID":"t1","taskURL":"http://h/","pieceSize":4194304,"fileLength":-1,"path":"/p"},
-		"pieces":[{"pieceNum":1,"pieceRange":"4194304-8388607"}]}]}]}}`, got.raw)
-	got = gw.send(http.MethodPost, "/peer/network?START=1&limit=-1", "application/x-www-form-urlencoded", []byte(`{"URLs":["http://h/"]}`))
-	nodes := got.body["data"].(map[string]any)["nodes"].([]any)
-	require.Len(t, nodes, 2)
-	require.Len(t, nodes[0].(map[string]any)["tasks"], 2)
-	require.EqualValues(t, 2, nodes[0].(map[string]any)["load"])
-	require.Empty(t, gw.post("/peer/network?start=99", `{"urls":["http://h/"]}`).body["data"].(map[string]any)["nodes"])
-}
-
 func TestServiceIsAvailableOverGRPC(t *testing.T) {
 	gw := start(t, gateway.Config{}, &scheduler{id: "s1"})
 	endpoint, _ := rpctest.Serve(t, func(g *grpc.Server) { gw.service.Register(g) })

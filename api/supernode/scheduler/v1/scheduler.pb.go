@@ -1621,8 +1621,13 @@ type ListPeersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// urls limits it to tasks of these URLs; none means all.
 	Urls []string `protobuf:"bytes,1,rep,name=urls,proto3" json:"urls,omitempty"`
-	// limit is the greatest number of entries, 1 to 10000.
-	Limit         int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// limit is the greatest number of entries, 1 to 10000, or to 100000 with
+	// ids_only.
+	Limit int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// start is the number of entries to leave out before the first one.
+	Start int32 `protobuf:"varint,3,opt,name=start,proto3" json:"start,omitempty"`
+	// ids_only leaves all but the ids of peer and task out of the entries.
+	IdsOnly       bool `protobuf:"varint,4,opt,name=ids_only,json=idsOnly,proto3" json:"ids_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1669,6 +1674,20 @@ func (x *ListPeersRequest) GetLimit() int32 {
 		return x.Limit
 	}
 	return 0
+}
+
+func (x *ListPeersRequest) GetStart() int32 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *ListPeersRequest) GetIdsOnly() bool {
+	if x != nil {
+		return x.IdsOnly
+	}
+	return false
 }
 
 // PeerEntry is a peer in one task.
@@ -1775,7 +1794,11 @@ func (x *PeerEntry) GetLoad() int32 {
 type ListPeersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// entries are sorted by peer id, then task id.
-	Entries       []*PeerEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	Entries []*PeerEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	// truncated says that entries were left out because all together have too many
+	// pieces for one answer: they begin at start plus the number of entries. An
+	// answer that has entries to give has at least one.
+	Truncated     bool `protobuf:"varint,2,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1815,6 +1838,13 @@ func (x *ListPeersResponse) GetEntries() []*PeerEntry {
 		return x.Entries
 	}
 	return nil
+}
+
+func (x *ListPeersResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
 }
 
 // MirrorRequest is what changed in some tasks since the message before.
@@ -2544,10 +2574,12 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\vfile_length\x18\x05 \x01(\x03R\n" +
 	"fileLength\x12,\n" +
 	"\x12back_source_reason\x18\x06 \x01(\x05R\x10backSourceReason\"\x17\n" +
-	"\x15ReportMetricsResponse\"<\n" +
+	"\x15ReportMetricsResponse\"m\n" +
 	"\x10ListPeersRequest\x12\x12\n" +
 	"\x04urls\x18\x01 \x03(\tR\x04urls\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\x05R\x05limit\"\xd4\x01\n" +
+	"\x05limit\x18\x02 \x01(\x05R\x05limit\x12\x14\n" +
+	"\x05start\x18\x03 \x01(\x05R\x05start\x12\x19\n" +
+	"\bids_only\x18\x04 \x01(\bR\aidsOnly\"\xd4\x01\n" +
 	"\tPeerEntry\x120\n" +
 	"\x04peer\x18\x01 \x01(\v2\x1c.supernode.scheduler.v1.PeerR\x04peer\x12\x17\n" +
 	"\atask_id\x18\x02 \x01(\tR\x06taskId\x12\x19\n" +
@@ -2556,9 +2588,10 @@ const file_supernode_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"piece_size\x18\x04 \x01(\x05R\tpieceSize\x12\x16\n" +
 	"\x06length\x18\x05 \x01(\x03R\x06length\x12\x16\n" +
 	"\x06pieces\x18\x06 \x03(\x05R\x06pieces\x12\x12\n" +
-	"\x04load\x18\a \x01(\x05R\x04load\"P\n" +
+	"\x04load\x18\a \x01(\x05R\x04load\"n\n" +
 	"\x11ListPeersResponse\x12;\n" +
-	"\aentries\x18\x01 \x03(\v2!.supernode.scheduler.v1.PeerEntryR\aentries\"\xae\x01\n" +
+	"\aentries\x18\x01 \x03(\v2!.supernode.scheduler.v1.PeerEntryR\aentries\x12\x1c\n" +
+	"\ttruncated\x18\x02 \x01(\bR\ttruncated\"\xae\x01\n" +
 	"\rMirrorRequest\x12!\n" +
 	"\fscheduler_id\x18\x01 \x01(\tR\vschedulerId\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x03R\x03seq\x128\n" +

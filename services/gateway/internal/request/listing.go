@@ -10,9 +10,11 @@ import (
 const (
 	// defaultListing is the limit of a request without one.
 	defaultListing = 500
-	// MaxListing is the maximum number of nodes in a listing, including those that
-	// are skipped.
-	MaxListing = 10000
+	// MaxListing is the maximum number of nodes in a listing.
+	MaxListing = 10_000
+	// MaxSkipped is the maximum number of nodes of which a listing is a part. Those
+	// beyond are never listed.
+	MaxSkipped = 100_000
 )
 
 // Listing is a request to list a part of the network.

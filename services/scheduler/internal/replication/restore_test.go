@@ -60,8 +60,9 @@ func restored(t *testing.T, updates ...swarm.Update) *swarm.Swarm {
 // serving returns the pieces that peers serve, by peer id.
 func serving(s *swarm.Swarm) map[string][]int32 {
 	list := make(map[string][]int32)
-	for _, h := range s.Holdings() {
-		list[h.ID] = h.Pieces
+	for _, id := range s.Sources() {
+		h, _ := s.Holding(id)
+		list[id] = h.Pieces
 	}
 	return list
 }

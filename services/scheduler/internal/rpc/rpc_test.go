@@ -157,6 +157,14 @@ func TestInvalidRequestsAreRefused(t *testing.T) {
 			_, err := client.ListPeers(ctx, &schedulerv1.ListPeersRequest{})
 			return err
 		},
+		"too high a limit of ids": func() error {
+			_, err := client.ListPeers(ctx, &schedulerv1.ListPeersRequest{Limit: 100_001, IdsOnly: true})
+			return err
+		},
+		"a negative start": func() error {
+			_, err := client.ListPeers(ctx, &schedulerv1.ListPeersRequest{Start: -1, Limit: 1})
+			return err
+		},
 		"too high a limit": func() error {
 			_, err := client.ListPeers(ctx, &schedulerv1.ListPeersRequest{Limit: math.MaxInt32})
 			return err

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -27,12 +26,8 @@ import (
 	"github.com/supernode-ha/supernode/services/scheduler/internal/taskmanager"
 )
 
-const (
-	// maxHold is the maximum time that a pull is held, even if the caller asks for more.
-	maxHold = 30 * time.Second
-	// maxListing is the maximum number of entries in a listing.
-	maxListing = 10000
-)
+// maxHold is the maximum time that a pull is held, even if the caller asks for more.
+const maxHold = 30 * time.Second
 
 // Server implements SchedulerService.
 type Server struct {
@@ -236,31 +231,4 @@ func (s *Server) Recall(req *schedulerv1.RecallRequest, stream schedulerv1.Sched
 // ListReachable returns the CDNs that answer this scheduler.
 func (s *Server) ListReachable(ctx context.Context, _ *schedulerv1.ListReachableRequest) (*schedulerv1.ListReachableResponse, error) {
 	return &schedulerv1.ListReachableResponse{CdnIds: s.reachability.Reachable(ctx)}, nil
-}
-
-// ListPeers returns the peers that serve pieces, and their pieces.
-func (s *Server) ListPeers(ctx context.Context, req *schedulerv1.ListPeersRequest) (*schedulerv1.ListPeersResponse, error) {
-	if req.GetLimit() < 1 || req.GetLimit() > maxListing {
-		return nil, rpcerr.Invalid("limit %d: want 1 to %d", req.GetLimit(), maxListing)
-	}
-	var entries []*schedulerv1.PeerEntry
-	for _, t := range s.tasks.All() {
-		if len(req.GetUrls()) > 0 && !slices.Contains(req.GetUrls(), t.URL) {
-			continue
-		}
-		list, facts, err := t.Holdings(ctx)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if err != nil {
-			continue // the task has ended in the meantime
-		}
-		for _, h := range list {
-			entries = append(entries, entryProto(t, h, facts))
-		}
-	}
-	slices.SortFunc(entries, func(a, b *schedulerv1.PeerEntry) int {
-		return cmp.Or(cmp.Compare(a.GetPeer().GetId(), b.GetPeer().GetId()), cmp.Compare(a.GetTaskId(), b.GetTaskId()))
-	})
-	return &schedulerv1.ListPeersResponse{Entries: entries[:min(len(entries), int(req.GetLimit()))]}, nil
 }

@@ -57,7 +57,7 @@ func TestUnprovenSourceIsSuspendedAfterTwoFailures(t *testing.T) {
 	written(t, s, "bad", start, 0)
 	failWith(t, s, "bad", start, "a", "b")
 	require.Empty(t, s.pieces[0].holders)
-	require.Empty(t, s.Holdings())
+	require.Empty(t, s.Sources())
 	require.Equal(t, fresh, s.available.stage(0), "what only it has is fresh again")
 	require.True(t, s.Offer("c", start)[0].FromCDN)
 	checkBooks(t, s)
@@ -158,7 +158,7 @@ func TestLostPiecesAreNotOfferedFromThatPeer(t *testing.T) {
 	s.Lost("a", "unknown", -1)
 	s.Lost("unknown", "holder", -1)
 	s.Lost("a", "holder", -1)
-	require.Empty(t, s.Holdings())
+	require.Empty(t, s.Sources())
 	failed(t, s, "a", lost, "holder", start)
 	require.True(t, s.Finished("holder"), "it keeps what it has")
 	for _, o := range s.Offer("b", start) {

@@ -327,18 +327,26 @@ type Holding struct {
 	Uploads int
 }
 
-// Holdings returns the peers that serve at least one piece.
-func (s *Swarm) Holdings() []Holding {
-	var list []Holding
-	for _, p := range s.peers {
-		if !p.mayServe() || p.serves.None() {
-			continue
+// Sources returns the ids of the peers that serve at least one piece.
+func (s *Swarm) Sources() []string {
+	var list []string
+	for id, p := range s.peers {
+		if p.mayServe() && p.serves.Any() {
+			list = append(list, id)
 		}
-		h := Holding{PeerInfo: p.PeerInfo, Uploads: p.uploads}
-		for num := range p.serves.EachSet() {
-			h.Pieces = append(h.Pieces, int32(num))
-		}
-		list = append(list, h)
 	}
 	return list
+}
+
+// Holding returns what a peer serves. found is false if that is nothing.
+func (s *Swarm) Holding(id string) (h Holding, found bool) {
+	p := s.peers[id]
+	if p == nil || !p.mayServe() || p.serves.None() {
+		return Holding{}, false
+	}
+	h = Holding{PeerInfo: p.PeerInfo, Uploads: p.uploads, Pieces: make([]int32, 0, p.serves.Count())}
+	for num := range p.serves.EachSet() {
+		h.Pieces = append(h.Pieces, int32(num))
+	}
+	return h, true
 }

@@ -393,15 +393,33 @@ func (t *Task) Expire(ctx context.Context, leftBefore, silentBefore time.Time) e
 	return nil
 }
 
-// Holdings returns the peers that serve pieces, and the facts of the source.
-func (t *Task) Holdings(ctx context.Context) ([]swarm.Holding, swarm.Facts, error) {
+// Sources returns the ids of the peers that serve pieces.
+func (t *Task) Sources(ctx context.Context) ([]string, error) {
+	return query(ctx, t, func() ([]string, error) { return t.swarm.Sources(), nil })
+}
+
+// Holdings returns what the given peers serve, in their order, and the facts of the
+// source. Peers that serve nothing are left out. It leaves out all peers that follow
+// the one with which the number of pieces exceeds maxPieces.
+func (t *Task) Holdings(ctx context.Context, ids []string, maxPieces int) ([]swarm.Holding, swarm.Facts, error) {
 	type holdings struct {
 		list  []swarm.Holding
 		facts swarm.Facts
 	}
-	h, err := query(ctx, t, func() (holdings, error) {
-		facts, _ := t.swarm.Facts()
-		return holdings{t.swarm.Holdings(), facts}, nil
+	h, err := query(ctx, t, func() (out holdings, err error) {
+		out.facts, _ = t.swarm.Facts()
+		pieces := 0
+		for _, id := range ids {
+			h, found := t.swarm.Holding(id)
+			if !found {
+				continue
+			}
+			out.list = append(out.list, h)
+			if pieces += len(h.Pieces); pieces > maxPieces {
+				break
+			}
+		}
+		return out, nil
 	})
 	return h.list, h.facts, err
 }

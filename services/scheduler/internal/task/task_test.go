@@ -399,7 +399,7 @@ func TestEveryValidReportOfSeveralIsApplied(t *testing.T) {
 		require.Equal(t, rpcerr.PeerNotFound, rpcerr.ReasonOf(failures[1]))
 		require.Equal(t, rpcerr.InvalidArgument, rpcerr.ReasonOf(failures[2]))
 		require.NoError(t, failures[3])
-		holdings, _, err := task.Holdings(ctx)
+		holdings, _, err := task.Holdings(ctx, []string{"a", "b"}, 100)
 		require.NoError(t, err)
 		require.Len(t, holdings, 2)
 	})

@@ -313,7 +313,7 @@ func TestHeldPullReturnsNotOwnerWhenAnotherSchedulerTakesOver(t *testing.T) {
 	require.Eventually(t, func() bool { // reports of pieces that have not landed are ignored
 		require.NoError(t, e.Written(t.Context(), "p", 0, size))
 		require.NoError(t, e.Written(t.Context(), "p", 1, size))
-		list, _, err := e.Holdings(t.Context())
+		list, _, err := e.Holdings(t.Context(), []string{"p"}, 10)
 		return err == nil && len(list) == 1 && len(list[0].Pieces) == 2
 	}, testTimeout, time.Millisecond)
 	go func() {
