@@ -399,6 +399,7 @@ func (c *choice) takeFromCDN(num int32) bool {
 // piece reports it at once. One that is still fetching it ignores the offer, and
 // pulls the moment one of its transfers ends, which it could not while its pull
 // is held.
+// It takes O(k log k) for the k pieces that the peer is downloading, at most 6.
 func (s *Swarm) Reoffer(id string) []Offer {
 	p := s.peers[id]
 	if p == nil || p.left || s.result == nil || p.pieces+len(p.running) < int(s.result.PieceCount) {

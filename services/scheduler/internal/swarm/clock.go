@@ -19,6 +19,8 @@ const (
 // Tick makes due what is due: transfers become overdue or end, received pieces
 // count as written, sources come back, and held pulls are looked at again. It
 // returns true if more is due than one call handles.
+// It takes O(reviewChunk · log n) for n transfers or held pulls, whatever the number of
+// peers.
 func (s *Swarm) Tick(now time.Time) (more bool) {
 	n := 0
 	for ; n < reviewChunk && s.deadlines.len() > 0 && now.After(s.deadlines.first().due); n++ {
@@ -85,9 +87,11 @@ func (s *Swarm) cdnIsWorthHelp(now time.Time) bool {
 }
 
 // Busy tells whether anything is under way that time alone can change.
+// It takes constant time.
 func (s *Swarm) Busy() bool { return s.deadlines.len()+s.writing+s.suspended.len() > 0 }
 
 // Close gives back the CDN capacity that the swarm has taken.
+// It takes O(peers + transfers).
 func (s *Swarm) Close() {
 	for _, p := range s.peers {
 		s.endDownloads(p)

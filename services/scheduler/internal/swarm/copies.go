@@ -59,6 +59,7 @@ var ErrNoCopy = errors.New("unknown CDN copy")
 // SetCopy adds or replaces a copy. It starts without pieces, even if the same
 // instance had some before: the instance may have lost them, so each has to be
 // reported with Landed again.
+// It takes O(copies).
 func (s *Swarm) SetCopy(c Copy) {
 	if old := s.copyOf(c.Instance); old != nil {
 		old.Copy, old.pieces = c, &bitset.BitSet{}
@@ -69,6 +70,7 @@ func (s *Swarm) SetCopy(c Copy) {
 
 // DropCopy withdraws a copy. Its transfers end, so that their pieces can be
 // offered from another source.
+// It takes O(t log n) for the t transfers from the copy.
 func (s *Swarm) DropCopy(instance string) {
 	c := s.copyOf(instance)
 	if c == nil {
@@ -98,6 +100,7 @@ type Need struct {
 }
 
 // Need returns whether the task still needs CDN copies.
+// It takes constant time.
 func (s *Swarm) Need() Need {
 	return Need{Whole: s.result != nil, Unfinished: s.Unfinished(), Copies: len(s.copies)}
 }
@@ -114,6 +117,7 @@ func (s *Swarm) copyOf(instance string) *cdnCopy {
 // length than before is refused with ErrConflict. There is one exception: if no
 // peer can have a piece of the recorded version, the owner's piece starts a new
 // version.
+// It takes O(copies), with a new version O(peers + pieces) once.
 func (s *Swarm) Landed(instance string, num int32, md5 string, length int32) error {
 	c := s.copyOf(instance)
 	if c == nil {
@@ -156,6 +160,7 @@ func (s *Swarm) discardVersion(c *cdnCopy) {
 
 // VersionInUse reports whether a peer has, or may have, a piece of the recorded
 // version. An offered piece may have arrived even if no report says so.
+// It takes constant time once a piece was offered, O(peers) before.
 func (s *Swarm) VersionInUse() bool {
 	if s.offered && len(s.peers) > 0 {
 		return true

@@ -69,6 +69,7 @@ type heldPulls struct {
 
 // Hold has the peer's pull wait for an answer until a time at most. A pull of the
 // peer that is held already is released.
+// It takes O(log n) for n held pulls.
 func (s *Swarm) Hold(id string, until time.Time) {
 	p := s.peers[id]
 	if p == nil {
@@ -108,6 +109,7 @@ func (s *Swarm) Next(now time.Time) (id string, ok bool) {
 }
 
 // Denied keeps the pull that Next returned.
+// It takes O(log n) for n held pulls.
 func (s *Swarm) Denied(id string, now time.Time) {
 	p := s.peers[id]
 	if p == nil || p.waiter == nil {
@@ -122,6 +124,7 @@ func (s *Swarm) Denied(id string, now time.Time) {
 }
 
 // Release ends a held pull: it is answered, or its caller has gone.
+// It takes O(log n) for n held pulls.
 func (s *Swarm) Release(id string) {
 	p := s.peers[id]
 	if p == nil || p.waiter == nil {
@@ -138,6 +141,7 @@ func (s *Swarm) Release(id string) {
 }
 
 // WakeAll has all held pulls tried again.
+// It takes O(n) for n held pulls.
 func (s *Swarm) WakeAll() {
 	for e := s.held.order.Front(); e != nil; e = e.Next() {
 		s.wake(e.Value.(*waiter).peer) //nolint:errcheck // nothing else is in the list
@@ -145,6 +149,7 @@ func (s *Swarm) WakeAll() {
 }
 
 // CapacityFreed has some held pulls tried again that a CDN copy may serve.
+// It takes constant time.
 func (s *Swarm) CapacityFreed() { s.held.cdnFreed = true }
 
 // wake has the peer's held pull tried again.

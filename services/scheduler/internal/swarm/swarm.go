@@ -176,6 +176,7 @@ func New(limits Limits, capacity Capacity, random *rand.Rand) *Swarm {
 // that contradict the recorded ones are refused with ErrConflict or ErrResized.
 // There is one exception: if no peer can have a piece of the recorded version,
 // the owner's facts replace it.
+// It takes O(copies), with a new version O(peers + pieces) once.
 func (s *Swarm) SetFacts(instance string, f Facts) error {
 	c := s.copyOf(instance)
 	switch {
@@ -204,6 +205,7 @@ func (s *Swarm) Facts() (Facts, bool) { return s.facts, s.factsKnown }
 
 // SetResult records that a CDN copy is complete. It returns ErrConflict if the
 // result differs from an earlier one, or from the number of pieces that landed.
+// It takes O(copies), the first time O(peers).
 func (s *Swarm) SetResult(instance string, r Result) error {
 	if s.copyOf(instance) == nil {
 		return fmt.Errorf("result of %s: %w", instance, ErrNoCopy)
@@ -239,6 +241,7 @@ func (s *Swarm) Result() (Result, bool) {
 func (r Result) WrappedLength() int64 { return r.Length + int64(r.PieceCount)*piece.WrapLength }
 
 // Finished reports whether the task has a result and the peer has every piece.
+// It takes constant time.
 func (s *Swarm) Finished(peerID string) bool {
 	p := s.peers[peerID]
 	return p != nil && s.complete(p)
@@ -250,12 +253,15 @@ func (s *Swarm) complete(p *Peer) bool {
 }
 
 // PeerIDs returns the ids of all peers, including those that have left.
+// It takes O(peers).
 func (s *Swarm) PeerIDs() []string { return slices.Collect(maps.Keys(s.peers)) }
 
 // Unfinished returns the number of peers that have not left and miss pieces.
+// It takes constant time.
 func (s *Swarm) Unfinished() int { return s.peerList.unfinished }
 
 // Peers returns the number of peers, including those that have left.
+// It takes constant time.
 func (s *Swarm) Peers() int { return len(s.peers) }
 
 // HasPeer reports whether the swarm has a peer, which may have left.
@@ -297,6 +303,7 @@ func (s *Swarm) peer(id string) (*Peer, error) {
 }
 
 // AddPeer registers a peer. A peer that registers again keeps its pieces.
+// It takes constant time, O(pieces of the peer) if it begins or ceases to serve.
 func (s *Swarm) AddPeer(info PeerInfo, now time.Time) {
 	if p := s.peers[info.ID]; p != nil {
 		s.changes.addPeer(info.ID)

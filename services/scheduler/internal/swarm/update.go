@@ -66,6 +66,7 @@ const (
 )
 
 // Changed reports whether there are changes for Changes to return.
+// It takes constant time.
 func (s *Swarm) Changed() bool {
 	log := &s.changes
 	return log.enabled && (log.full || log.facts || log.result || len(log.pieces) > 0 || len(log.peers) > 0)
@@ -74,6 +75,7 @@ func (s *Swarm) Changed() bool {
 // Changes returns what has changed since the previous call, or the complete
 // state if full is set. The first call returns the complete state and starts
 // the recording of changes.
+// It takes O(changes), and O(peers · pieces / 64) for the complete state.
 func (s *Swarm) Changes(full bool) Update {
 	log := s.changes
 	s.changes.reset()
@@ -172,6 +174,7 @@ func wordAt(set *bitset.BitSet, i uint) uint64 {
 
 // Restore initializes an empty swarm from the replicated state of another one.
 // It skips piece numbers that the task cannot have.
+// It takes O(peers · pieces).
 func (s *Swarm) Restore(u Update, now time.Time) {
 	if u.Facts != nil {
 		s.facts, s.factsKnown = *u.Facts, true
