@@ -207,8 +207,13 @@ func (t *swarmTask) HoldPull(peer int, until time.Duration) {
 }
 
 func (t *swarmTask) Next(now time.Duration) (peer int, ok bool) {
-	id, ok := t.swarm.Next(wall(now))
-	return t.numbers[id], ok
+	id := ""
+	for id == "" { // it has looked for long, and may have more
+		if id, ok = t.swarm.Next(wall(now)); !ok {
+			return 0, false
+		}
+	}
+	return t.numbers[id], true
 }
 
 func (t *swarmTask) Denied(peer int, now time.Duration) { t.swarm.Denied(t.ids[peer], wall(now)) }

@@ -124,6 +124,10 @@ func listEntries(ctx context.Context, keys []listingKey, maxPieces int) (*schedu
 			pieces += len(h.Pieces)
 			out.Entries = append(out.Entries, entryProto(t, h, facts))
 		}
+		if pieces > maxPieces { // the first entry alone: the peers after it were not read
+			out.Truncated = len(ids) > 1 || len(keys) > 0
+			return out, nil
+		}
 	}
 	return out, nil
 }

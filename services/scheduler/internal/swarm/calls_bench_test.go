@@ -107,7 +107,8 @@ var calls = []struct {
 	{"register", func(_ *testing.B, s *Swarm, _ *Peer) { s.AddPeer(peerInfo("new", 1), start) }, func(s *Swarm, _ *Peer) {
 		s.removePeer(s.peers["new"])
 	}},
-	{"tick", func(_ *testing.B, s *Swarm, _ *Peer) { s.Tick(start) }, nil},
+	// All fallbacks are due, and the CDN has no capacity.
+	{"tick", func(_ *testing.B, s *Swarm, _ *Peer) { s.Tick(start.Add(fallbackMax)) }, nil},
 	{"landed", func(b *testing.B, s *Swarm, _ *Peer) {
 		if err := s.Landed("cdn", 3, md5Of(3), size); err != nil {
 			b.Fatal(err)

@@ -78,7 +78,7 @@ func (s *Swarm) Offer(id string, now time.Time) []Offer {
 		return nil
 	}
 	s.work.Choices++
-	cdnOnly := now.Before(p.cdnOnlyUntil) && len(s.copies) > 0
+	cdnOnly := s.isCDNOnly(p, now)
 	if !cdnOnly && s.helping && len(s.available.fresh) == 0 && p.fromCDN == 0 && s.lacking(p) > helpAbove {
 		c.fromCDN(1)
 	}
@@ -99,7 +99,6 @@ func (s *Swarm) Offer(id string, now time.Time) []Offer {
 	switch {
 	case len(c.offers) > 0:
 		p.waitingSince = time.Time{}
-		s.offerAgain(p)
 	case p.waitingSince.IsZero():
 		p.waitingSince = now
 	}

@@ -6,8 +6,8 @@ const (
 	// reviewEvery is how often all peers are looked at: for what they avoid, and to
 	// count those that are active.
 	reviewEvery = time.Second
-	// reviewChunk is how many peers one Tick looks at, and how many transfers it
-	// makes overdue or ends.
+	// reviewChunk is how many peers one Tick looks at, and how much of what is due it
+	// handles.
 	reviewChunk = 1024
 	// activeFor is how long after its last call a peer counts as active. A client
 	// with a pull that is held, or with small pieces, calls more often.
@@ -26,10 +26,10 @@ func (s *Swarm) Tick(now time.Time) (more bool) {
 	for ; n < reviewChunk && s.deadlines.len() > 0 && now.After(s.deadlines.first().due); n++ {
 		s.expire(s.deadlines.first(), now)
 	}
-	for s.suspended.len() > 0 && !now.Before(s.suspended.first().suspendedUntil) {
+	for ; n < reviewChunk && s.suspended.len() > 0 && !now.Before(s.suspended.first().suspendedUntil); n++ {
 		s.endSuspension(s.suspended.first())
 	}
-	s.endGraces(now)
+	n += s.endGraces(now, reviewChunk-n)
 	s.review(now)
 	if !s.cdnIsWorthHelp(now) {
 		s.worthSince = time.Time{}
@@ -37,7 +37,7 @@ func (s *Swarm) Tick(now time.Time) (more bool) {
 		s.worthSince = now
 	}
 	s.helping = !s.worthSince.IsZero() && now.Sub(s.worthSince) >= helpAfter
-	s.wakeDue(now)
+	n += s.wakeDue(now, reviewChunk-n)
 	return n == reviewChunk
 }
 
@@ -135,11 +135,11 @@ func (g grace) isWriting() bool {
 	return writing && w.since.Equal(g.since)
 }
 
-// endGraces makes the pieces served that a peer began to write writeGrace ago.
-func (s *Swarm) endGraces(now time.Time) {
+// endGraces makes at most limit pieces served that a peer began to write writeGrace
+// ago, and returns how many it looked at.
+func (s *Swarm) endGraces(now time.Time, limit int) (n int) {
 	q := &s.graces.queue
-	n := 0
-	for ; n < len(*q) && now.Sub((*q)[n].since) >= writeGrace; n++ {
+	for ; n < min(limit, len(*q)) && now.Sub((*q)[n].since) >= writeGrace; n++ {
 		if g := (*q)[n]; g.isWriting() {
 			s.changes.addPeerPiece(g.peer.ID, g.num)
 			s.serve(g.peer, g.num)
@@ -147,4 +147,5 @@ func (s *Swarm) endGraces(now time.Time) {
 		(*q)[n] = grace{}
 	}
 	*q = (*q)[n:]
+	return n
 }

@@ -78,6 +78,9 @@ func (s *Swarm) DropCopy(instance string) {
 	}
 	s.copies = slices.DeleteFunc(s.copies, func(other *cdnCopy) bool { return other == c })
 	s.endUploads(c.sending)
+	if len(s.copies) == 0 { // peers that take from copies only take from peers now
+		s.WakeAll()
+	}
 }
 
 // Copies returns the copies that serve.

@@ -239,15 +239,20 @@ func checkPeerList(t testing.TB, s *Swarm) {
 // checkHeldPulls verifies that each held pull that was denied is in both lists.
 func checkHeldPulls(t testing.TB, s *Swarm) {
 	t.Helper()
-	denied := 0
+	denied, due := 0, 0
 	for _, p := range s.peers {
 		if w := p.waiter; w != nil && w.place != nil {
 			denied++
 			require.Same(t, w, w.place.Value)
 			require.True(t, w.state != waiting || w.retry != outside, "the pull of %s waits and has no time", p.ID)
+			if w.duePlace != nil {
+				due++
+				require.Same(t, w, w.duePlace.Value)
+			}
 		}
 	}
 	require.Equal(t, denied, s.held.order.Len())
+	require.Equal(t, due, s.held.fallbackDue.Len())
 	checkTimeline(t, &s.held.retries)
 }
 

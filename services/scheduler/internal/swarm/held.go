@@ -9,9 +9,10 @@ const (
 	// waitersLooked is how many held pulls are looked at to find one that a free
 	// slot, or free capacity of the CDN, can serve.
 	waitersLooked = 32
-	// retryEvery is how often a pull is tried again that time alone may serve, once
-	// the time has come.
+	// retryEvery is how often the pull of a migrant is tried again.
 	retryEvery = 200 * time.Millisecond
+	// sourcesInRow is how many sources Next matches in vain before it returns.
+	sourcesInRow = 64
 	// recheckEvery is how often a peer with nothing running is checked for its
 	// fallback: the usual time of a piece, on which that depends, changes.
 	recheckEvery = time.Second
@@ -31,10 +32,12 @@ type waiter struct {
 	// source has a free slot and a piece that the peer misses. It is nil if the
 	// waiter was woken for another reason.
 	source *Peer
-	// place is where it is in heldPulls.order, nil before it was denied.
-	place   *list.Element
-	retryAt time.Time
-	retry   int // in heldPulls.retries
+	// place is where it is in heldPulls.order, nil before it was denied. duePlace is
+	// where it is in heldPulls.fallbackDue, nil while it is not there.
+	place    *list.Element
+	duePlace *list.Element
+	retryAt  time.Time
+	retry    int // in heldPulls.retries
 }
 
 type waiterState uint8
@@ -59,6 +62,9 @@ type heldPulls struct {
 	order *list.List
 	// retries are the same pulls by when time may serve them.
 	retries timeline[*waiter]
+	// fallbackDue are those of peers that have waited long enough for the CDN, and that
+	// wait for its capacity, the longest first.
+	fallbackDue *list.List
 	// woken and arrived are to be tried, woken ones first: they have waited.
 	woken, arrived fifo[*waiter]
 	// sources have got a free slot, or a piece that others miss.
@@ -81,15 +87,19 @@ func (s *Swarm) Hold(id string, until time.Time) {
 }
 
 // Next returns the next peer whose held pull may have an answer, and false if there
-// is none. The caller tries to answer it, and calls Denied or Release. The time for
-// one pull does not depend on how many are held.
+// is none. The caller tries to answer it, and calls Denied or Release. The id is empty
+// if Next has looked for such a pull for long: there may be one. It takes constant
+// time, whatever the number of held pulls.
 func (s *Swarm) Next(now time.Time) (id string, ok bool) {
 	h := &s.held
-	for {
+	for sources := 0; ; {
 		w, ok := h.woken.pop()
 		if !ok {
 			if source, found := h.sources.pop(); found {
 				s.matchSource(source, now)
+				if sources++; sources == sourcesInRow {
+					return "", true
+				}
 				continue
 			}
 			if h.cdnFreed {
@@ -116,9 +126,13 @@ func (s *Swarm) Denied(id string, now time.Time) {
 		return
 	}
 	w := p.waiter
+	source := w.source
 	w.state, w.source = waiting, nil
 	if w.place == nil {
 		w.place = s.held.order.PushBack(w)
+	}
+	if source != nil && !s.wants(p, source, now) { // else the same pull would be woken again
+		s.slotFreed(source)
 	}
 	s.scheduleRetry(w, now)
 }
@@ -135,8 +149,14 @@ func (s *Swarm) Release(id string) {
 	if w.place != nil {
 		s.held.order.Remove(w.place)
 	}
+	if w.duePlace != nil {
+		s.held.fallbackDue.Remove(w.duePlace)
+	}
 	if w.retry != outside {
 		s.held.retries.remove(w)
+	}
+	if w.source != nil { // which may have a slot left for another
+		s.slotFreed(w.source)
 	}
 }
 
@@ -210,22 +230,26 @@ func (s *Swarm) matchSource(source *Peer, now time.Time) {
 	}
 }
 
-// offerAgain matches the source that a peer's pull was woken for once more, if the
-// pull got its pieces from others.
-func (s *Swarm) offerAgain(p *Peer) {
-	if p.waiter == nil || p.waiter.source == nil {
-		return
-	}
-	source := p.waiter.source
-	p.waiter.source = nil
-	s.slotFreed(source)
-}
-
 // matchCDN wakes as many pulls as CDN copies have capacity for, of those that they
 // may serve. It wakes at least one: if that is refused, the demand is recorded.
 func (s *Swarm) matchCDN(now time.Time) {
 	free := max(1, s.freeCapacity(now))
 	delay := s.fallbackDelay()
+	for range min(waitersLooked, s.held.fallbackDue.Len()) {
+		w := s.held.fallbackDue.Front().Value.(*waiter) //nolint:errcheck // nothing else is in the list
+		s.held.leaveDue(w)
+		if w.state != waiting {
+			continue // Denied puts it back
+		}
+		if !s.mayUseCDN(w.peer, delay, now) {
+			s.scheduleRetry(w, now)
+			continue
+		}
+		s.wake(w.peer)
+		if free--; free == 0 {
+			return
+		}
+	}
 	for range min(waitersLooked, s.held.order.Len()) {
 		s.work.Waiters++
 		w := s.held.nextWaiting()
@@ -274,9 +298,18 @@ func (s *Swarm) hasCopyFor(p *Peer, now time.Time) bool {
 	return false
 }
 
+// leaveDue removes a pull from those that wait for the CDN's capacity.
+func (h *heldPulls) leaveDue(w *waiter) {
+	if w.duePlace != nil {
+		h.fallbackDue.Remove(w.duePlace)
+		w.duePlace = nil
+	}
+}
+
 // scheduleRetry sets when time alone may serve a pull: when its peer may fetch from
 // the CDN as it has waited, or from sources that it was kept away from, but at the
-// latest when the pull is due.
+// latest when the pull is due. A peer that has waited long enough is queued for the
+// CDN's capacity instead.
 func (s *Swarm) scheduleRetry(w *waiter, now time.Time) {
 	p := w.peer
 	w.retryAt = w.until
@@ -292,12 +325,13 @@ func (s *Swarm) scheduleRetry(w *waiter, now time.Time) {
 	if p.origin == migrant {
 		earlier(now.Add(retryEvery))
 	}
+	s.held.leaveDue(w)
 	if p.active == 0 && !p.waitingSince.IsZero() {
-		due := p.waitingSince.Add(s.fallbackDelay())
-		earlier(now.Add(recheckEvery))
-		earlier(due)
-		if !due.After(now) { // the CDN had no capacity
-			earlier(now.Add(retryEvery))
+		if due := p.waitingSince.Add(s.fallbackDelay()); due.After(now) {
+			earlier(due)
+			earlier(now.Add(recheckEvery))
+		} else {
+			w.duePlace = s.held.fallbackDue.PushBack(w)
 		}
 	}
 	if w.retry == outside {
@@ -307,20 +341,16 @@ func (s *Swarm) scheduleRetry(w *waiter, now time.Time) {
 	}
 }
 
-// wakeDue wakes the pulls that are due, and those that time has made possible to
-// serve. CDN copies are looked at for some pulls besides.
-func (s *Swarm) wakeDue(now time.Time) {
+// wakeDue looks at no more than limit pulls that are due, and returns at how many. It
+// wakes those that time has made possible to serve. CDN copies are looked at for some
+// pulls besides.
+func (s *Swarm) wakeDue(now time.Time, limit int) (n int) {
 	if s.held.order.Len() == 0 {
-		return
+		return 0
 	}
-	free, delay := s.freeCapacity(now), s.fallbackDelay()
-	for s.held.retries.len() > 0 && !now.Before(s.held.retries.first().retryAt) {
+	for ; n < limit && s.held.retries.len() > 0 && !now.Before(s.held.retries.first().retryAt); n++ {
 		w := s.held.retries.first()
-		byCDN := free > 0 && s.mayUseCDN(w.peer, delay, now)
-		if byCDN {
-			free--
-		}
-		if byCDN || !now.Before(w.until) || w.peer.origin == migrant || w.peer.pauseEnded(now) {
+		if !now.Before(w.until) || w.peer.origin == migrant || w.peer.pauseEnded(now) {
 			s.held.retries.remove(w)
 			s.wake(w.peer)
 			continue
@@ -328,6 +358,7 @@ func (s *Swarm) wakeDue(now time.Time) {
 		s.scheduleRetry(w, now)
 	}
 	s.CapacityFreed()
+	return n
 }
 
 // pauseEnded reports whether a time for which the peer was kept away from sources
@@ -351,7 +382,17 @@ type fifo[T any] struct {
 	head  int
 }
 
-func (q *fifo[T]) push(item T) { q.items = append(q.items, item) }
+func (q *fifo[T]) push(item T) {
+	if q.head > fifoSlack && q.head > len(q.items)/2 { // else a queue that is never empty grows for ever
+		n := copy(q.items, q.items[q.head:])
+		clear(q.items[n:])
+		q.items, q.head = q.items[:n], 0
+	}
+	q.items = append(q.items, item)
+}
+
+// fifoSlack is how many popped items a queue may keep the place of.
+const fifoSlack = 64
 
 func (q *fifo[T]) pop() (item T, ok bool) {
 	if q.head == len(q.items) {

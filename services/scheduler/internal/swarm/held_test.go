@@ -22,6 +22,9 @@ func hold(s *Swarm, until, now time.Time, ids ...string) (offered map[string][]O
 func answerHeld(s *Swarm, now time.Time) (offered map[string][]Offer) {
 	offered = make(map[string][]Offer)
 	for id, ok := s.Next(now); ok; id, ok = s.Next(now) {
+		if id == "" {
+			continue
+		}
 		if offers := s.Offer(id, now); len(offers) > 0 {
 			offered[id] = offers
 			s.Release(id)
@@ -104,7 +107,7 @@ func TestHeldPullIsTriedWhenTimeAllowsIt(t *testing.T) {
 			for _, after := range []time.Duration{tt.after - time.Millisecond, tt.after} {
 				now := start.Add(after)
 				s.Tick(now)
-				s.held.cdnFreed = false // what a tick does besides
+				s.held.cdnFreed = s.held.cdnFreed && after == tt.after // a tick looks at the CDN for some pulls besides
 				_, found := s.Next(now)
 				require.Equal(t, after == tt.after, found, "after %s", after)
 			}
@@ -124,6 +127,106 @@ func TestHeldPullOfAFinishedPeerIsTriedWhenTheResultIsKnown(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, "a", id)
 	require.True(t, s.Finished(id))
+}
+
+// A migrant is offered what it may have already, so it may not use the slot.
+func TestFreeSlotIsNotKeptForAMigrant(t *testing.T) {
+	s := newSwarm(t, 1, "source", "other", "migrant", "resident")
+	s.peers["migrant"].origin = migrant
+	written(t, s, "source", start, 0)
+	offerFrom(t, s, "other", "source", start)
+	s.DropCopy("cdn")
+	require.Empty(t, hold(s, later, start, "migrant", "resident"))
+	require.NoError(t, s.Restarted("other"))
+	offered := answerHeld(s, start)
+	require.Len(t, offered, 1)
+	require.Contains(t, offered, "resident")
+}
+
+func TestFreeSlotIsGivenToAnotherPullIfTheWokenOneEnds(t *testing.T) {
+	for name, end := range map[string]func(s *Swarm, id string){
+		"its caller has gone": func(s *Swarm, id string) { s.Release(id) },
+		"its peer has left": func(s *Swarm, id string) {
+			_ = s.Down(id, start)
+		},
+		"its peer has the piece": func(s *Swarm, id string) { _ = s.Written(id, 0, size, start) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSwarm(t, 1, "source", "other", "a", "b")
+			written(t, s, "source", start, 0)
+			offerFrom(t, s, "other", "source", start)
+			s.DropCopy("cdn")
+			require.Empty(t, hold(s, later, start, "a", "b"))
+			require.NoError(t, s.Restarted("other"))
+			id, ok := s.Next(start)
+			require.True(t, ok)
+			require.Equal(t, "a", id)
+			end(s, id)
+			if s.peers[id].waiter != nil {
+				require.Empty(t, s.Offer(id, start))
+				s.Denied(id, start)
+			}
+			require.Contains(t, answerHeld(s, start), "b")
+			checkBooks(t, s)
+		})
+	}
+}
+
+func TestPullOfAPeerThatOnlyTakesFromCopiesIsTriedWhenTheLastCopyIsLost(t *testing.T) {
+	s := newSwarm(t, 1, "source", "other", "a")
+	written(t, s, "source", start, 0)
+	offerFrom(t, s, "other", "source", start)
+	s.peers["a"].cdnOnlyUntil = later
+	s.peers["a"].recordCopyFailure(s.copies[0], start)
+	require.Empty(t, hold(s, later, start, "a"))
+	require.NoError(t, s.Restarted("other"))
+	require.Empty(t, answerHeld(s, start))
+	s.DropCopy("cdn")
+	require.Contains(t, answerHeld(s, start), "a")
+}
+
+func TestPullsThatWaitForTheCDNsCapacityAreNotLookedAtWithEachTick(t *testing.T) {
+	s := newSwarm(t, 4, "source", "other")
+	for num := range int32(4) {
+		written(t, s, "source", start, num)
+	}
+	offerFrom(t, s, "other", "source", start)
+	sharesOf(s).Grant("cdn", 1)
+	require.True(t, s.capacity.Take("cdn", start))
+	var ids []string
+	for i := range 500 {
+		id := fmt.Sprint("p", i)
+		s.AddPeer(peerInfo(id, i), start)
+		ids = append(ids, id)
+	}
+	require.Empty(t, hold(s, later, start, ids...))
+	now := start.Add(fallbackMax)
+	s.Tick(now)
+	require.Empty(t, answerHeld(s, now))
+	require.Equal(t, 500, s.held.fallbackDue.Len())
+	for range 20 {
+		before := s.Work()
+		now = now.Add(200 * time.Millisecond)
+		s.Tick(now)
+		require.Empty(t, answerHeld(s, now))
+		require.LessOrEqual(t, s.Work().Choices-before.Choices, 2, "the demand is recorded, and no more")
+	}
+	sharesOf(s).Grant("cdn", wide)
+	s.Tick(now)
+	require.NotEmpty(t, answerHeld(s, now))
+	s.capacity.Release("cdn")
+	checkBooks(t, s)
+}
+
+func TestQueueThatIsNeverEmptyDoesNotGrow(t *testing.T) {
+	var q fifo[int]
+	q.push(0)
+	for i := range 100_000 {
+		q.push(i + 1)
+		got, ok := q.pop()
+		require.True(t, ok && got == i)
+	}
+	require.LessOrEqual(t, len(q.items), 3*fifoSlack)
 }
 
 func TestReleasedPullIsNotTried(t *testing.T) {

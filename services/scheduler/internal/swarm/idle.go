@@ -102,15 +102,22 @@ func (p *Peer) useful(source *Peer, first int, yield func(num int32) bool) {
 }
 
 // wants reports whether a peer may fetch a piece that a source serves, and has room
-// for it.
+// for it. A migrant is offered what it may have already, and is tried again soon in
+// any case, so no slot is kept for it.
 func (s *Swarm) wants(p, source *Peer, now time.Time) bool {
-	if p == source || p.left || s.room(p) <= 0 || now.Before(p.avoids[source.ID]) || now.Before(p.cdnOnlyUntil) {
+	switch {
+	case p == source, p.left, p.origin == migrant, s.room(p) <= 0, s.isCDNOnly(p, now), now.Before(p.avoids[source.ID]):
 		return false
 	}
 	found := false
-	p.useful(source, 0, func(int32) bool {
-		found = true
-		return false
+	p.useful(source, 0, func(num int32) bool {
+		found = s.available.stage(num) == served
+		return !found
 	})
 	return found
+}
+
+// isCDNOnly reports whether a peer takes nothing from other peers now.
+func (s *Swarm) isCDNOnly(p *Peer, now time.Time) bool {
+	return now.Before(p.cdnOnlyUntil) && len(s.copies) > 0
 }

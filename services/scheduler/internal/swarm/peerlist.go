@@ -72,9 +72,15 @@ func count(counts *bool, total *int, should bool) {
 	*counts = should
 }
 
-// recountAll updates which peers miss pieces.
+// recountAll updates which peers miss pieces. Those that miss none are not active.
 func (s *Swarm) recountAll() {
-	for _, p := range s.peerList.list {
-		count(&p.counted.unfinished, &s.peerList.unfinished, !p.left && !s.complete(p))
+	r := &s.peerList
+	for _, p := range r.list {
+		c := &p.counted
+		count(&c.unfinished, &r.unfinished, !p.left && !s.complete(p))
+		if !c.unfinished {
+			count(&c.active, &r.active, false)
+			count(&c.waiting, &r.waiting, false)
+		}
 	}
 }

@@ -168,7 +168,7 @@ type Capacity interface {
 // random decides between equals.
 func New(limits Limits, capacity Capacity, random *rand.Rand) *Swarm {
 	return &Swarm{
-		limits: limits, capacity: capacity, random: random, peers: make(map[string]*Peer), held: heldPulls{order: list.New()},
+		limits: limits, capacity: capacity, random: random, peers: make(map[string]*Peer), held: heldPulls{order: list.New(), fallbackDue: list.New()},
 	}
 }
 

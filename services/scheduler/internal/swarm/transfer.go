@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 )
@@ -240,9 +241,14 @@ func (p *Peer) inOrder() []*transfer {
 	return list
 }
 
-// endUploads ends what others are fetching from a source.
+// endUploads ends what others are fetching from a source, in the order in which it
+// began.
 func (s *Swarm) endUploads(sending map[*transfer]struct{}) {
-	for t := range sending {
+	list := slices.Collect(maps.Keys(sending))
+	slices.SortFunc(list, func(a, b *transfer) int {
+		return cmp.Or(a.started.Compare(b.started), cmp.Compare(a.to.ID, b.to.ID), cmp.Compare(a.num, b.num))
+	})
+	for _, t := range list {
 		s.endTransfer(t)
 	}
 }

@@ -201,6 +201,9 @@ func (t *Task) answerHeld(now time.Time) (more bool) {
 			return false
 		}
 		p := t.held[id]
+		if p == nil {
+			continue // more sources may have room for a pull
+		}
 		if reply, ready := t.tryAnswer(p, now); ready {
 			t.reply(p, reply)
 		} else {
