@@ -75,11 +75,12 @@ bench-net: build ## Measure downloads on links that are the bottleneck, as root;
 SWARM_FLAGS = $(if $(PEERS),-peers $(PEERS)) $(if $(TASKS),-tasks $(TASKS)) $(if $(PIECES),-pieces $(PIECES)) $(if $(SIZE),-size $(SIZE)) \
               $(if $(RAMP),-ramp $(RAMP)) $(if $(PIECE_TIME),-piece-time $(PIECE_TIME)) $(if $(FAIL),-fail $(FAIL)) \
               $(if $(CRASH),-crash $(CRASH)) $(if $(UNREACHABLE),-unreachable $(UNREACHABLE)) $(if $(LIE),-lie $(LIE)) \
+              $(if $(COMPARE),-compare) $(if $(FLOOD),-flood $(FLOOD)) $(if $(FLOOD_SIZE),-flood-size $(FLOOD_SIZE)) $(if $(SETTLE),-settle $(SETTLE)) \
               $(if $(SOAK),-soak $(SOAK)) $(if $(CHURN),-churn $(CHURN)) $(if $(EVERY),-every $(EVERY)) $(if $(REPORT),-report $(REPORT)) \
               $(if $(PROCESSES),-processes $(PROCESSES)) $(if $(ADDRESS),-address $(ADDRESS)) $(if $(PIDS),-pid $(PIDS)) $(if $(URL),-url '$(URL)') \
               $(if $(RUNS),-runs $(RUNS)) $(if $(SEED),-seed $(SEED)) $(if $(TIMEOUT),-timeout $(TIMEOUT)) $(if $(BIN),-bin $(BIN)) \
               $(if $(FLAGS),-supernode-flags '$(FLAGS)')
-bench-swarm: build ## Measure the control plane with many peers that move no bytes; PEERS TASKS PIECES RAMP and more choose what they do, SOAK how long
+bench-swarm: build ## Measure the control plane with many peers that move no bytes; PEERS TASKS PIECES RAMP and more choose what they do, SOAK how long, FLOOD what disturbs them, COMPARE a run without faults
 	@go build -o bin/ ./test/cmd/bench-swarm ./test/cmd/etcd
 	@exec bin/bench-swarm $(SWARM_FLAGS)
 

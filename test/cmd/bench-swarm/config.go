@@ -12,6 +12,8 @@ import (
 
 	"github.com/supernode-ha/supernode/pkg/piece"
 	"github.com/supernode-ha/supernode/test/cluster"
+	"github.com/supernode-ha/supernode/test/cmd/bench-swarm/internal/flood"
+	"github.com/supernode-ha/supernode/test/cmd/bench-swarm/internal/run"
 	"github.com/supernode-ha/supernode/test/cmd/bench-swarm/internal/scenario"
 	"github.com/supernode-ha/supernode/test/cmd/bench-swarm/internal/server"
 )
@@ -29,12 +31,28 @@ type config struct {
 	// soak is how long the soak lasts; 0 is none. The others are its parameters.
 	soak, every, report time.Duration
 	churn               float64
+
+	// compare runs each scenario with healthy peers first.
+	compare bool
+
+	// floods are sent in the place of runs. The others are their parameters.
+	floods    []flood.Kind
+	floodSize int
+	settle    time.Duration
 }
+
+// The defaults of runs in which peers download during a flood.
+const (
+	floodedPeers     = 20
+	floodedPieceTime = 300 * time.Millisecond
+)
 
 // flags are those that are not fields of a configuration as they stand.
 type flags struct {
 	size            float64
 	bin, more, pids string
+	floods          string
+	given           map[string]bool // those that are set
 }
 
 func parse(args []string) (config, error) {
@@ -42,12 +60,12 @@ func parse(args []string) (config, error) {
 	var f flags
 	set := flag.NewFlagSet("bench-swarm", flag.ContinueOnError)
 	sc := &cfg.scenario
-	set.IntVar(&sc.Peers, "peers", 1000, "peers, spread evenly over the tasks")
+	set.IntVar(&sc.Peers, "peers", 1000, "peers, spread evenly over the tasks; 20 with -flood")
 	set.IntVar(&sc.Tasks, "tasks", 1, "files")
 	set.IntVar(&sc.Pieces, "pieces", 51, "pieces of each file")
 	set.Float64Var(&f.size, "size", 0, "size of each file in MB, in the place of -pieces: it has as many pieces as the supernode would cut it in")
 	set.DurationVar(&sc.Ramp, "ramp", 0, "time over which the peers arrive, evenly; 0 is all at once")
-	set.DurationVar(&sc.PieceTime, "piece-time", 0, "time that a peer needs to download a piece")
+	set.DurationVar(&sc.PieceTime, "piece-time", 0, "time that a peer needs to download a piece; 300ms with -flood")
 	set.Float64Var(&sc.Fail, "fail", 0, "share of the downloads of pieces that fail and are reported so")
 	set.Float64Var(&sc.Crash, "crash", 0, "share of the peers that end in the middle and tell nothing")
 	set.Float64Var(&sc.Unreachable, "unreachable", 0, "share of the peers from which others cannot download")
@@ -65,12 +83,18 @@ func parse(args []string) (config, error) {
 	set.Float64Var(&cfg.churn, "churn", 0, "peers that leave in a second of a soak and are replaced (default: each stays for a minute in the mean)")
 	set.DurationVar(&cfg.every, "every", 30*time.Second, "time after which a new file replaces the last one in a soak")
 	set.DurationVar(&cfg.report, "report", 10*time.Second, "time between two rows of a soak")
+	set.BoolVar(&cfg.compare, "compare", false, "run the same peers twice, first without -crash, -unreachable and -lie, and compare the last peer that is healthy in both")
+	set.StringVar(&f.floods, "flood", "", "send floods while the peers download, in the place of runs: some of none, registrations, urls, pulls, cut and idle, separated by commas, or all; none, if it is first, is what the others are compared with")
+	set.IntVar(&cfg.floodSize, "flood-size", 0, "requests of a flood, or connections of idle (default: 10000, idle 2000)")
+	set.DurationVar(&cfg.settle, "settle", 30*time.Second, "time after a flood until the memory is measured again")
 	if err := set.Parse(args); err != nil {
 		return config{}, err
 	}
 	if set.NArg() > 0 {
 		return config{}, fmt.Errorf("unexpected argument %q", set.Arg(0))
 	}
+	f.given = make(map[string]bool)
+	set.Visit(func(one *flag.Flag) { f.given[one.Name] = true })
 	if err := cfg.complete(f); err != nil {
 		return config{}, err
 	}
@@ -103,6 +127,16 @@ func (c *config) complete(f flags) error {
 			return err
 		}
 	}
+	if c.compare {
+		if err := c.checkComparison(); err != nil {
+			return err
+		}
+	}
+	if f.floods != "" {
+		if err := c.completeFloods(f); err != nil {
+			return err
+		}
+	}
 	c.server.Tasks, c.server.Pieces = c.scenario.Tasks, c.scenario.Pieces
 	return errors.Join(c.scenario.Check(), c.server.Check())
 }
@@ -122,6 +156,34 @@ func (c *config) completeSoak() error {
 	}
 	c.scenario.Tasks = int((c.soak-1)/c.every) + 1
 	return nil
+}
+
+func (c *config) checkComparison() error {
+	switch {
+	case c.soak != 0:
+		return errors.New("a soak cannot be compared")
+	case run.Healthy(c.scenario) == c.scenario:
+		return errors.New("-compare needs -crash, -unreachable or -lie: all peers are healthy")
+	}
+	return nil
+}
+
+func (c *config) completeFloods(f flags) error {
+	switch {
+	case c.soak != 0 || c.compare || c.runs != 1:
+		return errors.New("-flood cannot be given together with -soak, -compare or -runs")
+	case c.floodSize < 0 || c.settle < 0:
+		return errors.New("the size of a flood and the time after it must not be negative")
+	}
+	if !f.given["peers"] {
+		c.scenario.Peers = floodedPeers
+	}
+	if !f.given["piece-time"] {
+		c.scenario.PieceTime = floodedPieceTime
+	}
+	var err error
+	c.floods, err = flood.Parse(f.floods)
+	return err
 }
 
 func parsePIDs(text string) ([]int, error) {

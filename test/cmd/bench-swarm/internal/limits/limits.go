@@ -45,6 +45,16 @@ func MakeRoom(peers int) error {
 	return nil
 }
 
+// Free returns how many connections fit in the limit of open files beside those of
+// the peers. MakeRoom has raised it.
+func Free(peers int) (int, error) {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return 0, fmt.Errorf("reading the limit of open files: %w", err)
+	}
+	return perPeer * max(0, most(files.Cur)-peers), nil
+}
+
 // most returns how many peers fit in a number of files or ports.
 func most(available uint64) int {
 	const enough = 1 << 30

@@ -16,6 +16,9 @@ type Result struct {
 	Pieces int
 	// Elapsed is the time from the first start of a download to the last end.
 	Elapsed time.Duration
+	// Ends holds when the download of each peer ended, as the time from that start; 0
+	// if it never started.
+	Ends []time.Duration
 	// Calls is the number of calls in that time.
 	Calls int64
 	// Latency holds how long the calls took, the farewells after that time too.
@@ -65,6 +68,12 @@ func (r *Result) add(ends []end) {
 		}
 	}
 	r.Elapsed = last.Sub(first)
+	r.Ends = make([]time.Duration, len(ends))
+	for i, e := range ends {
+		if !e.began.IsZero() {
+			r.Ends[i] = e.ended.Sub(first)
+		}
+	}
 	r.Err = joinFew(errs)
 }
 

@@ -1,6 +1,7 @@
 // Package run carries out one run of a scenario: it starts the supernode, lets it
-// get whole copies of all files, lets the peers download, and measures. What the
-// peers do is package scenario's and package peer's.
+// get whole copies of all files, lets the peers download, and measures. It does the
+// same while a flood is sent. What the peers do is package scenario's and package
+// peer's, what is sent besides is package flood's.
 package run
 
 import (

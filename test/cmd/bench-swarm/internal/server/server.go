@@ -143,6 +143,9 @@ const (
 	goroutines = "go_goroutines"
 )
 
+// tasks is a metric that only our schedulers have.
+const tasks = "supernode_scheduler_tasks"
+
 // Usage is what the processes use, all together.
 type Usage struct {
 	// Known is false if no process id is known. Then these are 0: the processor
@@ -158,13 +161,16 @@ type Usage struct {
 	Measured              bool
 	Mallocs, Allocated    float64
 	HeapInUse, Goroutines float64
+	// Tasks is the number of tasks that the schedulers have in memory, -1 if they
+	// do not say it.
+	Tasks float64
 }
 
 // Measure returns what the processes use.
 func (v *Server) Measure(ctx context.Context) (Usage, error) {
 	ctx, cancel := context.WithTimeout(ctx, measureLimit)
 	defer cancel()
-	var sum Usage
+	sum := Usage{Tasks: -1}
 	for _, p := range v.processes { // first, since reading metrics costs something
 		if p.pid == 0 {
 			continue
@@ -186,7 +192,7 @@ func (v *Server) Measure(ctx context.Context) (Usage, error) {
 		if p.metrics == "" {
 			continue
 		}
-		m, err := usage.Metrics(ctx, p.metrics, mallocs, allocated, heapInUse, goroutines)
+		m, err := usage.Metrics(ctx, p.metrics, mallocs, allocated, heapInUse, goroutines, tasks)
 		if err != nil && !p.foreign {
 			return Usage{}, err
 		}
@@ -195,6 +201,26 @@ func (v *Server) Measure(ctx context.Context) (Usage, error) {
 		sum.Allocated += m[allocated]
 		sum.HeapInUse += m[heapInUse]
 		sum.Goroutines += m[goroutines]
+		if n, says := m[tasks]; says {
+			sum.Tasks = max(0, sum.Tasks) + n
+		}
+	}
+	return sum, nil
+}
+
+// Resident returns the present resident memory of the processes in bytes, 0 if no
+// process id is known.
+func (v *Server) Resident() (int64, error) {
+	var sum int64
+	for _, p := range v.processes {
+		if p.pid == 0 {
+			continue
+		}
+		memory, err := usage.ReadMemory(p.pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += memory.Resident
 	}
 	return sum, nil
 }

@@ -20,6 +20,10 @@ const none = "–"
 
 // Row writes a run as a row of the table of runs.
 func Row(out io.Writer, sc scenario.Scenario, supernode string, r run.Result) error {
+	return write(out, row(sc, supernode, r))
+}
+
+func row(sc scenario.Scenario, supernode string, r run.Result) []string {
 	sc.Pieces = r.Pieces
 	peers, calls := float64(sc.Peers), float64(r.Calls)
 	known, measured := r.Before.Known && r.After.Known, r.Before.Measured && r.After.Measured
@@ -31,7 +35,7 @@ func Row(out io.Writer, sc scenario.Scenario, supernode string, r run.Result) er
 	if known && processor > 0 {
 		share = fmt.Sprintf("%.0f %%", 100*r.Generator.Seconds()/(r.Generator+processor).Seconds())
 	}
-	return write(out, []string{
+	return []string{
 		sc.String(), supernode, fmt.Sprintf("%.2f s", r.Elapsed.Seconds()),
 		fmt.Sprint(r.Calls), fmt.Sprintf("%.0f", calls/max(r.Elapsed.Seconds(), 1e-3)),
 		latency(r.Latency[record.Register]), latency(r.Latency[record.Pieces]), latency(r.Latency[record.Finished]),
@@ -43,18 +47,20 @@ func Row(out io.Writer, sc scenario.Scenario, supernode string, r run.Result) er
 		when(measured, "%.0f", (r.After.Mallocs-r.Before.Mallocs)/calls), when(measured, "%.1f", (r.After.Allocated-r.Before.Allocated)/(1<<10)/calls),
 		when(measured, "%.0f", (r.After.Mallocs-r.Before.Mallocs)/peers), when(measured, "%.0f", r.After.HeapInUse/(1<<20)),
 		fmt.Sprintf("%.2f s", r.Generator.Seconds()), share,
-	})
+	}
 }
 
 // Head writes the head of the table of runs.
-func Head(out io.Writer) error {
-	return head(out, []string{
+func Head(out io.Writer) error { return head(out, columns()) }
+
+func columns() []string {
+	return []string{
 		"peers, tasks, pieces", "supernode", "time", "calls", "calls/s",
 		"register", "pull 601", "pull 600", "pull 602", "report", "other (p50/p99/max ms)",
 		"answers to pulls", "offered by the CDN", "copies from the CDN", "failed pieces", "refused calls", "crashed", "failed",
 		"CPU", "ms/call", "peak RSS MB", "RSS KB/peer", "allocs/call", "KB/call", "allocs/peer", "heap in use MB",
 		"generator CPU", "of all CPU",
-	})
+	}
 }
 
 // SoakHead writes the head of the table of a soak.

@@ -128,11 +128,14 @@ type Registration struct {
 	MD5         string `json:"md5,omitempty"`
 }
 
+// RegisterPath is where peers register.
+const RegisterPath = "/peer/registry"
+
 // Register appends POST /peer/registry. It sets the server's address and the
 // task's URL in the registration.
 func (w Writer) Register(b []byte, r Registration) ([]byte, error) {
 	r.SupernodeIP, r.TaskURL = w.host, r.RawURL
-	return w.post(b, "/peer/registry", r)
+	return w.post(b, RegisterPath, r)
 }
 
 // Metrics is how a download ended.
@@ -157,11 +160,16 @@ func (w Writer) post(b []byte, path string, message any) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing the body of %s: %w", path, err)
 	}
+	return w.Post(b, path, body), nil
+}
+
+// Post appends a POST with a body that may be anything.
+func (w Writer) Post(b []byte, path string, body []byte) []byte {
 	b = append(b, "POST "...)
 	b = append(b, path...)
 	b = append(b, w.tail...)
 	b = append(b, "Content-Type: application/json;charset=utf-8\r\nContent-Length: "...)
 	b = strconv.AppendInt(b, int64(len(body)), 10)
 	b = append(b, "\r\n\r\n"...)
-	return append(b, body...), nil
+	return append(b, body...)
 }
