@@ -64,8 +64,11 @@ func Run(s *stage.Stage, cfg Config, tell func(Report) error) error {
 	if _, err := server.WarmUpOne(s.Context(), k.supernode, 0); err != nil {
 		s.Fatalf("%v", err)
 	}
-	ctx, stop := context.WithTimeout(s.Context(), cfg.Lasts)
+	// A deadline would end a connection attempt a moment before it ends the context,
+	// and the peer would count as failed.
+	ctx, stop := context.WithCancel(s.Context())
 	defer stop()
+	defer time.AfterFunc(cfg.Lasts, stop).Stop()
 	var work sync.WaitGroup
 	for slot := range cfg.Scenario.Peers {
 		work.Go(func() { k.fill(ctx, slot) })
