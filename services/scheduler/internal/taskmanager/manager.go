@@ -7,6 +7,8 @@
 //	                             |
 //	                             +--source refused or changed--> failed --FailAccessInterval--> ended
 //	                             |
+//	                             +--source refused at once--> failed --endGrace--> ended, a refusal is kept
+//	                             |
 //	                             +--any other failure, NOT_OWNER--> ended after endGrace
 //
 // Invariants:
@@ -28,6 +30,7 @@ import (
 	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"go.uber.org/zap"
 	"golang.org/x/sync/singleflight"
 	"google.golang.org/grpc/codes"
@@ -84,6 +87,8 @@ type Manager struct {
 	wg     sync.WaitGroup
 	// startedAt is the start time of the process.
 	startedAt time.Time
+	// refusals are those of sources that refused before anything was known of the task.
+	refusals *lru.Cache[string, refusal]
 	// revivals makes concurrent calls share one restoration of a task.
 	revivals singleflight.Group
 
@@ -105,7 +110,10 @@ type entry struct {
 func New(ctx context.Context, cfg Config, deps Deps) *Manager {
 	root, end := context.WithCancel(ctx)
 	deps.Task.Changed = deps.Replicator.MarkChanged
-	m := &Manager{cfg: cfg, deps: deps, ctx: root, cancel: end, startedAt: time.Now(), tasks: make(map[string]*entry)}
+	refusals, _ := lru.New[string, refusal](maxRefusals) // it fails for a size below 1 only
+	m := &Manager{
+		cfg: cfg, deps: deps, ctx: root, cancel: end, startedAt: time.Now(), tasks: make(map[string]*entry), refusals: refusals,
+	}
 	deps.Follower.Yield = m.yield
 	return m
 }
@@ -154,6 +162,9 @@ var errStopping = rpcerr.New(codes.Unavailable, "", "the scheduler is stopping")
 // new and there are too many of them.
 func (m *Manager) Register(ctx context.Context, id, url string, source follower.Source, info swarm.PeerInfo) (swarm.Facts, error) {
 	requester := fingerprint(source)
+	if r, found := m.refused(id); found && r.requester == requester {
+		return swarm.Facts{}, r.err
+	}
 	if err := m.restoreIfOwned(ctx, id); err != nil {
 		return swarm.Facts{}, err
 	}
@@ -232,6 +243,7 @@ func (m *Manager) getOrCreate(
 		m.deps.Replicator.Remove(id, failed.Task)
 		m.deps.StandbyStore.Delete(id)
 	}
+	m.refusals.Remove(id)
 	newTask := task.New(id, url, m.deps.Task)
 	if source.Resumed {
 		newTask.Restore(swarm.Update{})
@@ -267,6 +279,9 @@ func (m *Manager) follow(ctx context.Context, e *entry, source follower.Source) 
 	m.deps.Log.Info("the task failed on this scheduler",
 		zap.String("task_id", e.ID), zap.String("reason", string(rpcerr.ReasonOf(err))), zap.Error(err))
 	e.Fail(ctx, err)
+	if sourceRefused(err) && m.endRefused(ctx, e, err) {
+		return
+	}
 	if sourceRefused(err) || errors.Is(err, swarm.ErrConflict) {
 		return
 	}

@@ -66,6 +66,8 @@ type testCluster struct {
 	resolves      atomic.Int64           // other calls of ResolveTask
 	registryDown  atomic.Bool            // the registry does not answer
 	blockGetTask  chan struct{}          // if not nil, GetTask blocks until it is closed
+	seeds         atomic.Int64           // calls of Seed
+	sourceRefuses atomic.Bool
 }
 
 var errRegistryDown = rpcerr.New(codes.Unavailable, "", "the registry is down")
@@ -122,7 +124,11 @@ func (w *testCluster) WatchTasks(_ *registryv1.WatchTasksRequest, s registryv1.R
 	}
 }
 
-func (*testCluster) Seed(_ *cdnv1.SeedRequest, s cdnv1.CdnService_SeedServer) error {
+func (w *testCluster) Seed(_ *cdnv1.SeedRequest, s cdnv1.CdnService_SeedServer) error {
+	w.seeds.Add(1)
+	if w.sourceRefuses.Load() {
+		return rpcerr.Status(rpcerr.New(codes.NotFound, rpcerr.SourceNotFound, "404 Not Found")).Err()
+	}
 	for _, r := range []*cdnv1.SeedResponse{
 		{Event: &cdnv1.SeedResponse_Facts{Facts: &cdnv1.SourceFacts{Length: 2 * (size - 5), PieceSize: size}}},
 		{Event: &cdnv1.SeedResponse_Piece{Piece: &cdnv1.Piece{Num: 0, Md5: strings.Repeat("a", 32), Length: size}}},
@@ -330,6 +336,33 @@ func TestHeldPullReturnsNotOwnerWhenAnotherSchedulerTakesOver(t *testing.T) {
 	}
 	require.Equal(t, rpcerr.NotOwner, rpcerr.ReasonOf(<-held))
 	require.Eventually(t, func() bool { return w.manager.Count() == 0 }, testTimeout, time.Millisecond)
+}
+
+func TestTaskWhoseSourceRefusesAtOnceIsReplacedByARefusal(t *testing.T) {
+	t.Parallel()
+	w := newTestCluster(t)
+	w.record.Scheduler = "me"
+	w.manager.cfg.FailAccessInterval = time.Hour
+	w.sourceRefuses.Store(true)
+	requireRefused := func(err error) {
+		t.Helper()
+		require.Equal(t, rpcerr.SourceNotFound, rpcerr.ReasonOf(err))
+	}
+	_, err := w.register("p")
+	requireRefused(err)
+	require.Eventually(t, func() bool { return w.manager.Count() == 0 }, testTimeout, time.Millisecond, "the task is removed")
+	_, err = w.register("q")
+	requireRefused(err)
+	_, err = w.pull("p", 0)
+	requireRefused(err)
+	require.EqualValues(t, 1, w.seeds.Load(), "the source is not asked again")
+
+	w.sourceRefuses.Store(false)
+	source := follower.Source{URL: "http://source/file", Headers: []string{"Authorization: yes"}}
+	_, err = w.manager.Register(t.Context(), taskID, "http://source/file", source, swarm.PeerInfo{ID: "r", IP: "127.0.1.1", Port: 20001})
+	require.NoError(t, err, "another request is not refused")
+	_, err = w.register("q")
+	require.NoError(t, err, "the refusal has ended")
 }
 
 func TestStoppedManagerRefusesRegistrations(t *testing.T) {

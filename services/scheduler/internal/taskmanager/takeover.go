@@ -30,6 +30,9 @@ func (m *Manager) Get(ctx context.Context, id string, adopt bool) (*task.Task, e
 	case m.ctx.Err() != nil:
 		return nil, errStopping
 	}
+	if r, found := m.refused(id); found {
+		return nil, r.err
+	}
 	assignment, err := m.deps.Follower.Resolver.Acquire(ctx, id, m.mayTakeOver)
 	// A concurrent call may have created the task in the meantime.
 	if e := m.find(id); e != nil {
@@ -157,6 +160,9 @@ func (m *Manager) resume(id, url string, source follower.Source, state swarm.Upd
 // Register would create it without that state. While no registry is available it
 // is restored in any case, just as Register creates any task then.
 func (m *Manager) restoreIfOwned(ctx context.Context, id string) error {
+	if _, found := m.refused(id); found {
+		return nil // there was nothing of the task to replicate
+	}
 	if m.find(id) != nil || !m.deps.StandbyStore.Has(id) && !m.recentlyRestarted() {
 		return nil
 	}
