@@ -125,6 +125,9 @@ func (s *Service) listIDs(ctx context.Context, l request.Listing) (map[string][]
 func readIDs(ctx context.Context, client schedulerv1.SchedulerServiceClient, urls []string, nodes int) (ids []string, err error) {
 	for distinct := 0; distinct < nodes; {
 		limit := nodes - distinct
+		if len(ids) > 0 {
+			limit = max(limit, moreEntries)
+		}
 		out, err := client.ListPeers(ctx, &schedulerv1.ListPeersRequest{
 			Urls: urls, Start: int32(len(ids)), Limit: int32(limit), IdsOnly: true,
 		}, grpc.MaxCallRecvMsgSize(maxListingBytes))
@@ -157,6 +160,10 @@ func pageOf(ids map[string][]string, l request.Listing) []string {
 	return all[min(l.Start, len(all)):]
 }
 
+// moreEntries is the least number of entries that is asked for after the first call,
+// in which nodes had more than one: a node may have thousands.
+const moreEntries = 500
+
 // entryRange is a range of the entries in a scheduler's listing.
 type entryRange struct{ start, count int }
 
@@ -187,6 +194,9 @@ func (r *entryReader) read(ctx context.Context, part entryRange) error {
 	pieces, distinct, last := 0, 0, ""
 	for more := part.count + 1; more > 0; more = r.nodes + 1 - distinct {
 		limit := min(more, request.MaxListing)
+		if len(r.entries) > 0 {
+			limit = min(max(more, moreEntries), request.MaxListing)
+		}
 		out, err := r.client.ListPeers(ctx, &schedulerv1.ListPeersRequest{
 			Urls: r.urls, Start: int32(part.start + len(r.entries)), Limit: int32(limit),
 		}, grpc.MaxCallRecvMsgSize(maxListingBytes))

@@ -80,21 +80,22 @@ func TestQueryAndFormFillTheFieldsOfTheMessage(t *testing.T) {
 		"%73rcCid=a=b&other=x&&=&range": {SrcCid: "a=b"},
 		"srcCid=&srcCid=second":         {},
 		"status=&result=501&status=701": {Result: 501, Status: 701},
+		"status=0700&result=0501":       {Result: 501, Status: 700},
 	} {
 		got := &dfgetv1.PullPiecesRequest{}
 		require.NoError(t, pulls.Query(raw, got))
 		require.True(t, proto.Equal(want, got), "%s: %v", raw, got)
 	}
 	form := &dfgetv1.RegisterPeerRequest{}
-	require.NoError(t, decoderOf(form).Form("headers=a+b&headers[]=c&cid=%2B&rootCAs=cGVt&rootcas=_-8=&insecure=true&fileLength=-1", form))
+	require.NoError(t, decoderOf(form).Form("headers=a+b&headers[]=c&cid=%2B&rootCAs=cGVtMQ&rootcas=_-8=&insecure=true&fileLength=-1", form))
 	want := &dfgetv1.RegisterPeerRequest{
-		Headers: []string{"a b", "c"}, Cid: "+", RootCas: [][]byte{[]byte("pem"), {0xff, 0xef}}, Insecure: true, FileLength: -1,
+		Headers: []string{"a b", "c"}, Cid: "+", RootCas: [][]byte{[]byte("pem1"), {0xff, 0xef}}, Insecure: true, FileLength: -1,
 	}
 	require.True(t, proto.Equal(want, form), "%v", form)
 }
 
 func TestQueryWithAValueThatTheFieldCannotHaveIsAnError(t *testing.T) {
-	for _, raw := range []string{"srcCid=%ff", "status=x", "status=99999999999", "result=1.5"} {
+	for _, raw := range []string{"srcCid=%ff", "status=x", "status=99999999999", "result=1.5", "result=0x1F5", "result=5_01"} {
 		require.Error(t, decoderOf(&dfgetv1.PullPiecesRequest{}).Query(raw, &dfgetv1.PullPiecesRequest{}), raw)
 	}
 	for _, raw := range []string{"insecure=perhaps", "rootCAs=%25%25", "fileLength=99999999999999999999"} {

@@ -135,19 +135,18 @@ func parseValue(text string, kind protoreflect.Kind) (protoreflect.Value, error)
 		b, err := strconv.ParseBool(text)
 		return protoreflect.ValueOfBool(b), cause(err)
 	case protoreflect.Int32Kind:
-		n, err := strconv.ParseInt(text, 0, 32)
+		n, err := strconv.ParseInt(text, 10, 32)
 		return protoreflect.ValueOfInt32(int32(n)), cause(err)
 	case protoreflect.Int64Kind:
-		n, err := strconv.ParseInt(text, 0, 64)
+		n, err := strconv.ParseInt(text, 10, 64)
 		return protoreflect.ValueOfInt64(n), cause(err)
 	case protoreflect.DoubleKind:
 		f, err := strconv.ParseFloat(text, 64)
 		return protoreflect.ValueOfFloat64(f), cause(err)
 	case protoreflect.BytesKind:
-		b, err := base64.StdEncoding.DecodeString(text)
-		if err != nil {
-			b, err = base64.URLEncoding.DecodeString(text)
-		}
+		// Any of the usual alphabets, with padding or without.
+		text = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(text, "="))
+		b, err := base64.RawStdEncoding.DecodeString(text)
 		return protoreflect.ValueOfBytes(b), err
 	}
 	return protoreflect.Value{}, fmt.Errorf("a %s cannot be given as text", kind)

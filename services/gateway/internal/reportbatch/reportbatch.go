@@ -59,6 +59,9 @@ type Batcher struct {
 	ctx    context.Context // of the batches
 	cancel context.CancelFunc
 	work   sync.WaitGroup
+
+	mu     sync.Mutex // guards closed, and that work grows only without it
+	closed bool
 }
 
 // New returns a batcher of the connections that dial returns.
@@ -73,10 +76,24 @@ func New(dial Dial) (*Batcher, error) {
 }
 
 // Close ends the batches that are being sent and waits for that. Reports that come
-// afterwards fail.
+// afterwards are sent one by one.
 func (b *Batcher) Close() {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
 	b.cancel()
 	b.work.Wait()
+}
+
+// begin runs f on a goroutine of its own, unless the batcher is closed.
+func (b *Batcher) begin(f func()) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return false
+	}
+	b.work.Go(f)
+	return true
 }
 
 // Dial returns the connection to an endpoint, decorated if it leads to another
@@ -112,8 +129,8 @@ func (c connection) Invoke(ctx context.Context, method string, args, reply any, 
 	if !isReport {
 		return c.ClientConn.Invoke(ctx, method, args, reply, opts...)
 	}
-	r := &waitingReport{request: report, ctx: ctx, done: make(chan error, 1)}
-	c.queue.add(c.ClientConn, r)
+	r := &waitingReport{conn: c.ClientConn, request: report, ctx: ctx, done: make(chan error, 1)}
+	c.queue.add(r)
 	select {
 	case err := <-r.done:
 		if errors.Is(err, errUnhandled) {
@@ -130,6 +147,7 @@ var errUnhandled = errors.New("the report was not handled in a batch")
 
 // waitingReport is a report whose caller waits.
 type waitingReport struct {
+	conn    *grpc.ClientConn
 	request *schedulerv1.ReportPieceRequest
 	ctx     context.Context
 	done    chan error // buffered: there is at most one result
@@ -145,22 +163,19 @@ type queue struct {
 }
 
 // add adds a report, and starts to send if nothing is being sent.
-func (q *queue) add(conn *grpc.ClientConn, r *waitingReport) {
+func (q *queue) add(r *waitingReport) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.batcher.ctx.Err() != nil {
-		r.done <- status.Error(codes.Unavailable, "this gateway is stopping")
+	if !q.busy && !q.batcher.begin(q.send) {
+		r.done <- errUnhandled
 		return
 	}
+	q.busy = true
 	q.waiting = append(q.waiting, r)
-	if !q.busy {
-		q.busy = true
-		q.batcher.work.Go(func() { q.send(conn) })
-	}
 }
 
 // send sends batches until no report is waiting.
-func (q *queue) send(conn *grpc.ClientConn) {
+func (q *queue) send() {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for first := true; ; first = false {
@@ -172,7 +187,7 @@ func (q *queue) send(conn *grpc.ClientConn) {
 		if len(batch) == 0 {
 			return
 		}
-		q.deliver(conn, batch)
+		q.deliver(batch)
 	}
 }
 
@@ -196,7 +211,8 @@ func (q *queue) next() []*waitingReport {
 }
 
 // deliver sends a batch and gives each report its result.
-func (q *queue) deliver(conn *grpc.ClientConn, batch []*waitingReport) {
+func (q *queue) deliver(batch []*waitingReport) {
+	conn := batch[len(batch)-1].conn // the newest one
 	ctx, cancel := context.WithTimeout(q.batcher.ctx, sendTimeout)
 	defer cancel()
 	req := &schedulerv1.ReportPiecesRequest{Reports: make([]*schedulerv1.ReportPieceRequest, len(batch))}

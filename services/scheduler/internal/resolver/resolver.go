@@ -107,8 +107,15 @@ func New(deps Deps) *Resolver {
 	}
 }
 
-// Close cancels all pings of other schedulers.
-func (r *Resolver) Close() { r.Schedulers.Close() }
+// Close cancels all pings of other schedulers, and waits for the lookups that are under
+// way.
+func (r *Resolver) Close() {
+	r.lookups.mu.Lock()
+	r.lookups.closed = true
+	r.lookups.mu.Unlock()
+	r.Schedulers.Close()
+	r.lookups.work.Wait()
+}
 
 // Claim holds the CDNs that a task's record names. The zero Claim names none.
 type Claim struct {

@@ -132,8 +132,10 @@ func (r *Resolver) currentRecord(ctx context.Context, taskID string) (*registryv
 
 // lookups makes concurrent calls for one task share one lookup.
 type lookups struct {
-	mu       sync.Mutex // guards inFlight
+	mu       sync.Mutex // guards inFlight and closed, and that work grows only without closed
 	inFlight map[string]*lookup
+	closed   bool
+	work     sync.WaitGroup // lookups
 }
 
 type lookup struct {
@@ -166,14 +168,21 @@ func (r *Resolver) Acquire(ctx context.Context, taskID string, mayTake func() bo
 		l = &lookup{done: make(chan struct{})}
 		r.lookups.inFlight[taskID] = l
 	}
-	r.lookups.mu.Unlock()
-	if isFirst {
+	closed := r.lookups.closed
+	find := func() {
 		// Other callers share the result, so the first caller's end must not stop it.
 		l.assignment, l.err = r.acquire(context.WithoutCancel(ctx), taskID, mayTake)
 		r.lookups.mu.Lock()
 		delete(r.lookups.inFlight, taskID)
 		r.lookups.mu.Unlock()
 		close(l.done)
+	}
+	if isFirst && !closed {
+		r.lookups.work.Go(find)
+	}
+	r.lookups.mu.Unlock()
+	if isFirst && closed {
+		find()
 	}
 	select {
 	case <-l.done:

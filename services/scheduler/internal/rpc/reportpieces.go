@@ -2,6 +2,10 @@ package rpc
 
 import (
 	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	schedulerv1 "github.com/supernode-ha/supernode/api/supernode/scheduler/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
@@ -11,6 +15,14 @@ import (
 
 // maxReports is the maximum number of reports in one call.
 const maxReports = 1000
+
+const (
+	// tasksAtOnce is how many tasks of a call get their reports at the same time.
+	tasksAtOnce = 16
+	// taskPatience is how long a call waits for a task. A task that takes longer gets
+	// the reports again, one by one: they are idempotent.
+	taskPatience = 200 * time.Millisecond
+)
 
 // taskReports are the reports of one task in a call.
 type taskReports struct {
@@ -42,21 +54,40 @@ func (s *Server) ReportPieces(ctx context.Context, req *schedulerv1.ReportPieces
 		of.reports = append(of.reports, task.Report{PeerID: r.GetPeerId(), Num: r.GetPiece().GetNum(), Size: r.GetPiece().GetSize()})
 		of.indices = append(of.indices, int32(i))
 	}
+	var (
+		mu    sync.Mutex // guards out
+		group errgroup.Group
+	)
+	group.SetLimit(tasksAtOnce)
 	for id, of := range byTask {
-		s.applyReports(ctx, id, of, out)
+		group.Go(func() error {
+			failures, applied := s.applyReports(ctx, id, of.reports)
+			mu.Lock()
+			defer mu.Unlock()
+			of.addTo(out, failures, applied)
+			return nil
+		})
 	}
-	return out, ctx.Err()
+	_ = group.Wait() // no task returns an error
+	return out, nil
 }
 
-// applyReports applies the reports of one task.
-func (s *Server) applyReports(ctx context.Context, id string, of *taskReports, out *schedulerv1.ReportPiecesResponse) {
+// applyReports applies the reports of one task. applied is false if the task is not in
+// memory, has ended, or is late: the other tasks' reports must not wait for it.
+func (s *Server) applyReports(ctx context.Context, id string, reports []task.Report) (failures []error, applied bool) {
 	t := s.tasks.Loaded(id)
 	if t == nil {
-		out.Unhandled = append(out.Unhandled, of.indices...)
-		return
+		return nil, false
 	}
-	failures, err := t.WrittenAll(ctx, of.reports)
-	if err != nil { // the task has ended in the meantime
+	ctx, cancel := context.WithTimeout(ctx, taskPatience)
+	defer cancel()
+	failures, err := t.WrittenAll(ctx, reports)
+	return failures, err == nil
+}
+
+// addTo adds what became of the reports to the answer.
+func (of *taskReports) addTo(out *schedulerv1.ReportPiecesResponse, failures []error, applied bool) {
+	if !applied {
 		out.Unhandled = append(out.Unhandled, of.indices...)
 		return
 	}

@@ -95,9 +95,10 @@ func (m *Manager) recentlyRestarted() bool { return time.Since(m.startedAt) < re
 // replicate to this one. In that case the standby store keeps the state.
 func (m *Manager) revive(ctx context.Context, id string, assignment resolver.Assignment) (*entry, error) {
 	recorded := assignment.Record != nil && !assignment.Unclaimed
+	caller := ctx
 	// Other callers share the result, so the first caller's end must not stop it.
 	ctx = context.WithoutCancel(ctx)
-	created, err, _ := m.revivals.Do(id, func() (any, error) {
+	revived := m.revivals.DoChan(id, func() (any, error) {
 		if e := m.find(id); e != nil {
 			return e, nil
 		}
@@ -112,8 +113,13 @@ func (m *Manager) revive(ctx context.Context, id string, assignment resolver.Ass
 		}
 		return e, err
 	})
-	e, _ := created.(*entry)
-	return e, err
+	select {
+	case r := <-revived:
+		e, _ := r.Val.(*entry)
+		return e, r.Err
+	case <-caller.Done():
+		return nil, caller.Err()
+	}
 }
 
 // differsFromRecord reports whether the record is of another version of the source than
