@@ -71,12 +71,20 @@ func (p *pull) sameRequest(other *pull) bool {
 }
 
 type pullReply struct {
-	answer Answer
-	err    error
+	answer     Answer
+	err        error
+	superseded bool
 }
 
+// supersededDelay is the time after which a superseded pull returns. A dfget has
+// cut off such a pull before it sends the next one, so it loses nothing. A client
+// that pulls in parallel without pause would otherwise get thousands of answers a
+// second and take the processor time of all others.
+const supersededDelay = 250 * time.Millisecond
+
 // Pull applies the report and returns an answer as soon as there are offers or the
-// result, or after MaxWait.
+// result, or after MaxWait. If the peer sends another pull before that, it returns
+// an empty answer supersededDelay later.
 func (t *Task) Pull(ctx context.Context, req Pull) (Answer, error) {
 	p := &pull{Pull: req, reply: make(chan pullReply, 1)}
 	err := t.enqueue(ctx, func() {
@@ -89,6 +97,9 @@ func (t *Task) Pull(ctx context.Context, req Pull) (Answer, error) {
 	}
 	select {
 	case r := <-p.reply:
+		if r.superseded {
+			return Answer{}, t.sleep(ctx, supersededDelay)
+		}
 		return r.answer, r.err
 	case <-t.ended:
 		return Answer{}, errEnded
@@ -102,6 +113,20 @@ func (t *Task) Pull(ctx context.Context, req Pull) (Answer, error) {
 	case <-t.ended:
 	}
 	return Answer{}, ctx.Err()
+}
+
+// sleep returns after d, or when ctx or the task ends.
+func (t *Task) sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-t.ended:
+		return errEnded
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (t *Task) accept(p *pull) error {
@@ -135,7 +160,7 @@ func (t *Task) accept(p *pull) error {
 	// still held.
 	if old := t.held[p.PeerID]; old != nil {
 		old.superseded = true
-		t.reply(old, pullReply{})
+		t.reply(old, pullReply{superseded: true})
 	}
 	if p.Stage == Finished && p.Outcome != Written {
 		if err := t.swarm.Down(p.PeerID, now); err != nil {

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
@@ -255,6 +258,30 @@ func TestNewPullEndsAnEarlierHeldPullOfThePeer(t *testing.T) {
 	})
 }
 
+// TestParallelPullsOfAPeerAreAnsweredSlowly: a client that pulls on many connections
+// without pause gets few answers from each.
+func TestParallelPullsOfAPeerAreAnsweredSlowly(t *testing.T) {
+	inTask(t, func(ctx context.Context, task *Task) {
+		prepare(ctx, t, task, 0, "a")
+		const connections, length = 20, 10 * time.Second
+		const limit = int64(connections * (length/supersededDelay + 1))
+		var answers atomic.Int64
+		var all sync.WaitGroup
+		end := time.Now().Add(length)
+		for range connections {
+			all.Go(func() {
+				for time.Now().Before(end) && answers.Load() <= limit {
+					_, err := task.Pull(ctx, Pull{PeerID: "a", MaxWait: 3 * time.Second})
+					assert.NoError(t, err)
+					answers.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		require.LessOrEqual(t, answers.Load(), limit)
+	})
+}
+
 func TestCancelledHeldPullReceivesNoOffers(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 0, "a")
@@ -350,7 +377,7 @@ func TestUnknownPeersAndPiecesAreRefused(t *testing.T) {
 	})
 }
 
-func TestStoppedTaskEndsHeldPulls(t *testing.T) {
+func TestStoppedTaskEndsHeldAndSupersededPulls(t *testing.T) {
 	inTask(t, func(ctx context.Context, task *Task) {
 		prepare(ctx, t, task, 0)
 		inner, stop := context.WithCancel(ctx)
@@ -360,14 +387,19 @@ func TestStoppedTaskEndsHeldPulls(t *testing.T) {
 		require.NoError(t, other.Facts(ctx, "cdn", swarm.Facts{Length: 1, PieceSize: size}))
 		_, err := other.Register(ctx, info("a"))
 		require.NoError(t, err)
-		failed := make(chan error, 1)
-		go func() {
-			_, err := other.Pull(ctx, Pull{PeerID: "a", MaxWait: time.Hour})
-			failed <- err
-		}()
-		synctest.Wait()
+		failed := make(chan error, 2)
+		for range 2 { // the second one supersedes the first one
+			go func() {
+				_, err := other.Pull(ctx, Pull{PeerID: "a", MaxWait: time.Hour})
+				failed <- err
+			}()
+			synctest.Wait()
+		}
+		start := time.Now()
 		stop()
 		require.Error(t, <-failed)
+		require.Error(t, <-failed)
+		require.Zero(t, time.Since(start))
 		_, err = other.Register(ctx, info("b"))
 		require.ErrorIs(t, err, errEnded)
 	})
