@@ -37,6 +37,7 @@ const (
 	CopyPartial        Reason = "COPY_PARTIAL"
 	StoreUnavailable   Reason = "STORE_UNAVAILABLE"
 	LimitReached       Reason = "LIMIT_REACHED"
+	Stopping           Reason = "STOPPING"
 )
 
 // domain marks our error details among others'.

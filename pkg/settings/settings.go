@@ -269,6 +269,17 @@ func notOfName(r rune) bool {
 	return !strings.ContainsRune(".:_-", r)
 }
 
+// stopReserve is the part of the grace period that is left for the parts of a process
+// that stop after the last download: answering calls, unregistering, closing the store.
+const stopReserve = 4 * time.Second
+
+// FinishTime returns how long a process without sisters waits for the downloads in
+// progress when it is stopped: the grace period without a reserve for the rest of the
+// stop, but at least half of it.
+func (s *Settings) FinishTime() time.Duration {
+	return max(s.GracePeriod-stopReserve, s.GracePeriod/2)
+}
+
 // FetchRate is how many bytes a second the sources may send, 0 for no limit.
 func (s *Settings) FetchRate() int64 {
 	if s.MaxBandwidth == 0 {

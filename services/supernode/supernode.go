@@ -74,7 +74,7 @@ func Build(_ context.Context, p *process.Process) error {
 	}
 	gatewaySvc.Register(p.RPC)
 	p.Add("gateway", gatewaySvc.Run)
-	p.Add("leaving", cdnSvc.Leaving(p.Settings.GracePeriod/2, announcers...))
-	p.Add("handing tasks over", schedulerSvc.Leaving(p.Settings.GracePeriod/3, announcers...))
+	p.Add("leaving of the cdn", cdnSvc.Leaving(p.Settings.GracePeriod/2, announcers...))
+	p.Add("leaving of the scheduler", schedulerSvc.Leaving(p.Settings.GracePeriod/3, p.Settings.FinishTime(), announcers...))
 	return nil
 }

@@ -222,7 +222,7 @@ func TestCacheOfTheOriginalIsServed(t *testing.T) {
 }
 
 func TestStopLetsGoInTimeAndLeavesNoHalfFiles(t *testing.T) {
-	node := oneSupernode(t)
+	node := oneSupernode(t, "--grace-period", "6s")
 	o := source(t)
 	f, _ := file(20_000_000, 7)
 	f.StallAfter = 5_000_000

@@ -48,7 +48,8 @@ type SchedulerServiceClient interface {
 	// none. It answers as soon as the facts of the source are known. Doing it
 	// again with the same peer id keeps what the peer has.
 	//
-	// Errors: those of a Seed before its facts; INVALID_ARGUMENT; UNAVAILABLE;
+	// Errors: those of a Seed before its facts; INVALID_ARGUMENT; UNAVAILABLE, with
+	// reason STOPPING if the scheduler stops and there is no other one;
 	// RESOURCE_EXHAUSTED (LIMIT_REACHED) if the peer is new and the task has the
 	// greatest number of peers, or the task is new and the scheduler has the
 	// greatest number of tasks;
@@ -238,7 +239,8 @@ type SchedulerServiceServer interface {
 	// none. It answers as soon as the facts of the source are known. Doing it
 	// again with the same peer id keeps what the peer has.
 	//
-	// Errors: those of a Seed before its facts; INVALID_ARGUMENT; UNAVAILABLE;
+	// Errors: those of a Seed before its facts; INVALID_ARGUMENT; UNAVAILABLE, with
+	// reason STOPPING if the scheduler stops and there is no other one;
 	// RESOURCE_EXHAUSTED (LIMIT_REACHED) if the peer is new and the task has the
 	// greatest number of peers, or the task is new and the scheduler has the
 	// greatest number of tasks;

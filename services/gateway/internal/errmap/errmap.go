@@ -11,6 +11,7 @@
 //	                                                   for a few seconds
 //	too many peers or tasks        429         602     accepted, retried     429
 //	                                                   for a few seconds
+//	the only scheduler is stopping 503 at once 503     an error              503
 //	any other                      by gRPC code
 //
 // A client that gets 429 is told when to try again (Retry-After).
@@ -182,8 +183,8 @@ func fromSource(r rpcerr.Reason) bool {
 
 func retryable(e *rpcerr.Error) bool {
 	// An unreachable source also has the gRPC code Unavailable, but the cluster
-	// does not recover from it.
-	if fromSource(e.Reason) {
+	// does not recover from it. Nor does it if its only scheduler is stopping.
+	if fromSource(e.Reason) || e.Reason == rpcerr.Stopping {
 		return false
 	}
 	switch e.Reason {

@@ -37,6 +37,6 @@ func build(_ context.Context, p *process.Process) error {
 	// unregistered before the tasks end, so that no call is sent to an ended task.
 	p.Add("scheduler", service.Run)
 	announcer := p.Announce(registry, cluster.Scheduler, nil)
-	p.Add("leaving", service.Leaving(p.Settings.GracePeriod/3, announcer))
+	p.Add("leaving", service.Leaving(p.Settings.GracePeriod/3, p.Settings.FinishTime(), announcer))
 	return nil
 }

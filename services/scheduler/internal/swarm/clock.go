@@ -12,6 +12,12 @@ const (
 	// activeFor is how long after its last call a peer counts as active. A client
 	// with a pull that is held, or with small pieces, calls more often.
 	activeFor = 15 * time.Second
+	// pullGrace is how long after its last call a peer without a transfer may still be
+	// about to pull: it waits for at most 1.6 s after a pull that was held for 3 s.
+	pullGrace = 6 * time.Second
+	// resultGrace is how long after its last call a peer that has all pieces may still
+	// be about to ask for the result. It asks at once when it has written the last one.
+	resultGrace = 2 * time.Second
 	// helpAfter is how long the CDN has to be worth its help before it helps.
 	helpAfter = 2 * time.Second
 )

@@ -260,6 +260,23 @@ func (s *Swarm) PeerIDs() []string { return slices.Collect(maps.Keys(s.peers)) }
 // It takes constant time.
 func (s *Swarm) Unfinished() int { return s.peerList.unfinished }
 
+// Downloading returns the number of peers that the end of the process would interrupt:
+// peers that miss pieces and have a transfer or have made a call of late, and peers
+// that have all pieces and may not have received the result yet.
+// It takes O(peers).
+func (s *Swarm) Downloading(now time.Time) int {
+	n := 0
+	for _, p := range s.peers {
+		silent := now.Sub(p.lastSeen)
+		switch complete := s.complete(p); {
+		case p.left:
+		case complete && silent < resultGrace, !complete && (silent < pullGrace || p.active > 0):
+			n++
+		}
+	}
+	return n
+}
+
 // Peers returns the number of peers, including those that have left.
 // It takes constant time.
 func (s *Swarm) Peers() int { return len(s.peers) }

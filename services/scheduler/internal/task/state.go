@@ -30,6 +30,11 @@ func (t *Task) State(ctx context.Context) (State, error) {
 	})
 }
 
+// Downloading returns the number of peers that the end of the process would interrupt.
+func (t *Task) Downloading(ctx context.Context) (int, error) {
+	return query(ctx, t, func() (int, error) { return t.swarm.Downloading(time.Now()), nil })
+}
+
 // Outdated returns the ids of the peers that a task with another version of the
 // source has to exclude.
 func (t *Task) Outdated(ctx context.Context) (map[string]struct{}, error) {

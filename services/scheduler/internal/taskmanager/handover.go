@@ -19,9 +19,7 @@ const maxHandovers = 32
 // latest updates or half of the time until ctx's deadline has passed. From then on
 // calls are redirected to them.
 func (m *Manager) HandOver(ctx context.Context) error {
-	m.mu.Lock()
-	m.leaving = true
-	m.mu.Unlock()
+	m.enter(handingOver)
 	flushErr := m.flush(ctx) // an outdated standby is better than none
 	var work errgroup.Group
 	work.SetLimit(maxHandovers)

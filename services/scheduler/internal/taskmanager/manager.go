@@ -15,7 +15,8 @@
 //
 //   - There is at most one task per id in the map. Its goroutines are part of
 //     Manager.wg, and Run waits for them.
-//   - No task is created once the manager hands its tasks over or stops.
+//   - No task is created once the manager hands its tasks over, waits for the last
+//     downloads, or stops.
 //   - A task that another scheduler answers for is refused with NOT_OWNER.
 //   - A registration creates no task if there are Config.MaxTasks. A takeover does.
 package taskmanager
@@ -92,10 +93,32 @@ type Manager struct {
 	// revivals makes concurrent calls share one restoration of a task.
 	revivals singleflight.Group
 
-	mu    sync.Mutex // guards tasks and leaving
+	mu    sync.Mutex // guards tasks and phase
 	tasks map[string]*entry
-	// leaving is set once the tasks are being handed over. No task is created then.
-	leaving bool
+	phase phase
+}
+
+// phase is what the manager does with its tasks.
+//
+//	serving --HandOver---------> handingOver
+//	   |
+//	   +------AwaitDownloads---> finishing
+//
+// No task is created or restored after serving. In the phase finishing no peer is
+// accepted either.
+type phase uint8
+
+const (
+	serving phase = iota
+	handingOver
+	finishing
+)
+
+// enter changes the phase.
+func (m *Manager) enter(p phase) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.phase = p
 }
 
 type entry struct {
@@ -155,7 +178,11 @@ func (m *Manager) startTask(created *task.Task, source follower.Source) *entry {
 	return e
 }
 
-var errStopping = rpcerr.New(codes.Unavailable, "", "the scheduler is stopping")
+var (
+	errStopping = rpcerr.New(codes.Unavailable, "", "the scheduler is stopping")
+	// errFinishing is not worth a retry: there is no other scheduler.
+	errFinishing = rpcerr.New(codes.Unavailable, rpcerr.Stopping, "the only scheduler is stopping, and finishes the downloads in progress only")
+)
 
 // Register adds a peer to a task and waits for the facts of the source. It creates
 // the task if there is none. It returns LIMIT_REACHED at once if the peer or the task is
@@ -229,10 +256,13 @@ func (m *Manager) getOrCreate(
 	if m.ctx.Err() != nil {
 		return nil, false, errStopping
 	}
+	if m.phase == finishing {
+		return nil, false, errFinishing
+	}
 	if e := m.tasks[id]; e != nil && e != failed {
 		return e, false, nil
 	}
-	if m.leaving {
+	if m.phase != serving {
 		return nil, false, errStopping
 	}
 	if limit := m.cfg.MaxTasks; limit > 0 && len(m.tasks) >= limit && m.tasks[id] == nil {

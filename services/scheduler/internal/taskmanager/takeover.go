@@ -68,7 +68,7 @@ func (m *Manager) find(id string) *entry {
 func (m *Manager) mayTakeOver() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return !m.leaving && m.ctx.Err() == nil
+	return m.phase == serving && m.ctx.Err() == nil
 }
 
 // recallFromStandby fetches the state that this scheduler may have replicated to the
@@ -153,7 +153,7 @@ func (m *Manager) resume(id, url string, source follower.Source, state swarm.Upd
 	if e := m.tasks[id]; e != nil {
 		return e, nil
 	}
-	if m.ctx.Err() != nil || m.leaving {
+	if m.ctx.Err() != nil || m.phase != serving {
 		return nil, errStopping
 	}
 	m.deps.Log.Info("taking over a task of another scheduler",
