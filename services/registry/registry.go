@@ -31,12 +31,12 @@ import (
 
 	"github.com/supernode-ha/supernode/pkg/settings"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/cache"
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdconn"
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdstore"
 	"github.com/supernode-ha/supernode/services/registry/internal/metrics"
 	"github.com/supernode-ha/supernode/services/registry/internal/rpc"
 	"github.com/supernode-ha/supernode/services/registry/internal/tasks"
-	"github.com/supernode-ha/supernode/services/registry/internal/view"
 )
 
 const (
@@ -75,7 +75,7 @@ type Deps struct {
 type Service struct {
 	conn    *etcdconn.Conn
 	store   *etcdstore.Store
-	view    *view.View
+	cache   *cache.Cache
 	server  *rpc.Server
 	stopped chan struct{}
 }
@@ -89,17 +89,17 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
-	s := &Service{view: view.New(), stopped: make(chan struct{})}
-	m, err := metrics.New(deps.Metrics, s.view.Counts)
+	s := &Service{cache: cache.New(), stopped: make(chan struct{})}
+	m, err := metrics.New(deps.Metrics, s.cache.Counts)
 	if err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
 	s.conn = etcdconn.New(etcdconn.Config{
 		Endpoints: cfg.Endpoints, EmbeddedDir: cfg.EmbeddedDir, DialTimeout: cfg.DialTimeout,
 	}, deps.Logger)
-	s.store = etcdstore.New(s.conn, s.view, m, deps.Logger, cfg.LeaseTTL)
-	changes := tasks.New(tasks.Deps{Store: s.store, View: s.view, Metrics: m, Log: deps.Logger, Copies: cfg.Replicas})
-	s.server = rpc.New(rpc.Deps{Members: s.store, Tasks: changes, View: s.view, Copies: cfg.Replicas, Stopped: s.stopped})
+	s.store = etcdstore.New(s.conn, s.cache, m, deps.Logger, cfg.LeaseTTL)
+	changes := tasks.New(tasks.Deps{Store: s.store, Cache: s.cache, Metrics: m, Log: deps.Logger, Copies: cfg.Replicas})
+	s.server = rpc.New(rpc.Deps{Members: s.store, Tasks: changes, Cache: s.cache, Copies: cfg.Replicas, Stopped: s.stopped})
 	return s, nil
 }
 
@@ -150,7 +150,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 }
 
 // Ready is closed when the store has been read completely for the first time.
-func (s *Service) Ready() <-chan struct{} { return s.view.Synced() }
+func (s *Service) Ready() <-chan struct{} { return s.cache.Synced() }
 
 // WaitReady waits until Ready is closed, or gives the error of ctx.
 func (s *Service) WaitReady(ctx context.Context) error {

@@ -1,6 +1,6 @@
 // Package etcdstore keeps members, operators' marks and task records in etcd:
 // their keys, the leases of members, compare-and-swap of records, the era of
-// the store, and the watch that keeps the copy (package view) in step. What a
+// the store, and the watch that keeps the copy (package cache) in step. What a
 // record should say is decided in package ownership.
 package etcdstore
 

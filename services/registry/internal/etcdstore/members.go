@@ -9,9 +9,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/cache"
 	"github.com/supernode-ha/supernode/services/registry/internal/metrics"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
-	"github.com/supernode-ha/supernode/services/registry/internal/view"
 	"github.com/supernode-ha/supernode/services/registry/internal/wire"
 )
 
@@ -57,17 +57,17 @@ func (s *Store) Heartbeat(ctx context.Context, m record.Member) (time.Duration, 
 // readMember gives a member as it stands in the store, all zero if it is not
 // there. One that cannot be read is given with its lease, and differs from any
 // heartbeat.
-func (s *Store) readMember(ctx context.Context, c *clientv3.Client, key record.MemberKey) (view.Lease, error) {
+func (s *Store) readMember(ctx context.Context, c *clientv3.Client, key record.MemberKey) (cache.Lease, error) {
 	resp, err := c.Get(ctx, memberKey(key))
 	if err != nil || len(resp.Kvs) == 0 {
-		return view.Lease{}, err
+		return cache.Lease{}, err
 	}
 	lease, _ := s.loadMember(resp.Kvs[0])
 	return lease, nil
 }
 
 // renew keeps a lease alive, which is no write, and corrects the value if it differs.
-func (s *Store) renew(ctx context.Context, c *clientv3.Client, known view.Lease, m record.Member) (time.Duration, error) {
+func (s *Store) renew(ctx context.Context, c *clientv3.Client, known cache.Lease, m record.Member) (time.Duration, error) {
 	alive, err := c.KeepAliveOnce(ctx, clientv3.LeaseID(known.ID))
 	if err != nil {
 		return 0, err
@@ -83,7 +83,7 @@ func (s *Store) renew(ctx context.Context, c *clientv3.Client, known view.Lease,
 // join gives m a lease of its own. If another registry was faster, or the
 // answer was lost, the lease goes again: no key may be left without its lease
 // and no lease without its key.
-func (s *Store) join(ctx context.Context, c *clientv3.Client, known view.Lease, m record.Member) (time.Duration, error) {
+func (s *Store) join(ctx context.Context, c *clientv3.Client, known cache.Lease, m record.Member) (time.Duration, error) {
 	grant, err := c.Grant(ctx, int64(s.ttl/time.Second))
 	if err != nil {
 		return 0, err
@@ -128,7 +128,7 @@ func (s *Store) putMember(ctx context.Context, c *clientv3.Client, revision, lea
 	}
 	s.wrote(metrics.WriteMember)
 	rev := resp.Header.Revision
-	s.view.Feed(eraOf(resp.Responses[0]), view.Change{Revision: rev, Member: &view.Lease{Member: m, ID: lease, Revision: rev}})
+	s.cache.Feed(eraOf(resp.Responses[0]), cache.Change{Revision: rev, Member: &cache.Lease{Member: m, ID: lease, Revision: rev}})
 	return nil
 }
 
@@ -168,6 +168,6 @@ func (s *Store) removeMember(ctx context.Context, c *clientv3.Client, key record
 		return false, err
 	}
 	s.wrote(metrics.WriteMember)
-	s.view.Feed(eraOf(resp.Responses[0]), view.Change{Revision: resp.Header.Revision, MemberGone: &key})
+	s.cache.Feed(eraOf(resp.Responses[0]), cache.Change{Revision: resp.Header.Revision, MemberGone: &key})
 	return true, nil
 }

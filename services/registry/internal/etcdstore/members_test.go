@@ -5,8 +5,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/cache"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
-	"github.com/supernode-ha/supernode/services/registry/internal/view"
 )
 
 // A member may change through one registry and change back through another
@@ -15,8 +15,8 @@ func TestHeartbeatIsHeldAgainstTheStore(t *testing.T) {
 	s, _, _ := openStore(t)
 	snapshot, err := s.listEra(t.Context())
 	require.NoError(t, err)
-	s.view.Replace(snapshot)
-	other := New(s.conn, view.New(), s.metrics, s.log, s.ttl)
+	s.cache.Replace(snapshot)
+	other := New(s.conn, cache.New(), s.metrics, s.log, s.ttl)
 	ready := someCDN("c")
 	draining := ready
 	draining.State = record.StateDraining

@@ -7,17 +7,17 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.uber.org/zap"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/cache"
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdconn"
 	"github.com/supernode-ha/supernode/services/registry/internal/metrics"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
-	"github.com/supernode-ha/supernode/services/registry/internal/view"
 	"github.com/supernode-ha/supernode/services/registry/internal/wire"
 )
 
 // Store reads and writes etcd. Every write it makes is fed to the copy.
 type Store struct {
 	conn    *etcdconn.Conn
-	view    *view.View
+	cache   *cache.Cache
 	metrics *metrics.Metrics
 	log     *zap.Logger
 	ttl     time.Duration
@@ -26,19 +26,19 @@ type Store struct {
 }
 
 // New makes a store whose new leases live for ttl, whole seconds.
-func New(conn *etcdconn.Conn, copied *view.View, m *metrics.Metrics, log *zap.Logger, ttl time.Duration) *Store {
-	return &Store{conn: conn, view: copied, metrics: m, log: log, ttl: ttl, reset: make(chan struct{}, 1)}
+func New(conn *etcdconn.Conn, copied *cache.Cache, m *metrics.Metrics, log *zap.Logger, ttl time.Duration) *Store {
+	return &Store{conn: conn, cache: copied, metrics: m, log: log, ttl: ttl, reset: make(chan struct{}, 1)}
 }
 
 // loadMember reads a stored member; false for what nobody can use, which its
 // own next heartbeat replaces.
-func (s *Store) loadMember(kv *mvccpb.KeyValue) (view.Lease, bool) {
+func (s *Store) loadMember(kv *mvccpb.KeyValue) (cache.Lease, bool) {
 	key, ok := parseMember(string(kv.Key))
 	if !ok {
 		s.log.Warn("a member key in the store is not ours", zap.ByteString("key", kv.Key))
-		return view.Lease{}, false
+		return cache.Lease{}, false
 	}
-	lease := view.Lease{Member: record.Member{Role: key.Role, ID: key.ID}, ID: kv.Lease, Revision: kv.ModRevision}
+	lease := cache.Lease{Member: record.Member{Role: key.Role, ID: key.ID}, ID: kv.Lease, Revision: kv.ModRevision}
 	member, err := wire.LoadMember(key, kv.Value)
 	if err != nil {
 		s.log.Warn("a member in the store cannot be read", zap.ByteString("key", kv.Key), zap.Error(err))

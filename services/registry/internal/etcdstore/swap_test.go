@@ -49,7 +49,7 @@ func TestSwapHoldsOnlyUnderItsConditions(t *testing.T) {
 	require.True(t, won)
 	_, won = swap(func(w *Swap) { w.Task.Revision = first.Revision })
 	require.False(t, won, "the record has changed")
-	copied, _, _ := s.view.Task(someTask)
+	copied, _, _ := s.cache.Task(someTask)
 	require.Equal(t, second, copied, "the copy has what was written here")
 	won, err = s.Delete(t.Context(), someTask, scene.Era, first.Revision)
 	require.NoError(t, err)

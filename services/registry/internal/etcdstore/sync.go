@@ -12,7 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
-	"github.com/supernode-ha/supernode/services/registry/internal/view"
+	"github.com/supernode-ha/supernode/services/registry/internal/cache"
 )
 
 const (
@@ -71,7 +71,7 @@ func (s *Store) follow(ctx context.Context) (followed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	s.view.Replace(snapshot)
+	s.cache.Replace(snapshot)
 	s.metrics.Up.Set(1)
 	s.log.Info("store is followed", zap.Int64("revision", snapshot.Revision),
 		zap.Int("members", len(snapshot.Members)), zap.Int("records", len(snapshot.Tasks)))
@@ -102,7 +102,7 @@ func (s *Store) watch(ctx, up context.Context, events clientv3.WatchChan) error 
 			if slices.ContainsFunc(resp.Events, func(e *clientv3.Event) bool { return string(e.Kv.Key) == eraKey }) {
 				return errReset
 			}
-			s.view.Apply(s.changes(resp.Events))
+			s.cache.Apply(s.changes(resp.Events))
 		case <-s.reset:
 			return errReset
 		case <-probe.C:
@@ -139,7 +139,7 @@ func (s *Store) probe(ctx context.Context) error {
 		return nil
 	}
 	s.metrics.Up.Set(1)
-	if known, seen := s.view.Seen(); era != known || revision < seen {
+	if known, seen := s.cache.Seen(); era != known || revision < seen {
 		return errReset
 	}
 	return nil
@@ -148,14 +148,14 @@ func (s *Store) probe(ctx context.Context) error {
 // listEra reads everything, of a store that has an era. One that has gone back
 // in time without a new one gets it, because registries that have not noticed
 // would take new revisions for old ones.
-func (s *Store) listEra(ctx context.Context) (view.Snapshot, error) {
+func (s *Store) listEra(ctx context.Context) (cache.Snapshot, error) {
 	told := false
 	for {
 		snapshot, err := s.list(ctx)
 		if err != nil {
-			return view.Snapshot{}, err
+			return cache.Snapshot{}, err
 		}
-		known, seen := s.view.Seen()
+		known, seen := s.cache.Seen()
 		another := known != "" && snapshot.Era != known
 		switch {
 		case snapshot.Era == "" || snapshot.Era == known && snapshot.Revision < seen:
@@ -167,14 +167,14 @@ func (s *Store) listEra(ctx context.Context) (view.Snapshot, error) {
 			return snapshot, nil
 		}
 		if err != nil {
-			return view.Snapshot{}, err
+			return cache.Snapshot{}, err
 		}
 	}
 }
 
 // list reads everything at one revision, page by page.
-func (s *Store) list(ctx context.Context) (view.Snapshot, error) {
-	var snapshot view.Snapshot
+func (s *Store) list(ctx context.Context) (cache.Snapshot, error) {
+	var snapshot cache.Snapshot
 	from, end := root, clientv3.GetPrefixRangeEnd(root)
 	for {
 		var resp *clientv3.GetResponse
@@ -183,7 +183,7 @@ func (s *Store) list(ctx context.Context) (view.Snapshot, error) {
 			return err
 		})
 		if err != nil {
-			return view.Snapshot{}, err
+			return cache.Snapshot{}, err
 		}
 		if snapshot.Revision == 0 {
 			snapshot.Revision = resp.Header.Revision
@@ -198,7 +198,7 @@ func (s *Store) list(ctx context.Context) (view.Snapshot, error) {
 	}
 }
 
-func (s *Store) add(snapshot *view.Snapshot, kv *mvccpb.KeyValue) {
+func (s *Store) add(snapshot *cache.Snapshot, kv *mvccpb.KeyValue) {
 	if string(kv.Key) == eraKey {
 		snapshot.Era = string(kv.Value)
 		return
@@ -208,7 +208,7 @@ func (s *Store) add(snapshot *view.Snapshot, kv *mvccpb.KeyValue) {
 		return
 	}
 	if key, ok := parseDrain(string(kv.Key)); ok {
-		snapshot.Marks = append(snapshot.Marks, view.Mark{Key: key, Revision: kv.ModRevision})
+		snapshot.Marks = append(snapshot.Marks, cache.Mark{Key: key, Revision: kv.ModRevision})
 		return
 	}
 	if id, ok := parseTask(string(kv.Key)); ok {
@@ -223,10 +223,10 @@ func (s *Store) add(snapshot *view.Snapshot, kv *mvccpb.KeyValue) {
 }
 
 // changes reads events. A member that cannot be read counts as gone.
-func (s *Store) changes(events []*clientv3.Event) []view.Change {
-	changes := make([]view.Change, 0, len(events))
+func (s *Store) changes(events []*clientv3.Event) []cache.Change {
+	changes := make([]cache.Change, 0, len(events))
 	for _, e := range events {
-		change := view.Change{Revision: e.Kv.ModRevision}
+		change := cache.Change{Revision: e.Kv.ModRevision}
 		gone := e.Type == clientv3.EventTypeDelete
 		if id, ok := parseTask(string(e.Kv.Key)); ok {
 			if gone {
@@ -244,7 +244,7 @@ func (s *Store) changes(events []*clientv3.Event) []view.Change {
 				change.Mark = &key
 			}
 		} else if key, ok := parseMember(string(e.Kv.Key)); ok {
-			lease, usable := view.Lease{}, false
+			lease, usable := cache.Lease{}, false
 			if !gone {
 				lease, usable = s.loadMember(e.Kv)
 			}

@@ -13,9 +13,9 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/cache"
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdconn"
 	"github.com/supernode-ha/supernode/services/registry/internal/metrics"
-	"github.com/supernode-ha/supernode/services/registry/internal/view"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -39,10 +39,10 @@ func openStore(t *testing.T) (*Store, *clientv3.Client, context.Context) {
 	})
 	client, up, err := conn.Up(t.Context())
 	require.NoError(t, err)
-	v := view.New()
-	m, err := metrics.New(prometheus.NewRegistry(), v.Counts)
+	c := cache.New()
+	m, err := metrics.New(prometheus.NewRegistry(), c.Counts)
 	require.NoError(t, err)
-	return New(conn, v, m, zap.NewNop(), 10*time.Second), client, up
+	return New(conn, c, m, zap.NewNop(), 10*time.Second), client, up
 }
 
 func TestListReadsAllPages(t *testing.T) {

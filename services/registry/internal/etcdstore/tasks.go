@@ -6,9 +6,9 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/cache"
 	"github.com/supernode-ha/supernode/services/registry/internal/metrics"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
-	"github.com/supernode-ha/supernode/services/registry/internal/view"
 	"github.com/supernode-ha/supernode/services/registry/internal/wire"
 )
 
@@ -57,7 +57,7 @@ func (s *Store) Swap(ctx context.Context, w Swap) (written record.Task, won bool
 		s.wrote(w.Kind)
 		written, won = w.Task, true
 		written.Revision = resp.Header.Revision
-		s.view.Feed(w.Era, view.Change{Revision: written.Revision, Task: &written})
+		s.cache.Feed(w.Era, cache.Change{Revision: written.Revision, Task: &written})
 		return nil
 	})
 	return written, won, err
@@ -182,7 +182,7 @@ func (s *Store) Delete(ctx context.Context, id, era string, revision int64) (won
 		}
 		won = true
 		s.wrote(metrics.WriteTaskDelete)
-		s.view.Feed(era, view.Change{Revision: resp.Header.Revision, TaskGone: &id})
+		s.cache.Feed(era, cache.Change{Revision: resp.Header.Revision, TaskGone: &id})
 		return nil
 	})
 	return won, err

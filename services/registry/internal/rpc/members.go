@@ -25,7 +25,7 @@ func (s *Server) Heartbeat(ctx context.Context, req *registryv1.HeartbeatRequest
 	if err != nil {
 		return nil, failed(err)
 	}
-	return &registryv1.HeartbeatResponse{Ttl: durationpb.New(ttl), Drain: s.View.Marked(member.Key())}, nil
+	return &registryv1.HeartbeatResponse{Ttl: durationpb.New(ttl), Drain: s.Cache.Marked(member.Key())}, nil
 }
 
 // Leave removes a member.
@@ -48,12 +48,12 @@ func (s *Server) WatchMembers(req *registryv1.WatchMembersRequest, stream grpc.S
 		return failed(err)
 	}
 	// Nobody may take "not known yet" for "no members".
-	if err := s.wait(stream.Context(), s.View.Synced()); err != nil {
+	if err := s.wait(stream.Context(), s.Cache.Synced()); err != nil {
 		return failed(err)
 	}
 	var last []record.Member
 	for first := true; ; first = false {
-		all, changed := s.View.Members()
+		all, changed := s.Cache.Members()
 		now := ofRoles(all, roles)
 		if first || !slices.Equal(now, last) {
 			if err := stream.Send(&registryv1.WatchMembersResponse{Members: membersTo(now)}); err != nil {
@@ -99,12 +99,12 @@ func (s *Server) ListMembers(ctx context.Context, req *registryv1.ListMembersReq
 	if err != nil {
 		return nil, failed(err)
 	}
-	if err := s.wait(ctx, s.View.Synced()); err != nil {
+	if err := s.wait(ctx, s.Cache.Synced()); err != nil {
 		return nil, failed(err)
 	}
-	all, _ := s.View.Members()
+	all, _ := s.Cache.Members()
 	resp := &registryv1.ListMembersResponse{Members: membersTo(ofRoles(all, roles))}
-	loads := s.View.Loads()
+	loads := s.Cache.Loads()
 	for _, id := range slices.Sorted(maps.Keys(loads)) {
 		resp.Loads = append(resp.Loads, &registryv1.Load{
 			CdnId: id, Owned: int32(loads[id].Owned), Replicated: int32(loads[id].Replicated),

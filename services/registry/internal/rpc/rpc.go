@@ -10,10 +10,10 @@ import (
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/cache"
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdconn"
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdstore"
 	"github.com/supernode-ha/supernode/services/registry/internal/tasks"
-	"github.com/supernode-ha/supernode/services/registry/internal/view"
 )
 
 // Server answers the registry's calls. Use New.
@@ -27,7 +27,7 @@ type Server struct {
 type Deps struct {
 	Members *etcdstore.Store
 	Tasks   *tasks.Tasks
-	View    *view.View
+	Cache   *cache.Cache
 	// Copies is how many copies of a task are kept, the owner's included.
 	Copies int
 	// Stopped, when closed, ends the streams.

@@ -10,9 +10,9 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/pkg/taskid"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/cache"
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdconn"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
-	"github.com/supernode-ha/supernode/services/registry/internal/view"
 	"github.com/supernode-ha/supernode/services/registry/internal/wire"
 )
 
@@ -34,10 +34,10 @@ func (s *Server) WatchTasks(req *registryv1.WatchTasksRequest, stream grpc.Serve
 		return failed(err)
 	}
 	// Nobody may take "not known yet" for "no records".
-	if err := s.wait(stream.Context(), s.View.Synced()); err != nil {
+	if err := s.wait(stream.Context(), s.Cache.Synced()); err != nil {
 		return failed(err)
 	}
-	watch := s.View.Watch(key)
+	watch := s.Cache.Watch(key)
 	defer watch.Close()
 	for {
 		if err := s.waitNews(stream.Context(), watch); err != nil {
@@ -57,7 +57,7 @@ func (s *Server) WatchTasks(req *registryv1.WatchTasksRequest, stream grpc.Serve
 	}
 }
 
-func (s *Server) waitNews(ctx context.Context, watch *view.Watch) error {
+func (s *Server) waitNews(ctx context.Context, watch *cache.Watch) error {
 	select {
 	case <-watch.Ended():
 	default:
@@ -91,10 +91,10 @@ func (s *Server) ListTasks(ctx context.Context, req *registryv1.ListTasksRequest
 	if token := req.GetPageToken(); token != "" && taskid.Check(token) != nil {
 		return nil, failed(rpcerr.Invalid("page token %s", strconv.Quote(token[:min(len(token), 80)])))
 	}
-	if err := s.wait(ctx, s.View.Synced()); err != nil {
+	if err := s.wait(ctx, s.Cache.Synced()); err != nil {
 		return nil, failed(err)
 	}
-	page, more := s.View.Tasks(req.GetMemberId(), req.GetPageToken(), size)
+	page, more := s.Cache.Tasks(req.GetMemberId(), req.GetPageToken(), size)
 	resp := &registryv1.ListTasksResponse{}
 	for _, task := range page {
 		resp.Records = append(resp.Records, wire.TaskTo(task))

@@ -8,11 +8,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/cache"
 	"github.com/supernode-ha/supernode/services/registry/internal/metrics"
 	"github.com/supernode-ha/supernode/services/registry/internal/ownership"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 	"github.com/supernode-ha/supernode/services/registry/internal/tasks"
-	"github.com/supernode-ha/supernode/services/registry/internal/view"
 )
 
 // op is a call under way. It stops before everything that it asks of the
@@ -46,27 +46,27 @@ func (o *op) loseAnswer() bool {
 // node is one registry, whose copy lags.
 type simNode struct {
 	handle *handle
-	view   *view.View
+	cache  *cache.Cache
 	tasks  *tasks.Tasks
 	seen   int    // events of the era that its copy has seen
 	era    string // of its copy
 }
 
 func newSimNode(s *simStore, copies int) *simNode {
-	v := view.New()
-	m, err := metrics.New(prometheus.NewRegistry(), v.Counts)
+	c := cache.New()
+	m, err := metrics.New(prometheus.NewRegistry(), c.Counts)
 	if err != nil {
 		panic(err)
 	}
-	h := &handle{simStore: s, view: v}
-	return &simNode{handle: h, view: v, tasks: tasks.New(tasks.Deps{Store: h, View: v, Metrics: m, Log: zap.NewNop(), Copies: copies})}
+	h := &handle{simStore: s, cache: c}
+	return &simNode{handle: h, cache: c, tasks: tasks.New(tasks.Deps{Store: h, Cache: c, Metrics: m, Log: zap.NewNop(), Copies: copies})}
 }
 
 // list is what a registry does first, and whenever it notices another era.
 func (n *simNode) list() {
 	s := n.handle.simStore
 	s.beginEra()
-	n.view.Replace(s.snapshot())
+	n.cache.Replace(s.snapshot())
 	n.seen, n.era = len(s.events), s.era
 }
 
@@ -78,7 +78,7 @@ func (n *simNode) follow(most int) {
 		return
 	}
 	end := min(n.seen+most, len(s.events))
-	n.view.Apply(s.events[n.seen:end])
+	n.cache.Apply(s.events[n.seen:end])
 	n.seen = end
 }
 
@@ -156,7 +156,7 @@ func newHistory(seed uint64, f flaw) *history {
 
 func (h *history) beat(m record.Member) {
 	if lease, ok := h.store.members[m.Key()]; !ok || lease.Member != m {
-		h.store.put(view.Change{Member: &view.Lease{Member: m}})
+		h.store.put(cache.Change{Member: &cache.Lease{Member: m}})
 	}
 }
 
@@ -167,7 +167,7 @@ func (h *history) join(c *simCDN) {
 
 func (h *history) expire(key record.MemberKey) {
 	if h.store.isMember(key) {
-		h.store.put(view.Change{MemberGone: &key})
+		h.store.put(cache.Change{MemberGone: &key})
 	}
 }
 

@@ -22,7 +22,7 @@ type Update struct {
 // Update writes what the owner learned, if it still is the owner of that
 // epoch. What the record says already is not written again.
 func (t *Tasks) Update(ctx context.Context, u Update) (record.Task, error) {
-	cur, era, known := t.View.Task(u.ID)
+	cur, era, known := t.Cache.Task(u.ID)
 	// Only the store itself may refuse a caller or spare it the write: the
 	// copy may be older than the caller.
 	certain := false

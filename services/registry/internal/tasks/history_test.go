@@ -11,8 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/cache"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
-	"github.com/supernode-ha/supernode/services/registry/internal/view"
 )
 
 const (
@@ -98,9 +98,9 @@ func (h *history) fate(n int, c *simCDN, s *simScheduler, id string) {
 		h.store.young = false
 	case n < 94:
 		if _, marked := h.store.marks[key]; marked {
-			h.store.put(view.Change{MarkGone: &key})
+			h.store.put(cache.Change{MarkGone: &key})
 		} else {
-			h.store.put(view.Change{Mark: &key})
+			h.store.put(cache.Change{Mark: &key})
 		}
 	case n < 96:
 		node := pick(h, h.nodes)

@@ -13,13 +13,13 @@ import (
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/cache"
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdconn"
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdstore"
 	"github.com/supernode-ha/supernode/services/registry/internal/metrics"
 	"github.com/supernode-ha/supernode/services/registry/internal/ownership"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 	"github.com/supernode-ha/supernode/services/registry/internal/tasks"
-	"github.com/supernode-ha/supernode/services/registry/internal/view"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -29,7 +29,7 @@ const id = "00000000000000000000000000000000000000000000000000000000000000aa"
 // side is one registry's store and tasks, whose copy nobody keeps in step: it
 // shows what a test puts into it and what this side itself wrote.
 type side struct {
-	view  *view.View
+	cache *cache.Cache
 	store *etcdstore.Store
 	tasks *tasks.Tasks
 }
@@ -53,11 +53,11 @@ func twoSides(t *testing.T) (a, b side) {
 	})
 	<-open
 	make1 := func() side {
-		v := view.New()
-		m, err := metrics.New(prometheus.NewRegistry(), v.Counts)
+		c := cache.New()
+		m, err := metrics.New(prometheus.NewRegistry(), c.Counts)
 		require.NoError(t, err)
-		s := etcdstore.New(conn, v, m, zap.NewNop(), 10*time.Second)
-		return side{view: v, store: s, tasks: tasks.New(tasks.Deps{Store: s, View: v, Metrics: m, Log: zap.NewNop(), Copies: 2})}
+		s := etcdstore.New(conn, c, m, zap.NewNop(), 10*time.Second)
+		return side{cache: c, store: s, tasks: tasks.New(tasks.Deps{Store: s, Cache: c, Metrics: m, Log: zap.NewNop(), Copies: 2})}
 	}
 	return make1(), make1()
 }
@@ -99,7 +99,7 @@ func TestCopyThatMissesLiveOwnerAndScheduler(t *testing.T) {
 	claimed := a.resolve(t, "s").Task
 	// b knows the record and another CDN, and thinks owner and scheduler gone.
 	b.join(t, member(record.RoleCDN, "d"))
-	b.view.Feed("", view.Change{Revision: claimed.Revision, Task: &claimed})
+	b.cache.Feed("", cache.Change{Revision: claimed.Revision, Task: &claimed})
 	require.Equal(t, claimed, b.resolve(t, "other").Task)
 }
 
@@ -107,8 +107,8 @@ func TestCopyThatShowsDeadCDN(t *testing.T) {
 	a, b := twoSides(t)
 	a.join(t, member(record.RoleCDN, "c"), member(record.RoleScheduler, "s"))
 	for _, dead := range []string{"x", "y", "z"} {
-		lease := view.Lease{Member: member(record.RoleCDN, dead), ID: 1, Revision: 1}
-		b.view.Feed("", view.Change{Revision: 1, Member: &lease})
+		lease := cache.Lease{Member: member(record.RoleCDN, dead), ID: 1, Revision: 1}
+		b.cache.Feed("", cache.Change{Revision: 1, Member: &lease})
 	}
 	require.Equal(t, "c", b.resolve(t, "s").Task.Owner)
 }
@@ -133,8 +133,8 @@ func TestCallerThatIsNoMemberClaimsNothing(t *testing.T) {
 	// any more, though this copy still shows it,
 	require.NoError(t, b.tasks.Delete(t.Context(), id, 1))
 	require.NoError(t, b.store.Leave(t.Context(), scheduler.Key()))
-	lease := view.Lease{Member: scheduler, ID: 1, Revision: 1}
-	a.view.Replace(view.Snapshot{Revision: 1, Members: []view.Lease{lease}})
+	lease := cache.Lease{Member: scheduler, ID: 1, Revision: 1}
+	a.cache.Replace(cache.Snapshot{Revision: 1, Members: []cache.Lease{lease}})
 	refused(a)
 	// nor for a task of its own whose owner has gone.
 	a.join(t, scheduler)
@@ -152,7 +152,7 @@ func TestOldCopyRefusesNobody(t *testing.T) {
 	a, b := twoSides(t)
 	a.join(t, member(record.RoleCDN, "c"), member(record.RoleScheduler, "s"), member(record.RoleScheduler, "s2"))
 	old := a.resolve(t, "s").Task
-	b.view.Feed("", view.Change{Revision: old.Revision, Task: &old})
+	b.cache.Feed("", cache.Change{Revision: old.Revision, Task: &old})
 	require.NoError(t, a.store.Leave(t.Context(), record.MemberKey{Role: record.RoleScheduler, ID: "s"}))
 	now := a.resolve(t, "s2").Task
 	require.EqualValues(t, 2, now.Epoch)
@@ -161,7 +161,7 @@ func TestOldCopyRefusesNobody(t *testing.T) {
 	_, err := b.tasks.Update(t.Context(), tasks.Update{ID: id, Owner: "c", Epoch: 2, Status: record.StatusRunning})
 	require.NoError(t, err)
 	// and epoch 1 is refused by one that has seen nothing else.
-	b.view.Replace(view.Snapshot{Revision: old.Revision, Tasks: []record.Task{old}})
+	b.cache.Replace(cache.Snapshot{Revision: old.Revision, Tasks: []record.Task{old}})
 	_, err = b.tasks.Update(t.Context(), tasks.Update{ID: id, Owner: "c", Epoch: 1, Status: record.StatusFailed})
 	require.Equal(t, rpcerr.StaleEpoch, rpcerr.ReasonOf(err))
 	require.Equal(t, rpcerr.StaleEpoch, rpcerr.ReasonOf(b.tasks.Delete(t.Context(), id, 1)))

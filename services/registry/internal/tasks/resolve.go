@@ -29,11 +29,11 @@ type Resolved struct {
 // record that the copy shows to be right is answered without the store. When
 // the store cannot be reached, the change is made in memory only.
 func (t *Tasks) Resolve(ctx context.Context, id string, wish ownership.Resolve) (Resolved, error) {
-	cur, _, known := t.View.Task(id)
+	cur, _, known := t.Cache.Task(id)
 	if known {
 		step, err := ownership.Next(cur, t.copied(), wish)
 		if err == nil && !step.Changed {
-			return resolved(cur, t.View.Member), nil
+			return resolved(cur, t.Cache.Member), nil
 		}
 	}
 	// Not from a deadline of its own alone: the caller's may be shorter.
@@ -56,7 +56,7 @@ func (t *Tasks) memberIn(scene etcdstore.Scene) func(record.MemberKey) (record.M
 	return func(key record.MemberKey) (record.Member, bool) {
 		m, ok := scene.Members[key]
 		if !ok && scene.Young {
-			return t.View.Member(key)
+			return t.Cache.Member(key)
 		}
 		return m, ok
 	}
@@ -65,10 +65,10 @@ func (t *Tasks) memberIn(scene etcdstore.Scene) func(record.MemberKey) (record.M
 // unclaimed answers what the copy has while the store is away. Before there is
 // a copy nothing is known at all, and the store's error stands.
 func (t *Tasks) unclaimed(id string, wish ownership.Resolve, away error) (Resolved, error) {
-	if era, _ := t.View.Seen(); era == "" {
+	if era, _ := t.Cache.Seen(); era == "" {
 		return Resolved{}, away
 	}
-	cur, _, known := t.View.Task(id)
+	cur, _, known := t.Cache.Task(id)
 	if !known {
 		cur = record.Task{ID: id}
 	}
@@ -77,7 +77,7 @@ func (t *Tasks) unclaimed(id string, wish ownership.Resolve, away error) (Resolv
 		return Resolved{}, err
 	}
 	t.Metrics.Unclaimed.Inc()
-	r := resolved(task, t.View.Member)
+	r := resolved(task, t.Cache.Member)
 	r.Unclaimed = true
 	return r, nil
 }

@@ -6,10 +6,10 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/cache"
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdconn"
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdstore"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
-	"github.com/supernode-ha/supernode/services/registry/internal/view"
 )
 
 // flaw is a way in which a store, or the decisions above it, could be wrong.
@@ -33,7 +33,7 @@ type state struct {
 	era     string
 	rev     int64
 	young   bool // nobody who is no member is gone
-	members map[record.MemberKey]view.Lease
+	members map[record.MemberKey]cache.Lease
 	marks   map[record.MemberKey]int64
 	tasks   map[string]record.Task
 }
@@ -44,7 +44,7 @@ type simStore struct {
 	state
 	flaw   flaw
 	eras   int
-	events []view.Change // of this era
+	events []cache.Change // of this era
 	// owners are the hands that an epoch of a task has had in this era.
 	owners map[string]record.Task
 	broken error
@@ -60,7 +60,7 @@ func newSimStore(f flaw) *simStore {
 // empty is an etcd that comes back with nothing, and counts anew.
 func (s *simStore) empty() {
 	s.state = state{
-		members: make(map[record.MemberKey]view.Lease), marks: make(map[record.MemberKey]int64), tasks: make(map[string]record.Task),
+		members: make(map[record.MemberKey]cache.Lease), marks: make(map[record.MemberKey]int64), tasks: make(map[string]record.Task),
 	}
 	s.young = s.eras > 0
 	s.events, s.owners = nil, make(map[string]record.Task)
@@ -92,7 +92,7 @@ func (s *simStore) beginEra() {
 	}
 }
 
-func (s *simStore) put(c view.Change) {
+func (s *simStore) put(c cache.Change) {
 	s.rev++
 	c.Revision = s.rev
 	switch {
@@ -112,10 +112,10 @@ func (s *simStore) put(c view.Change) {
 	s.events = append(s.events, c)
 }
 
-func (s *simStore) snapshot() view.Snapshot {
-	snap := view.Snapshot{Era: s.era, Revision: s.rev, Members: slices.Collect(maps.Values(s.members)), Tasks: slices.Collect(maps.Values(s.tasks))}
+func (s *simStore) snapshot() cache.Snapshot {
+	snap := cache.Snapshot{Era: s.era, Revision: s.rev, Members: slices.Collect(maps.Values(s.members)), Tasks: slices.Collect(maps.Values(s.tasks))}
 	for key, rev := range s.marks {
-		snap.Marks = append(snap.Marks, view.Mark{Key: key, Revision: rev})
+		snap.Marks = append(snap.Marks, cache.Mark{Key: key, Revision: rev})
 	}
 	return snap
 }
@@ -134,8 +134,8 @@ func (s *simStore) violated(format string, args ...any) {
 // handle is one registry's way to the store.
 type handle struct {
 	*simStore
-	view *view.View
-	away bool
+	cache *cache.Cache
+	away  bool
 }
 
 func (h *handle) begin(ctx context.Context) (*op, error) {
@@ -200,8 +200,8 @@ func (h *handle) Swap(ctx context.Context, w etcdstore.Swap) (record.Task, bool,
 	h.spoil(&next, cur, w.Kind)
 	h.check(cur, next, w, o)
 	h.writes[w.Kind]++
-	h.put(view.Change{Task: &next})
-	h.view.Feed(h.era, view.Change{Revision: next.Revision, Task: &next})
+	h.put(cache.Change{Task: &next})
+	h.cache.Feed(h.era, cache.Change{Revision: next.Revision, Task: &next})
 	if o.loseAnswer() {
 		return record.Task{}, false, etcdconn.Unavailable("the answer was lost")
 	}

@@ -17,11 +17,11 @@ import (
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/cache"
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdstore"
 	"github.com/supernode-ha/supernode/services/registry/internal/metrics"
 	"github.com/supernode-ha/supernode/services/registry/internal/ownership"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
-	"github.com/supernode-ha/supernode/services/registry/internal/view"
 )
 
 const (
@@ -48,7 +48,7 @@ type Store interface {
 // Deps are what Tasks is made of. All are required.
 type Deps struct {
 	Store   Store
-	View    *view.View
+	Cache   *cache.Cache
 	Metrics *metrics.Metrics
 	Log     *zap.Logger
 	// Copies is how many copies of a task are kept, the owner's included.
@@ -64,11 +64,11 @@ func New(deps Deps) *Tasks { return &Tasks{deps} }
 // Get gives a record as it stands: from the copy, or, if that has none or a
 // fresh answer is asked for, from the store.
 func (t *Tasks) Get(ctx context.Context, id string, fresh bool) (record.Task, error) {
-	if task, _, ok := t.View.Task(id); ok && task.Owner != "" && !fresh {
+	if task, _, ok := t.Cache.Task(id); ok && task.Owner != "" && !fresh {
 		return task, nil
 	}
 	task, _, err := t.Store.Task(ctx, id)
-	if era, _ := t.View.Seen(); isUnavailable(err) && !fresh && era != "" {
+	if era, _ := t.Cache.Seen(); isUnavailable(err) && !fresh && era != "" {
 		return record.Task{}, notFound() // as last seen
 	}
 	if err == nil && task.Owner == "" {
@@ -146,10 +146,10 @@ func (t *Tasks) worldOf(scene etcdstore.Scene) ownership.World {
 // copied is the world as the copy shows it.
 func (t *Tasks) copied() ownership.World {
 	return ownership.World{
-		Member: t.View.Member,
+		Member: t.Cache.Member,
 		CDNs: func() []record.Member {
 			var cdns []record.Member
-			all, _ := t.View.Members()
+			all, _ := t.Cache.Members()
 			for _, m := range all {
 				if m.Role == record.RoleCDN {
 					cdns = append(cdns, m)
@@ -161,7 +161,7 @@ func (t *Tasks) copied() ownership.World {
 	}
 }
 
-func (t *Tasks) load(cdn string) ownership.Load { return ownership.Load(t.View.Load(cdn)) }
+func (t *Tasks) load(cdn string) ownership.Load { return ownership.Load(t.Cache.Load(cdn)) }
 
 // pause lets others finish when a record is fought over.
 func (t *Tasks) pause(ctx context.Context, round int) error {

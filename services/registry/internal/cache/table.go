@@ -1,4 +1,4 @@
-package view
+package cache
 
 // entry is what is known of one key. A gone entry remembers a deletion of this
 // process that the watch has not told yet.

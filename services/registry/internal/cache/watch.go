@@ -1,4 +1,4 @@
-package view
+package cache
 
 import (
 	"maps"
@@ -11,7 +11,7 @@ import (
 // is remembered by task id, not by change: a slow reader is behind, costs no
 // more than there are tasks, and loses nothing but what was overtaken.
 type Watch struct {
-	view  *View
+	cache *Cache
 	key   record.MemberKey
 	news  chan struct{} // holds a token while there is something to take
 	ended chan struct{} // closed when the copy was listed anew
@@ -33,31 +33,31 @@ type Batch struct {
 }
 
 // Watch begins to follow the records that name a member. It is to be closed.
-func (v *View) Watch(key record.MemberKey) *Watch {
+func (c *Cache) Watch(key record.MemberKey) *Watch {
 	w := &Watch{
-		view: v, key: key, news: make(chan struct{}, 1), ended: make(chan struct{}),
+		cache: c, key: key, news: make(chan struct{}, 1), ended: make(chan struct{}),
 		dirty: make(map[string]struct{}), told: make(map[string]struct{}),
 	}
 	w.news <- struct{}{}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if h := v.named[key]; h != nil {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h := c.named[key]; h != nil {
 		w.first = slices.Collect(maps.Keys(h.tasks))
 	}
-	if v.watches[key] == nil {
-		v.watches[key] = make(map[*Watch]struct{})
+	if c.watches[key] == nil {
+		c.watches[key] = make(map[*Watch]struct{})
 	}
-	v.watches[key][w] = struct{}{}
+	c.watches[key][w] = struct{}{}
 	return w
 }
 
 // Close ends the watch.
 func (w *Watch) Close() {
-	w.view.mu.Lock()
-	defer w.view.mu.Unlock()
-	delete(w.view.watches[w.key], w)
-	if len(w.view.watches[w.key]) == 0 {
-		delete(w.view.watches, w.key)
+	w.cache.mu.Lock()
+	defer w.cache.mu.Unlock()
+	delete(w.cache.watches[w.key], w)
+	if len(w.cache.watches[w.key]) == 0 {
+		delete(w.cache.watches, w.key)
 	}
 }
 
@@ -84,8 +84,8 @@ func weight(t record.Task) int {
 
 // Take gives what there is, at most limit records and those that are gone.
 func (w *Watch) Take(limit int) Batch {
-	w.view.mu.Lock()
-	defer w.view.mu.Unlock()
+	w.cache.mu.Lock()
+	defer w.cache.mu.Unlock()
 	var b Batch
 	bytes := 0
 	full := func() bool { return len(b.Records)+len(b.Gone) == limit || bytes >= maxBytes }
@@ -114,7 +114,7 @@ func (w *Watch) Take(limit int) Batch {
 // tell adds a task as it stands now, and says how much that is. The caller
 // holds the copy's lock.
 func (w *Watch) tell(b *Batch, id string) int {
-	task, ok := w.view.tasks.get(id)
+	task, ok := w.cache.tasks.get(id)
 	_, told := w.told[id]
 	switch {
 	case ok && slices.Contains(names(task), w.key):
@@ -136,9 +136,9 @@ func (w *Watch) poke() {
 }
 
 // wake tells the watches of all whom a record names. The caller holds mu.
-func (v *View) wake(id string, t record.Task) {
+func (c *Cache) wake(id string, t record.Task) {
 	for _, key := range names(t) {
-		for w := range v.watches[key] {
+		for w := range c.watches[key] {
 			w.dirty[id] = struct{}{}
 			w.poke()
 		}
@@ -146,11 +146,11 @@ func (v *View) wake(id string, t record.Task) {
 }
 
 // endWatches ends all watches. The caller holds mu.
-func (v *View) endWatches() {
-	for _, of := range v.watches {
+func (c *Cache) endWatches() {
+	for _, of := range c.watches {
 		for w := range of {
 			close(w.ended)
 		}
 	}
-	clear(v.watches)
+	clear(c.watches)
 }

@@ -1,4 +1,4 @@
-package view_test
+package cache_test
 
 import (
 	"fmt"
@@ -7,8 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/cache"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
-	"github.com/supernode-ha/supernode/services/registry/internal/view"
 )
 
 var cdnC = record.MemberKey{Role: record.RoleCDN, ID: "c"}
@@ -17,8 +17,8 @@ func owned(id, owner string, rev int64, replicas ...string) *record.Task {
 	return &record.Task{ID: id, Owner: owner, Replicas: replicas, Scheduler: "s", Revision: rev}
 }
 
-func apply(v *view.View, t *record.Task) {
-	v.Apply([]view.Change{{Revision: t.Revision, Task: t}})
+func apply(c *cache.Cache, t *record.Task) {
+	c.Apply([]cache.Change{{Revision: t.Revision, Task: t}})
 }
 
 func taskIDs(tasks []record.Task) []string {
@@ -30,9 +30,9 @@ func taskIDs(tasks []record.Task) []string {
 }
 
 func TestSlowWatchLosesNothing(t *testing.T) {
-	v := view.New()
-	v.Replace(view.Snapshot{Era: "e", Revision: 10, Tasks: []record.Task{*owned("t1", "c", 1), *owned("t2", "d", 2, "c"), *owned("t3", "d", 3)}})
-	w := v.Watch(cdnC)
+	c := cache.New()
+	c.Replace(cache.Snapshot{Era: "e", Revision: 10, Tasks: []record.Task{*owned("t1", "c", 1), *owned("t2", "d", 2, "c"), *owned("t3", "d", 3)}})
+	w := c.Watch(cdnC)
 	defer w.Close()
 	<-w.News()
 	first := w.Take(1)
@@ -44,11 +44,11 @@ func TestSlowWatchLosesNothing(t *testing.T) {
 
 	// Much happens to few tasks: only how it ended is told.
 	for rev := int64(11); rev < 200; rev++ {
-		apply(v, owned("t1", "c", rev))
+		apply(c, owned("t1", "c", rev))
 	}
-	apply(v, owned("t2", "d", 200))
-	apply(v, owned("t4", "c", 201))
-	apply(v, owned("t4", "d", 202))
+	apply(c, owned("t2", "d", 200))
+	apply(c, owned("t4", "c", 201))
+	apply(c, owned("t4", "d", 202))
 	<-w.News()
 	b := w.Take(10)
 	require.Equal(t, []string{"t1"}, taskIDs(b.Records))
@@ -57,10 +57,10 @@ func TestSlowWatchLosesNothing(t *testing.T) {
 	require.False(t, b.Complete)
 
 	// What was fed and then told by the watch is one change, and old news are none.
-	v.Feed("e", view.Change{Revision: 203, Task: owned("t1", "d", 203, "c")})
+	c.Feed("e", cache.Change{Revision: 203, Task: owned("t1", "d", 203, "c")})
 	<-w.News()
 	require.Len(t, w.Take(10).Records, 1)
-	apply(v, owned("t1", "d", 203, "c"))
+	apply(c, owned("t1", "d", 203, "c"))
 	select {
 	case <-w.News():
 		require.Fail(t, "nothing has changed")
@@ -69,13 +69,13 @@ func TestSlowWatchLosesNothing(t *testing.T) {
 }
 
 func TestWatchTakesNoMoreThanItMay(t *testing.T) {
-	v := view.New()
-	v.Replace(view.Snapshot{Era: "e", Revision: 1})
-	w := v.Watch(cdnC)
+	c := cache.New()
+	c.Replace(cache.Snapshot{Era: "e", Revision: 1})
+	w := c.Watch(cdnC)
 	defer w.Close()
 	require.True(t, w.Take(5).Complete)
 	for i := range 12 {
-		apply(v, owned(fmt.Sprint("t", i), "c", int64(2+i)))
+		apply(c, owned(fmt.Sprint("t", i), "c", int64(2+i)))
 	}
 	told := 0
 	for told < 12 {
@@ -89,15 +89,15 @@ func TestWatchTakesNoMoreThanItMay(t *testing.T) {
 
 // A message has to pass gRPC's bound, however long the URLs are.
 func TestLongRecordsGoInSmallerParts(t *testing.T) {
-	v := view.New()
-	snapshot := view.Snapshot{Era: "e", Revision: 1}
+	c := cache.New()
+	snapshot := cache.Snapshot{Era: "e", Revision: 1}
 	for i := range 200 {
 		long := owned(fmt.Sprintf("t%03d", i), "c", 1)
 		long.URL = strings.Repeat("u", 32<<10)
 		snapshot.Tasks = append(snapshot.Tasks, *long)
 	}
-	v.Replace(snapshot)
-	w := v.Watch(cdnC)
+	c.Replace(snapshot)
+	w := c.Watch(cdnC)
 	defer w.Close()
 	told := 0
 	for complete := false; !complete; {
@@ -107,66 +107,66 @@ func TestLongRecordsGoInSmallerParts(t *testing.T) {
 		told, complete = told+len(b.Records), b.Complete
 	}
 	require.Equal(t, 200, told)
-	page, more := v.Tasks("c", "", 500)
+	page, more := c.Tasks("c", "", 500)
 	require.True(t, more)
 	require.LessOrEqual(t, len(page), 40)
 }
 
 func TestListEndsWatches(t *testing.T) {
-	v := view.New()
-	v.Replace(view.Snapshot{Era: "e", Revision: 1})
-	w := v.Watch(cdnC)
-	v.Replace(view.Snapshot{Era: "e", Revision: 2})
+	c := cache.New()
+	c.Replace(cache.Snapshot{Era: "e", Revision: 1})
+	w := c.Watch(cdnC)
+	c.Replace(cache.Snapshot{Era: "e", Revision: 2})
 	<-w.Ended()
-	again := v.Watch(cdnC)
+	again := c.Watch(cdnC)
 	require.True(t, again.Take(5).Complete)
 	<-again.News()
 	w.Close()
-	apply(v, owned("t", "c", 3))
+	apply(c, owned("t", "c", 3))
 	<-again.News()
 	require.Len(t, again.Take(5).Records, 1)
 	again.Close()
 }
 
 func TestLoadsFollowRecords(t *testing.T) {
-	v := view.New()
-	v.Replace(view.Snapshot{Era: "e", Revision: 3, Tasks: []record.Task{*owned("t1", "c", 1, "d"), *owned("t2", "d", 2, "c")}})
-	require.Equal(t, view.Load{Owned: 1, Replicated: 1}, v.Load("c"))
-	apply(v, owned("t1", "d", 4, "e", "e", "d"))
-	require.Equal(t, map[string]view.Load{"c": {Replicated: 1}, "d": {Owned: 2}, "e": {Replicated: 1}}, v.Loads(), "each counts once, whatever a hand has written")
+	c := cache.New()
+	c.Replace(cache.Snapshot{Era: "e", Revision: 3, Tasks: []record.Task{*owned("t1", "c", 1, "d"), *owned("t2", "d", 2, "c")}})
+	require.Equal(t, cache.Load{Owned: 1, Replicated: 1}, c.Load("c"))
+	apply(c, owned("t1", "d", 4, "e", "e", "d"))
+	require.Equal(t, map[string]cache.Load{"c": {Replicated: 1}, "d": {Owned: 2}, "e": {Replicated: 1}}, c.Loads(), "each counts once, whatever a hand has written")
 	id := "t1"
-	v.Apply([]view.Change{{Revision: 5, TaskGone: &id}})
-	require.Equal(t, map[string]view.Load{"c": {Replicated: 1}, "d": {Owned: 1}}, v.Loads())
-	page, more := v.Tasks("c", "", 1)
+	c.Apply([]cache.Change{{Revision: 5, TaskGone: &id}})
+	require.Equal(t, map[string]cache.Load{"c": {Replicated: 1}, "d": {Owned: 1}}, c.Loads())
+	page, more := c.Tasks("c", "", 1)
 	require.Equal(t, []string{"t2"}, taskIDs(page))
 	require.False(t, more)
-	page, _ = v.Tasks("", "t2", 10)
+	page, _ = c.Tasks("", "t2", 10)
 	require.Empty(t, page)
 }
 
 func TestMarkedMemberDrains(t *testing.T) {
-	v := view.New()
-	m := view.Lease{Member: record.Member{Role: record.RoleCDN, ID: "c", State: record.StateReady}, Revision: 1}
-	v.Replace(view.Snapshot{Era: "e", Revision: 1, Members: []view.Lease{m}})
-	_, changed := v.Members()
-	v.Feed("e", view.Change{Revision: 2, Mark: &cdnC})
+	c := cache.New()
+	m := cache.Lease{Member: record.Member{Role: record.RoleCDN, ID: "c", State: record.StateReady}, Revision: 1}
+	c.Replace(cache.Snapshot{Era: "e", Revision: 1, Members: []cache.Lease{m}})
+	_, changed := c.Members()
+	c.Feed("e", cache.Change{Revision: 2, Mark: &cdnC})
 	<-changed
-	got, _ := v.Member(cdnC)
+	got, _ := c.Member(cdnC)
 	require.Equal(t, record.StateDraining, got.State)
-	require.True(t, v.Marked(cdnC))
-	v.Apply([]view.Change{{Revision: 2, Mark: &cdnC}, {Revision: 3, MarkGone: &cdnC}})
-	got, _ = v.Member(cdnC)
+	require.True(t, c.Marked(cdnC))
+	c.Apply([]cache.Change{{Revision: 2, Mark: &cdnC}, {Revision: 3, MarkGone: &cdnC}})
+	got, _ = c.Member(cdnC)
 	require.Equal(t, record.StateReady, got.State)
 }
 
 func TestErasDoNotMix(t *testing.T) {
-	v := view.New()
-	v.Replace(view.Snapshot{Era: "e", Revision: 5, Tasks: []record.Task{*owned("t", "c", 5)}})
-	v.Feed("e", view.Change{Revision: 9, Task: owned("u", "c", 9)})
-	v.Feed("f", view.Change{Revision: 10, Task: owned("t", "x", 10)})
-	got, era, _ := v.Task("t")
+	c := cache.New()
+	c.Replace(cache.Snapshot{Era: "e", Revision: 5, Tasks: []record.Task{*owned("t", "c", 5)}})
+	c.Feed("e", cache.Change{Revision: 9, Task: owned("u", "c", 9)})
+	c.Feed("f", cache.Change{Revision: 10, Task: owned("t", "x", 10)})
+	got, era, _ := c.Task("t")
 	require.Equal(t, []string{"c", "e"}, []string{got.Owner, era}, "a write in an era that was not listed")
-	v.Replace(view.Snapshot{Era: "f", Revision: 7})
-	_, _, ok := v.Task("u")
+	c.Replace(cache.Snapshot{Era: "f", Revision: 7})
+	_, _, ok := c.Task("u")
 	require.False(t, ok, "nothing of another era counts, however new")
 }

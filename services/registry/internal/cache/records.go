@@ -1,4 +1,4 @@
-package view
+package cache
 
 import (
 	"maps"
@@ -70,47 +70,47 @@ func (h *holding) count(key record.MemberKey, t record.Task, by int) {
 
 // setTask lets change alter one record, and keeps index and watches in step.
 // The caller holds mu.
-func (v *View) setTask(id string, change func()) {
-	before, had := v.tasks.get(id)
+func (c *Cache) setTask(id string, change func()) {
+	before, had := c.tasks.get(id)
 	change()
-	after, has := v.tasks.get(id)
+	after, has := c.tasks.get(id)
 	if had == has && before.Revision == after.Revision {
 		return
 	}
 	if had {
-		v.named.remove(id, before)
-		v.wake(id, before)
+		c.named.remove(id, before)
+		c.wake(id, before)
 	}
 	if has {
-		v.named.add(id, after)
-		v.wake(id, after)
+		c.named.add(id, after)
+		c.wake(id, after)
 	}
 }
 
 // Task gives a record as last seen, and the era of the store that it was seen in.
-func (v *View) Task(id string) (task record.Task, era string, ok bool) {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	task, ok = v.tasks.get(id)
-	return task, v.era, ok
+func (c *Cache) Task(id string) (task record.Task, era string, ok bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	task, ok = c.tasks.get(id)
+	return task, c.era, ok
 }
 
 // Load gives the load of a CDN.
-func (v *View) Load(cdn string) Load {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	if h := v.named[record.MemberKey{Role: record.RoleCDN, ID: cdn}]; h != nil {
+func (c *Cache) Load(cdn string) Load {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if h := c.named[record.MemberKey{Role: record.RoleCDN, ID: cdn}]; h != nil {
 		return h.load
 	}
 	return Load{}
 }
 
 // Loads gives the load of every CDN that a record names.
-func (v *View) Loads() map[string]Load {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
+func (c *Cache) Loads() map[string]Load {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
 	loads := make(map[string]Load)
-	for key, h := range v.named {
+	for key, h := range c.named {
 		if key.Role == record.RoleCDN {
 			loads[key.ID] = h.load
 		}
@@ -121,19 +121,19 @@ func (v *View) Loads() map[string]Load {
 // Tasks gives at most limit records, and not too many bytes, behind a task id, in the order of their
 // ids, and whether there are more; only those that name a member, as a CDN or
 // a scheduler, unless member is empty.
-func (v *View) Tasks(member, after string, limit int) (page []record.Task, more bool) {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
+func (c *Cache) Tasks(member, after string, limit int) (page []record.Task, more bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
 	found := make(map[string]struct{})
 	if member == "" {
-		for id, e := range v.tasks {
+		for id, e := range c.tasks {
 			if !e.gone && id > after {
 				found[id] = struct{}{}
 			}
 		}
 	}
 	for _, role := range []record.Role{record.RoleCDN, record.RoleScheduler} {
-		if h := v.named[record.MemberKey{Role: role, ID: member}]; h != nil {
+		if h := c.named[record.MemberKey{Role: role, ID: member}]; h != nil {
 			for id := range h.tasks {
 				if id > after {
 					found[id] = struct{}{}
@@ -147,8 +147,8 @@ func (v *View) Tasks(member, after string, limit int) (page []record.Task, more 
 		if len(page) == limit || bytes >= maxBytes {
 			return page, true
 		}
-		page = append(page, v.tasks[id].value)
-		bytes += weight(v.tasks[id].value)
+		page = append(page, c.tasks[id].value)
+		bytes += weight(c.tasks[id].value)
 	}
 	return page, false
 }

@@ -1,8 +1,8 @@
-// Package view is the copy of the store that the registry answers from. One
+// Package cache is the copy of the store that the registry answers from. One
 // writer, the store's watch, keeps it; writes of this process are fed to it as
 // well, so that a caller reads what it wrote. It knows nothing of the store
 // itself, and what was last seen stays when the store falls silent.
-package view
+package cache
 
 import (
 	"slices"
@@ -50,8 +50,8 @@ type Change struct {
 	TaskGone   *string
 }
 
-// View is the copy. Use New.
-type View struct {
+// Cache is the copy. Use New.
+type Cache struct {
 	synced   chan struct{} // closed with the first Replace
 	syncOnce sync.Once
 
@@ -70,8 +70,8 @@ type View struct {
 }
 
 // New makes an empty copy that is not synced.
-func New() *View {
-	return &View{
+func New() *Cache {
+	return &Cache{
 		synced:  make(chan struct{}),
 		members: make(table[record.MemberKey, Lease]),
 		marks:   make(table[record.MemberKey, Mark]),
@@ -83,58 +83,58 @@ func New() *View {
 }
 
 // Synced is closed when the copy has been complete once.
-func (v *View) Synced() <-chan struct{} { return v.synced }
+func (c *Cache) Synced() <-chan struct{} { return c.synced }
 
 // Seen is the era of the store that was read, empty for none, and the revision
 // up to which the watch has told everything.
-func (v *View) Seen() (era string, revision int64) {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	return v.era, v.seen
+func (c *Cache) Seen() (era string, revision int64) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.era, c.seen
 }
 
 // Member gives a member as it counts: one that is marked is DRAINING.
-func (v *View) Member(key record.MemberKey) (record.Member, bool) {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	lease, ok := v.members.get(key)
+func (c *Cache) Member(key record.MemberKey) (record.Member, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	lease, ok := c.members.get(key)
 	if !ok {
-		lease.Member, ok = v.expected[key]
+		lease.Member, ok = c.expected[key]
 	}
-	return v.effective(lease.Member), ok
+	return c.effective(lease.Member), ok
 }
 
 // Marked tells whether an operator has marked a member.
-func (v *View) Marked(key record.MemberKey) bool {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	_, ok := v.marks.get(key)
+func (c *Cache) Marked(key record.MemberKey) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	_, ok := c.marks.get(key)
 	return ok
 }
 
 // Members gives all members as they count, sorted, and a channel that is closed
 // when that list is old. The list is shared: it must not be changed.
-func (v *View) Members() ([]record.Member, <-chan struct{}) {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	return v.sorted, v.changed
+func (c *Cache) Members() ([]record.Member, <-chan struct{}) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.sorted, c.changed
 }
 
 // Counts gives the number of members of every role, and of task records.
-func (v *View) Counts() (members map[record.Role]int, tasks int) {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
+func (c *Cache) Counts() (members map[record.Role]int, tasks int) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
 	members = make(map[record.Role]int)
-	for _, m := range v.sorted {
+	for _, m := range c.sorted {
 		members[m.Role]++
 	}
-	return members, len(v.tasks)
+	return members, len(c.tasks)
 }
 
 // Replace takes a complete list. One of another era, or older than what was
 // seen, means that the store was reset: then nothing of before counts. All
 // watches end, because nobody knows what happened between two lists.
-func (v *View) Replace(s Snapshot) {
+func (c *Cache) Replace(s Snapshot) {
 	members := make(table[record.MemberKey, Lease], len(s.Members))
 	for _, l := range s.Members {
 		members[l.Member.Key()] = entry[Lease]{value: l, rev: l.Revision}
@@ -147,104 +147,106 @@ func (v *View) Replace(s Snapshot) {
 	for _, t := range s.Tasks {
 		tasks[t.ID] = entry[record.Task]{value: t, rev: t.Revision}
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if s.Era == v.era && s.Revision >= v.seen {
-		members = v.members.replaced(members, s.Revision)
-		marks = v.marks.replaced(marks, s.Revision)
-		tasks = v.tasks.replaced(tasks, s.Revision)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.Era == c.era && s.Revision >= c.seen {
+		members = c.members.replaced(members, s.Revision)
+		marks = c.marks.replaced(marks, s.Revision)
+		tasks = c.tasks.replaced(tasks, s.Revision)
 	}
-	v.expect(s)
-	v.era, v.members, v.marks, v.tasks, v.seen = s.Era, members, marks, tasks, s.Revision
-	v.named = make(index)
+	c.expect(s)
+	c.era, c.members, c.marks, c.tasks, c.seen = s.Era, members, marks, tasks, s.Revision
+	c.named = make(index)
 	for id, e := range tasks {
 		if !e.gone {
-			v.named.add(id, e.value)
+			c.named.add(id, e.value)
 		}
 	}
-	v.endWatches()
-	v.resort()
-	v.syncOnce.Do(func() { close(v.synced) })
+	c.endWatches()
+	c.resort()
+	c.syncOnce.Do(func() { close(c.synced) })
 }
 
 // expect keeps the members of a store whose place another has taken. The caller
 // holds mu.
-func (v *View) expect(s Snapshot) {
+func (c *Cache) expect(s Snapshot) {
 	switch {
 	case !s.Young:
-		v.expected = nil
-	case s.Era != v.era:
-		expected := make(map[record.MemberKey]record.Member, len(v.sorted))
-		for _, m := range v.sorted {
+		c.expected = nil
+	case s.Era != c.era:
+		expected := make(map[record.MemberKey]record.Member, len(c.sorted))
+		for _, m := range c.sorted {
 			expected[m.Key()] = m
 		}
-		v.expected = expected
+		c.expected = expected
 	}
 }
 
 // Apply takes events of the watch, in the store's order.
-func (v *View) Apply(changes []Change) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+func (c *Cache) Apply(changes []Change) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	ofMembers := false
-	for _, c := range changes {
+	for _, change := range changes {
 		switch {
-		case c.Member != nil:
-			v.members.watched(c.Member.Member.Key(), entry[Lease]{value: *c.Member, rev: c.Revision})
-		case c.MemberGone != nil:
-			delete(v.expected, *c.MemberGone)
-			v.members.watched(*c.MemberGone, entry[Lease]{rev: c.Revision, gone: true})
-		case c.Mark != nil:
-			v.marks.watched(*c.Mark, entry[Mark]{value: Mark{*c.Mark, c.Revision}, rev: c.Revision})
-		case c.MarkGone != nil:
-			v.marks.watched(*c.MarkGone, entry[Mark]{rev: c.Revision, gone: true})
-		case c.Task != nil:
-			v.setTask(c.Task.ID, func() { v.tasks.watched(c.Task.ID, entry[record.Task]{value: *c.Task, rev: c.Revision}) })
-		case c.Grown:
-			v.expected = nil
-		case c.TaskGone != nil:
-			v.setTask(*c.TaskGone, func() { v.tasks.watched(*c.TaskGone, entry[record.Task]{rev: c.Revision, gone: true}) })
+		case change.Member != nil:
+			c.members.watched(change.Member.Member.Key(), entry[Lease]{value: *change.Member, rev: change.Revision})
+		case change.MemberGone != nil:
+			delete(c.expected, *change.MemberGone)
+			c.members.watched(*change.MemberGone, entry[Lease]{rev: change.Revision, gone: true})
+		case change.Mark != nil:
+			c.marks.watched(*change.Mark, entry[Mark]{value: Mark{*change.Mark, change.Revision}, rev: change.Revision})
+		case change.MarkGone != nil:
+			c.marks.watched(*change.MarkGone, entry[Mark]{rev: change.Revision, gone: true})
+		case change.Task != nil:
+			c.setTask(change.Task.ID, func() { c.tasks.watched(change.Task.ID, entry[record.Task]{value: *change.Task, rev: change.Revision}) })
+		case change.Grown:
+			c.expected = nil
+		case change.TaskGone != nil:
+			c.setTask(*change.TaskGone, func() { c.tasks.watched(*change.TaskGone, entry[record.Task]{rev: change.Revision, gone: true}) })
 		}
-		ofMembers = ofMembers || c.Task == nil && c.TaskGone == nil
-		v.seen = max(v.seen, c.Revision)
+		ofMembers = ofMembers || change.Task == nil && change.TaskGone == nil
+		c.seen = max(c.seen, change.Revision)
 	}
 	if ofMembers {
-		v.resort()
+		c.resort()
 	}
 }
 
 // Feed takes one write of this process, made in an era of the store. One of
 // another era than the copy's is left to the next list.
-func (v *View) Feed(era string, c Change) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.era != "" && era != v.era {
+func (c *Cache) Feed(era string, change Change) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.era != "" && era != c.era {
 		return
 	}
 	news := false
 	switch {
-	case c.Member != nil:
-		news = v.members.fed(c.Member.Member.Key(), entry[Lease]{value: *c.Member, rev: c.Revision}, v.seen)
-	case c.MemberGone != nil:
-		delete(v.expected, *c.MemberGone)
-		news = v.members.fed(*c.MemberGone, entry[Lease]{rev: c.Revision, gone: true}, v.seen)
-	case c.Mark != nil:
-		news = v.marks.fed(*c.Mark, entry[Mark]{value: Mark{*c.Mark, c.Revision}, rev: c.Revision}, v.seen)
-	case c.MarkGone != nil:
-		news = v.marks.fed(*c.MarkGone, entry[Mark]{rev: c.Revision, gone: true}, v.seen)
-	case c.Task != nil:
-		v.setTask(c.Task.ID, func() { v.tasks.fed(c.Task.ID, entry[record.Task]{value: *c.Task, rev: c.Revision}, v.seen) })
-	case c.TaskGone != nil:
-		v.setTask(*c.TaskGone, func() { v.tasks.fed(*c.TaskGone, entry[record.Task]{rev: c.Revision, gone: true}, v.seen) })
+	case change.Member != nil:
+		news = c.members.fed(change.Member.Member.Key(), entry[Lease]{value: *change.Member, rev: change.Revision}, c.seen)
+	case change.MemberGone != nil:
+		delete(c.expected, *change.MemberGone)
+		news = c.members.fed(*change.MemberGone, entry[Lease]{rev: change.Revision, gone: true}, c.seen)
+	case change.Mark != nil:
+		news = c.marks.fed(*change.Mark, entry[Mark]{value: Mark{*change.Mark, change.Revision}, rev: change.Revision}, c.seen)
+	case change.MarkGone != nil:
+		news = c.marks.fed(*change.MarkGone, entry[Mark]{rev: change.Revision, gone: true}, c.seen)
+	case change.Task != nil:
+		c.setTask(change.Task.ID, func() {
+			c.tasks.fed(change.Task.ID, entry[record.Task]{value: *change.Task, rev: change.Revision}, c.seen)
+		})
+	case change.TaskGone != nil:
+		c.setTask(*change.TaskGone, func() { c.tasks.fed(*change.TaskGone, entry[record.Task]{rev: change.Revision, gone: true}, c.seen) })
 	}
 	if news {
-		v.resort()
+		c.resort()
 	}
 }
 
 // effective gives a member with its mark. The caller holds mu.
-func (v *View) effective(m record.Member) record.Member {
-	if _, marked := v.marks.get(m.Key()); marked {
+func (c *Cache) effective(m record.Member) record.Member {
+	if _, marked := c.marks.get(m.Key()); marked {
 		m.State = record.StateDraining
 	}
 	return m
@@ -252,23 +254,23 @@ func (v *View) effective(m record.Member) record.Member {
 
 // resort renews the sorted list and wakes who waits, if a member came, went
 // or changed; a mere renewal under another lease is no news. The caller holds mu.
-func (v *View) resort() {
-	sorted := make([]record.Member, 0, len(v.members))
-	for _, e := range v.members {
+func (c *Cache) resort() {
+	sorted := make([]record.Member, 0, len(c.members))
+	for _, e := range c.members {
 		if !e.gone {
-			sorted = append(sorted, v.effective(e.value.Member))
+			sorted = append(sorted, c.effective(e.value.Member))
 		}
 	}
-	for key, m := range v.expected {
-		if _, there := v.members.get(key); !there {
-			sorted = append(sorted, v.effective(m))
+	for key, m := range c.expected {
+		if _, there := c.members.get(key); !there {
+			sorted = append(sorted, c.effective(m))
 		}
 	}
 	slices.SortFunc(sorted, record.Compare)
-	if slices.Equal(sorted, v.sorted) {
+	if slices.Equal(sorted, c.sorted) {
 		return
 	}
-	v.sorted = sorted
-	close(v.changed)
-	v.changed = make(chan struct{})
+	c.sorted = sorted
+	close(c.changed)
+	c.changed = make(chan struct{})
 }
