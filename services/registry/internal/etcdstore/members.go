@@ -10,9 +10,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/supernode-ha/supernode/services/registry/internal/cache"
+	"github.com/supernode-ha/supernode/services/registry/internal/convert"
 	"github.com/supernode-ha/supernode/services/registry/internal/metrics"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
-	"github.com/supernode-ha/supernode/services/registry/internal/wire"
 )
 
 const (
@@ -110,7 +110,7 @@ func (s *Store) revokeOrphan(ctx context.Context, c *clientv3.Client, id clientv
 
 // putMember writes m if the key is still of that revision, 0 for absent.
 func (s *Store) putMember(ctx context.Context, c *clientv3.Client, revision, lease int64, m record.Member) error {
-	value, err := wire.StoreMember(m)
+	value, err := convert.StoreMember(m)
 	if err != nil {
 		return err
 	}

@@ -8,10 +8,10 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/supernode-ha/supernode/services/registry/internal/cache"
+	"github.com/supernode-ha/supernode/services/registry/internal/convert"
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdconn"
 	"github.com/supernode-ha/supernode/services/registry/internal/metrics"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
-	"github.com/supernode-ha/supernode/services/registry/internal/wire"
 )
 
 // Store reads and writes etcd. Every write it makes is fed to the copy.
@@ -39,7 +39,7 @@ func (s *Store) loadMember(kv *mvccpb.KeyValue) (cache.Lease, bool) {
 		return cache.Lease{}, false
 	}
 	lease := cache.Lease{Member: record.Member{Role: key.Role, ID: key.ID}, ID: kv.Lease, Revision: kv.ModRevision}
-	member, err := wire.LoadMember(key, kv.Value)
+	member, err := convert.LoadMember(key, kv.Value)
 	if err != nil {
 		s.log.Warn("a member in the store cannot be read", zap.ByteString("key", kv.Key), zap.Error(err))
 		return lease, false
@@ -51,7 +51,7 @@ func (s *Store) loadMember(kv *mvccpb.KeyValue) (cache.Lease, bool) {
 // loadTask reads a stored record. One that cannot be read counts as a record
 // without owner at its revision, so that the next claim replaces it.
 func (s *Store) loadTask(id string, kv *mvccpb.KeyValue) record.Task {
-	task, err := wire.LoadTask(id, kv.ModRevision, kv.Value)
+	task, err := convert.LoadTask(id, kv.ModRevision, kv.Value)
 	if err != nil {
 		s.log.Error("a task record in the store cannot be read", zap.String("task_id", id), zap.Error(err))
 		return record.Task{ID: id, Revision: kv.ModRevision}

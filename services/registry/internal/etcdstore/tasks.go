@@ -7,9 +7,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/supernode-ha/supernode/services/registry/internal/cache"
+	"github.com/supernode-ha/supernode/services/registry/internal/convert"
 	"github.com/supernode-ha/supernode/services/registry/internal/metrics"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
-	"github.com/supernode-ha/supernode/services/registry/internal/wire"
 )
 
 // Swap is a record to be written under conditions, all checked in the one
@@ -29,7 +29,7 @@ type Swap struct {
 // Swap writes a record if all conditions hold, and gives it with its new
 // revision. What is lost is a race, never an error.
 func (s *Store) Swap(ctx context.Context, w Swap) (written record.Task, won bool, err error) {
-	value, err := wire.StoreTask(w.Task)
+	value, err := convert.StoreTask(w.Task)
 	if err != nil {
 		return record.Task{}, false, err
 	}

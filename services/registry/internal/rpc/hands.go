@@ -8,8 +8,8 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/pkg/taskid"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/convert"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
-	"github.com/supernode-ha/supernode/services/registry/internal/wire"
 )
 
 // maxCopies is how many copies one call may announce.
@@ -24,7 +24,7 @@ func (s *Server) RepairTask(ctx context.Context, req *registryv1.RepairTaskReque
 	if err != nil {
 		return nil, failed(err)
 	}
-	return &registryv1.RepairTaskResponse{Record: wire.TaskTo(task)}, nil
+	return &registryv1.RepairTaskResponse{Record: convert.TaskTo(task)}, nil
 }
 
 // MoveTask makes another CDN the owner.
@@ -41,7 +41,7 @@ func (s *Server) MoveTask(ctx context.Context, req *registryv1.MoveTaskRequest) 
 	if err != nil {
 		return nil, failed(err)
 	}
-	return &registryv1.MoveTaskResponse{Record: wire.TaskTo(task)}, nil
+	return &registryv1.MoveTaskResponse{Record: convert.TaskTo(task)}, nil
 }
 
 // ResignTask takes a CDN out of a record.
@@ -56,7 +56,7 @@ func (s *Server) ResignTask(ctx context.Context, req *registryv1.ResignTaskReque
 	if !ok {
 		return &registryv1.ResignTaskResponse{}, nil
 	}
-	return &registryv1.ResignTaskResponse{Record: wire.TaskTo(task)}, nil
+	return &registryv1.ResignTaskResponse{Record: convert.TaskTo(task)}, nil
 }
 
 // AnnounceCopies takes what a CDN has and no record names it for.
@@ -80,14 +80,14 @@ func (s *Server) AnnounceCopies(ctx context.Context, req *registryv1.AnnounceCop
 	}
 	resp := &registryv1.AnnounceCopiesResponse{Unwanted: unwanted}
 	for _, task := range named {
-		resp.Records = append(resp.Records, wire.TaskTo(task))
+		resp.Records = append(resp.Records, convert.TaskTo(task))
 	}
 	return resp, nil
 }
 
 func copyFrom(message *registryv1.Copy) (record.Copy, error) {
 	c := record.Copy{
-		ID: message.GetTaskId(), Source: wire.SourceFrom(message.GetSource()), PieceSize: message.GetPieceSize(),
+		ID: message.GetTaskId(), Source: convert.SourceFrom(message.GetSource()), PieceSize: message.GetPieceSize(),
 		Epoch: message.GetEpoch(), Whole: message.GetWhole(),
 	}
 	err := check(taskid.Check(c.ID), record.CheckPieceSize(c.PieceSize), record.CheckEpoch(c.Epoch))

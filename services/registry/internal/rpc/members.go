@@ -11,13 +11,13 @@ import (
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/convert"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
-	"github.com/supernode-ha/supernode/services/registry/internal/wire"
 )
 
 // Heartbeat announces a member or renews it.
 func (s *Server) Heartbeat(ctx context.Context, req *registryv1.HeartbeatRequest) (*registryv1.HeartbeatResponse, error) {
-	member := wire.MemberFrom(req.GetMember())
+	member := convert.MemberFrom(req.GetMember())
 	if err := member.Check(); err != nil {
 		return nil, failed(rpcerr.Invalid("%v", err))
 	}
@@ -70,7 +70,7 @@ func (s *Server) WatchMembers(req *registryv1.WatchMembersRequest, stream grpc.S
 func rolesFrom(messages []registryv1.Role) ([]record.Role, error) {
 	roles := make([]record.Role, len(messages))
 	for i, r := range messages {
-		roles[i] = wire.RoleFrom(r)
+		roles[i] = convert.RoleFrom(r)
 		if err := check(record.CheckRole(roles[i])); err != nil {
 			return nil, err
 		}
@@ -88,7 +88,7 @@ func ofRoles(all []record.Member, roles []record.Role) []record.Member {
 func membersTo(members []record.Member) []*registryv1.Member {
 	messages := make([]*registryv1.Member, len(members))
 	for i, m := range members {
-		messages[i] = wire.MemberTo(m)
+		messages[i] = convert.MemberTo(m)
 	}
 	return messages
 }
@@ -138,6 +138,6 @@ func (s *Server) ForgetMember(ctx context.Context, req *registryv1.ForgetMemberR
 }
 
 func keyFrom(role registryv1.Role, id string) (record.MemberKey, error) {
-	key := record.MemberKey{Role: wire.RoleFrom(role), ID: id}
+	key := record.MemberKey{Role: convert.RoleFrom(role), ID: id}
 	return key, check(record.CheckRole(key.Role), record.CheckID(key.ID))
 }

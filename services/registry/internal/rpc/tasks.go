@@ -8,10 +8,10 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/pkg/taskid"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/convert"
 	"github.com/supernode-ha/supernode/services/registry/internal/ownership"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 	"github.com/supernode-ha/supernode/services/registry/internal/tasks"
-	"github.com/supernode-ha/supernode/services/registry/internal/wire"
 )
 
 // ResolveTask answers a record and claims what nobody holds.
@@ -25,13 +25,13 @@ func (s *Server) ResolveTask(ctx context.Context, req *registryv1.ResolveTaskReq
 		return nil, failed(err)
 	}
 	resp := &registryv1.ResolveTaskResponse{
-		Record: wire.TaskTo(resolved.Task), Replicas: membersTo(resolved.Replicas), Unclaimed: resolved.Unclaimed,
+		Record: convert.TaskTo(resolved.Task), Replicas: membersTo(resolved.Replicas), Unclaimed: resolved.Unclaimed,
 	}
 	if resolved.Owner != nil {
-		resp.Owner = wire.MemberTo(*resolved.Owner)
+		resp.Owner = convert.MemberTo(*resolved.Owner)
 	}
 	if resolved.Scheduler != nil {
-		resp.Scheduler = wire.MemberTo(*resolved.Scheduler)
+		resp.Scheduler = convert.MemberTo(*resolved.Scheduler)
 	}
 	return resp, nil
 }
@@ -57,7 +57,7 @@ func resolveFrom(req *registryv1.ResolveTaskRequest) (wish ownership.Resolve, er
 	if req.GetLast() == nil {
 		return wish, nil
 	}
-	last := wire.TaskFrom(req.GetLast())
+	last := convert.TaskFrom(req.GetLast())
 	if last.ID != "" && last.ID != req.GetTaskId() {
 		return wish, rpcerr.Invalid("the last record is of another task")
 	}
@@ -91,14 +91,14 @@ func (s *Server) GetTask(ctx context.Context, req *registryv1.GetTaskRequest) (*
 	if err != nil {
 		return nil, failed(err)
 	}
-	return &registryv1.GetTaskResponse{Record: wire.TaskTo(task)}, nil
+	return &registryv1.GetTaskResponse{Record: convert.TaskTo(task)}, nil
 }
 
 // UpdateTask writes what the owner learned.
 func (s *Server) UpdateTask(ctx context.Context, req *registryv1.UpdateTaskRequest) (*registryv1.UpdateTaskResponse, error) {
 	update := tasks.Update{
 		ID: req.GetTaskId(), Owner: req.GetOwner(), Epoch: req.GetEpoch(),
-		Source: wire.SourceFrom(req.GetSource()), PieceSize: req.GetPieceSize(), Status: wire.StatusFrom(req.GetStatus()),
+		Source: convert.SourceFrom(req.GetSource()), PieceSize: req.GetPieceSize(), Status: convert.StatusFrom(req.GetStatus()),
 	}
 	if err := check(taskid.Check(update.ID), record.CheckID(update.Owner), record.CheckPieceSize(update.PieceSize)); err != nil {
 		return nil, failed(err)
@@ -112,7 +112,7 @@ func (s *Server) UpdateTask(ctx context.Context, req *registryv1.UpdateTaskReque
 	if err != nil {
 		return nil, failed(err)
 	}
-	return &registryv1.UpdateTaskResponse{Record: wire.TaskTo(task)}, nil
+	return &registryv1.UpdateTaskResponse{Record: convert.TaskTo(task)}, nil
 }
 
 // DeleteTask removes a record of one epoch.

@@ -11,9 +11,9 @@ import (
 	"github.com/supernode-ha/supernode/pkg/taskid"
 
 	"github.com/supernode-ha/supernode/services/registry/internal/cache"
+	"github.com/supernode-ha/supernode/services/registry/internal/convert"
 	"github.com/supernode-ha/supernode/services/registry/internal/etcdconn"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
-	"github.com/supernode-ha/supernode/services/registry/internal/wire"
 )
 
 const (
@@ -49,7 +49,7 @@ func (s *Server) WatchTasks(req *registryv1.WatchTasksRequest, stream grpc.Serve
 		}
 		resp := &registryv1.WatchTasksResponse{Gone: batch.Gone, Complete: batch.Complete, Replicas: int32(s.Copies)}
 		for _, task := range batch.Records {
-			resp.Records = append(resp.Records, wire.TaskTo(task))
+			resp.Records = append(resp.Records, convert.TaskTo(task))
 		}
 		if err := stream.Send(resp); err != nil {
 			return failed(err)
@@ -97,7 +97,7 @@ func (s *Server) ListTasks(ctx context.Context, req *registryv1.ListTasksRequest
 	page, more := s.Cache.Tasks(req.GetMemberId(), req.GetPageToken(), size)
 	resp := &registryv1.ListTasksResponse{}
 	for _, task := range page {
-		resp.Records = append(resp.Records, wire.TaskTo(task))
+		resp.Records = append(resp.Records, convert.TaskTo(task))
 	}
 	if more {
 		resp.NextPageToken = page[len(page)-1].ID

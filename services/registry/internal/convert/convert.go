@@ -1,6 +1,6 @@
-// Package wire turns the registry's values into the contract's messages and
+// Package convert turns the registry's values into the contract's messages and
 // back: for the RPC edge, and for what is stored. Messages go no further in.
-package wire
+package convert
 
 import (
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"

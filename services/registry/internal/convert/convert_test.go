@@ -1,12 +1,12 @@
-package wire_test
+package convert_test
 
 import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/supernode-ha/supernode/services/registry/internal/convert"
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
-	"github.com/supernode-ha/supernode/services/registry/internal/wire"
 )
 
 func TestStoredFormsComeBack(t *testing.T) {
@@ -16,9 +16,9 @@ func TestStoredFormsComeBack(t *testing.T) {
 				Role: role, ID: "m", Endpoint: "127.0.0.1:1", DownloadIP: "127.0.0.1", DownloadPort: 2,
 				Zone: "z", Capacity: 3, Version: "v", State: state,
 			}
-			stored, err := wire.StoreMember(m)
+			stored, err := convert.StoreMember(m)
 			require.NoError(t, err)
-			got, err := wire.LoadMember(m.Key(), []byte(stored))
+			got, err := convert.LoadMember(m.Key(), []byte(stored))
 			require.NoError(t, err)
 			require.Equal(t, m, got)
 		}
@@ -28,11 +28,11 @@ func TestStoredFormsComeBack(t *testing.T) {
 			ID: "t", URL: "http://127.0.0.1/", Source: &record.Source{Length: -1, ETag: "e", LastModified: "l"}, PieceSize: 4,
 			Status: status, Owner: "c", Replicas: []string{"d"}, Scheduler: "s", Epoch: 9, Revision: 8,
 		}
-		stored, err := wire.StoreTask(task)
+		stored, err := convert.StoreTask(task)
 		require.NoError(t, err)
 		require.NotContains(t, stored, "revision")
 		task.Revision = 12
-		got, err := wire.LoadTask("t", 12, []byte(stored))
+		got, err := convert.LoadTask("t", 12, []byte(stored))
 		require.NoError(t, err)
 		require.Equal(t, task, got)
 	}
@@ -40,7 +40,7 @@ func TestStoredFormsComeBack(t *testing.T) {
 
 // A newer build's record must not be a broken one for an older.
 func TestUnknownFieldsAreSkipped(t *testing.T) {
-	got, err := wire.LoadTask("t", 1, []byte(`{"owner":"c","epoch":"3","of_the_future":{"x":[1]}}`))
+	got, err := convert.LoadTask("t", 1, []byte(`{"owner":"c","epoch":"3","of_the_future":{"x":[1]}}`))
 	require.NoError(t, err)
 	require.EqualValues(t, 3, got.Epoch)
 }
@@ -49,8 +49,8 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte(`{"owner":"c","status":"TASK_STATUS_RUNNING","source":null}`))
 	f.Add([]byte(`{"id":"c","endpoint":"127.0.0.1:1","state":"MEMBER_STATE_READY"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		_, _ = wire.LoadTask("t", 1, data)
-		if m, err := wire.LoadMember(record.MemberKey{Role: record.RoleGateway, ID: "g"}, data); err == nil {
+		_, _ = convert.LoadTask("t", 1, data)
+		if m, err := convert.LoadMember(record.MemberKey{Role: record.RoleGateway, ID: "g"}, data); err == nil {
 			require.NoError(t, m.Check())
 		}
 	})
