@@ -80,10 +80,10 @@ func TestHandsChangeThroughEveryCall(t *testing.T) {
 		repair.CdnId = replica
 		for range 2 {
 			// It beats on: whether it is back already makes no difference to what is right.
-			mended, err := patiently(t, n[1].RepairTask, repair)
+			repaired, err := patiently(t, n[1].RepairTask, repair)
 			require.NoError(t, err)
-			require.EqualValues(t, 2, mended.GetRecord().GetEpoch())
-			require.Len(t, mended.GetRecord().GetReplicas(), 1)
+			require.EqualValues(t, 2, repaired.GetRecord().GetEpoch())
+			require.Len(t, repaired.GetRecord().GetReplicas(), 1)
 		}
 
 		move := &registryv1.MoveTaskRequest{TaskId: taskID(1), Epoch: 2, To: third}

@@ -117,7 +117,7 @@ func (l *localRegistrar) written(ctx context.Context) bool {
 			return false
 		}
 	}
-	resp, err := l.ResolveTask(ctx, wishFor(1, "s"))
+	resp, err := l.ResolveTask(ctx, resolveRequest(1, "s"))
 	return err == nil && !resp.GetUnclaimed()
 }
 

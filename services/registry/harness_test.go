@@ -269,14 +269,14 @@ func keepAlive(t *testing.T, n *node, members ...*registryv1.Member) (stop func(
 
 func taskID(n int) string { return fmt.Sprintf("%064x", n) }
 
-func wishFor(task int, scheduler string) *registryv1.ResolveTaskRequest {
+func resolveRequest(task int, scheduler string) *registryv1.ResolveTaskRequest {
 	return &registryv1.ResolveTaskRequest{TaskId: taskID(task), Url: "http://127.0.0.1/file", SchedulerId: scheduler}
 }
 
 // resolve takes the first answer, which may be one without the store.
 func resolve(t testing.TB, n *node, task int, scheduler string) *registryv1.ResolveTaskResponse {
 	t.Helper()
-	resp, err := n.ResolveTask(bounded(t), wishFor(task, scheduler))
+	resp, err := n.ResolveTask(bounded(t), resolveRequest(task, scheduler))
 	require.NoError(t, err)
 	return resp
 }
@@ -284,7 +284,7 @@ func resolve(t testing.TB, n *node, task int, scheduler string) *registryv1.Reso
 // claim resolves a task until the store has its record.
 func claim(t testing.TB, n *node, task int, scheduler string) *registryv1.ResolveTaskResponse {
 	t.Helper()
-	resp, err := patiently(t, n.ResolveTask, wishFor(task, scheduler))
+	resp, err := patiently(t, n.ResolveTask, resolveRequest(task, scheduler))
 	require.NoError(t, err)
 	return resp
 }

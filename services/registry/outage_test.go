@@ -69,9 +69,9 @@ func TestEtcdAwayAndBack(t *testing.T) {
 		}
 	}
 	require.EqualValues(t, 1, claim(t, n, 1, "s").GetRecord().GetEpoch())
-	wish := wishFor(2, "s")
-	wish.Last = unknown.GetRecord()
-	claimed, err := patiently(t, n.ResolveTask, wish)
+	req := resolveRequest(2, "s")
+	req.Last = unknown.GetRecord()
+	claimed, err := patiently(t, n.ResolveTask, req)
 	require.NoError(t, err)
 	require.Equal(t, "c", claimed.GetRecord().GetOwner())
 	require.EqualValues(t, 1, claimed.GetRecord().GetEpoch())

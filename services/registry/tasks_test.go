@@ -82,7 +82,7 @@ func TestRacingClaimsHaveOneWinner(t *testing.T) {
 			all.Go(func() {
 				for i := range tasks {
 					task := (i + who) % tasks
-					resp, err := patiently(t, n[who%2].ResolveTask, wishFor(task, fmt.Sprintf("s%d", who%2)))
+					resp, err := patiently(t, n[who%2].ResolveTask, resolveRequest(task, fmt.Sprintf("s%d", who%2)))
 					if err != nil {
 						t.Error(err)
 						return

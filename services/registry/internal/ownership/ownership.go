@@ -45,15 +45,15 @@ type Kind string
 
 // The kinds of steps.
 const (
-	Claim     Kind = "claim"     // a record is made
-	Owner     Kind = "owner"     // the owner was lost
-	Scheduler Kind = "scheduler" // the scheduler was lost
-	Replicas  Kind = "replicas"  // a repair that leaves the owner
-	Repair    Kind = "repair"    // a repair with another owner
-	Restored  Kind = "restored"  // what the store lost is put back
-	Move      Kind = "move"
-	Resign    Kind = "resign"
-	Announce  Kind = "announce"
+	KindClaim     Kind = "claim"     // a record is made
+	KindOwner     Kind = "owner"     // the owner was lost
+	KindScheduler Kind = "scheduler" // the scheduler was lost
+	KindReplicas  Kind = "replicas"  // a repair that leaves the owner
+	KindRepair    Kind = "repair"    // a repair with another owner
+	KindRestored  Kind = "restored"  // what the store lost is put back
+	KindMove      Kind = "move"
+	KindResign    Kind = "resign"
+	KindAnnounce  Kind = "announce"
 )
 
 // Step is a next record, and what must hold for it to be written.
@@ -67,17 +67,17 @@ type Step struct {
 	Gone, There []record.MemberKey
 }
 
-// Wish is what somebody wants of a task.
-type Wish interface {
+// Request is what somebody wants of a task.
+type Request interface {
 	// turn makes the next record of t, and says what kind of step that is.
 	turn(t *turn) (Kind, error)
 }
 
 // Next gives the record that follows cur; Revision 0 is a task without record.
-func Next(cur record.Task, world World, wish Wish) (Step, error) {
+func Next(cur record.Task, world World, req Request) (Step, error) {
 	t := &turn{world: world, cur: cur, next: cur}
 	t.next.Replicas = slices.Clone(cur.Replicas)
-	kind, err := wish.turn(t)
+	kind, err := req.turn(t)
 	if err != nil {
 		return Step{Next: cur}, err
 	}

@@ -56,9 +56,9 @@ func cdns(ids ...string) []record.MemberKey {
 	return keys
 }
 
-func next(t *testing.T, cur record.Task, w ownership.World, wish ownership.Wish) ownership.Step {
+func next(t *testing.T, cur record.Task, w ownership.World, req ownership.Request) ownership.Step {
 	t.Helper()
-	step, err := ownership.Next(cur, w, wish)
+	step, err := ownership.Next(cur, w, req)
 	require.NoError(t, err)
 	require.Equal(t, cur.Revision, step.Next.Revision)
 	return step
@@ -66,9 +66,9 @@ func next(t *testing.T, cur record.Task, w ownership.World, wish ownership.Wish)
 
 func hands(t record.Task) []any { return []any{t.Owner, t.Replicas, t.Scheduler, t.Epoch} }
 
-func refused(t *testing.T, cur record.Task, w ownership.World, wish ownership.Wish, reason rpcerr.Reason) {
+func refused(t *testing.T, cur record.Task, w ownership.World, req ownership.Request, reason rpcerr.Reason) {
 	t.Helper()
-	step, err := ownership.Next(cur, w, wish)
+	step, err := ownership.Next(cur, w, req)
 	require.Equal(t, reason, rpcerr.ReasonOf(err), "%v", err)
 	require.False(t, step.Changed)
 }
@@ -76,7 +76,7 @@ func refused(t *testing.T, cur record.Task, w ownership.World, wish ownership.Wi
 func TestClaimGivesOwnerReplicasAndScheduler(t *testing.T) {
 	step := next(t, record.Task{ID: "t"}, cluster(2, "a", "b-", "c", "s:s"), ownership.Resolve{Scheduler: "s", URL: "http://h/"})
 	require.ElementsMatch(t, []string{"a", "c"}, step.Next.Copies())
-	require.Equal(t, []any{"s", int64(1), record.StatusWaiting, "http://h/", ownership.Claim},
+	require.Equal(t, []any{"s", int64(1), record.StatusWaiting, "http://h/", ownership.KindClaim},
 		[]any{step.Next.Scheduler, step.Next.Epoch, step.Next.Status, step.Next.URL, step.Kind})
 	require.ElementsMatch(t, append(cdns("a", "c"), record.MemberKey{Role: record.RoleScheduler, ID: "s"}), step.There)
 	require.Empty(t, step.Gone)
@@ -120,7 +120,7 @@ func TestOwnerGone(t *testing.T) {
 			require.Equal(t, c.want, hands(step.Next))
 			require.Contains(t, step.Gone, cdns("a")[0])
 			require.Contains(t, step.There, step.Next.OwnerKey())
-			require.Equal(t, ownership.Owner, step.Kind)
+			require.Equal(t, ownership.KindOwner, step.Kind)
 			require.Equal(t, c.facts, step.Next.Source != nil && step.Next.PieceSize == 4)
 			if !c.facts {
 				require.Equal(t, record.StatusWaiting, step.Next.Status)
@@ -151,7 +151,7 @@ func TestLostScheduler(t *testing.T) {
 	last, w := held("a", "b"), cluster(2, "a", "b", "s:s", "s:r")
 	step := next(t, held("a", "b"), w, ownership.Resolve{Scheduler: "r", Last: &last, LostScheduler: "s"})
 	require.Equal(t, []any{"a", []string{"b"}, "r", int64(5)}, hands(step.Next))
-	require.Equal(t, ownership.Scheduler, step.Kind)
+	require.Equal(t, ownership.KindScheduler, step.Kind)
 	refused(t, held("a", "b"), w, ownership.Resolve{Scheduler: "r", LostScheduler: "s"}, rpcerr.InvalidArgument)
 
 	step = next(t, held("a", "b"), cluster(2, "a", "s:r"), ownership.Resolve{Scheduler: "r"})
@@ -166,7 +166,7 @@ func TestFailedTaskBeginsAnewElsewhere(t *testing.T) {
 	cur := held("a", "b")
 	cur.Status, cur.Source, cur.PieceSize = record.StatusFailed, nil, 0
 	require.Equal(t, record.StatusWaiting, next(t, cur, cluster(2, "b", "s:s"), ownership.Resolve{Scheduler: "s"}).Next.Status)
-	require.Equal(t, record.StatusWaiting, next(t, cur, cluster(2, "a", "b"), ownership.Handover{}).Next.Status)
+	require.Equal(t, record.StatusWaiting, next(t, cur, cluster(2, "a", "b"), ownership.Move{}).Next.Status)
 }
 
 func TestRestoredRecordKeepsItsCopies(t *testing.T) {
@@ -174,7 +174,7 @@ func TestRestoredRecordKeepsItsCopies(t *testing.T) {
 	by := ownership.Resolve{Scheduler: "s", URL: "http://h/", Last: &last}
 	step := next(t, none, cluster(3, "a", "c", "s:s"), by)
 	require.Equal(t, []any{"a", []string{"b"}, "s", int64(4)}, hands(step.Next))
-	require.Equal(t, ownership.Restored, step.Kind)
+	require.Equal(t, ownership.KindRestored, step.Kind)
 	require.Equal(t, last.Source, step.Next.Source)
 
 	step = next(t, none, cluster(2, "b", "c", "s:s"), by)
@@ -198,10 +198,10 @@ func TestEpochsThatAreRememberedDoNotComeBack(t *testing.T) {
 	require.EqualValues(t, 9, next(t, held("a", "b"), w, ownership.Resolve{Scheduler: "s", Last: &last}).Next.Epoch)
 
 	c := record.Copy{ID: "t", URL: "http://h/", Source: &record.Source{Length: 9, ETag: "v"}, PieceSize: 4, Epoch: 7, Whole: true}
-	require.EqualValues(t, 8, next(t, record.Task{ID: "t"}, w, ownership.Return{CDN: "a", Copy: c}).Next.Epoch)
-	require.EqualValues(t, 8, next(t, held("a", "b"), w, ownership.Return{CDN: "a", Copy: c}).Next.Epoch)
+	require.EqualValues(t, 8, next(t, record.Task{ID: "t"}, w, ownership.Announce{CDN: "a", Copy: c}).Next.Epoch)
+	require.EqualValues(t, 8, next(t, held("a", "b"), w, ownership.Announce{CDN: "a", Copy: c}).Next.Epoch)
 	c.Epoch = 4
-	require.False(t, next(t, held("a", "b"), w, ownership.Return{CDN: "a", Copy: c}).Changed)
+	require.False(t, next(t, held("a", "b"), w, ownership.Announce{CDN: "a", Copy: c}).Changed)
 }
 
 // What was proposed while the store was away holds when it is back, though the
@@ -232,7 +232,7 @@ func TestTaskOfAnOutageIsClaimedWhereItBegan(t *testing.T) {
 	for _, began := range []string{"a", "b", "c"} {
 		last := record.Task{ID: "t", Owner: began, Scheduler: "s", URL: "http://h/", Status: record.StatusWaiting}
 		step := next(t, record.Task{ID: "t"}, w, ownership.Resolve{Scheduler: "s", Last: &last, URL: "http://h/"})
-		require.Equal(t, []any{began, int64(1), ownership.Claim}, []any{step.Next.Owner, step.Next.Epoch, step.Kind})
+		require.Equal(t, []any{began, int64(1), ownership.KindClaim}, []any{step.Next.Owner, step.Next.Epoch, step.Kind})
 		require.Len(t, step.Next.Replicas, 1)
 	}
 }

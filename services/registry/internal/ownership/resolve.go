@@ -58,15 +58,15 @@ func (w Resolve) turn(t *turn) (Kind, error) {
 func (w Resolve) kind(t *turn) Kind {
 	switch {
 	case t.restoring:
-		return Restored
+		return KindRestored
 	case t.cur.Owner == "":
-		return Claim
+		return KindClaim
 	case t.next.Owner != t.cur.Owner:
-		return Owner
+		return KindOwner
 	case t.next.Scheduler != t.cur.Scheduler:
-		return Scheduler
+		return KindScheduler
 	}
-	return Restored
+	return KindRestored
 }
 
 // check refuses what could be an old claim against a member.

@@ -19,11 +19,11 @@ func TestYoungStoreTakesNothingFromStrangers(t *testing.T) {
 	step = next(t, cur, w, ownership.Resolve{Scheduler: "r", URL: "http://h/"})
 	require.False(t, step.Changed, "the scheduler is no member yet either: %v", step.Next)
 	cur = held("a", "b")
-	step = next(t, cur, w, ownership.Mend{CDN: "b"})
+	step = next(t, cur, w, ownership.Repair{CDN: "b"})
 	require.False(t, step.Changed, "%v", step.Next)
 
 	w.Young = false
-	step = next(t, cur, w, ownership.Mend{CDN: "b"})
+	step = next(t, cur, w, ownership.Repair{CDN: "b"})
 	require.Equal(t, []any{"b", []string{"c"}, "s", int64(5)}, hands(step.Next))
 	require.Equal(t, cdns("a"), step.Gone)
 }

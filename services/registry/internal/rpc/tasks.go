@@ -16,11 +16,11 @@ import (
 
 // ResolveTask answers a record and claims what nobody holds.
 func (s *Server) ResolveTask(ctx context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
-	wish, err := resolveFrom(req)
+	resolve, err := resolveFrom(req)
 	if err != nil {
 		return nil, failed(err)
 	}
-	resolved, err := s.Tasks.Resolve(ctx, req.GetTaskId(), wish)
+	resolved, err := s.Tasks.Resolve(ctx, req.GetTaskId(), resolve)
 	if err != nil {
 		return nil, failed(err)
 	}
@@ -36,39 +36,39 @@ func (s *Server) ResolveTask(ctx context.Context, req *registryv1.ResolveTaskReq
 	return resp, nil
 }
 
-func resolveFrom(req *registryv1.ResolveTaskRequest) (wish ownership.Resolve, err error) {
-	wish = ownership.Resolve{
+func resolveFrom(req *registryv1.ResolveTaskRequest) (resolve ownership.Resolve, err error) {
+	resolve = ownership.Resolve{
 		Scheduler: req.GetSchedulerId(), LostOwner: req.GetLostOwner(), LostScheduler: req.GetLostScheduler(), Excluded: req.GetExcluded(),
 	}
-	if err := check(taskid.Check(req.GetTaskId()), record.CheckID(wish.Scheduler)); err != nil {
-		return wish, err
+	if err := check(taskid.Check(req.GetTaskId()), record.CheckID(resolve.Scheduler)); err != nil {
+		return resolve, err
 	}
-	for _, id := range append([]string{wish.LostOwner, wish.LostScheduler}, wish.Excluded...) {
+	for _, id := range append([]string{resolve.LostOwner, resolve.LostScheduler}, resolve.Excluded...) {
 		if id == "" {
 			continue
 		}
 		if err := check(record.CheckID(id)); err != nil {
-			return wish, err
+			return resolve, err
 		}
 	}
-	if wish.URL, err = strip(req.GetUrl()); err != nil {
-		return wish, err
+	if resolve.URL, err = strip(req.GetUrl()); err != nil {
+		return resolve, err
 	}
 	if req.GetLast() == nil {
-		return wish, nil
+		return resolve, nil
 	}
 	last := convert.TaskFrom(req.GetLast())
 	if last.ID != "" && last.ID != req.GetTaskId() {
-		return wish, rpcerr.Invalid("the last record is of another task")
+		return resolve, rpcerr.Invalid("the last record is of another task")
 	}
 	if err := check(last.Check()); err != nil {
-		return wish, err
+		return resolve, err
 	}
 	if last.URL, err = strip(last.URL); err != nil {
-		return wish, err
+		return resolve, err
 	}
-	wish.Last = &last
-	return wish, nil
+	resolve.Last = &last
+	return resolve, nil
 }
 
 func strip(url string) (string, error) {

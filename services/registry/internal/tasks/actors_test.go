@@ -27,7 +27,7 @@ type op struct {
 	resigns        string
 	looked         record.Task // what it saw last
 	young          bool        // how it saw the store last
-	wish           ownership.Resolve
+	req            ownership.Resolve
 }
 
 type opKey struct{}

@@ -42,7 +42,7 @@ func (t *Tasks) Announce(ctx context.Context, cdn string, copies []record.Copy) 
 				continue
 			}
 			writes.Go(func() (err error) {
-				records[i], err = t.announce(ctx, scene, ownership.Return{CDN: cdn, Copy: c})
+				records[i], err = t.announce(ctx, scene, ownership.Announce{CDN: cdn, Copy: c})
 				return err
 			})
 		}
@@ -65,11 +65,11 @@ func (t *Tasks) Announce(ctx context.Context, cdn string, copies []record.Copy) 
 }
 
 // announce begins with what was read of many records at once.
-func (t *Tasks) announce(ctx context.Context, scene etcdstore.Scene, wish ownership.Return) (record.Task, error) {
-	task, won, err := t.step(ctx, scene, wish.Copy.ID, wish)
+func (t *Tasks) announce(ctx context.Context, scene etcdstore.Scene, req ownership.Announce) (record.Task, error) {
+	task, won, err := t.step(ctx, scene, req.Copy.ID, req)
 	if won || err != nil {
 		return task, err
 	}
-	task, _, err = t.change(ctx, wish.Copy.ID, wish)
+	task, _, err = t.change(ctx, req.Copy.ID, req)
 	return task, err
 }

@@ -12,26 +12,26 @@ import (
 // resolve is a scheduler's: with what it remembers or without, and with
 // losses, true ones and wrong ones.
 func (h *history) resolve(s *simScheduler, id string, calm bool) {
-	wish := ownership.Resolve{Scheduler: s.ID, URL: "http://127.0.0.1/"}
+	req := ownership.Resolve{Scheduler: s.ID, URL: "http://127.0.0.1/"}
 	if last, ok := s.last[id]; ok && (calm || h.IntN(5) > 0) {
-		wish.Last = &last
+		req.Last = &last
 		if !calm && h.IntN(4) == 0 {
-			wish.LostOwner = last.Owner
+			req.LostOwner = last.Owner
 		}
 		if !calm && h.IntN(8) == 0 {
-			wish.LostScheduler = last.Scheduler
+			req.LostScheduler = last.Scheduler
 		}
 	}
 	if !calm && h.IntN(6) == 0 {
-		wish.Excluded = append(wish.Excluded, pick(h, h.cdns).ID)
+		req.Excluded = append(req.Excluded, pick(h, h.cdns).ID)
 	}
-	h.start(&op{scheduler: s.ID, wish: wish}, func(ctx context.Context, n *simNode) {
-		got, err := n.tasks.Resolve(ctx, id, wish)
+	h.start(&op{scheduler: s.ID, req: req}, func(ctx context.Context, n *simNode) {
+		got, err := n.tasks.Resolve(ctx, id, req)
 		if err != nil {
 			return
 		}
 		if !got.Unclaimed {
-			h.store.answered(wish.Last, got.Task)
+			h.store.answered(req.Last, got.Task)
 		}
 		if got.Task.Epoch >= s.last[id].Epoch {
 			s.last[id] = got.Task

@@ -16,7 +16,7 @@ func (s *simStore) check(cur, next record.Task, w etcdstore.Swap, by *op) {
 	s.checkEpoch(cur, next, w.Kind)
 	s.checkCopies(cur, next, by)
 	if by.scheduler != "" {
-		s.checkWord(cur, next, by.wish)
+		s.checkWord(cur, next, by.req)
 	}
 	if w.Kind == "facts" && (cur.Owner != by.cdn || cur.Epoch != by.epoch) {
 		s.violated("%s: %s of epoch %d writes facts over owner %s, epoch %d", next.ID, by.cdn, by.epoch, cur.Owner, cur.Epoch)
@@ -72,18 +72,18 @@ func (s *simStore) checkCopies(cur, next record.Task, by *op) {
 
 // checkWord: a member loses a task on somebody's word only in the epoch that
 // he saw, or to one who had it later; and what the store lost comes back whole.
-func (s *simStore) checkWord(cur, next record.Task, wish ownership.Resolve) {
-	last := wish.Last
+func (s *simStore) checkWord(cur, next record.Task, req ownership.Resolve) {
+	last := req.Last
 	if s.isMember(cdnKey(cur.Owner)) && next.Owner != cur.Owner {
-		lost := last != nil && wish.LostOwner == cur.Owner && last.Epoch == cur.Epoch
+		lost := last != nil && req.LostOwner == cur.Owner && last.Epoch == cur.Epoch
 		if later := last != nil && last.Owner == next.Owner && last.Epoch > cur.Epoch; !lost && !later {
-			s.violated("%s: %s is a member and lost the task of epoch %d to %s: %+v", next.ID, cur.Owner, cur.Epoch, next.Owner, wish)
+			s.violated("%s: %s is a member and lost the task of epoch %d to %s: %+v", next.ID, cur.Owner, cur.Epoch, next.Owner, req)
 		}
 	}
 	scheduler := record.MemberKey{Role: record.RoleScheduler, ID: cur.Scheduler}
 	if s.isMember(scheduler) && next.Scheduler != cur.Scheduler {
-		if last == nil || wish.LostScheduler != cur.Scheduler || last.Epoch != cur.Epoch {
-			s.violated("%s: %s is a member and lost the task of epoch %d to %s: %+v", next.ID, cur.Scheduler, cur.Epoch, next.Scheduler, wish)
+		if last == nil || req.LostScheduler != cur.Scheduler || last.Epoch != cur.Epoch {
+			s.violated("%s: %s is a member and lost the task of epoch %d to %s: %+v", next.ID, cur.Scheduler, cur.Epoch, next.Scheduler, req)
 		}
 	}
 	if cur.Owner != "" || last == nil || last.Epoch == 0 {

@@ -28,10 +28,10 @@ type Resolved struct {
 // Resolve gives the record of a task, after claiming what nobody holds. A
 // record that the copy shows to be right is answered without the store. When
 // the store cannot be reached, the change is made in memory only.
-func (t *Tasks) Resolve(ctx context.Context, id string, wish ownership.Resolve) (Resolved, error) {
+func (t *Tasks) Resolve(ctx context.Context, id string, req ownership.Resolve) (Resolved, error) {
 	cur, _, known := t.Cache.Task(id)
 	if known {
-		step, err := ownership.Next(cur, t.copied(), wish)
+		step, err := ownership.Next(cur, t.copied(), req)
 		if err == nil && !step.Changed {
 			return resolved(cur, t.Cache.Member), nil
 		}
@@ -39,7 +39,7 @@ func (t *Tasks) Resolve(ctx context.Context, id string, wish ownership.Resolve) 
 	// Not from a deadline of its own alone: the caller's may be shorter.
 	asking, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	task, scene, err := t.change(asking, id, wish)
+	task, scene, err := t.change(asking, id, req)
 	if err == nil {
 		return resolved(task, t.memberIn(scene)), nil
 	}
@@ -47,7 +47,7 @@ func (t *Tasks) Resolve(ctx context.Context, id string, wish ownership.Resolve) 
 	if !isUnavailable(err) && !slow {
 		return Resolved{}, err
 	}
-	return t.unclaimed(id, wish, err)
+	return t.unclaimed(id, req, err)
 }
 
 // memberIn looks members up in a scene. A young store may not have those yet
@@ -64,7 +64,7 @@ func (t *Tasks) memberIn(scene etcdstore.Scene) func(record.MemberKey) (record.M
 
 // unclaimed answers what the copy has while the store is away. Before there is
 // a copy nothing is known at all, and the store's error stands.
-func (t *Tasks) unclaimed(id string, wish ownership.Resolve, away error) (Resolved, error) {
+func (t *Tasks) unclaimed(id string, req ownership.Resolve, away error) (Resolved, error) {
 	if era, _ := t.Cache.Seen(); era == "" {
 		return Resolved{}, away
 	}
@@ -72,7 +72,7 @@ func (t *Tasks) unclaimed(id string, wish ownership.Resolve, away error) (Resolv
 	if !known {
 		cur = record.Task{ID: id}
 	}
-	task, err := ownership.Propose(cur, t.copied(), wish)
+	task, err := ownership.Propose(cur, t.copied(), req)
 	if err != nil {
 		return Resolved{}, err
 	}

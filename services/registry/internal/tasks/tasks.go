@@ -77,15 +77,15 @@ func (t *Tasks) Get(ctx context.Context, id string, fresh bool) (record.Task, er
 	return task, err
 }
 
-// change makes the step that a wish asks for, if any, and gives the record
+// change makes the step that a request asks for, if any, and gives the record
 // afterwards.
-func (t *Tasks) change(ctx context.Context, id string, wish ownership.Wish) (record.Task, etcdstore.Scene, error) {
+func (t *Tasks) change(ctx context.Context, id string, req ownership.Request) (record.Task, etcdstore.Scene, error) {
 	for round := range maxRounds {
 		scene, err := t.Store.Look(ctx, id)
 		if err != nil {
 			return record.Task{}, scene, err
 		}
-		task, won, err := t.step(ctx, scene, id, wish)
+		task, won, err := t.step(ctx, scene, id, req)
 		if won || err != nil {
 			return task, scene, err
 		}
@@ -97,9 +97,9 @@ func (t *Tasks) change(ctx context.Context, id string, wish ownership.Wish) (rec
 }
 
 // step makes one attempt; a step that changes nothing is won as it is.
-func (t *Tasks) step(ctx context.Context, scene etcdstore.Scene, id string, wish ownership.Wish) (record.Task, bool, error) {
+func (t *Tasks) step(ctx context.Context, scene etcdstore.Scene, id string, req ownership.Request) (record.Task, bool, error) {
 	cur := scene.Tasks[id]
-	step, err := ownership.Next(cur, t.worldOf(scene), wish)
+	step, err := ownership.Next(cur, t.worldOf(scene), req)
 	if err != nil || !step.Changed {
 		return cur, err == nil, err
 	}
@@ -115,7 +115,7 @@ func (t *Tasks) step(ctx context.Context, scene etcdstore.Scene, id string, wish
 // tell logs what a step changed.
 func (t *Tasks) tell(kind ownership.Kind, before, after record.Task) {
 	log := t.Log.Info
-	if kind == ownership.Claim || kind == ownership.Announce {
+	if kind == ownership.KindClaim || kind == ownership.KindAnnounce {
 		log = t.Log.Debug
 	}
 	log("task record changed", zap.String("kind", string(kind)), zap.String("task_id", after.ID), zap.Int64("epoch", after.Epoch),

@@ -11,21 +11,21 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
-// Mend is a CDN that finds one of its own records wrong.
-type Mend struct {
+// Repair is a CDN that finds one of its own records wrong.
+type Repair struct {
 	CDN string
 }
 
-func (w Mend) turn(t *turn) (Kind, error) {
+func (w Repair) turn(t *turn) (Kind, error) {
 	if t.cur.Owner == "" {
 		return "", notFound()
 	}
 	if !t.cur.Names(w.CDN) {
 		return "", Stale(t.cur)
 	}
-	kind := Replicas
+	kind := KindReplicas
 	if t.isGone(cdnKey(t.cur.Owner)) {
-		kind = Repair
+		kind = KindRepair
 		if err := t.replaceOwner(staysIfMember, true); err != nil {
 			return "", err
 		}
@@ -34,15 +34,15 @@ func (w Mend) turn(t *turn) (Kind, error) {
 	return kind, nil
 }
 
-// Handover makes another CDN the owner, and the one that was a replica.
-type Handover struct {
+// Move makes another CDN the owner, and the one that was a replica.
+type Move struct {
 	// Epoch is the one in which the caller saw the task, 0 for any.
 	Epoch int64
 	// To becomes owner; empty for the best there is.
 	To string
 }
 
-func (w Handover) turn(t *turn) (Kind, error) {
+func (w Move) turn(t *turn) (Kind, error) {
 	switch {
 	case t.cur.Owner == "":
 		return "", notFound()
@@ -55,22 +55,22 @@ func (w Handover) turn(t *turn) (Kind, error) {
 	case !t.isReady(w.To):
 		return "", noCDN(fmt.Sprintf("CDN %s takes no tasks", w.To))
 	case w.To == t.cur.Owner:
-		return Move, nil
+		return KindMove, nil
 	default:
 		t.giveTo(w.To, staysIfMember)
 	}
 	t.mendReplicas()
-	return Move, nil
+	return KindMove, nil
 }
 
-// Quit is a CDN that cannot keep its copy.
-type Quit struct {
+// Resign is a CDN that cannot keep its copy.
+type Resign struct {
 	CDN string
 }
 
-func (w Quit) turn(t *turn) (Kind, error) {
+func (w Resign) turn(t *turn) (Kind, error) {
 	if !t.cur.Names(w.CDN) {
-		return Resign, nil
+		return KindResign, nil
 	}
 	t.barred = []string{w.CDN}
 	if t.cur.Owner == w.CDN {
@@ -81,21 +81,21 @@ func (w Quit) turn(t *turn) (Kind, error) {
 		t.next.Replicas = slices.DeleteFunc(t.next.Replicas, func(id string) bool { return id == w.CDN })
 	}
 	t.mendReplicas()
-	return Resign, nil
+	return KindResign, nil
 }
 
-// Return is a CDN that has a copy which no record names it for, as far as it knows.
-type Return struct {
+// Announce is a CDN that has a copy which no record names it for, as far as it knows.
+type Announce struct {
 	CDN  string
 	Copy record.Copy
 }
 
-func (w Return) turn(t *turn) (Kind, error) {
+func (w Announce) turn(t *turn) (Kind, error) {
 	if !t.isMember(cdnKey(w.CDN)) {
 		return "", noCDN(fmt.Sprintf("CDN %s is no member of the cluster", w.CDN))
 	}
 	if !t.cur.Names(w.CDN) && (w.Copy.Source == nil || w.Copy.PieceSize == 0) {
-		return Announce, nil // nobody can tell what it is of
+		return KindAnnounce, nil // nobody can tell what it is of
 	}
 	// Whose its epoch was it does not say; one that the record has had is nobody else's.
 	if t.cur.Owner == "" || w.Copy.Epoch > t.cur.Epoch {
@@ -103,7 +103,7 @@ func (w Return) turn(t *turn) (Kind, error) {
 	}
 	switch {
 	case t.cur.Names(w.CDN):
-		return Announce, nil
+		return KindAnnounce, nil
 	case t.cur.Owner == "":
 		t.next.Owner, t.next.URL = w.CDN, w.Copy.URL
 		t.next.Source, t.next.PieceSize = w.Copy.Source, w.Copy.PieceSize
@@ -114,10 +114,10 @@ func (w Return) turn(t *turn) (Kind, error) {
 	case w.Copy.Of(t.cur) && (w.Copy.Whole || t.isReady(w.CDN) && t.missing()):
 		t.next.Replicas = append(t.next.Replicas, w.CDN)
 	default:
-		return Announce, nil
+		return KindAnnounce, nil
 	}
 	t.proveThere(cdnKey(w.CDN))
-	return Announce, nil
+	return KindAnnounce, nil
 }
 
 // Stale says who the owner is instead, so that the caller need not ask.
