@@ -108,11 +108,11 @@ type turn struct {
 // same one, as far as anybody remembers.
 func (t *turn) raiseEpoch() {
 	epoch := t.cur.Epoch
-	if !t.next.SameHands(t.cur) {
+	if !t.next.SameAssignment(t.cur) {
 		epoch++
 	}
 	for _, m := range t.memories {
-		if m.hands != nil && m.hands.SameHands(t.next) {
+		if m.hands != nil && m.hands.SameAssignment(t.next) {
 			epoch = max(epoch, m.epoch)
 		} else {
 			epoch = max(epoch, m.epoch+1)

@@ -111,7 +111,7 @@ func (w Announce) turn(t *turn) (Kind, error) {
 		if w.Copy.Whole {
 			t.next.Status = record.StatusSuccess
 		}
-	case w.Copy.Of(t.cur) && (w.Copy.Whole || t.isReady(w.CDN) && t.missing()):
+	case w.Copy.Matches(t.cur) && (w.Copy.Whole || t.isReady(w.CDN) && t.missing()):
 		t.next.Replicas = append(t.next.Replicas, w.CDN)
 	default:
 		return KindAnnounce, nil

@@ -12,28 +12,29 @@ import (
 	"unicode/utf8"
 )
 
-// ErrInvalid is a value that may not be stored.
-var ErrInvalid = errors.New("not acceptable")
+// ErrInvalid is returned, wrapped, for a value that must not be stored.
+var ErrInvalid = errors.New("invalid")
 
-// Bounds of what one record may hold, so that no request can bloat the store.
+// The maximum lengths of the texts in a record, in bytes. They limit what one request
+// can add to the store.
 const (
 	maxID   = 255
 	maxText = 255
-	// maxURL is what the gateway lets clients ask for.
+	// maxURL is also the limit of the gateway.
 	maxURL       = 32 << 10
 	maxValidator = 16 << 10
 )
 
-// CheckID accepts member ids: 1 to 255 characters of [A-Za-z0-9.:_-]. Ids are
-// parts of store keys, so nothing may come in that has not been checked.
+// CheckID returns an error unless id is a valid member id: 1 to 255 characters of
+// [A-Za-z0-9.:_-]. Ids are parts of store keys.
 func CheckID(id string) error {
-	if id == "" || len(id) > maxID || strings.ContainsFunc(id, notOfID) {
+	if id == "" || len(id) > maxID || strings.ContainsFunc(id, isInvalidInID) {
 		return fmt.Errorf("member id %.80q: %w", id, ErrInvalid)
 	}
 	return nil
 }
 
-func notOfID(r rune) bool {
+func isInvalidInID(r rune) bool {
 	switch {
 	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
 		return false
@@ -41,7 +42,7 @@ func notOfID(r rune) bool {
 	return !strings.ContainsRune(".:_-", r)
 }
 
-// CheckRole accepts the known roles.
+// CheckRole returns an error unless r is one of Roles.
 func CheckRole(r Role) error {
 	if !slices.Contains(Roles(), r) {
 		return fmt.Errorf("role %.80q: %w", string(r), ErrInvalid)
@@ -49,11 +50,12 @@ func CheckRole(r Role) error {
 	return nil
 }
 
-// CheckEndpoint accepts host:port with a port from 1 to 65535.
+// CheckEndpoint returns an error unless endpoint is a host:port with a port from 1 to
+// 65535.
 func CheckEndpoint(endpoint string) error {
 	host, port, err := net.SplitHostPort(endpoint)
-	if err != nil || host == "" || len(endpoint) > maxText || !clean(endpoint) || strings.ContainsAny(host, " /") {
-		return fmt.Errorf("endpoint %.80q is no host:port: %w", endpoint, ErrInvalid)
+	if err != nil || host == "" || len(endpoint) > maxText || !isPrintable(endpoint) || strings.ContainsAny(host, " /") {
+		return fmt.Errorf("endpoint %.80q is not a host:port: %w", endpoint, ErrInvalid)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return fmt.Errorf("port of endpoint %.80q: %w", endpoint, ErrInvalid)
@@ -61,7 +63,8 @@ func CheckEndpoint(endpoint string) error {
 	return nil
 }
 
-// Check accepts a member that others can use.
+// Check returns an error if a field of the member is invalid, or if the address of
+// its downloads is missing.
 func (m Member) Check() error {
 	if err := errors.Join(CheckRole(m.Role), CheckID(m.ID), CheckEndpoint(m.Endpoint)); err != nil {
 		return err
@@ -73,7 +76,7 @@ func (m Member) Check() error {
 		return fmt.Errorf("capacity %d: %w", m.Capacity, ErrInvalid)
 	}
 	for _, text := range []string{m.Zone, m.Version, m.DownloadIP} {
-		if len(text) > maxText || !clean(text) {
+		if len(text) > maxText || !isPrintable(text) {
 			return fmt.Errorf("text %.80q: %w", text, ErrInvalid)
 		}
 	}
@@ -83,10 +86,11 @@ func (m Member) Check() error {
 	return nil
 }
 
-// checkDownload demands what dfget can dial: it speaks IPv4 only.
+// checkDownload returns an error unless the download address is an IPv4 address with
+// a port: dfget supports only IPv4.
 func (m Member) checkDownload() error {
 	if ip, err := netip.ParseAddr(m.DownloadIP); err != nil || !ip.Is4() {
-		return fmt.Errorf("download address %.80q is no IPv4 address: %w", m.DownloadIP, ErrInvalid)
+		return fmt.Errorf("download address %.80q is not an IPv4 address: %w", m.DownloadIP, ErrInvalid)
 	}
 	if m.DownloadPort < 1 || m.DownloadPort > 65535 {
 		return fmt.Errorf("download port %d: %w", m.DownloadPort, ErrInvalid)
@@ -94,7 +98,8 @@ func (m Member) checkDownload() error {
 	return nil
 }
 
-// Check accepts a source identity that headers can have brought.
+// Check returns an error unless the source can be the result of a response: its
+// length is at least -1, and its validators fit into headers.
 func (s Source) Check() error {
 	if s.Length < -1 {
 		return fmt.Errorf("source length %d: %w", s.Length, ErrInvalid)
@@ -107,10 +112,10 @@ func (s Source) Check() error {
 	return nil
 }
 
-// StripURL gives raw without user, password and fragment, and refuses what is
-// no absolute URL. Everything else is kept byte by byte, because writing a
-// parsed URL again can change its escapes, and with them its signature. The
-// errors never repeat the URL, which may hold a password.
+// StripURL returns raw without user, password and fragment. It returns an error if
+// raw is not an absolute URL. All other bytes are kept as they are: encoding the
+// parsed URL again could change its escapes and thereby invalidate a signature in it.
+// The errors do not contain the URL, because it may contain a password.
 func StripURL(raw string) (string, error) {
 	if len(raw) > maxURL {
 		return "", fmt.Errorf("url of %d bytes: %w", len(raw), ErrInvalid)
@@ -130,20 +135,22 @@ func StripURL(raw string) (string, error) {
 	return scheme + "://" + host + rest[end:], nil
 }
 
-// clean tells whether text is valid UTF-8 without control characters, so that
-// it can go into logs and terminals as it is.
-func clean(text string) bool {
+// isPrintable reports whether text is valid UTF-8 without control characters. Such a
+// text can be written to logs and terminals.
+func isPrintable(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
 const (
-	// maxReplicas is far above what any record has.
+	// maxReplicas is the maximum number of replicas in a record that a caller sends. Real
+	// records have far fewer.
 	maxReplicas = 1000
-	// maxEpoch leaves room for every takeover there will ever be.
+	// maxEpoch is the maximum epoch in a record that a caller sends. It is far below the
+	// maximum of an int64, so that the epoch can still grow.
 	maxEpoch = 1 << 52
 )
 
-// CheckEpoch accepts epochs that a record may have had.
+// CheckEpoch returns an error unless epoch is from 0 to maxEpoch.
 func CheckEpoch(epoch int64) error {
 	if epoch < 0 || epoch > maxEpoch {
 		return fmt.Errorf("epoch %d: %w", epoch, ErrInvalid)
@@ -151,7 +158,7 @@ func CheckEpoch(epoch int64) error {
 	return nil
 }
 
-// CheckPieceSize accepts a size, or 0 for one that is not known.
+// CheckPieceSize returns an error if size is negative. 0 means unknown.
 func CheckPieceSize(size int32) error {
 	if size < 0 {
 		return fmt.Errorf("piece size %d: %w", size, ErrInvalid)
@@ -159,7 +166,8 @@ func CheckPieceSize(size int32) error {
 	return nil
 }
 
-// Check accepts a record that somebody remembers, so that it may be stored again.
+// Check returns an error if a field of the record, which a caller has sent, is
+// invalid. A record that passes can be stored again.
 func (t Task) Check() error {
 	if err := errors.Join(CheckID(t.Owner), CheckEpoch(t.Epoch), CheckPieceSize(t.PieceSize)); err != nil {
 		return err

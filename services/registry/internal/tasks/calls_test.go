@@ -102,7 +102,7 @@ func (h *history) announce(c *simCDN, id string) {
 			d.epoch = max(d.epoch, task.Epoch)
 			c.disk[id] = d
 		}
-		if len(unwanted) > 0 && copied.Whole && copied.Of(o.looked) {
+		if len(unwanted) > 0 && copied.Whole && copied.Matches(o.looked) {
 			h.store.violated("%s: whole copy of %s is not wanted, though the record says %+v", id, c.ID, o.looked)
 		}
 	})

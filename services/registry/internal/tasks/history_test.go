@@ -210,7 +210,7 @@ func (h *history) atRest(id string) {
 			h.store.violated("%s: at rest, dead %s is named", id, c.ID)
 		}
 		d := c.disk[id]
-		if c.alive && d.whole() && d.copyOf(id).Of(cur) && !cur.Names(c.ID) {
+		if c.alive && d.whole() && d.copyOf(id).Matches(cur) && !cur.Names(c.ID) {
 			h.store.violated("%s: at rest, the whole copy of %s is forgotten", id, c.ID)
 		}
 		if c.alive && d.pieces > 0 && d.epoch > cur.Epoch {

@@ -21,7 +21,7 @@ func (s *simStore) check(cur, next record.Task, w etcdstore.Swap, by *op) {
 	if w.Kind == "facts" && (cur.Owner != by.cdn || cur.Epoch != by.epoch) {
 		s.violated("%s: %s of epoch %d writes facts over owner %s, epoch %d", next.ID, by.cdn, by.epoch, cur.Owner, cur.Epoch)
 	}
-	if by.cdn == "" && !next.SameHands(cur) && !s.isMember(record.MemberKey{Role: record.RoleScheduler, ID: by.scheduler}) {
+	if by.cdn == "" && !next.SameAssignment(cur) && !s.isMember(record.MemberKey{Role: record.RoleScheduler, ID: by.scheduler}) {
 		s.violated("%s: claimed for scheduler %s, which is no member", next.ID, by.scheduler)
 	}
 }
@@ -29,7 +29,7 @@ func (s *simStore) check(cur, next record.Task, w etcdstore.Swap, by *op) {
 // checkEpoch: at most one owner an epoch, and epochs only grow, with the hands
 // and with nothing else.
 func (s *simStore) checkEpoch(cur, next record.Task, kind string) {
-	switch changed := cur.Owner != "" && !next.SameHands(cur); {
+	switch changed := cur.Owner != "" && !next.SameAssignment(cur); {
 	case next.Epoch < 1:
 		s.violated("%s: epoch %d", next.ID, next.Epoch)
 	case next.Epoch < cur.Epoch:
@@ -40,7 +40,7 @@ func (s *simStore) checkEpoch(cur, next record.Task, kind string) {
 		s.violated("%s: epoch changes without hands: %s", next.ID, kind)
 	}
 	key := fmt.Sprint(next.ID, next.Epoch)
-	if had, ok := s.owners[key]; ok && !had.SameHands(next) {
+	if had, ok := s.owners[key]; ok && !had.SameAssignment(next) {
 		s.violated("%s: epoch %d was of %s and %s, now of %s and %s", next.ID, next.Epoch, had.Owner, had.Scheduler, next.Owner, next.Scheduler)
 	}
 	s.owners[key] = next
@@ -101,7 +101,7 @@ func (s *simStore) answered(last *record.Task, got record.Task) {
 	if last == nil {
 		return
 	}
-	if got.Epoch < last.Epoch || got.Epoch == last.Epoch && last.Epoch > 0 && !got.SameHands(*last) {
+	if got.Epoch < last.Epoch || got.Epoch == last.Epoch && last.Epoch > 0 && !got.SameAssignment(*last) {
 		s.violated("%s: answered epoch %d of %s and %s to one who remembers epoch %d of %s and %s",
 			got.ID, got.Epoch, got.Owner, got.Scheduler, last.Epoch, last.Owner, last.Scheduler)
 	}

@@ -225,7 +225,7 @@ func (h *handle) holds(w etcdstore.Swap, cur record.Task) bool {
 // spoil is what wrong decisions would write.
 func (h *handle) spoil(next *record.Task, cur record.Task, kind string) {
 	switch {
-	case h.flaw == epochStays && cur.Owner != "" && !next.SameHands(cur):
+	case h.flaw == epochStays && cur.Owner != "" && !next.SameAssignment(cur):
 		next.Epoch = cur.Epoch
 	case h.flaw == copyForgotten && cur.Owner != next.Owner && len(next.Replicas) > 0:
 		next.Replicas = next.Replicas[:len(next.Replicas)-1]
