@@ -133,7 +133,7 @@ func (t *turn) candidates(load func(Load) int) []placement.Candidate {
 		}
 		all = append(all, placement.Candidate{
 			ID: m.ID, Zone: m.Zone, Capacity: m.Capacity, Load: load(t.world.Load(m.ID)),
-			Barred: t.next.Names(m.ID) || slices.Contains(t.barred, m.ID),
+			Excluded: t.next.Names(m.ID) || slices.Contains(t.barred, m.ID),
 		})
 	}
 	return all

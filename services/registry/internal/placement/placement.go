@@ -1,8 +1,10 @@
-// Package placement says which CDN a new task, or a missing copy of one, goes
-// to: rendezvous order weighted by capacity, passing over whoever has more
-// than its share already (bounded loads, after Mirrokni, Thorup and
-// Zadimoghaddam 2016). It is pure, and knows nothing of what lies where: what
-// is placed stays, and that is for package ownership to see to.
+// Package placement chooses the CDN for a new task, or for a missing copy of one. It
+// takes the first CDN in rendezvous order, weighted by capacity, whose load is not
+// above its bound (consistent hashing with bounded loads, Mirrokni, Thorup and
+// Zadimoghaddam 2016).
+//
+// The package is pure: the caller passes the CDNs and their loads. It does not move
+// copies that exist.
 package placement
 
 import (
@@ -11,43 +13,49 @@ import (
 	"github.com/supernode-ha/supernode/pkg/ring"
 )
 
-// Nobody has more than slack/100 of the mean, if another can take the task.
-const slack = 125
+// boundPercent is the maximum load of a CDN, in percent of its share of the total
+// load. A CDN that has reached it is chosen only if all others that could be chosen
+// have reached theirs.
+const boundPercent = 125
 
-// Candidate is a CDN that takes new tasks.
+// Candidate is a CDN that accepts new tasks.
 type Candidate struct {
 	ID       string
 	Zone     string
-	Capacity int32 // less than 1 counts as 1
-	// Load is what counts against its share.
+	Capacity int32 // weight; less than 1 counts as 1
+	// Load is the number of tasks that count against the share of the CDN.
 	Load int
-	// Barred is one that may not have this task, though it has its share of others.
-	Barred bool
+	// Excluded is set if the CDN must not get this task. Its load still counts in the
+	// total.
+	Excluded bool
 }
 
-// Owner chooses among all candidates; false when none may.
+// Owner chooses the owner of a task. It returns false if all candidates are excluded.
 func Owner(task string, all []Candidate) (string, bool) {
-	return choose(task, all, allowed(all))
+	return choose(task, all, eligible(all))
 }
 
-// Replica chooses among all candidates, one of another zone than the owner's
-// if there is one: a zone that fails must not take all copies with it, and
-// uneven load is the smaller evil.
+// Replica chooses a replica of a task. If any eligible candidate is in another zone
+// than the owner, only those are considered, even if they are above their bounds: a
+// zone that fails must not take all copies with it. Replica returns false if all
+// candidates are excluded.
 func Replica(task, ownersZone string, all []Candidate) (string, bool) {
-	from := allowed(all)
-	elsewhere := slices.DeleteFunc(slices.Clone(from), func(c Candidate) bool { return c.Zone == ownersZone })
-	if len(elsewhere) > 0 {
-		from = elsewhere
+	from := eligible(all)
+	otherZones := slices.DeleteFunc(slices.Clone(from), func(c Candidate) bool { return c.Zone == ownersZone })
+	if len(otherZones) > 0 {
+		from = otherZones
 	}
 	return choose(task, all, from)
 }
 
-func allowed(all []Candidate) []Candidate {
-	return slices.DeleteFunc(slices.Clone(all), func(c Candidate) bool { return c.Barred })
+// eligible returns the candidates that are not excluded.
+func eligible(all []Candidate) []Candidate {
+	return slices.DeleteFunc(slices.Clone(all), func(c Candidate) bool { return c.Excluded })
 }
 
-// choose gives the first of from, in rendezvous order, that is within bound,
-// else the one with the least load for its capacity.
+// choose returns the first element of from, in rendezvous order, whose load is below
+// its bound. If there is none, it returns the one with the lowest load relative to
+// its capacity. The total load is that of all.
 func choose(task string, all, from []Candidate) (string, bool) {
 	if len(from) == 0 {
 		return "", false
@@ -77,11 +85,12 @@ func choose(task string, all, from []Candidate) (string, bool) {
 	return least.ID, true
 }
 
-// bound is how much one may have once the new task is placed, rounded up, so
-// that it is never less than one.
+// bound returns the maximum load of a CDN with the given weight, after one more task
+// is placed. load and capacity are the totals of all CDNs. The result is rounded up,
+// so it is at least 1.
 func bound(load, weight, capacity int64) int64 {
-	share, whole := slack*(load+1)*weight, 100*capacity
-	return (share + whole - 1) / whole
+	numerator, denominator := boundPercent*(load+1)*weight, 100*capacity
+	return (numerator + denominator - 1) / denominator
 }
 
 func (c Candidate) weight() int64 { return int64(max(c.Capacity, 1)) }

@@ -17,7 +17,7 @@ func candidates(n int, zones int) []placement.Candidate {
 	return all
 }
 
-// spread places tasks one after the other and counts who got them.
+// spread places tasks one after the other and returns how many each candidate got.
 func spread(t *testing.T, tasks int, all []placement.Candidate) map[string]int {
 	t.Helper()
 	got := make(map[string]int)
@@ -32,7 +32,7 @@ func spread(t *testing.T, tasks int, all []placement.Candidate) map[string]int {
 	return got
 }
 
-func TestNobodyHasMoreThanTheBound(t *testing.T) {
+func TestNoOwnerHasMoreThanTheBound(t *testing.T) {
 	for _, tasks := range []int{1, 3, 7, 100, 1000} {
 		for id, n := range spread(t, tasks, candidates(5, 1)) {
 			require.LessOrEqual(t, n, (tasks*125+499)/500, "%s of %d tasks", id, tasks)
@@ -50,8 +50,7 @@ func TestShareFollowsCapacity(t *testing.T) {
 	}
 }
 
-// Who is within bound stays where rendezvous hashing puts it.
-func TestFreeMembersTakeInRendezvousOrder(t *testing.T) {
+func TestFirstInRendezvousOrderIsChosenUpToItsBound(t *testing.T) {
 	all := candidates(5, 1)
 	first, _ := placement.Owner("t", all)
 	for i := range all {
@@ -62,7 +61,7 @@ func TestFreeMembersTakeInRendezvousOrder(t *testing.T) {
 		}
 	}
 	id, _ := placement.Owner("t", all)
-	require.Equal(t, first, id, "above the mean, and within the bound")
+	require.Equal(t, first, id, "it is above the mean and below its bound")
 	for i := range all {
 		if all[i].ID == first {
 			all[i].Load = 14
@@ -72,7 +71,7 @@ func TestFreeMembersTakeInRendezvousOrder(t *testing.T) {
 	require.NotEqual(t, first, id)
 }
 
-func TestReplicaGoesToAnotherZone(t *testing.T) {
+func TestReplicaIsPlacedInAnotherZoneWhateverItsLoad(t *testing.T) {
 	all := candidates(4, 2)
 	for i := range all {
 		if all[i].Zone == "z1" {
@@ -81,20 +80,20 @@ func TestReplicaGoesToAnotherZone(t *testing.T) {
 	}
 	id, ok := placement.Replica("t", "z0", all)
 	require.True(t, ok)
-	require.Contains(t, []string{"c1", "c3"}, id, "the zone comes before the load")
+	require.Contains(t, []string{"c1", "c3"}, id, "the zone has priority over the load")
 	all[1].Load = 1001
 	id, _ = placement.Replica("t", "z0", all)
-	require.Equal(t, "c3", id, "the least loaded where all are full")
-	all[1].Barred, all[3].Barred = true, true
+	require.Equal(t, "c3", id, "all are above their bounds: the one with the lowest load")
+	all[1].Excluded, all[3].Excluded = true, true
 	id, _ = placement.Replica("t", "z0", all)
-	require.Contains(t, []string{"c0", "c2"}, id, "no other zone has any")
+	require.Contains(t, []string{"c0", "c2"}, id, "no other zone has an eligible CDN")
 }
 
-func TestNobodyThere(t *testing.T) {
+func TestNoEligibleCDN(t *testing.T) {
 	_, ok := placement.Owner("t", nil)
 	require.False(t, ok)
 	all := candidates(1, 1)
-	all[0].Barred = true
+	all[0].Excluded = true
 	_, ok = placement.Replica("t", "z0", all)
 	require.False(t, ok)
 }
