@@ -7,65 +7,66 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
-// stay says what becomes of an owner that is replaced.
-type stay int
+// formerOwner is what happens to an owner that is replaced.
+type formerOwner int
 
 const (
-	staysIfMember stay = iota // it was lost: a member stands down to replica
-	leaves                    // it resigned
+	keepIfMember formerOwner = iota // it becomes the last replica, unless it is gone
+	remove                          // it resigned
 )
 
-// replaceOwner gives the task to the successor of its owner.
-func (t *turn) replaceOwner(old stay, drainingToo bool) error {
-	successor, ok := t.successor(drainingToo)
+// replaceOwner makes another CDN the owner. mayDrain also allows a replica that is
+// draining.
+func (t *transition) replaceOwner(former formerOwner, mayDrain bool) error {
+	successor, ok := t.successor(mayDrain)
 	if !ok {
-		return noCDN("no other CDN takes the task")
+		return noCDN("no other CDN can become owner of the task")
 	}
-	t.giveTo(successor, old)
+	t.setOwner(successor, former)
 	return nil
 }
 
-// successor is the first replica that is READY, else whom placement names,
-// else, if it may be, a replica that is draining: what it has is better than
-// nothing.
-func (t *turn) successor(drainingToo bool) (string, bool) {
+// successor returns the next owner: the first replica that is READY, else the CDN that
+// placement chooses, else, if mayDrain is set, the first replica that is a member.
+// It returns false if there is none.
+func (t *transition) successor(mayDrain bool) (string, bool) {
 	for _, id := range t.next.Replicas {
-		if t.isReady(id) && !slices.Contains(t.barred, id) {
+		if t.isReady(id) && !slices.Contains(t.excluded, id) {
 			return id, true
 		}
 	}
 	if id, ok := placement.Owner(t.next.ID, t.candidates(func(l Load) int { return l.Owned })); ok {
 		return id, true
 	}
-	if !drainingToo {
+	if !mayDrain {
 		return "", false
 	}
 	for _, id := range t.next.Replicas {
-		if t.isMember(cdnKey(id)) && !slices.Contains(t.barred, id) {
+		if t.isMember(cdnKey(id)) && !slices.Contains(t.excluded, id) {
 			return id, true
 		}
 	}
 	return "", false
 }
 
-// giveTo makes a CDN the owner. One that has a copy keeps what is known of
-// the source, and so does a stranger as long as there are copies to take from;
-// one who begins alone may find another version.
-func (t *turn) giveTo(owner string, old stay) {
+// setOwner makes a CDN the owner. The version of the source stays in the record if the
+// new owner has a copy or can get the pieces from other copies. Otherwise it is
+// removed, because the new owner may find another version.
+func (t *transition) setOwner(owner string, former formerOwner) {
 	was, promoted := t.next.Owner, slices.Contains(t.next.Replicas, owner)
 	t.next.Replicas = slices.DeleteFunc(t.next.Replicas, func(id string) bool { return id == owner })
 	t.next.Owner = owner
-	t.proveThere(cdnKey(owner))
+	t.requirePresent(cdnKey(owner))
 	if was != "" {
 		switch member, gone := t.isMember(cdnKey(was)), t.isGone(cdnKey(was)); {
-		case member && old == staysIfMember:
-			t.proveThere(cdnKey(was))
+		case member && former == keepIfMember:
+			t.requirePresent(cdnKey(was))
 			t.next.Replicas = append(t.next.Replicas, was)
-		case gone && t.restoring, !gone && !member && old == staysIfMember:
+		case gone && t.restoring, !gone && !member && former == keepIfMember:
 			t.next.Replicas = append(t.next.Replicas, was)
 		}
 		if t.isGone(cdnKey(was)) {
-			t.proveGone(cdnKey(was))
+			t.requireAbsent(cdnKey(was))
 		}
 	}
 	switch {
@@ -79,61 +80,61 @@ func (t *turn) giveTo(owner string, old stay) {
 	}
 }
 
-// hasCopies tells whether the owner can take from others.
-func (t *turn) hasCopies() bool {
+// hasCopies reports whether any replica can be a source of pieces for the owner.
+func (t *transition) hasCopies() bool {
 	return slices.ContainsFunc(t.next.Replicas, func(id string) bool { return t.restoring || !t.isGone(cdnKey(id)) })
 }
 
-// mendReplicas drops replicas that are no members and places missing ones.
-func (t *turn) mendReplicas() {
+// repairReplicas drops the replicas that are gone and places missing ones.
+func (t *transition) repairReplicas() {
 	if t.restoring {
 		return
 	}
 	t.next.Replicas = slices.DeleteFunc(t.next.Replicas, func(id string) bool {
 		gone := t.isGone(cdnKey(id))
 		if gone {
-			t.proveGone(cdnKey(id))
+			t.requireAbsent(cdnKey(id))
 		}
 		return gone
 	})
 	zone := ""
-	if owner, ok := t.world.Member(cdnKey(t.next.Owner)); ok {
+	if owner, ok := t.cluster.Member(cdnKey(t.next.Owner)); ok {
 		zone = owner.Zone
 	}
-	for t.missing() {
+	for t.lacksCopies() {
 		id, ok := placement.Replica(t.next.ID, zone, t.candidates(func(l Load) int { return l.Owned + l.Replicated }))
 		if !ok {
 			return
 		}
 		t.next.Replicas = append(t.next.Replicas, id)
-		t.proveThere(cdnKey(id))
+		t.requirePresent(cdnKey(id))
 	}
 }
 
-// missing tells whether there are fewer copies than are to be kept. One on an
-// instance that drains is as good as gone; one on an instance that may still
-// announce itself is there.
-func (t *turn) missing() bool {
+// lacksCopies reports whether the task has fewer copies than it should. A copy on a CDN
+// that drains does not count. A copy on a CDN that may still send its first
+// heartbeat to a young store counts.
+func (t *transition) lacksCopies() bool {
 	copies := 0
 	for _, id := range t.next.Copies() {
 		if t.isReady(id) || !t.isMember(cdnKey(id)) && !t.isGone(cdnKey(id)) {
 			copies++
 		}
 	}
-	return copies < t.world.Copies
+	return copies < t.cluster.Copies
 }
 
-// candidates are the READY CDNs. Those that have the task, or must not have
-// it, count for the mean only.
-func (t *turn) candidates(load func(Load) int) []placement.Candidate {
+// candidates returns the READY CDNs. Those that the record names already, and those that
+// must not get the task, are excluded: only their loads count.
+func (t *transition) candidates(load func(Load) int) []placement.Candidate {
 	var all []placement.Candidate
-	for _, m := range t.world.CDNs() {
+	for _, m := range t.cluster.CDNs() {
 		if m.State != record.StateReady {
 			continue
 		}
 		all = append(all, placement.Candidate{
-			ID: m.ID, Zone: m.Zone, Capacity: m.Capacity, Load: load(t.world.Load(m.ID)),
-			Excluded: t.next.Names(m.ID) || slices.Contains(t.barred, m.ID),
+			ID: m.ID, Zone: m.Zone, Capacity: m.Capacity, Load: load(t.cluster.Load(m.ID)),
+			Excluded: t.next.Names(m.ID) || slices.Contains(t.excluded, m.ID),
 		})
 	}
 	return all

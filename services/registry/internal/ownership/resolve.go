@@ -10,52 +10,53 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
-// Resolve is a scheduler that wants to answer for a task.
+// Resolve is the request of a scheduler for a task that it wants to answer for.
 type Resolve struct {
-	// Scheduler is the member that asks.
+	// Scheduler is the member that sends the request.
 	Scheduler string
-	// URL is for a record that has to be made.
+	// URL is used if a record has to be created.
 	URL string
-	// Last is the record that it saw last, nil for none.
+	// Last is the last record that the scheduler has received, or nil.
 	Last *record.Task
-	// LostOwner and LostScheduler do not answer it, in the epoch of Last.
+	// LostOwner and LostScheduler are the owner and the scheduler in Last if they do not
+	// answer. They are replaced only if the record still has the epoch of Last.
 	LostOwner, LostScheduler string
-	// Excluded must not become owner.
+	// Excluded are CDNs that must not become owner.
 	Excluded []string
 }
 
-func (w Resolve) turn(t *turn) (Kind, error) {
-	if err := w.check(t); err != nil {
+func (r Resolve) apply(t *transition) (Kind, error) {
+	if err := r.check(t); err != nil {
 		return "", err
 	}
-	t.barred = w.Excluded
-	w.remember(t)
-	if w.lostOwner(t) {
-		if err := t.replaceOwner(staysIfMember, true); err != nil {
+	t.excluded = r.Excluded
+	r.restore(t)
+	if r.lostOwner(t) {
+		if err := t.replaceOwner(keepIfMember, true); err != nil {
 			return "", err
 		}
-		t.mendReplicas()
+		t.repairReplicas()
 	} else if t.cur.Owner == "" {
-		// What is put back into a young store may name one who has not announced
-		// himself to it yet.
+		// A record that is restored to a young store may name an owner that has not sent a
+		// heartbeat to it yet.
 		if owner := cdnKey(t.next.Owner); t.isMember(owner) {
-			t.proveThere(owner)
+			t.requirePresent(owner)
 		}
-		t.mendReplicas()
+		t.repairReplicas()
 	}
-	if w.lostScheduler(t) {
+	if r.lostScheduler(t) {
 		if lost := schedulerKey(t.next.Scheduler); lost.ID != "" && t.isGone(lost) {
-			t.proveGone(lost)
+			t.requireAbsent(lost)
 		}
-		t.next.Scheduler = w.Scheduler
+		t.next.Scheduler = r.Scheduler
 	}
 	if t.next.URL == "" {
-		t.next.URL = w.URL
+		t.next.URL = r.URL
 	}
-	return w.kind(t), w.admit(t)
+	return r.kind(t), r.admit(t)
 }
 
-func (w Resolve) kind(t *turn) Kind {
+func (r Resolve) kind(t *transition) Kind {
 	switch {
 	case t.restoring:
 		return KindRestored
@@ -69,24 +70,26 @@ func (w Resolve) kind(t *turn) Kind {
 	return KindRestored
 }
 
-// check refuses what could be an old claim against a member.
-func (w Resolve) check(t *turn) error {
-	if w.Last != nil {
+// check returns an error if a member is reported as lost without an epoch: the report
+// could be older than the current record.
+func (r Resolve) check(t *transition) error {
+	if r.Last != nil {
 		return nil
 	}
-	if w.LostOwner != "" && t.isMember(cdnKey(w.LostOwner)) || w.LostScheduler != "" && t.isMember(schedulerKey(w.LostScheduler)) {
-		return rpcerr.Invalid("who is lost but a member is lost in an epoch: the last record is missing")
+	if r.LostOwner != "" && t.isMember(cdnKey(r.LostOwner)) || r.LostScheduler != "" && t.isMember(schedulerKey(r.LostScheduler)) {
+		return rpcerr.Invalid("a member is reported as lost without the last record, which has the epoch of the report")
 	}
 	return nil
 }
 
-// remember puts back what the store lost, and keeps epochs from coming twice.
-func (w Resolve) remember(t *turn) {
-	if w.Last == nil {
+// restore writes to the next record what the store has lost of Last, and adds the epoch
+// of Last to the used epochs.
+func (r Resolve) restore(t *transition) {
+	if r.Last == nil {
 		return
 	}
-	last := *w.Last
-	t.memories = append(t.memories, memory{epoch: last.Epoch, hands: &last})
+	last := *r.Last
+	t.usedEpochs = append(t.usedEpochs, usedEpoch{epoch: last.Epoch, record: &last})
 	switch {
 	case t.cur.Owner == "" && last.Epoch > 0:
 		t.restoring = true
@@ -95,12 +98,12 @@ func (w Resolve) remember(t *turn) {
 		t.next.ID, t.next.Revision = t.cur.ID, revision
 		t.next.Replicas = append([]string(nil), last.Replicas...)
 	case t.cur.Owner == "" && t.isReady(last.Owner):
-		// It was told to begin while nothing could be claimed.
+		// The download has started at this owner while the store was unavailable.
 		t.next.Owner, t.next.Status = last.Owner, record.StatusWaiting
-	case w.newer(t):
-		// It was proposed while the store was away, or the store went back to
-		// what was before: who has the task by now is to keep it.
-		t.giveTo(last.Owner, staysIfMember)
+	case r.lastIsNewer(t):
+		// The owner in Last was proposed while the store was unavailable, or the store was
+		// restored from a backup that is older than Last. The owner in Last keeps the task.
+		t.setOwner(last.Owner, keepIfMember)
 		if last.PieceSize > 0 {
 			t.next.Source, t.next.PieceSize, t.next.Status = last.Source, last.PieceSize, last.Status
 		}
@@ -109,47 +112,49 @@ func (w Resolve) remember(t *turn) {
 	}
 }
 
-// newer tells whether the owner that the caller remembers came after the
-// record's, and can go on: with the version that the record tells of, if any.
-func (w Resolve) newer(t *turn) bool {
-	last := w.Last
+// lastIsNewer reports whether the owner in Last became owner after the one in the
+// record, and can continue: it is READY, neither lost nor excluded, and Last has the
+// version of the source in the record, if there is one.
+func (r Resolve) lastIsNewer(t *transition) bool {
+	last := r.Last
 	return t.cur.Owner != "" && last.Epoch > t.cur.Epoch && last.Owner != t.cur.Owner &&
-		last.Owner != w.LostOwner && t.isReady(last.Owner) && !slices.Contains(w.Excluded, last.Owner) &&
+		last.Owner != r.LostOwner && t.isReady(last.Owner) && !slices.Contains(r.Excluded, last.Owner) &&
 		(t.cur.PieceSize == 0 || t.cur.PieceSize == last.PieceSize && record.SameSource(t.cur.Source, last.Source))
 }
 
-// lostOwner tells whether the owner is no member, or the caller lost it in the
-// epoch that the record is still of.
-func (w Resolve) lostOwner(t *turn) bool {
+// lostOwner reports whether there is no owner, or the owner is gone, or the caller has
+// reported it as lost in the current epoch.
+func (r Resolve) lostOwner(t *transition) bool {
 	owner := t.next.Owner
 	return owner == "" || t.isGone(cdnKey(owner)) ||
-		owner == w.LostOwner && w.Last != nil && w.Last.Epoch == t.next.Epoch
+		owner == r.LostOwner && r.Last != nil && r.Last.Epoch == t.next.Epoch
 }
 
-// lostScheduler is lostOwner for the scheduler. One that asks for its own task
-// keeps it, whether its heartbeat has been seen or not.
-func (w Resolve) lostScheduler(t *turn) bool {
+// lostScheduler is lostOwner for the scheduler. A scheduler that sends the request for its
+// own task keeps it, even if the store does not have it as a member.
+func (r Resolve) lostScheduler(t *transition) bool {
 	scheduler := t.next.Scheduler
-	if scheduler == w.Scheduler {
+	if scheduler == r.Scheduler {
 		return false
 	}
 	return scheduler == "" || t.isGone(schedulerKey(scheduler)) ||
-		scheduler == w.LostScheduler && w.Last != nil && w.Last.Epoch == t.next.Epoch
+		scheduler == r.LostScheduler && r.Last != nil && r.Last.Epoch == t.next.Epoch
 }
 
-// admit refuses a claim that cannot be made: without a source, or for one who
-// is no member, from whom whoever asks next would take it again.
-func (w Resolve) admit(t *turn) error {
+// admit returns an error for a change that must not be written: a record without URL, or
+// a change for a scheduler that is not a member. The next caller would take the
+// task away from such a scheduler.
+func (r Resolve) admit(t *transition) error {
 	t.raiseEpoch()
 	if t.next.Equal(t.cur) {
 		return nil
 	}
 	if t.next.URL == "" {
-		return rpcerr.Invalid("the task has no record, and none can be made without url")
+		return rpcerr.Invalid("the task has no record, and the request has no url to create one")
 	}
-	if !t.isMember(schedulerKey(w.Scheduler)) {
-		return rpcerr.New(codes.FailedPrecondition, rpcerr.NoScheduler, "scheduler %s is no member of the cluster", w.Scheduler)
+	if !t.isMember(schedulerKey(r.Scheduler)) {
+		return rpcerr.New(codes.FailedPrecondition, rpcerr.NoScheduler, "scheduler %s is not a member of the cluster", r.Scheduler)
 	}
-	t.proveThere(schedulerKey(w.Scheduler))
+	t.requirePresent(schedulerKey(r.Scheduler))
 	return nil
 }

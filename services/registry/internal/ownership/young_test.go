@@ -9,46 +9,45 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
-// In a young store nobody is lost for being no member, and all copies count.
-func TestYoungStoreTakesNothingFromStrangers(t *testing.T) {
-	w := cluster(2, "b", "c", "s:r")
-	w.Young = true
-	cur := held("a", "d")
-	step := next(t, cur, w, ownership.Resolve{Scheduler: "s", URL: "http://h/"})
+func TestYoungStoreKeepsOwnersAndCopiesThatAreNotMembers(t *testing.T) {
+	cluster := clusterOf(2, "b", "c", "s:r")
+	cluster.Young = true
+	cur := recordOf("a", "d")
+	step := next(t, cur, cluster, ownership.Resolve{Scheduler: "s", URL: "http://h/"})
 	require.False(t, step.Changed, "%v", step.Next)
-	step = next(t, cur, w, ownership.Resolve{Scheduler: "r", URL: "http://h/"})
-	require.False(t, step.Changed, "the scheduler is no member yet either: %v", step.Next)
-	cur = held("a", "b")
-	step = next(t, cur, w, ownership.Repair{CDN: "b"})
+	step = next(t, cur, cluster, ownership.Resolve{Scheduler: "r", URL: "http://h/"})
+	require.False(t, step.Changed, "the scheduler is not a member either: %v", step.Next)
+	cur = recordOf("a", "b")
+	step = next(t, cur, cluster, ownership.Repair{CDN: "b"})
 	require.False(t, step.Changed, "%v", step.Next)
 
-	w.Young = false
-	step = next(t, cur, w, ownership.Repair{CDN: "b"})
-	require.Equal(t, []any{"b", []string{"c"}, "s", int64(5)}, hands(step.Next))
-	require.Equal(t, cdns("a"), step.Gone)
+	cluster.Young = false
+	step = next(t, cur, cluster, ownership.Repair{CDN: "b"})
+	require.Equal(t, []any{"b", []string{"c"}, "s", int64(5)}, assignment(step.Next))
+	require.Equal(t, cdns("a"), step.Absent)
 }
 
-// Whoever does not answer is lost, in a young store too; nothing is proven of
-// him, and what he has is not forgotten.
-func TestYoungStoreBelievesWhoLostTheOwner(t *testing.T) {
-	w := cluster(2, "b", "s:s")
-	w.Young = true
-	cur := held("a", "b")
+// The key of an owner that is reported as lost need not be absent, and its copy stays in
+// the record.
+func TestYoungStoreReplacesAnOwnerThatIsReportedAsLost(t *testing.T) {
+	cluster := clusterOf(2, "b", "s:s")
+	cluster.Young = true
+	cur := recordOf("a", "b")
 	last := cur
-	step := next(t, cur, w, ownership.Resolve{Scheduler: "s", Last: &last, LostOwner: "a"})
-	require.Equal(t, []any{"b", []string{"a"}, "s", int64(5)}, hands(step.Next))
-	require.Empty(t, step.Gone)
+	step := next(t, cur, cluster, ownership.Resolve{Scheduler: "s", Last: &last, LostOwner: "a"})
+	require.Equal(t, []any{"b", []string{"a"}, "s", int64(5)}, assignment(step.Next))
+	require.Empty(t, step.Absent)
 	require.Equal(t, record.StatusSuccess, step.Next.Status)
 }
 
-// A record that is put back names an owner who has not announced himself yet:
-// waiting for him would leave the task without a record for as long.
-func TestYoungStoreTakesRecordsBack(t *testing.T) {
-	w := cluster(2, "b", "s:s")
-	w.Young = true
-	last := held("a", "b")
-	step := next(t, record.Task{ID: last.ID}, w, ownership.Resolve{Scheduler: "s", Last: &last})
-	require.Equal(t, []any{"a", []string{"b"}, "s", last.Epoch}, hands(step.Next))
-	require.NotContains(t, step.There, cdns("a")[0])
-	require.Empty(t, step.Gone)
+// The owner in the record need not be a member yet: the task would have no record until
+// the owner's next heartbeat.
+func TestYoungStoreAcceptsARestoredRecord(t *testing.T) {
+	cluster := clusterOf(2, "b", "s:s")
+	cluster.Young = true
+	last := recordOf("a", "b")
+	step := next(t, record.Task{ID: last.ID}, cluster, ownership.Resolve{Scheduler: "s", Last: &last})
+	require.Equal(t, []any{"a", []string{"b"}, "s", last.Epoch}, assignment(step.Next))
+	require.NotContains(t, step.Present, cdns("a")[0])
+	require.Empty(t, step.Absent)
 }

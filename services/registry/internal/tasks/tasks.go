@@ -104,7 +104,7 @@ func (t *Tasks) step(ctx context.Context, scene etcdstore.Scene, id string, req 
 		return cur, err == nil, err
 	}
 	task, won, err := t.Store.Swap(ctx, etcdstore.Swap{
-		Task: step.Next, Era: scene.Era, Gone: step.Gone, There: step.There, Kind: string(step.Kind),
+		Task: step.Next, Era: scene.Era, Gone: step.Absent, There: step.Present, Kind: string(step.Kind),
 	})
 	if won && err == nil {
 		t.tell(step.Kind, cur, task)
@@ -124,8 +124,8 @@ func (t *Tasks) tell(kind ownership.Kind, before, after record.Task) {
 }
 
 // worldOf is the world as the store has it; loads are hints of the copy.
-func (t *Tasks) worldOf(scene etcdstore.Scene) ownership.World {
-	return ownership.World{
+func (t *Tasks) worldOf(scene etcdstore.Scene) ownership.Cluster {
+	return ownership.Cluster{
 		Member: func(key record.MemberKey) (record.Member, bool) {
 			m, ok := scene.Members[key]
 			return m, ok
@@ -144,8 +144,8 @@ func (t *Tasks) worldOf(scene etcdstore.Scene) ownership.World {
 }
 
 // copied is the world as the copy shows it.
-func (t *Tasks) copied() ownership.World {
-	return ownership.World{
+func (t *Tasks) copied() ownership.Cluster {
+	return ownership.Cluster{
 		Member: t.Cache.Member,
 		CDNs: func() []record.Member {
 			var cdns []record.Member
