@@ -15,41 +15,41 @@ func cdn(id string, rev int64) *cache.Lease {
 
 func task(rev int64) *record.Task { return &record.Task{ID: "t", Revision: rev} }
 
-func TestNewestOfAKeyWins(t *testing.T) {
+func TestHighestRevisionOfAKeyWins(t *testing.T) {
 	c, id := cache.New(), "t"
 	c.Replace(cache.Snapshot{Revision: 10})
-	c.Feed("", cache.Change{Revision: 12, Task: task(12)})
+	c.ApplyWrite("", cache.Change{Revision: 12, Task: task(12)})
 	c.Apply([]cache.Change{{Revision: 11, Task: task(11)}})
 	got, _, ok := c.Task(id)
 	require.True(t, ok)
-	require.EqualValues(t, 12, got.Revision, "the watch is behind what was written here")
+	require.EqualValues(t, 12, got.Revision, "the watch lags behind the write")
 
-	c.Feed("", cache.Change{Revision: 13, TaskGone: &id})
+	c.ApplyWrite("", cache.Change{Revision: 13, TaskGone: &id})
 	c.Apply([]cache.Change{{Revision: 12, Task: task(12)}})
 	_, _, ok = c.Task(id)
-	require.False(t, ok, "deleted here, the watch is behind")
+	require.False(t, ok, "the watch lags behind the deletion")
 
 	c.Apply([]cache.Change{{Revision: 13, TaskGone: &id}, {Revision: 14, Task: task(14)}, {Revision: 15, TaskGone: &id}})
-	c.Feed("", cache.Change{Revision: 14, Task: task(14)})
+	c.ApplyWrite("", cache.Change{Revision: 14, Task: task(14)})
 	_, _, ok = c.Task(id)
-	require.False(t, ok, "news that the watch has overtaken are old")
+	require.False(t, ok, "the watch has delivered a later deletion")
 	_, records := c.Counts()
 	require.Zero(t, records)
 }
 
-func TestListReplacesAllButLaterWrites(t *testing.T) {
+func TestListReplacesEverythingExceptLaterWrites(t *testing.T) {
 	c := cache.New()
 	c.Replace(cache.Snapshot{Revision: 5, Members: []cache.Lease{*cdn("a", 4), *cdn("b", 5)}})
-	c.Feed("", cache.Change{Revision: 8, Member: cdn("c", 8)})
+	c.ApplyWrite("", cache.Change{Revision: 8, Member: cdn("c", 8)})
 	c.Replace(cache.Snapshot{Revision: 7, Members: []cache.Lease{*cdn("b", 5)}})
 	members, _ := c.Members()
-	require.Len(t, members, 2, "a left, c came after the list: %v", members)
+	require.Len(t, members, 2, "a is not in the list, c was written after it: %v", members)
 	c.Replace(cache.Snapshot{Revision: 2, Members: []cache.Lease{*cdn("z", 2)}})
 	members, _ = c.Members()
-	require.Len(t, members, 1, "a reset store has no past")
+	require.Len(t, members, 1, "the store was reset: nothing else stays")
 }
 
-func TestOnlyNewsWake(t *testing.T) {
+func TestChangedIsClosedOnlyIfAMemberChanges(t *testing.T) {
 	c := cache.New()
 	c.Replace(cache.Snapshot{Revision: 1, Members: []cache.Lease{*cdn("a", 1)}})
 	_, changed := c.Members()
@@ -57,7 +57,7 @@ func TestOnlyNewsWake(t *testing.T) {
 	c.Replace(cache.Snapshot{Revision: 4, Members: []cache.Lease{*cdn("a", 2)}})
 	select {
 	case <-changed:
-		require.Fail(t, "nothing changed")
+		require.Fail(t, "no member has changed")
 	default:
 	}
 	gone := record.MemberKey{Role: record.RoleCDN, ID: "a"}
@@ -65,9 +65,7 @@ func TestOnlyNewsWake(t *testing.T) {
 	<-changed
 }
 
-// Members of a store are expected in the one that takes its place, until they
-// leave or it is young no more.
-func TestMembersAreExpectedInAYoungStore(t *testing.T) {
+func TestMembersOfTheFormerStoreStayWhileTheStoreIsYoung(t *testing.T) {
 	c := cache.New()
 	lease := func(id string, rev int64) cache.Lease {
 		return cache.Lease{Member: record.Member{Role: record.RoleCDN, ID: id, State: record.StateReady}, ID: 1, Revision: rev}
@@ -75,8 +73,8 @@ func TestMembersAreExpectedInAYoungStore(t *testing.T) {
 	names := func() (ids []string) {
 		members, _ := c.Members()
 		for _, m := range members {
-			_, there := c.Member(m.Key())
-			require.True(t, there)
+			_, ok := c.Member(m.Key())
+			require.True(t, ok)
 			ids = append(ids, m.ID)
 		}
 		return ids
@@ -86,7 +84,7 @@ func TestMembersAreExpectedInAYoungStore(t *testing.T) {
 	require.Equal(t, []string{"x", "y", "z"}, names())
 	c.Apply([]cache.Change{{Revision: 4, MemberGone: &record.MemberKey{Role: record.RoleCDN, ID: "z"}}})
 	c.Replace(cache.Snapshot{Era: "b", Young: true, Revision: 5, Members: []cache.Lease{lease("x", 2)}})
-	require.Equal(t, []string{"x", "y"}, names(), "listed again, and one has left")
-	c.Apply([]cache.Change{{Revision: 6, Grown: true}})
+	require.Equal(t, []string{"x", "y"}, names(), "z has left, and the list does not restore it")
+	c.Apply([]cache.Change{{Revision: 6, YoungEnded: true}})
 	require.Equal(t, []string{"x"}, names())
 }

@@ -7,24 +7,24 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
-// Load is how many records name a CDN.
+// Load is the number of records that name a CDN as owner, and as a replica.
 type Load struct{ Owned, Replicated int }
 
-// holding is the records that name one member.
-type holding struct {
+// memberTasks holds the tasks whose records name one member.
+type memberTasks struct {
 	tasks map[string]struct{}
 	load  Load
 }
 
-// index is the records by whom they name.
-type index map[record.MemberKey]*holding
+// memberIndex holds the tasks of every member that a record names.
+type memberIndex map[record.MemberKey]*memberTasks
 
-// names gives the members that a record names, each once.
-func names(t record.Task) []record.MemberKey {
+// membersOf returns the members that a record names, each once.
+func membersOf(t record.Task) []record.MemberKey {
 	keys := make([]record.MemberKey, 0, 4)
 	copies := t.Copies()
 	for i, id := range copies {
-		// What is stored may have been written by hand.
+		// A record that was written by an operator may name a CDN twice.
 		if !slices.Contains(copies[:i], id) {
 			keys = append(keys, record.MemberKey{Role: record.RoleCDN, ID: id})
 		}
@@ -35,41 +35,42 @@ func names(t record.Task) []record.MemberKey {
 	return keys
 }
 
-func (x index) add(id string, t record.Task) {
-	for _, key := range names(t) {
-		h := x[key]
-		if h == nil {
-			h = &holding{tasks: make(map[string]struct{})}
-			x[key] = h
+func (x memberIndex) add(id string, t record.Task) {
+	for _, key := range membersOf(t) {
+		m := x[key]
+		if m == nil {
+			m = &memberTasks{tasks: make(map[string]struct{})}
+			x[key] = m
 		}
-		h.tasks[id] = struct{}{}
-		h.count(key, t, 1)
+		m.tasks[id] = struct{}{}
+		m.count(key, t, 1)
 	}
 }
 
-func (x index) remove(id string, t record.Task) {
-	for _, key := range names(t) {
-		h := x[key]
-		delete(h.tasks, id)
-		h.count(key, t, -1)
-		if len(h.tasks) == 0 {
+func (x memberIndex) remove(id string, t record.Task) {
+	for _, key := range membersOf(t) {
+		m := x[key]
+		delete(m.tasks, id)
+		m.count(key, t, -1)
+		if len(m.tasks) == 0 {
 			delete(x, key)
 		}
 	}
 }
 
-func (h *holding) count(key record.MemberKey, t record.Task, by int) {
+// count adds n to the load if key is a CDN.
+func (m *memberTasks) count(key record.MemberKey, t record.Task, n int) {
 	switch {
 	case key.Role != record.RoleCDN:
 	case key.ID == t.Owner:
-		h.load.Owned += by
+		m.load.Owned += n
 	default:
-		h.load.Replicated += by
+		m.load.Replicated += n
 	}
 }
 
-// setTask lets change alter one record, and keeps index and watches in step.
-// The caller holds mu.
+// setTask calls change, which changes one record, and updates the index and the
+// watches. The caller holds mu.
 func (c *Cache) setTask(id string, change func()) {
 	before, had := c.tasks.get(id)
 	change()
@@ -78,16 +79,16 @@ func (c *Cache) setTask(id string, change func()) {
 		return
 	}
 	if had {
-		c.named.remove(id, before)
-		c.wake(id, before)
+		c.byMember.remove(id, before)
+		c.notifyWatches(id, before)
 	}
 	if has {
-		c.named.add(id, after)
-		c.wake(id, after)
+		c.byMember.add(id, after)
+		c.notifyWatches(id, after)
 	}
 }
 
-// Task gives a record as last seen, and the era of the store that it was seen in.
+// Task returns a record, and the era of the store that it was read in.
 func (c *Cache) Task(id string) (task record.Task, era string, ok bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -95,46 +96,47 @@ func (c *Cache) Task(id string) (task record.Task, era string, ok bool) {
 	return task, c.era, ok
 }
 
-// Load gives the load of a CDN.
+// Load returns the load of a CDN.
 func (c *Cache) Load(cdn string) Load {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if h := c.named[record.MemberKey{Role: record.RoleCDN, ID: cdn}]; h != nil {
-		return h.load
+	if m := c.byMember[record.MemberKey{Role: record.RoleCDN, ID: cdn}]; m != nil {
+		return m.load
 	}
 	return Load{}
 }
 
-// Loads gives the load of every CDN that a record names.
+// Loads returns the load of every CDN that a record names.
 func (c *Cache) Loads() map[string]Load {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	loads := make(map[string]Load)
-	for key, h := range c.named {
+	for key, m := range c.byMember {
 		if key.Role == record.RoleCDN {
-			loads[key.ID] = h.load
+			loads[key.ID] = m.load
 		}
 	}
 	return loads
 }
 
-// Tasks gives at most limit records, and not too many bytes, behind a task id, in the order of their
-// ids, and whether there are more; only those that name a member, as a CDN or
-// a scheduler, unless member is empty.
+// Tasks returns a page of records in the order of their task ids: those after the id
+// in after, at most limit, and about maxBytes in total. more is set if there are
+// further ones. If member is not empty, only records that name that CDN or scheduler
+// are returned.
 func (c *Cache) Tasks(member, after string, limit int) (page []record.Task, more bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	found := make(map[string]struct{})
 	if member == "" {
 		for id, e := range c.tasks {
-			if !e.gone && id > after {
+			if !e.deleted && id > after {
 				found[id] = struct{}{}
 			}
 		}
 	}
 	for _, role := range []record.Role{record.RoleCDN, record.RoleScheduler} {
-		if h := c.named[record.MemberKey{Role: role, ID: member}]; h != nil {
-			for id := range h.tasks {
+		if m := c.byMember[record.MemberKey{Role: role, ID: member}]; m != nil {
+			for id := range m.tasks {
 				if id > after {
 					found[id] = struct{}{}
 				}
@@ -148,7 +150,7 @@ func (c *Cache) Tasks(member, after string, limit int) (page []record.Task, more
 			return page, true
 		}
 		page = append(page, c.tasks[id].value)
-		bytes += weight(c.tasks[id].value)
+		bytes += approxSize(c.tasks[id].value)
 	}
 	return page, false
 }

@@ -7,42 +7,44 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
-// Watch follows the records that name one member. What it has not taken yet
-// is remembered by task id, not by change: a slow reader is behind, costs no
-// more than there are tasks, and loses nothing but what was overtaken.
+// Watch follows the records that name one member. It stores the ids of changed tasks
+// and not the changes. So a slow receiver costs no more memory than there are tasks,
+// and misses only states that a later one has replaced.
 type Watch struct {
 	cache *Cache
 	key   record.MemberKey
-	news  chan struct{} // holds a token while there is something to take
-	ended chan struct{} // closed when the copy was listed anew
+	ready chan struct{} // has an element while Take has something to return
+	ended chan struct{} // closed when the content of the cache is replaced
 
-	// The copy's lock guards these.
-	first []string // of what there was at the beginning, what has not been told
-	dirty map[string]struct{}
-	told  map[string]struct{} // what the reader believes to name the member
-	whole bool                // everything has been told once
+	// The cache's mu guards the fields below.
+	initial  []string            // of the records at the beginning, those that were not sent yet
+	changed  map[string]struct{} // records that have changed since
+	sent     map[string]struct{} // records that were sent and name the member
+	complete bool                // all of initial was sent
 }
 
-// Batch is a part of what names the member, or changes.
+// Batch is a part of the records that name the member, or of their changes.
 type Batch struct {
 	Records []record.Task
-	// Gone do not name the member any more.
+	// Gone are the tasks that do not name the member any more.
 	Gone []string
-	// Complete tells, once, that everything there was has been told.
+	// Complete is set once, in the batch with which all records that existed at the
+	// beginning have been returned.
 	Complete bool
 }
 
-// Watch begins to follow the records that name a member. It is to be closed.
+// Watch starts to follow the records that name a member. The caller must close the
+// watch.
 func (c *Cache) Watch(key record.MemberKey) *Watch {
 	w := &Watch{
-		cache: c, key: key, news: make(chan struct{}, 1), ended: make(chan struct{}),
-		dirty: make(map[string]struct{}), told: make(map[string]struct{}),
+		cache: c, key: key, ready: make(chan struct{}, 1), ended: make(chan struct{}),
+		changed: make(map[string]struct{}), sent: make(map[string]struct{}),
 	}
-	w.news <- struct{}{}
+	w.ready <- struct{}{}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if h := c.named[key]; h != nil {
-		w.first = slices.Collect(maps.Keys(h.tasks))
+	if m := c.byMember[key]; m != nil {
+		w.initial = slices.Collect(maps.Keys(m.tasks))
 	}
 	if c.watches[key] == nil {
 		c.watches[key] = make(map[*Watch]struct{})
@@ -61,17 +63,19 @@ func (w *Watch) Close() {
 	}
 }
 
-// News gives a token when there is something to take.
-func (w *Watch) News() <-chan struct{} { return w.news }
+// Ready returns a channel that has an element when Take has something to return.
+func (w *Watch) Ready() <-chan struct{} { return w.ready }
 
-// Ended is closed when the watch has no continuation: it is to begin anew.
+// Ended returns a channel that is closed when the content of the cache is replaced.
+// The watch gets no further changes then, and the caller must start a new one.
 func (w *Watch) Ended() <-chan struct{} { return w.ended }
 
-// maxBytes keeps one answer well below what gRPC takes, however long the URLs.
+// maxBytes is the size, in bytes, at which a batch or a page ends. It keeps messages
+// well below the limit of gRPC, however long the URLs are.
 const maxBytes = 1 << 20
 
-// weight is about how many bytes a record has on the wire.
-func weight(t record.Task) int {
+// approxSize returns the approximate size of a record in a message, in bytes.
+func approxSize(t record.Task) int {
 	n := 300 + len(t.URL)
 	if t.Source != nil {
 		n += len(t.Source.ETag) + len(t.Source.LastModified)
@@ -82,73 +86,75 @@ func weight(t record.Task) int {
 	return n
 }
 
-// Take gives what there is, at most limit records and those that are gone.
+// Take returns the next batch. It has at most limit entries in total.
 func (w *Watch) Take(limit int) Batch {
 	w.cache.mu.Lock()
 	defer w.cache.mu.Unlock()
 	var b Batch
 	bytes := 0
 	full := func() bool { return len(b.Records)+len(b.Gone) == limit || bytes >= maxBytes }
-	if !w.whole {
-		for len(w.first) > 0 && !full() {
-			bytes += w.tell(&b, w.first[0])
-			w.first = w.first[1:]
+	if !w.complete {
+		for len(w.initial) > 0 && !full() {
+			bytes += w.add(&b, w.initial[0])
+			w.initial = w.initial[1:]
 		}
-		w.whole = len(w.first) == 0
-		b.Complete = w.whole
+		w.complete = len(w.initial) == 0
+		b.Complete = w.complete
 	} else {
-		for id := range w.dirty {
+		for id := range w.changed {
 			if full() {
 				break
 			}
-			delete(w.dirty, id)
-			bytes += w.tell(&b, id)
+			delete(w.changed, id)
+			bytes += w.add(&b, id)
 		}
 	}
-	if !w.whole || len(w.dirty) > 0 {
-		w.poke()
+	if !w.complete || len(w.changed) > 0 {
+		w.signal()
 	}
 	return b
 }
 
-// tell adds a task as it stands now, and says how much that is. The caller
-// holds the copy's lock.
-func (w *Watch) tell(b *Batch, id string) int {
+// add adds the current state of a task to the batch and returns its approximate size
+// in bytes. The caller holds the cache's mu.
+func (w *Watch) add(b *Batch, id string) int {
 	task, ok := w.cache.tasks.get(id)
-	_, told := w.told[id]
+	_, sent := w.sent[id]
 	switch {
-	case ok && slices.Contains(names(task), w.key):
-		w.told[id] = struct{}{}
+	case ok && slices.Contains(membersOf(task), w.key):
+		w.sent[id] = struct{}{}
 		b.Records = append(b.Records, task)
-		return weight(task)
-	case told:
-		delete(w.told, id)
+		return approxSize(task)
+	case sent:
+		delete(w.sent, id)
 		b.Gone = append(b.Gone, id)
 	}
 	return len(id)
 }
 
-func (w *Watch) poke() {
+// signal makes Ready fire.
+func (w *Watch) signal() {
 	select {
-	case w.news <- struct{}{}:
+	case w.ready <- struct{}{}:
 	default:
 	}
 }
 
-// wake tells the watches of all whom a record names. The caller holds mu.
-func (c *Cache) wake(id string, t record.Task) {
-	for _, key := range names(t) {
+// notifyWatches records a change of a task in the watches of all members that its
+// record t names. The caller holds mu.
+func (c *Cache) notifyWatches(id string, t record.Task) {
+	for _, key := range membersOf(t) {
 		for w := range c.watches[key] {
-			w.dirty[id] = struct{}{}
-			w.poke()
+			w.changed[id] = struct{}{}
+			w.signal()
 		}
 	}
 }
 
 // endWatches ends all watches. The caller holds mu.
 func (c *Cache) endWatches() {
-	for _, of := range c.watches {
-		for w := range of {
+	for _, watches := range c.watches {
+		for w := range watches {
 			close(w.ended)
 		}
 	}

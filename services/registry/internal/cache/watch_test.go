@@ -29,46 +29,46 @@ func taskIDs(tasks []record.Task) []string {
 	return ids
 }
 
-func TestSlowWatchLosesNothing(t *testing.T) {
+func TestSlowWatchReceivesTheLatestStateOfEveryTask(t *testing.T) {
 	c := cache.New()
 	c.Replace(cache.Snapshot{Era: "e", Revision: 10, Tasks: []record.Task{*owned("t1", "c", 1), *owned("t2", "d", 2, "c"), *owned("t3", "d", 3)}})
 	w := c.Watch(cdnC)
 	defer w.Close()
-	<-w.News()
+	<-w.Ready()
 	first := w.Take(1)
 	require.False(t, first.Complete)
-	<-w.News()
+	<-w.Ready()
 	second := w.Take(1)
 	require.True(t, second.Complete)
 	require.ElementsMatch(t, []string{"t1", "t2"}, taskIDs(append(first.Records, second.Records...)))
 
-	// Much happens to few tasks: only how it ended is told.
+	// Of many changes of a task, only the last one is returned.
 	for rev := int64(11); rev < 200; rev++ {
 		apply(c, owned("t1", "c", rev))
 	}
 	apply(c, owned("t2", "d", 200))
 	apply(c, owned("t4", "c", 201))
 	apply(c, owned("t4", "d", 202))
-	<-w.News()
+	<-w.Ready()
 	b := w.Take(10)
 	require.Equal(t, []string{"t1"}, taskIDs(b.Records))
 	require.EqualValues(t, 199, b.Records[0].Revision)
-	require.Equal(t, []string{"t2"}, b.Gone, "t4 was never told of")
+	require.Equal(t, []string{"t2"}, b.Gone, "t4 has never been returned, so it is not gone")
 	require.False(t, b.Complete)
 
-	// What was fed and then told by the watch is one change, and old news are none.
-	c.Feed("e", cache.Change{Revision: 203, Task: owned("t1", "d", 203, "c")})
-	<-w.News()
+	// A write that the watch delivers again is one change.
+	c.ApplyWrite("e", cache.Change{Revision: 203, Task: owned("t1", "d", 203, "c")})
+	<-w.Ready()
 	require.Len(t, w.Take(10).Records, 1)
 	apply(c, owned("t1", "d", 203, "c"))
 	select {
-	case <-w.News():
-		require.Fail(t, "nothing has changed")
+	case <-w.Ready():
+		require.Fail(t, "no record has changed")
 	default:
 	}
 }
 
-func TestWatchTakesNoMoreThanItMay(t *testing.T) {
+func TestBatchHasAtMostTheGivenNumberOfEntries(t *testing.T) {
 	c := cache.New()
 	c.Replace(cache.Snapshot{Era: "e", Revision: 1})
 	w := c.Watch(cdnC)
@@ -77,18 +77,18 @@ func TestWatchTakesNoMoreThanItMay(t *testing.T) {
 	for i := range 12 {
 		apply(c, owned(fmt.Sprint("t", i), "c", int64(2+i)))
 	}
-	told := 0
-	for told < 12 {
-		<-w.News()
+	received := 0
+	for received < 12 {
+		<-w.Ready()
 		b := w.Take(5)
 		require.LessOrEqual(t, len(b.Records), 5)
-		told += len(b.Records)
+		received += len(b.Records)
 	}
-	require.Equal(t, 12, told)
+	require.Equal(t, 12, received)
 }
 
-// A message has to pass gRPC's bound, however long the URLs are.
-func TestLongRecordsGoInSmallerParts(t *testing.T) {
+// A message must not exceed the limit of gRPC, however long the URLs are.
+func TestBatchesAndPagesOfLongRecordsAreSmaller(t *testing.T) {
 	c := cache.New()
 	snapshot := cache.Snapshot{Era: "e", Revision: 1}
 	for i := range 200 {
@@ -99,20 +99,20 @@ func TestLongRecordsGoInSmallerParts(t *testing.T) {
 	c.Replace(snapshot)
 	w := c.Watch(cdnC)
 	defer w.Close()
-	told := 0
+	received := 0
 	for complete := false; !complete; {
-		<-w.News()
+		<-w.Ready()
 		b := w.Take(500)
 		require.LessOrEqual(t, len(b.Records), 40)
-		told, complete = told+len(b.Records), b.Complete
+		received, complete = received+len(b.Records), b.Complete
 	}
-	require.Equal(t, 200, told)
+	require.Equal(t, 200, received)
 	page, more := c.Tasks("c", "", 500)
 	require.True(t, more)
 	require.LessOrEqual(t, len(page), 40)
 }
 
-func TestListEndsWatches(t *testing.T) {
+func TestReplaceEndsWatches(t *testing.T) {
 	c := cache.New()
 	c.Replace(cache.Snapshot{Era: "e", Revision: 1})
 	w := c.Watch(cdnC)
@@ -120,20 +120,20 @@ func TestListEndsWatches(t *testing.T) {
 	<-w.Ended()
 	again := c.Watch(cdnC)
 	require.True(t, again.Take(5).Complete)
-	<-again.News()
+	<-again.Ready()
 	w.Close()
 	apply(c, owned("t", "c", 3))
-	<-again.News()
+	<-again.Ready()
 	require.Len(t, again.Take(5).Records, 1)
 	again.Close()
 }
 
-func TestLoadsFollowRecords(t *testing.T) {
+func TestLoadsCountTheRecordsThatNameACDN(t *testing.T) {
 	c := cache.New()
 	c.Replace(cache.Snapshot{Era: "e", Revision: 3, Tasks: []record.Task{*owned("t1", "c", 1, "d"), *owned("t2", "d", 2, "c")}})
 	require.Equal(t, cache.Load{Owned: 1, Replicated: 1}, c.Load("c"))
 	apply(c, owned("t1", "d", 4, "e", "e", "d"))
-	require.Equal(t, map[string]cache.Load{"c": {Replicated: 1}, "d": {Owned: 2}, "e": {Replicated: 1}}, c.Loads(), "each counts once, whatever a hand has written")
+	require.Equal(t, map[string]cache.Load{"c": {Replicated: 1}, "d": {Owned: 2}, "e": {Replicated: 1}}, c.Loads(), "a CDN that a record names twice counts once")
 	id := "t1"
 	c.Apply([]cache.Change{{Revision: 5, TaskGone: &id}})
 	require.Equal(t, map[string]cache.Load{"c": {Replicated: 1}, "d": {Owned: 1}}, c.Loads())
@@ -144,29 +144,29 @@ func TestLoadsFollowRecords(t *testing.T) {
 	require.Empty(t, page)
 }
 
-func TestMarkedMemberDrains(t *testing.T) {
+func TestMemberWithADrainMarkIsDraining(t *testing.T) {
 	c := cache.New()
 	m := cache.Lease{Member: record.Member{Role: record.RoleCDN, ID: "c", State: record.StateReady}, Revision: 1}
 	c.Replace(cache.Snapshot{Era: "e", Revision: 1, Members: []cache.Lease{m}})
 	_, changed := c.Members()
-	c.Feed("e", cache.Change{Revision: 2, Mark: &cdnC})
+	c.ApplyWrite("e", cache.Change{Revision: 2, DrainMark: &cdnC})
 	<-changed
 	got, _ := c.Member(cdnC)
 	require.Equal(t, record.StateDraining, got.State)
-	require.True(t, c.Marked(cdnC))
-	c.Apply([]cache.Change{{Revision: 2, Mark: &cdnC}, {Revision: 3, MarkGone: &cdnC}})
+	require.True(t, c.HasDrainMark(cdnC))
+	c.Apply([]cache.Change{{Revision: 2, DrainMark: &cdnC}, {Revision: 3, DrainMarkGone: &cdnC}})
 	got, _ = c.Member(cdnC)
 	require.Equal(t, record.StateReady, got.State)
 }
 
-func TestErasDoNotMix(t *testing.T) {
+func TestWritesAndListsOfAnotherEraAreNotMixed(t *testing.T) {
 	c := cache.New()
 	c.Replace(cache.Snapshot{Era: "e", Revision: 5, Tasks: []record.Task{*owned("t", "c", 5)}})
-	c.Feed("e", cache.Change{Revision: 9, Task: owned("u", "c", 9)})
-	c.Feed("f", cache.Change{Revision: 10, Task: owned("t", "x", 10)})
+	c.ApplyWrite("e", cache.Change{Revision: 9, Task: owned("u", "c", 9)})
+	c.ApplyWrite("f", cache.Change{Revision: 10, Task: owned("t", "x", 10)})
 	got, era, _ := c.Task("t")
-	require.Equal(t, []string{"c", "e"}, []string{got.Owner, era}, "a write in an era that was not listed")
+	require.Equal(t, []string{"c", "e"}, []string{got.Owner, era}, "the write was in an era that has not been listed")
 	c.Replace(cache.Snapshot{Era: "f", Revision: 7})
 	_, _, ok := c.Task("u")
-	require.False(t, ok, "nothing of another era counts, however new")
+	require.False(t, ok, "nothing of the former era stays, whatever its revision")
 }

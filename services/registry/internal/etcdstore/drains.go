@@ -17,10 +17,10 @@ import (
 func (s *Store) Drain(ctx context.Context, key record.MemberKey, drain bool) error {
 	return s.conn.Do(ctx, "mark "+describe(key), func(ctx context.Context, c *clientv3.Client) error {
 		op := clientv3.OpPut(drainKey(key), "{}")
-		absent, change := "=", cache.Change{Mark: &key}
+		absent, change := "=", cache.Change{DrainMark: &key}
 		if !drain {
 			op = clientv3.OpDelete(drainKey(key))
-			absent, change = ">", cache.Change{MarkGone: &key}
+			absent, change = ">", cache.Change{DrainMarkGone: &key}
 		}
 		resp, err := c.Txn(ctx).
 			If(clientv3.Compare(clientv3.CreateRevision(drainKey(key)), absent, 0)).
@@ -30,7 +30,7 @@ func (s *Store) Drain(ctx context.Context, key record.MemberKey, drain bool) err
 		}
 		s.wrote(metrics.WriteDrain)
 		change.Revision = resp.Header.Revision
-		s.cache.Feed(eraOf(resp.Responses[0]), change)
+		s.cache.ApplyWrite(eraOf(resp.Responses[0]), change)
 		s.log.Info("member marked", zap.String("role", string(key.Role)), zap.String("member_id", key.ID), zap.Bool("drain", drain))
 		return nil
 	})

@@ -47,7 +47,7 @@ func (s *Store) beginEra(ctx context.Context, old string) error {
 		}
 		var resp *clientv3.TxnResponse
 		var err error
-		if known, _ := s.cache.Seen(); known != "" {
+		if known, _ := s.cache.Position(); known != "" {
 			resp, err = s.asYoung(ctx, c, unchanged, begin)
 		} else {
 			resp, err = c.Txn(ctx).If(unchanged).Then(begin).Commit()
@@ -87,7 +87,7 @@ func (s *Store) makeYoung(ctx context.Context, era string) error {
 // met compares the era that a call found with the copy's, and has everything
 // listed again when it is another.
 func (s *Store) met(era string) {
-	if known, _ := s.cache.Seen(); known == era || known == "" {
+	if known, _ := s.cache.Position(); known == era || known == "" {
 		return
 	}
 	select {

@@ -128,7 +128,7 @@ func (s *Store) putMember(ctx context.Context, c *clientv3.Client, revision, lea
 	}
 	s.wrote(metrics.WriteMember)
 	rev := resp.Header.Revision
-	s.cache.Feed(eraOf(resp.Responses[0]), cache.Change{Revision: rev, Member: &cache.Lease{Member: m, ID: lease, Revision: rev}})
+	s.cache.ApplyWrite(eraOf(resp.Responses[0]), cache.Change{Revision: rev, Member: &cache.Lease{Member: m, ID: lease, Revision: rev}})
 	return nil
 }
 
@@ -168,6 +168,6 @@ func (s *Store) removeMember(ctx context.Context, c *clientv3.Client, key record
 		return false, err
 	}
 	s.wrote(metrics.WriteMember)
-	s.cache.Feed(eraOf(resp.Responses[0]), cache.Change{Revision: resp.Header.Revision, MemberGone: &key})
+	s.cache.ApplyWrite(eraOf(resp.Responses[0]), cache.Change{Revision: resp.Header.Revision, MemberGone: &key})
 	return true, nil
 }

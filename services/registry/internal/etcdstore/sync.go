@@ -139,7 +139,7 @@ func (s *Store) probe(ctx context.Context) error {
 		return nil
 	}
 	s.metrics.Up.Set(1)
-	if known, seen := s.cache.Seen(); era != known || revision < seen {
+	if known, seen := s.cache.Position(); era != known || revision < seen {
 		return errReset
 	}
 	return nil
@@ -155,7 +155,7 @@ func (s *Store) listEra(ctx context.Context) (cache.Snapshot, error) {
 		if err != nil {
 			return cache.Snapshot{}, err
 		}
-		known, seen := s.cache.Seen()
+		known, seen := s.cache.Position()
 		another := known != "" && snapshot.Era != known
 		switch {
 		case snapshot.Era == "" || snapshot.Era == known && snapshot.Revision < seen:
@@ -208,7 +208,7 @@ func (s *Store) add(snapshot *cache.Snapshot, kv *mvccpb.KeyValue) {
 		return
 	}
 	if key, ok := parseDrain(string(kv.Key)); ok {
-		snapshot.Marks = append(snapshot.Marks, cache.Mark{Key: key, Revision: kv.ModRevision})
+		snapshot.DrainMarks = append(snapshot.DrainMarks, cache.DrainMark{Key: key, Revision: kv.ModRevision})
 		return
 	}
 	if id, ok := parseTask(string(kv.Key)); ok {
@@ -236,12 +236,12 @@ func (s *Store) changes(events []*clientv3.Event) []cache.Change {
 				change.Task = &task
 			}
 		} else if string(e.Kv.Key) == youngKey {
-			change.Grown = gone
+			change.YoungEnded = gone
 		} else if key, ok := parseDrain(string(e.Kv.Key)); ok {
 			if gone {
-				change.MarkGone = &key
+				change.DrainMarkGone = &key
 			} else {
-				change.Mark = &key
+				change.DrainMark = &key
 			}
 		} else if key, ok := parseMember(string(e.Kv.Key)); ok {
 			lease, usable := cache.Lease{}, false

@@ -57,7 +57,7 @@ func (s *Store) Swap(ctx context.Context, w Swap) (written record.Task, won bool
 		s.wrote(w.Kind)
 		written, won = w.Task, true
 		written.Revision = resp.Header.Revision
-		s.cache.Feed(w.Era, cache.Change{Revision: written.Revision, Task: &written})
+		s.cache.ApplyWrite(w.Era, cache.Change{Revision: written.Revision, Task: &written})
 		return nil
 	})
 	return written, won, err
@@ -182,7 +182,7 @@ func (s *Store) Delete(ctx context.Context, id, era string, revision int64) (won
 		}
 		won = true
 		s.wrote(metrics.WriteTaskDelete)
-		s.cache.Feed(era, cache.Change{Revision: resp.Header.Revision, TaskGone: &id})
+		s.cache.ApplyWrite(era, cache.Change{Revision: resp.Header.Revision, TaskGone: &id})
 		return nil
 	})
 	return won, err

@@ -25,7 +25,7 @@ func (s *Server) Heartbeat(ctx context.Context, req *registryv1.HeartbeatRequest
 	if err != nil {
 		return nil, failed(err)
 	}
-	return &registryv1.HeartbeatResponse{Ttl: durationpb.New(ttl), Drain: s.Cache.Marked(member.Key())}, nil
+	return &registryv1.HeartbeatResponse{Ttl: durationpb.New(ttl), Drain: s.Cache.HasDrainMark(member.Key())}, nil
 }
 
 // Leave removes a member.

@@ -62,7 +62,7 @@ func (s *Server) waitNews(ctx context.Context, watch *cache.Watch) error {
 	case <-watch.Ended():
 	default:
 		select {
-		case <-watch.News():
+		case <-watch.Ready():
 			return nil
 		case <-watch.Ended():
 		case <-ctx.Done():

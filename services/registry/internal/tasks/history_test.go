@@ -98,9 +98,9 @@ func (h *history) fate(n int, c *simCDN, s *simScheduler, id string) {
 		h.store.young = false
 	case n < 94:
 		if _, marked := h.store.marks[key]; marked {
-			h.store.put(cache.Change{MarkGone: &key})
+			h.store.put(cache.Change{DrainMarkGone: &key})
 		} else {
-			h.store.put(cache.Change{Mark: &key})
+			h.store.put(cache.Change{DrainMark: &key})
 		}
 	case n < 96:
 		node := pick(h, h.nodes)

@@ -99,7 +99,7 @@ func TestCopyThatMissesLiveOwnerAndScheduler(t *testing.T) {
 	claimed := a.resolve(t, "s").Task
 	// b knows the record and another CDN, and thinks owner and scheduler gone.
 	b.join(t, member(record.RoleCDN, "d"))
-	b.cache.Feed("", cache.Change{Revision: claimed.Revision, Task: &claimed})
+	b.cache.ApplyWrite("", cache.Change{Revision: claimed.Revision, Task: &claimed})
 	require.Equal(t, claimed, b.resolve(t, "other").Task)
 }
 
@@ -108,7 +108,7 @@ func TestCopyThatShowsDeadCDN(t *testing.T) {
 	a.join(t, member(record.RoleCDN, "c"), member(record.RoleScheduler, "s"))
 	for _, dead := range []string{"x", "y", "z"} {
 		lease := cache.Lease{Member: member(record.RoleCDN, dead), ID: 1, Revision: 1}
-		b.cache.Feed("", cache.Change{Revision: 1, Member: &lease})
+		b.cache.ApplyWrite("", cache.Change{Revision: 1, Member: &lease})
 	}
 	require.Equal(t, "c", b.resolve(t, "s").Task.Owner)
 }
@@ -152,7 +152,7 @@ func TestOldCopyRefusesNobody(t *testing.T) {
 	a, b := twoSides(t)
 	a.join(t, member(record.RoleCDN, "c"), member(record.RoleScheduler, "s"), member(record.RoleScheduler, "s2"))
 	old := a.resolve(t, "s").Task
-	b.cache.Feed("", cache.Change{Revision: old.Revision, Task: &old})
+	b.cache.ApplyWrite("", cache.Change{Revision: old.Revision, Task: &old})
 	require.NoError(t, a.store.Leave(t.Context(), record.MemberKey{Role: record.RoleScheduler, ID: "s"}))
 	now := a.resolve(t, "s2").Task
 	require.EqualValues(t, 2, now.Epoch)

@@ -65,7 +65,7 @@ func (t *Tasks) memberIn(scene etcdstore.Scene) func(record.MemberKey) (record.M
 // unclaimed answers what the copy has while the store is away. Before there is
 // a copy nothing is known at all, and the store's error stands.
 func (t *Tasks) unclaimed(id string, req ownership.Resolve, away error) (Resolved, error) {
-	if era, _ := t.Cache.Seen(); era == "" {
+	if era, _ := t.Cache.Position(); era == "" {
 		return Resolved{}, away
 	}
 	cur, _, known := t.Cache.Task(id)

@@ -101,10 +101,10 @@ func (s *simStore) put(c cache.Change) {
 		s.members[c.Member.Member.Key()] = *c.Member
 	case c.MemberGone != nil:
 		delete(s.members, *c.MemberGone)
-	case c.Mark != nil:
-		s.marks[*c.Mark] = s.rev
-	case c.MarkGone != nil:
-		delete(s.marks, *c.MarkGone)
+	case c.DrainMark != nil:
+		s.marks[*c.DrainMark] = s.rev
+	case c.DrainMarkGone != nil:
+		delete(s.marks, *c.DrainMarkGone)
 	case c.Task != nil:
 		c.Task.Revision = s.rev
 		s.tasks[c.Task.ID] = *c.Task
@@ -115,7 +115,7 @@ func (s *simStore) put(c cache.Change) {
 func (s *simStore) snapshot() cache.Snapshot {
 	snap := cache.Snapshot{Era: s.era, Revision: s.rev, Members: slices.Collect(maps.Values(s.members)), Tasks: slices.Collect(maps.Values(s.tasks))}
 	for key, rev := range s.marks {
-		snap.Marks = append(snap.Marks, cache.Mark{Key: key, Revision: rev})
+		snap.DrainMarks = append(snap.DrainMarks, cache.DrainMark{Key: key, Revision: rev})
 	}
 	return snap
 }
@@ -201,7 +201,7 @@ func (h *handle) Swap(ctx context.Context, w etcdstore.Swap) (record.Task, bool,
 	h.check(cur, next, w, o)
 	h.writes[w.Kind]++
 	h.put(cache.Change{Task: &next})
-	h.cache.Feed(h.era, cache.Change{Revision: next.Revision, Task: &next})
+	h.cache.ApplyWrite(h.era, cache.Change{Revision: next.Revision, Task: &next})
 	if o.loseAnswer() {
 		return record.Task{}, false, etcdconn.Unavailable("the answer was lost")
 	}

@@ -68,7 +68,7 @@ func (t *Tasks) Get(ctx context.Context, id string, fresh bool) (record.Task, er
 		return task, nil
 	}
 	task, _, err := t.Store.Task(ctx, id)
-	if era, _ := t.Cache.Seen(); isUnavailable(err) && !fresh && era != "" {
+	if era, _ := t.Cache.Position(); isUnavailable(err) && !fresh && era != "" {
 		return record.Task{}, notFound() // as last seen
 	}
 	if err == nil && task.Owner == "" {
