@@ -1,5 +1,6 @@
-// Package convert turns the registry's values into the contract's messages and
-// back: for the RPC edge, and for what is stored. Messages go no further in.
+// Package convert converts the registry's values to protobuf messages and back: for
+// its RPCs, and for what it stores. Inside the registry only this package and package
+// rpc use messages.
 package convert
 
 import (
@@ -8,7 +9,7 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
-// RoleFrom gives the role of a message, empty for one that is not known.
+// RoleFrom returns the role in a message. It is empty if the role is unknown.
 func RoleFrom(r registryv1.Role) record.Role {
 	switch r {
 	case registryv1.Role_ROLE_GATEWAY:
@@ -23,7 +24,7 @@ func RoleFrom(r registryv1.Role) record.Role {
 	return ""
 }
 
-// RoleTo gives the message of a role.
+// RoleTo returns the message of a role.
 func RoleTo(r record.Role) registryv1.Role {
 	switch r {
 	case record.RoleGateway:
@@ -38,7 +39,8 @@ func RoleTo(r record.Role) registryv1.Role {
 	return registryv1.Role_ROLE_UNSPECIFIED
 }
 
-// MemberFrom gives the value of a message; what is missing stays empty.
+// MemberFrom returns the member in a message. Fields that the message does not have
+// are empty.
 func MemberFrom(m *registryv1.Member) record.Member {
 	member := record.Member{
 		Role: RoleFrom(m.GetRole()), ID: m.GetId(), Endpoint: m.GetEndpoint(),
@@ -54,7 +56,7 @@ func MemberFrom(m *registryv1.Member) record.Member {
 	return member
 }
 
-// MemberTo gives the message of a member.
+// MemberTo returns the message of a member.
 func MemberTo(m record.Member) *registryv1.Member {
 	state := registryv1.MemberState_MEMBER_STATE_UNSPECIFIED
 	switch m.State {
@@ -70,7 +72,7 @@ func MemberTo(m record.Member) *registryv1.Member {
 	}
 }
 
-// StatusFrom gives the status of a message.
+// StatusFrom returns the status in a message.
 func StatusFrom(s registryv1.TaskStatus) record.Status {
 	switch s {
 	case registryv1.TaskStatus_TASK_STATUS_WAITING:
@@ -85,7 +87,7 @@ func StatusFrom(s registryv1.TaskStatus) record.Status {
 	return record.StatusUnknown
 }
 
-// StatusTo gives the message of a status.
+// StatusTo returns the message of a status.
 func StatusTo(s record.Status) registryv1.TaskStatus {
 	switch s {
 	case record.StatusWaiting:
@@ -100,7 +102,7 @@ func StatusTo(s record.Status) registryv1.TaskStatus {
 	return registryv1.TaskStatus_TASK_STATUS_UNSPECIFIED
 }
 
-// SourceFrom gives the value of a message, nil for none.
+// SourceFrom returns the source in a message, or nil if there is none.
 func SourceFrom(s *registryv1.SourceIdentity) *record.Source {
 	if s == nil {
 		return nil
@@ -108,7 +110,7 @@ func SourceFrom(s *registryv1.SourceIdentity) *record.Source {
 	return &record.Source{Length: s.GetLength(), ETag: s.GetEtag(), LastModified: s.GetLastModified()}
 }
 
-// TaskFrom gives the value of a message.
+// TaskFrom returns the record in a message.
 func TaskFrom(t *registryv1.TaskRecord) record.Task {
 	return record.Task{
 		ID: t.GetTaskId(), URL: t.GetUrl(), Source: SourceFrom(t.GetSource()),
@@ -119,7 +121,7 @@ func TaskFrom(t *registryv1.TaskRecord) record.Task {
 	}
 }
 
-// TaskTo gives the message of a record.
+// TaskTo returns the message of a record.
 func TaskTo(t record.Task) *registryv1.TaskRecord {
 	message := &registryv1.TaskRecord{
 		TaskId: t.ID, Url: t.URL, PieceSize: t.PieceSize, Status: StatusTo(t.Status),

@@ -110,7 +110,7 @@ func (s *Store) revokeOrphan(ctx context.Context, c *clientv3.Client, id clientv
 
 // putMember writes m if the key is still of that revision, 0 for absent.
 func (s *Store) putMember(ctx context.Context, c *clientv3.Client, revision, lease int64, m record.Member) error {
-	value, err := convert.StoreMember(m)
+	value, err := convert.EncodeMember(m)
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func (s *Store) loadMember(kv *mvccpb.KeyValue) (cache.Lease, bool) {
 		return cache.Lease{}, false
 	}
 	lease := cache.Lease{Member: record.Member{Role: key.Role, ID: key.ID}, ID: kv.Lease, Revision: kv.ModRevision}
-	member, err := convert.LoadMember(key, kv.Value)
+	member, err := convert.DecodeMember(key, kv.Value)
 	if err != nil {
 		s.log.Warn("a member in the store cannot be read", zap.ByteString("key", kv.Key), zap.Error(err))
 		return lease, false
@@ -51,7 +51,7 @@ func (s *Store) loadMember(kv *mvccpb.KeyValue) (cache.Lease, bool) {
 // loadTask reads a stored record. One that cannot be read counts as a record
 // without owner at its revision, so that the next claim replaces it.
 func (s *Store) loadTask(id string, kv *mvccpb.KeyValue) record.Task {
-	task, err := convert.LoadTask(id, kv.ModRevision, kv.Value)
+	task, err := convert.DecodeTask(id, kv.ModRevision, kv.Value)
 	if err != nil {
 		s.log.Error("a task record in the store cannot be read", zap.String("task_id", id), zap.Error(err))
 		return record.Task{ID: id, Revision: kv.ModRevision}

@@ -29,7 +29,7 @@ type Swap struct {
 // Swap writes a record if all conditions hold, and gives it with its new
 // revision. What is lost is a race, never an error.
 func (s *Store) Swap(ctx context.Context, w Swap) (written record.Task, won bool, err error) {
-	value, err := convert.StoreTask(w.Task)
+	value, err := convert.EncodeTask(w.Task)
 	if err != nil {
 		return record.Task{}, false, err
 	}
