@@ -1,7 +1,19 @@
-// Package etcdconn is the way to etcd: a client of an external cluster, or an
-// embedded server with a client inside the process. It knows when etcd can be
-// reached, bounds every call, and closes in order. What is stored belongs
-// to package etcdstore.
+// Package etcdconn connects the registry to etcd: by a client of an external cluster, or
+// by a client of an embedded server inside the process. It tracks whether etcd is
+// reachable, bounds the time of every call, and closes everything in order. Package
+// etcdstore defines what is stored.
+//
+// The states of a connection:
+//
+//	failed     --Run starts with an external etcd-----------------------> connecting
+//	connecting --an attempt fails---------------------------------------> failed
+//	connecting --an attempt succeeds------------------------------------> connected
+//	failed     --an attempt succeeds, or the embedded server is ready---> connected
+//	connected  --the connection is lost---------------------------------> connecting
+//	connected  --the embedded server stops------------------------------> failed
+//	any state  --Run ends-----------------------------------------------> failed
+//
+// While the state is failed, calls fail at once. While it is connecting, they wait.
 package etcdconn
 
 import (
@@ -18,13 +30,13 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 )
 
-// maxCall bounds one call, whatever time the caller has left.
-const maxCall = 2 * time.Second
+// maxCallTime bounds one call, even if the deadline of the caller is later.
+const maxCallTime = 2 * time.Second
 
-// errDown is why calls are ended and refused while there is no way to etcd.
-var errDown = errors.New("etcd is not reachable")
+// errUnreachable is the error of calls while etcd is not reachable.
+var errUnreachable = errors.New("etcd is not reachable")
 
-// Config says which etcd. Exactly one of the two is set.
+// Config selects the etcd. Either Endpoints or EmbeddedDir is set.
 type Config struct {
 	// Endpoints are host:port or URLs of an external cluster.
 	Endpoints []string
@@ -34,29 +46,31 @@ type Config struct {
 	DialTimeout time.Duration
 }
 
-// Conn is the way to etcd. Use New, and Run once; calls before and after Run
-// are refused like those to an etcd that is down.
+// Conn is a connection to etcd. It is safe for concurrent use. Run may be called once.
+// Calls before and after Run fail as if etcd was not reachable.
 type Conn struct {
 	cfg Config
 	log *zap.Logger
 
-	mu     sync.Mutex // guards everything below
+	mu     sync.Mutex // guards the fields below
 	client *clientv3.Client
-	// up lives while etcd can be reached; calls under way end with it.
-	up     context.Context
-	down   context.CancelCauseFunc
-	turned chan struct{} // closed and replaced whenever one of the above changes
-	dead   bool          // the last attempt to connect failed
-	calls  sync.WaitGroup
+	// connected is not nil while etcd is reachable. It ends when the connection is lost,
+	// and with it the calls that are under way.
+	connected  context.Context
+	disconnect context.CancelCauseFunc
+	changed    chan struct{} // closed and replaced whenever the state changes
+	failed     bool          // the last attempt to connect failed
+	calls      sync.WaitGroup
 }
 
-// New makes a Conn that does nothing yet.
+// New returns a connection that does nothing until Run.
 func New(cfg Config, log *zap.Logger) *Conn {
-	return &Conn{cfg: cfg, log: log, dead: true, turned: make(chan struct{})}
+	return &Conn{cfg: cfg, log: log, failed: true, changed: make(chan struct{})}
 }
 
-// Run opens the way, keeps it until use returns, and closes it in order:
-// first no more calls, then those under way, then client and server.
+// Run connects to etcd, calls use, and closes everything when use returns: it refuses
+// further calls, waits for those that are under way, and closes the client and the
+// server.
 func (c *Conn) Run(ctx context.Context, use func(context.Context) error) error {
 	if c.cfg.EmbeddedDir != "" {
 		return c.runEmbedded(ctx, use)
@@ -64,19 +78,21 @@ func (c *Conn) Run(ctx context.Context, use func(context.Context) error) error {
 	return c.runExternal(ctx, use)
 }
 
-// Do makes one call, or a few that belong together, in at most two seconds
-// and in what the caller's deadline leaves after a reserve for its answer. An
-// error is the caller's own cancellation or one of reason STORE_UNAVAILABLE;
-// f maps what it can repair itself.
+// Do calls f with a client. The context of f ends after 2 s or after three quarters of the
+// time that the caller has left, whichever is earlier: the rest is for the answer to the
+// caller. what describes the call in errors.
+//
+// If the caller has canceled ctx, Do returns context.Canceled. Every other error has the
+// reason STORE_UNAVAILABLE, so f must handle the errors that have another meaning.
 func (c *Conn) Do(ctx context.Context, what string, f func(context.Context, *clientv3.Client) error) error {
-	bound := maxCall
+	bound := maxCallTime
 	if deadline, ok := ctx.Deadline(); ok {
 		bound = min(bound, time.Until(deadline)*3/4)
 	}
 	return c.do(ctx, bound, what, f)
 }
 
-// DoLong is Do for the calls of background work that read much.
+// DoLong is Do with another bound, for background work that reads much.
 func (c *Conn) DoLong(ctx context.Context, bound time.Duration, what string, f func(context.Context, *clientv3.Client) error) error {
 	return c.do(ctx, bound, what, f)
 }
@@ -84,11 +100,11 @@ func (c *Conn) DoLong(ctx context.Context, bound time.Duration, what string, f f
 func (c *Conn) do(parent context.Context, bound time.Duration, what string, f func(context.Context, *clientv3.Client) error) error {
 	ctx, cancel := context.WithTimeout(parent, bound)
 	defer cancel()
-	client, up, err := c.acquire(ctx)
+	client, connected, err := c.acquire(ctx)
 	if err == nil {
 		defer c.calls.Done()
 		call, end := context.WithCancelCause(ctx)
-		stop := context.AfterFunc(up, func() { end(errDown) })
+		stop := context.AfterFunc(connected, func() { end(errUnreachable) })
 		err = f(call, client)
 		stop()
 		end(nil)
@@ -102,83 +118,83 @@ func (c *Conn) do(parent context.Context, bound time.Duration, what string, f fu
 	return Unavailable("%s: %v", what, err)
 }
 
-// Unavailable is the error of a store that cannot be used now.
+// Unavailable returns an error with the reason STORE_UNAVAILABLE.
 func Unavailable(format string, args ...any) error {
 	return rpcerr.New(codes.Unavailable, rpcerr.StoreUnavailable, format, args...)
 }
 
-// Up waits until etcd can be reached and gives a client and a context that
-// ends when it cannot be reached any more.
-func (c *Conn) Up(ctx context.Context) (*clientv3.Client, context.Context, error) {
+// WaitConnected waits until etcd is reachable. It returns a client, and a context that
+// ends when the connection is lost.
+func (c *Conn) WaitConnected(ctx context.Context) (*clientv3.Client, context.Context, error) {
 	for {
 		c.mu.Lock()
-		client, up, turned := c.client, c.up, c.turned
+		client, connected, changed := c.client, c.connected, c.changed
 		c.mu.Unlock()
-		if up != nil {
-			return client, up, nil
+		if connected != nil {
+			return client, connected, nil
 		}
 		select {
-		case <-turned:
+		case <-changed:
 		case <-ctx.Done():
-			return nil, nil, fmt.Errorf("wait for etcd: %w", ctx.Err())
+			return nil, nil, fmt.Errorf("waiting for etcd: %w", ctx.Err())
 		}
 	}
 }
 
-// acquire admits one call. It waits for a connection that is being made, but
-// not for one that just failed.
+// acquire registers a call, for which the caller must call c.calls.Done. It waits while
+// the state is connecting, and fails at once if it is failed.
 func (c *Conn) acquire(ctx context.Context) (*clientv3.Client, context.Context, error) {
 	for {
 		c.mu.Lock()
-		if c.up != nil {
+		if c.connected != nil {
 			c.calls.Add(1)
-			client, up := c.client, c.up
+			client, connected := c.client, c.connected
 			c.mu.Unlock()
-			return client, up, nil
+			return client, connected, nil
 		}
-		dead, turned := c.dead, c.turned
+		failed, changed := c.failed, c.changed
 		c.mu.Unlock()
-		if dead {
-			return nil, nil, errDown
+		if failed {
+			return nil, nil, errUnreachable
 		}
 		select {
-		case <-turned:
+		case <-changed:
 		case <-ctx.Done():
-			return nil, nil, errDown
+			return nil, nil, errUnreachable
 		}
 	}
 }
 
-// reached admits calls.
-func (c *Conn) reached(client *clientv3.Client) {
+// setConnected changes the state to connected.
+func (c *Conn) setConnected(client *clientv3.Client) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.client, c.dead = client, false
-	// No request's context: it lives as long as the connection, and Run ends it.
-	c.up, c.down = context.WithCancelCause(context.Background())
-	c.turn()
+	c.client, c.failed = client, false
+	// The context belongs to the connection and not to a request. setDisconnected ends it.
+	c.connected, c.disconnect = context.WithCancelCause(context.Background())
+	c.notify()
 }
 
-// lost ends the calls under way and refuses more; dead tells that waiting for
-// the next attempt is in vain.
-func (c *Conn) lost(dead bool) {
+// setDisconnected changes the state to failed or to connecting, and ends the calls that
+// are under way.
+func (c *Conn) setDisconnected(failed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.down != nil {
-		c.down(errDown)
+	if c.disconnect != nil {
+		c.disconnect(errUnreachable)
 	}
-	c.up, c.down, c.dead = nil, nil, dead
-	c.turn()
+	c.connected, c.disconnect, c.failed = nil, nil, failed
+	c.notify()
 }
 
-// turn wakes who waits. The caller holds mu.
-func (c *Conn) turn() {
-	close(c.turned)
-	c.turned = make(chan struct{})
+// notify wakes the goroutines that wait for a change of the state. The caller holds mu.
+func (c *Conn) notify() {
+	close(c.changed)
+	c.changed = make(chan struct{})
 }
 
-// drain refuses calls and waits for those under way.
+// drain refuses further calls and waits for those that are under way.
 func (c *Conn) drain() {
-	c.lost(true)
+	c.setDisconnected(true)
 	c.calls.Wait()
 }

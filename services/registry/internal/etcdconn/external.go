@@ -13,30 +13,30 @@ import (
 )
 
 const (
-	// etcd closes connections that are probed more often than every 5 s.
-	probeAfter   = 6 * time.Second
-	probeTimeout = 3 * time.Second
-	// The longest pause between two attempts to connect, so that a registry is
-	// back about a second after its etcd.
-	longestPause = time.Second
+	// keepAliveTime must be above 5 s: etcd closes connections with more frequent pings.
+	keepAliveTime    = 6 * time.Second
+	keepAliveTimeout = 3 * time.Second
+	// maxBackoff bounds the pause between two attempts to connect, so that a registry
+	// reconnects about 1 s after its etcd is available again.
+	maxBackoff = time.Second
 )
 
 func (c *Conn) runExternal(ctx context.Context, use func(context.Context) error) error {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            c.cfg.Endpoints,
 		DialTimeout:          c.cfg.DialTimeout,
-		DialKeepAliveTime:    probeAfter,
-		DialKeepAliveTimeout: probeTimeout,
-		Logger:               quiet(c.log.Named("etcd-client"), zap.ErrorLevel),
+		DialKeepAliveTime:    keepAliveTime,
+		DialKeepAliveTimeout: keepAliveTimeout,
+		Logger:               filterLog(c.log.Named("etcd-client"), zap.ErrorLevel),
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: longestPause},
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxBackoff},
 			MinConnectTimeout: c.cfg.DialTimeout,
 		})},
 	})
 	if err != nil {
-		return fmt.Errorf("make client of etcd %q: %w", c.cfg.Endpoints, err)
+		return fmt.Errorf("creating a client of etcd %q: %w", c.cfg.Endpoints, err)
 	}
-	c.lost(false) // a first attempt is worth waiting for
+	c.setDisconnected(false) // calls wait for the first attempt
 	watching, stop := context.WithCancel(ctx)
 	watched := make(chan struct{})
 	go func() {
@@ -48,42 +48,43 @@ func (c *Conn) runExternal(ctx context.Context, use func(context.Context) error)
 	<-watched
 	c.drain()
 	if closeErr := client.Close(); err == nil && closeErr != nil && ctx.Err() == nil {
-		err = fmt.Errorf("close client of etcd: %w", closeErr)
+		err = fmt.Errorf("closing the client of etcd: %w", closeErr)
 	}
 	return err
 }
 
-// watchState follows the connection. clientv3 mends its own watches and retries
-// without saying so; but a store that was away may have come back empty, so
-// every loss has to be seen.
+// watchState updates the state with that of the gRPC connection until ctx ends.
+// clientv3 restores its own watches and retries calls without reporting it. But an
+// etcd that was unreachable may have lost its data, so every loss of the connection
+// must be detected.
 func (c *Conn) watchState(ctx context.Context, client *clientv3.Client) {
 	conn := client.ActiveConnection()
-	up := false
+	connected := false
 	for {
 		state := conn.GetState()
 		switch state {
 		case connectivity.Ready:
-			if !up {
-				c.reached(client)
+			if !connected {
+				c.setConnected(client)
 			}
 		case connectivity.Idle, connectivity.Connecting:
 			conn.Connect()
-			// After a failure the verdict stands until an attempt succeeds:
-			// callers must not wait for each of them.
-			if up {
-				c.lost(false)
+			// After a failure the state stays failed until an attempt succeeds, so that
+			// calls do not wait for every attempt.
+			if connected {
+				c.setDisconnected(false)
 			}
 		case connectivity.TransientFailure, connectivity.Shutdown:
-			c.lost(true)
+			c.setDisconnected(true)
 		}
-		up = state == connectivity.Ready
+		connected = state == connectivity.Ready
 		if !conn.WaitForStateChange(ctx, state) {
 			return
 		}
-		// The state may have left Ready and come back meanwhile.
-		if up && conn.GetState() == connectivity.Ready {
-			c.lost(false)
-			up = false
+		// The state may have left Ready and returned to it before it was read again.
+		if connected && conn.GetState() == connectivity.Ready {
+			c.setDisconnected(false)
+			connected = false
 		}
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// harmless are etcd's complaints that mean nothing here. The first is about
-// ports, of which there are none. The others come once, while a new data
-// directory has no first snapshot of its schema, and are tried again by etcd.
-func harmless(message string) bool {
+// isHarmless reports whether a warning of etcd has no meaning here. The first one is about
+// ports, and the embedded server opens none. The others are logged once, while a new
+// data directory has no snapshot of its schema; etcd retries what failed.
+func isHarmless(message string) bool {
 	return slices.Contains([]string{
 		"Running http and grpc server on single port. This is not recommended for production.",
 		"Failed to detect schema version",
@@ -18,23 +18,24 @@ func harmless(message string) bool {
 	}, message)
 }
 
-// quiet lets through what is at least of a level, and not harmless.
-func quiet(log *zap.Logger, level zapcore.Level) *zap.Logger {
+// filterLog returns a logger that drops the entries below a level, and logs harmless ones
+// at debug level.
+func filterLog(log *zap.Logger, level zapcore.Level) *zap.Logger {
 	if log.Core().Enabled(level) {
 		log = log.WithOptions(zap.IncreaseLevel(level))
 	}
-	return log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core { return calm{c} }))
+	return log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core { return filterCore{c} }))
 }
 
-// calm makes harmless entries those of debugging.
-type calm struct{ zapcore.Core }
+// filterCore changes the level of harmless entries to debug.
+type filterCore struct{ zapcore.Core }
 
-// With keeps the wrapping.
-func (c calm) With(fields []zapcore.Field) zapcore.Core { return calm{c.Core.With(fields)} }
+// With returns a filterCore with additional fields.
+func (c filterCore) With(fields []zapcore.Field) zapcore.Core { return filterCore{c.Core.With(fields)} }
 
-// Check decides by the level that an entry deserves.
-func (c calm) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if harmless(entry.Message) {
+// Check adds the entry to checked if the core logs its level.
+func (c filterCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if isHarmless(entry.Message) {
 		entry.Level = zapcore.DebugLevel
 	}
 	return c.Core.Check(entry, checked)

@@ -59,7 +59,7 @@ func (s *Store) Sync(ctx context.Context) {
 // follow lists and watches until something breaks, and says what, and whether
 // it got as far as watching.
 func (s *Store) follow(ctx context.Context) (followed bool, err error) {
-	client, up, err := s.conn.Up(ctx)
+	client, up, err := s.conn.WaitConnected(ctx)
 	if err != nil {
 		return false, err
 	}

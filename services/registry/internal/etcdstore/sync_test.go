@@ -37,7 +37,7 @@ func openStore(t *testing.T) (*Store, *clientv3.Client, context.Context) {
 		cancel()
 		require.NoError(t, <-done)
 	})
-	client, up, err := conn.Up(t.Context())
+	client, up, err := conn.WaitConnected(t.Context())
 	require.NoError(t, err)
 	c := cache.New()
 	m, err := metrics.New(prometheus.NewRegistry(), c.Counts)
