@@ -11,11 +11,11 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
-// Drain marks a member, or takes the mark away. The mark has no lease: it
-// outlives the member's restarts. It is no answer to anything that was read,
-// so no era is compared.
+// Drain sets or removes the drain mark of a member. The mark has no lease, so it
+// stays when the member restarts. The era is not compared, because the mark does not
+// depend on anything that was read.
 func (s *Store) Drain(ctx context.Context, key record.MemberKey, drain bool) error {
-	return s.conn.Do(ctx, "mark "+describe(key), func(ctx context.Context, c *clientv3.Client) error {
+	return s.conn.Do(ctx, "changing the drain mark of "+describe(key), func(ctx context.Context, c *clientv3.Client) error {
 		op := clientv3.OpPut(drainKey(key), "{}")
 		absent, change := "=", cache.Change{DrainMark: &key}
 		if !drain {
@@ -26,17 +26,17 @@ func (s *Store) Drain(ctx context.Context, key record.MemberKey, drain bool) err
 			If(clientv3.Compare(clientv3.CreateRevision(drainKey(key)), absent, 0)).
 			Then(clientv3.OpGet(eraKey), op).Commit()
 		if err != nil || !resp.Succeeded {
-			return err // what is so already needs no write
+			return err // no write is needed if the mark is already as requested
 		}
-		s.wrote(metrics.WriteDrain)
+		s.countWrite(metrics.WriteDrain)
 		change.Revision = resp.Header.Revision
 		s.cache.ApplyWrite(eraOf(resp.Responses[0]), change)
-		s.log.Info("member marked", zap.String("role", string(key.Role)), zap.String("member_id", key.ID), zap.Bool("drain", drain))
+		s.log.Info("changed the drain mark of a member", zap.String("role", string(key.Role)), zap.String("member_id", key.ID), zap.Bool("drain", drain))
 		return nil
 	})
 }
 
-// Forget removes a member, its lease and its mark.
+// Forget removes a member, its lease and its drain mark.
 func (s *Store) Forget(ctx context.Context, key record.MemberKey) error {
 	if err := s.Leave(ctx, key); err != nil {
 		return err

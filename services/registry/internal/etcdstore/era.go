@@ -12,17 +12,18 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/metrics"
 )
 
-// The era of a store is a random value that its first writer puts there. A
-// store that was emptied or restored counts its revisions anew, and what was
-// read before may by chance be of a revision that another write has now.
+// The era of a store is a random value that the first registry writes to it. It
+// identifies the store: a store that was emptied or restored starts its revisions
+// again, so a revision that was read before may by chance be that of another write
+// now.
 //
-// Where any registry remembers another store, members remember it too, and have
-// not announced themselves to this one yet. Such a store is young for the time
-// that a lease lives: a key under one says so. While it is, the members of the
-// store before count as members, and whoever takes something from one who is
-// none proves that the key is gone.
+// If any registry has received another era before, then members exist that have not
+// sent a heartbeat to the new store yet. Such a store is young for the time to live
+// of a lease: it has a key with that lease. While the store is young, the members of
+// the former store count as members, and no record may be changed because a member is
+// gone.
 
-// eraOf reads the answer for the era; empty for none.
+// eraOf returns the era in a response, or an empty string.
 func eraOf(resp *pb.ResponseOp) string {
 	for _, kv := range resp.GetResponseRange().GetKvs() {
 		return string(kv.Value)
@@ -30,17 +31,18 @@ func eraOf(resp *pb.ResponseOp) string {
 	return ""
 }
 
-// grown is the condition that the store is not young any more.
-func grown() clientv3.Cmp { return clientv3.Compare(clientv3.CreateRevision(youngKey), "=", 0) }
+// notYoung is the condition that the store is not young.
+func notYoung() clientv3.Cmp { return clientv3.Compare(clientv3.CreateRevision(youngKey), "=", 0) }
 
-// sameEra is the condition that the store is still the one that was read.
+// sameEra is the condition that the store has the given era.
 func sameEra(era string) clientv3.Cmp { return clientv3.Compare(clientv3.Value(eraKey), "=", era) }
 
-// beginEra gives a store an era that has none, or another one to a store that
-// was restored from a backup with the era that it had then.
+// beginEra writes a new era if the store still has the era old, which may be empty. A
+// store that was restored from a backup has the era of that time. The store becomes
+// young if the cache has the content of a former store.
 func (s *Store) beginEra(ctx context.Context, old string) error {
-	return s.conn.Do(ctx, "begin era of the store", func(ctx context.Context, c *clientv3.Client) error {
-		begin := clientv3.OpPut(eraKey, rand.Text())
+	return s.conn.Do(ctx, "starting a new era of the store", func(ctx context.Context, c *clientv3.Client) error {
+		put := clientv3.OpPut(eraKey, rand.Text())
 		unchanged := clientv3.Compare(clientv3.CreateRevision(eraKey), "=", 0)
 		if old != "" {
 			unchanged = sameEra(old)
@@ -48,45 +50,46 @@ func (s *Store) beginEra(ctx context.Context, old string) error {
 		var resp *clientv3.TxnResponse
 		var err error
 		if known, _ := s.cache.Position(); known != "" {
-			resp, err = s.asYoung(ctx, c, unchanged, begin)
+			resp, err = s.commitAsYoung(ctx, c, unchanged, put)
 		} else {
-			resp, err = c.Txn(ctx).If(unchanged).Then(begin).Commit()
+			resp, err = c.Txn(ctx).If(unchanged).Then(put).Commit()
 		}
 		if err != nil || !resp.Succeeded {
 			return err
 		}
-		s.wrote(metrics.WriteEra)
-		s.log.Info("a new era of the store begins", zap.Int64("revision", resp.Header.Revision))
+		s.countWrite(metrics.WriteEra)
+		s.log.Info("started a new era of the store", zap.Int64("revision", resp.Header.Revision))
 		return nil
 	})
 }
 
-// asYoung writes under a condition, and that the store is young from then on.
-func (s *Store) asYoung(ctx context.Context, c *clientv3.Client, condition clientv3.Cmp, more ...clientv3.Op) (*clientv3.TxnResponse, error) {
+// commitAsYoung commits operations under a condition, and marks the store as young in
+// the same transaction.
+func (s *Store) commitAsYoung(ctx context.Context, c *clientv3.Client, condition clientv3.Cmp, ops ...clientv3.Op) (*clientv3.TxnResponse, error) {
 	grant, err := c.Grant(ctx, int64(s.ttl/time.Second))
 	if err != nil {
 		return nil, err
 	}
-	s.wrote(metrics.WriteLease)
-	resp, err := c.Txn(ctx).If(condition).Then(append(more, clientv3.OpPut(youngKey, "", clientv3.WithLease(grant.ID)))...).Commit()
+	s.countWrite(metrics.WriteLease)
+	resp, err := c.Txn(ctx).If(condition).Then(append(ops, clientv3.OpPut(youngKey, "", clientv3.WithLease(grant.ID)))...).Commit()
 	if err != nil || !resp.Succeeded {
-		s.revokeOrphan(ctx, c, grant.ID)
+		s.revokeUnused(ctx, c, grant.ID)
 	}
 	return resp, err
 }
 
-// makeYoung says of a store in another's place that it is young, which the
-// registry that came first to it did not know: it remembered none.
-func (s *Store) makeYoung(ctx context.Context, era string) error {
-	return s.conn.Do(ctx, "tell that the store is new", func(ctx context.Context, c *clientv3.Client) error {
-		_, err := s.asYoung(ctx, c, sameEra(era))
+// markYoung marks a store as young that another registry has given its era. That
+// registry had received no other era before, so it did not mark the store.
+func (s *Store) markYoung(ctx context.Context, era string) error {
+	return s.conn.Do(ctx, "marking the store as young", func(ctx context.Context, c *clientv3.Client) error {
+		_, err := s.commitAsYoung(ctx, c, sameEra(era))
 		return err
 	})
 }
 
-// met compares the era that a call found with the copy's, and has everything
-// listed again when it is another.
-func (s *Store) met(era string) {
+// checkEra compares the era in a response with that of the cache. If they differ, it
+// makes Sync list everything again.
+func (s *Store) checkEra(era string) {
 	if known, _ := s.cache.Position(); known == era || known == "" {
 		return
 	}

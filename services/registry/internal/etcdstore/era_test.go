@@ -24,118 +24,116 @@ func rawEra(t *testing.T, client *clientv3.Client) string {
 	return string(resp.Kvs[0].Value)
 }
 
-// A record of a store that was emptied may by chance have a revision that one
-// of the store from before had.
-func TestWritesOfAnotherEraAreRefused(t *testing.T) {
+// A record of the emptied store may by chance have the revision that one in the former
+// store had.
+func TestWritesBasedOnAnotherEraAreRefused(t *testing.T) {
 	s, client, _ := openStore(t)
-	snapshot, err := s.listEra(t.Context())
+	snapshot, err := s.listWithEra(t.Context())
 	require.NoError(t, err)
 	s.cache.Replace(snapshot)
 	require.Equal(t, rawEra(t, client), snapshot.Era)
 	swap := Swap{Task: record.Task{ID: someTask, Owner: "c", Epoch: 1}, Era: snapshot.Era, Kind: "claim"}
-	task, won, err := s.Swap(t.Context(), swap)
+	task, swapped, err := s.Swap(t.Context(), swap)
 	require.NoError(t, err)
-	require.True(t, won)
+	require.True(t, swapped)
 
 	_, err = client.Put(t.Context(), eraKey, "another")
 	require.NoError(t, err)
 	swap.Task = task
-	_, won, err = s.Swap(t.Context(), swap)
+	_, swapped, err = s.Swap(t.Context(), swap)
 	require.NoError(t, err)
-	require.False(t, won, "its revision is the same, its era is not")
-	require.Len(t, s.reset, 1, "everything is listed again")
-	won, err = s.Delete(t.Context(), someTask, snapshot.Era, task.Revision)
+	require.False(t, swapped, "the revision is the same, the era is not")
+	require.Len(t, s.reset, 1, "Sync lists everything again")
+	swapped, err = s.Delete(t.Context(), someTask, snapshot.Era, task.Revision)
 	require.NoError(t, err)
-	require.False(t, won)
+	require.False(t, swapped)
 	_, err = client.Delete(t.Context(), eraKey)
 	require.NoError(t, err)
-	_, won, err = s.Swap(t.Context(), swap)
+	_, swapped, err = s.Swap(t.Context(), swap)
 	require.NoError(t, err)
-	require.False(t, won, "nor in one that has none yet")
+	require.False(t, swapped, "the store has no era")
 
-	scene, err := s.Look(t.Context(), someTask)
+	state, err := s.ReadState(t.Context(), someTask)
 	require.NoError(t, err)
-	require.NotEmpty(t, scene.Era)
-	require.NotEqual(t, snapshot.Era, scene.Era)
-	require.Equal(t, task, scene.Tasks[someTask])
-	swap.Era = scene.Era
-	_, won, err = s.Swap(t.Context(), swap)
+	require.NotEmpty(t, state.Era)
+	require.NotEqual(t, snapshot.Era, state.Era)
+	require.Equal(t, task, state.Tasks[someTask])
+	swap.Era = state.Era
+	_, swapped, err = s.Swap(t.Context(), swap)
 	require.NoError(t, err)
-	require.True(t, won)
+	require.True(t, swapped)
 }
 
-// A backup has the era that the store had then.
-func TestStoreThatWentBackBeginsAnotherEra(t *testing.T) {
+// A backup contains the era that the store had at that time.
+func TestStoreWhoseRevisionHasGoneBackGetsANewEra(t *testing.T) {
 	s, client, _ := openStore(t)
-	snapshot, err := s.listEra(t.Context())
+	snapshot, err := s.listWithEra(t.Context())
 	require.NoError(t, err)
 	later := snapshot
 	later.Revision += 100
 	s.cache.Replace(later)
-	again, err := s.listEra(t.Context())
+	again, err := s.listWithEra(t.Context())
 	require.NoError(t, err)
 	require.NotEqual(t, snapshot.Era, again.Era)
 	require.Equal(t, rawEra(t, client), again.Era)
 	s.cache.Replace(again)
-	same, err := s.listEra(t.Context())
+	same, err := s.listWithEra(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, again.Era, same.Era, "once")
+	require.Equal(t, again.Era, same.Era, "it gets only one new era")
 }
 
-// A store that takes another's place is young: whoever is no member of it may
-// be one in a moment. One that nobody remembers another for is not.
-func TestStoreInAnothersPlaceIsYoung(t *testing.T) {
+func TestStoreIsYoungOnlyIfItReplacesAnotherOne(t *testing.T) {
 	s, client, _ := openStore(t)
-	s.ttl = 5 * time.Second // it must be young still when the first swap is tried
-	scene, err := s.Look(t.Context(), someTask)
+	s.ttl = 5 * time.Second // the store must still be young at the first swap
+	state, err := s.ReadState(t.Context(), someTask)
 	require.NoError(t, err)
-	require.False(t, scene.Young, "the first store that there is")
-	first, err := s.listEra(t.Context())
+	require.False(t, state.Young, "it is the first store")
+	first, err := s.listWithEra(t.Context())
 	require.NoError(t, err)
 	s.cache.Replace(first)
 	_, err = client.Delete(t.Context(), root, clientv3.WithPrefix())
 	require.NoError(t, err)
 
-	scene, err = s.Look(t.Context(), someTask)
+	state, err = s.ReadState(t.Context(), someTask)
 	require.NoError(t, err)
-	require.True(t, scene.Young)
+	require.True(t, state.Young)
 	swap := Swap{
-		Task: record.Task{ID: someTask, Owner: "c", Epoch: 1}, Era: scene.Era,
-		Gone: []record.MemberKey{{Role: record.RoleCDN, ID: "gone"}}, Kind: "claim",
+		Task: record.Task{ID: someTask, Owner: "c", Epoch: 1}, Era: state.Era,
+		Absent: []record.MemberKey{{Role: record.RoleCDN, ID: "gone"}}, Kind: "claim",
 	}
-	_, won, err := s.Swap(t.Context(), swap)
+	_, swapped, err := s.Swap(t.Context(), swap)
 	require.NoError(t, err)
-	require.False(t, won, "nobody is gone yet")
+	require.False(t, swapped, "no member is gone while the store is young")
 	require.Eventually(t, func() bool {
-		scene, err = s.Look(t.Context(), someTask)
-		return err == nil && !scene.Young
+		state, err = s.ReadState(t.Context(), someTask)
+		return err == nil && !state.Young
 	}, 30*time.Second, 50*time.Millisecond)
-	_, won, err = s.Swap(t.Context(), swap)
+	_, swapped, err = s.Swap(t.Context(), swap)
 	require.NoError(t, err)
-	require.True(t, won)
+	require.True(t, swapped)
 }
 
-// The registry that comes first to a new store may have been restarted with it,
-// and remember none; the next one does.
-func TestStoreBegunByOneWithoutMemoryIsYoungAllTheSame(t *testing.T) {
+// The registry that has given the new store its era may have been restarted with the
+// store, so that it does not have the former era. The next registry does.
+func TestStoreThatGotItsEraFromARestartedRegistryIsMarkedAsYoung(t *testing.T) {
 	s, client, _ := openStore(t)
-	snapshot, err := s.listEra(t.Context())
+	snapshot, err := s.listWithEra(t.Context())
 	require.NoError(t, err)
 	require.False(t, snapshot.Young)
 	s.cache.Replace(snapshot)
-	_, err = client.Put(t.Context(), eraKey, "another's")
+	_, err = client.Put(t.Context(), eraKey, "of another registry")
 	require.NoError(t, err)
-	again, err := s.listEra(t.Context())
+	again, err := s.listWithEra(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, "another's", again.Era)
+	require.Equal(t, "of another registry", again.Era)
 	require.True(t, again.Young)
-	scene, err := s.Look(t.Context(), someTask)
+	state, err := s.ReadState(t.Context(), someTask)
 	require.NoError(t, err)
-	require.True(t, scene.Young)
+	require.True(t, state.Young)
 }
 
-func TestSyncNoticesAnotherEra(t *testing.T) {
-	for name, harm := range map[string]func(*testing.T, *Store, *clientv3.Client) error{
+func TestSyncListsEverythingAgainInAnotherEra(t *testing.T) {
+	for name, change := range map[string]func(*testing.T, *Store, *clientv3.Client) error{
 		"deleted": func(t *testing.T, _ *Store, c *clientv3.Client) error {
 			_, err := c.Delete(t.Context(), root, clientv3.WithPrefix())
 			return err
@@ -144,8 +142,8 @@ func TestSyncNoticesAnotherEra(t *testing.T) {
 			_, err := c.Put(t.Context(), eraKey, "another")
 			return err
 		},
-		"met by a call": func(t *testing.T, s *Store, _ *clientv3.Client) error {
-			s.met("another")
+		"found by a call": func(t *testing.T, s *Store, _ *clientv3.Client) error {
+			s.checkEra("another")
 			return nil
 		},
 	} {
@@ -162,10 +160,10 @@ func TestSyncNoticesAnotherEra(t *testing.T) {
 			watch := s.cache.Watch(record.MemberKey{Role: record.RoleCDN, ID: "c"})
 			defer watch.Close()
 			before, _ := s.cache.Position()
-			require.NoError(t, harm(t, s, client))
+			require.NoError(t, change(t, s, client))
 			<-watch.Ended()
 			after, _ := s.cache.Position()
-			require.Equal(t, name == "met by a call", before == after)
+			require.Equal(t, name == "found by a call", before == after)
 			require.Equal(t, rawEra(t, client), after)
 		})
 	}

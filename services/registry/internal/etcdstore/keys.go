@@ -1,7 +1,7 @@
-// Package etcdstore keeps members, operators' marks and task records in etcd:
-// their keys, the leases of members, compare-and-swap of records, the era of
-// the store, and the watch that keeps the copy (package cache) in step. What a
-// record should say is decided in package ownership.
+// Package etcdstore stores members, drain marks and task records in etcd. It defines
+// the keys, the leases of members, the compare-and-swap of records, and the era of
+// the store, and it keeps the cache up to date with a watch. Package ownership
+// decides what a record contains.
 package etcdstore
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
-// The keys. They are the contract between registries of different builds.
+// The keys. Registries of different builds share a store, so the keys must not change.
 const (
 	root       = "/supernode/v1/"
 	memberRoot = root + "members/"
@@ -30,20 +30,20 @@ func roleRoot(r record.Role) string { return memberRoot + string(r) + "/" }
 
 func taskKey(id string) string { return taskRoot + id }
 
-// parseMember reads a key of memberRoot; false for one that is none of ours.
+// parseMember parses a key under memberRoot. It returns false for any other key.
 func parseMember(key string) (record.MemberKey, bool) { return parseUnder(memberRoot, key) }
 
-// parseDrain reads a key of drainRoot; false for one that is none of ours.
+// parseDrain parses a key under drainRoot. It returns false for any other key.
 func parseDrain(key string) (record.MemberKey, bool) { return parseUnder(drainRoot, key) }
 
 func parseUnder(prefix, key string) (record.MemberKey, bool) {
-	rest, ours := strings.CutPrefix(key, prefix)
+	rest, found := strings.CutPrefix(key, prefix)
 	role, id, ok := strings.Cut(rest, "/")
 	k := record.MemberKey{Role: record.Role(role), ID: id}
-	return k, ours && ok && record.CheckRole(k.Role) == nil && record.CheckID(id) == nil
+	return k, found && ok && record.CheckRole(k.Role) == nil && record.CheckID(id) == nil
 }
 
-// parseTask reads a key of taskRoot; false for one that is none of ours.
+// parseTask parses a key under taskRoot. It returns false for any other key.
 func parseTask(key string) (string, bool) {
 	id, ok := strings.CutPrefix(key, taskRoot)
 	return id, ok && taskid.Check(id) == nil

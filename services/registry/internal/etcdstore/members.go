@@ -16,26 +16,28 @@ import (
 )
 
 const (
-	// maxRounds bounds how often one call follows a member that others change.
-	maxRounds = 8
-	// cleanUp bounds the revocation of a lease that nobody uses; what is missed
-	// ends by itself.
-	cleanUp = time.Second
+	// maxAttempts bounds the attempts of one call to change a member that other registries
+	// change at the same time.
+	maxAttempts = 8
+	// revokeTimeout bounds the revocation of an unused lease. A lease that is not revoked
+	// expires.
+	revokeTimeout = time.Second
 )
 
-// errChanged is a transaction that found the store changed.
-var errChanged = errors.New("changed meanwhile")
+// errChanged is returned if a transaction finds that a key has changed.
+var errChanged = errors.New("other registries changed the key at the same time")
 
-// Heartbeat renews m's lease, whoever granted it, and writes m only if the
-// store has it differently or not at all. It answers how long the lease lives
+// Heartbeat renews the lease of m, which any registry may have granted. It writes m
+// only if the store has another value or none. It returns how long the lease lives
 // from now on.
 //
-// The key itself is read each time. The copy may not have yet what another
-// registry wrote a moment ago, and m would not be written although it differs.
+// Heartbeat reads the key from the store each time. The cache may lack a change that
+// another registry has just written, and a change back to the value in the cache
+// would then not be written.
 func (s *Store) Heartbeat(ctx context.Context, m record.Member) (time.Duration, error) {
 	var ttl time.Duration
-	err := s.conn.Do(ctx, "heartbeat of "+describe(m.Key()), func(ctx context.Context, c *clientv3.Client) error {
-		for range maxRounds {
+	err := s.conn.Do(ctx, "recording the heartbeat of "+describe(m.Key()), func(ctx context.Context, c *clientv3.Client) error {
+		for range maxAttempts {
 			known, err := s.readMember(ctx, c, m.Key())
 			if err != nil {
 				return err
@@ -54,8 +56,8 @@ func (s *Store) Heartbeat(ctx context.Context, m record.Member) (time.Duration, 
 	return ttl, err
 }
 
-// readMember gives a member as it stands in the store, all zero if it is not
-// there. One that cannot be read is given with its lease, and differs from any
+// readMember returns a member from the store, or the zero value if it is not there. A
+// member whose value is invalid is returned with its lease, and differs from any
 // heartbeat.
 func (s *Store) readMember(ctx context.Context, c *clientv3.Client, key record.MemberKey) (cache.Lease, error) {
 	resp, err := c.Get(ctx, memberKey(key))
@@ -66,7 +68,8 @@ func (s *Store) readMember(ctx context.Context, c *clientv3.Client, key record.M
 	return lease, nil
 }
 
-// renew keeps a lease alive, which is no write, and corrects the value if it differs.
+// renew renews a lease, which is not a write, and writes m if it differs from the
+// known value.
 func (s *Store) renew(ctx context.Context, c *clientv3.Client, known cache.Lease, m record.Member) (time.Duration, error) {
 	alive, err := c.KeepAliveOnce(ctx, clientv3.LeaseID(known.ID))
 	if err != nil {
@@ -80,35 +83,36 @@ func (s *Store) renew(ctx context.Context, c *clientv3.Client, known cache.Lease
 	return time.Duration(alive.TTL) * time.Second, nil
 }
 
-// join gives m a lease of its own. If another registry was faster, or the
-// answer was lost, the lease goes again: no key may be left without its lease
-// and no lease without its key.
+// join writes m with a new lease. If the write fails or its result is unknown, the
+// lease is revoked, so that no lease without a key stays.
 func (s *Store) join(ctx context.Context, c *clientv3.Client, known cache.Lease, m record.Member) (time.Duration, error) {
 	grant, err := c.Grant(ctx, int64(s.ttl/time.Second))
 	if err != nil {
 		return 0, err
 	}
-	s.wrote(metrics.WriteLease)
+	s.countWrite(metrics.WriteLease)
 	if err := s.putMember(ctx, c, known.Revision, int64(grant.ID), m); err != nil {
-		s.revokeOrphan(ctx, c, grant.ID)
+		s.revokeUnused(ctx, c, grant.ID)
 		return 0, err
 	}
 	s.log.Info("member joined", zap.String("role", string(m.Role)), zap.String("member_id", m.ID), zap.String("endpoint", m.Endpoint))
 	return time.Duration(grant.TTL) * time.Second, nil
 }
 
-func (s *Store) revokeOrphan(ctx context.Context, c *clientv3.Client, id clientv3.LeaseID) {
-	// The caller may be out of time; that is when this matters most.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+// revokeUnused revokes a lease that has no key.
+func (s *Store) revokeUnused(ctx context.Context, c *clientv3.Client, id clientv3.LeaseID) {
+	// The caller may have no time left: that is the usual cause of an unused lease.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
 	defer cancel()
 	if _, err := c.Revoke(ctx, id); err != nil {
-		s.log.Debug("lease left to expire", zap.Error(err))
+		s.log.Debug("cannot revoke an unused lease; it will expire", zap.Error(err))
 		return
 	}
-	s.wrote(metrics.WriteRevoke)
+	s.countWrite(metrics.WriteRevoke)
 }
 
-// putMember writes m if the key is still of that revision, 0 for absent.
+// putMember writes m if the key has the given revision, which is 0 if the key must
+// not exist.
 func (s *Store) putMember(ctx context.Context, c *clientv3.Client, revision, lease int64, m record.Member) error {
 	value, err := convert.EncodeMember(m)
 	if err != nil {
@@ -126,16 +130,16 @@ func (s *Store) putMember(ctx context.Context, c *clientv3.Client, revision, lea
 		s.metrics.Conflicts.Inc()
 		return errChanged
 	}
-	s.wrote(metrics.WriteMember)
+	s.countWrite(metrics.WriteMember)
 	rev := resp.Header.Revision
 	s.cache.ApplyWrite(eraOf(resp.Responses[0]), cache.Change{Revision: rev, Member: &cache.Lease{Member: m, ID: lease, Revision: rev}})
 	return nil
 }
 
-// Leave removes a member and its lease; one that is not there is no error.
+// Leave removes a member and its lease. It returns nil if there is no such member.
 func (s *Store) Leave(ctx context.Context, key record.MemberKey) error {
-	return s.conn.Do(ctx, "leave of "+describe(key), func(ctx context.Context, c *clientv3.Client) error {
-		for range maxRounds {
+	return s.conn.Do(ctx, "removing "+describe(key), func(ctx context.Context, c *clientv3.Client) error {
+		for range maxAttempts {
 			known, err := s.readMember(ctx, c, key)
 			if err != nil || known.Revision == 0 {
 				return err
@@ -145,7 +149,7 @@ func (s *Store) Leave(ctx context.Context, key record.MemberKey) error {
 				return err
 			}
 			if gone && known.ID != 0 {
-				s.revokeOrphan(ctx, c, clientv3.LeaseID(known.ID))
+				s.revokeUnused(ctx, c, clientv3.LeaseID(known.ID))
 			}
 			if gone {
 				s.log.Info("member left", zap.String("role", string(key.Role)), zap.String("member_id", key.ID))
@@ -156,9 +160,9 @@ func (s *Store) Leave(ctx context.Context, key record.MemberKey) error {
 	})
 }
 
-// removeMember deletes the key if it is still of that revision. Revoking the
-// lease would delete it too, but would not tell at which revision, and the
-// copy could not tell the deletion from a later return of the member.
+// removeMember deletes the key if it has the given revision. A revocation of the
+// lease would delete the key, too, but its response has no revision: the cache could
+// not tell the deletion from a later write of the member.
 func (s *Store) removeMember(ctx context.Context, c *clientv3.Client, key record.MemberKey, revision int64) (bool, error) {
 	resp, err := c.Txn(ctx).
 		If(clientv3.Compare(clientv3.ModRevision(memberKey(key)), "=", revision)).
@@ -167,7 +171,7 @@ func (s *Store) removeMember(ctx context.Context, c *clientv3.Client, key record
 	if err != nil || !resp.Succeeded {
 		return false, err
 	}
-	s.wrote(metrics.WriteMember)
+	s.countWrite(metrics.WriteMember)
 	s.cache.ApplyWrite(eraOf(resp.Responses[0]), cache.Change{Revision: resp.Header.Revision, MemberGone: &key})
 	return true, nil
 }

@@ -9,11 +9,11 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
-// A member may change through one registry and change back through another
-// that has not heard of the first change.
-func TestHeartbeatIsHeldAgainstTheStore(t *testing.T) {
+// A member may change through one registry, and change back through another one whose
+// cache lacks the first change.
+func TestHeartbeatIsComparedWithTheStoreAndNotWithTheCache(t *testing.T) {
 	s, _, _ := openStore(t)
-	snapshot, err := s.listEra(t.Context())
+	snapshot, err := s.listWithEra(t.Context())
 	require.NoError(t, err)
 	s.cache.Replace(snapshot)
 	other := New(s.conn, cache.New(), s.metrics, s.log, s.ttl)
@@ -23,8 +23,8 @@ func TestHeartbeatIsHeldAgainstTheStore(t *testing.T) {
 	for i, m := range []record.Member{ready, draining, ready, draining} {
 		_, err := []*Store{s, other}[i%2].Heartbeat(t.Context(), m)
 		require.NoError(t, err)
-		scene, err := s.Look(t.Context(), someTask)
+		state, err := s.ReadState(t.Context(), someTask)
 		require.NoError(t, err)
-		require.Equal(t, m, scene.Members[m.Key()], "heartbeat %d", i)
+		require.Equal(t, m, state.Members[m.Key()], "heartbeat %d", i)
 	}
 }

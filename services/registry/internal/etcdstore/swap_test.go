@@ -14,67 +14,67 @@ func someCDN(id string) record.Member {
 	}
 }
 
-func TestSwapHoldsOnlyUnderItsConditions(t *testing.T) {
+func TestSwapWritesOnlyIfAllConditionsHold(t *testing.T) {
 	s, _, _ := openStore(t)
-	there, gone := someCDN("there"), record.MemberKey{Role: record.RoleCDN, ID: "gone"}
-	_, err := s.Heartbeat(t.Context(), there)
+	present, absent := someCDN("present"), record.MemberKey{Role: record.RoleCDN, ID: "absent"}
+	_, err := s.Heartbeat(t.Context(), present)
 	require.NoError(t, err)
-	scene, err := s.Look(t.Context(), someTask)
+	state, err := s.ReadState(t.Context(), someTask)
 	require.NoError(t, err)
-	require.Zero(t, scene.Tasks[someTask].Revision)
+	require.Zero(t, state.Tasks[someTask].Revision)
 	swap := func(change func(*Swap)) (record.Task, bool) {
 		w := Swap{
-			Task: record.Task{ID: someTask, Owner: "there", Epoch: 1}, Era: scene.Era,
-			There: []record.MemberKey{there.Key()}, Gone: []record.MemberKey{gone}, Kind: "claim",
+			Task: record.Task{ID: someTask, Owner: "present", Epoch: 1}, Era: state.Era,
+			Present: []record.MemberKey{present.Key()}, Absent: []record.MemberKey{absent}, Kind: "claim",
 		}
 		change(&w)
-		task, won, err := s.Swap(t.Context(), w)
+		task, swapped, err := s.Swap(t.Context(), w)
 		require.NoError(t, err)
-		return task, won
+		return task, swapped
 	}
-	for name, spoil := range map[string]func(*Swap){
-		"who should be gone is there": func(w *Swap) { w.Gone = append(w.Gone, there.Key()) },
-		"who should be there is gone": func(w *Swap) { w.There = append(w.There, gone) },
-		"there is no record yet":      func(w *Swap) { w.Task.Revision = 1 },
-		"another era":                 func(w *Swap) { w.Era = "another" },
+	for name, violate := range map[string]func(*Swap){
+		"a member that must be absent exists":  func(w *Swap) { w.Absent = append(w.Absent, present.Key()) },
+		"a member that must be present is not": func(w *Swap) { w.Present = append(w.Present, absent) },
+		"the record to replace does not exist": func(w *Swap) { w.Task.Revision = 1 },
+		"another era":                          func(w *Swap) { w.Era = "another" },
 	} {
-		_, won := swap(spoil)
-		require.False(t, won, name)
+		_, swapped := swap(violate)
+		require.False(t, swapped, name)
 	}
-	first, won := swap(func(*Swap) {})
-	require.True(t, won)
-	_, won = swap(func(*Swap) {})
-	require.False(t, won, "there is a record by now")
-	second, won := swap(func(w *Swap) { w.Task.Revision = first.Revision })
-	require.True(t, won)
-	_, won = swap(func(w *Swap) { w.Task.Revision = first.Revision })
-	require.False(t, won, "the record has changed")
-	copied, _, _ := s.cache.Task(someTask)
-	require.Equal(t, second, copied, "the copy has what was written here")
-	won, err = s.Delete(t.Context(), someTask, scene.Era, first.Revision)
+	first, swapped := swap(func(*Swap) {})
+	require.True(t, swapped)
+	_, swapped = swap(func(*Swap) {})
+	require.False(t, swapped, "there is a record already")
+	second, swapped := swap(func(w *Swap) { w.Task.Revision = first.Revision })
+	require.True(t, swapped)
+	_, swapped = swap(func(w *Swap) { w.Task.Revision = first.Revision })
+	require.False(t, swapped, "the record has changed")
+	cached, _, _ := s.cache.Task(someTask)
+	require.Equal(t, second, cached, "the cache has the write")
+	swapped, err = s.Delete(t.Context(), someTask, state.Era, first.Revision)
 	require.NoError(t, err)
-	require.False(t, won)
-	won, err = s.Delete(t.Context(), someTask, scene.Era, second.Revision)
+	require.False(t, swapped)
+	swapped, err = s.Delete(t.Context(), someTask, state.Era, second.Revision)
 	require.NoError(t, err)
-	require.True(t, won)
+	require.True(t, swapped)
 }
 
-func TestLookShowsMarkedMembersDraining(t *testing.T) {
+func TestReadStateReturnsMembersWithADrainMarkAsDraining(t *testing.T) {
 	s, _, _ := openStore(t)
 	for _, id := range []string{"a", "b"} {
 		_, err := s.Heartbeat(t.Context(), someCDN(id))
 		require.NoError(t, err)
 	}
 	key := someCDN("a").Key()
-	state := func() record.State {
-		scene, err := s.Look(t.Context(), someTask)
+	stateOfA := func() record.State {
+		state, err := s.ReadState(t.Context(), someTask)
 		require.NoError(t, err)
-		require.Len(t, scene.Members, 2)
-		require.Equal(t, record.StateReady, scene.Members[someCDN("b").Key()].State)
-		return scene.Members[key].State
+		require.Len(t, state.Members, 2)
+		require.Equal(t, record.StateReady, state.Members[someCDN("b").Key()].State)
+		return state.Members[key].State
 	}
 	require.NoError(t, s.Drain(t.Context(), key, true))
-	require.Equal(t, record.StateDraining, state())
+	require.Equal(t, record.StateDraining, stateOfA())
 	require.NoError(t, s.Drain(t.Context(), key, false))
-	require.Equal(t, record.StateReady, state())
+	require.Equal(t, record.StateReady, stateOfA())
 }

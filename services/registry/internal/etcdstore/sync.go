@@ -16,88 +16,90 @@ import (
 )
 
 const (
-	// pageSize keeps one answer of etcd below a few megabytes.
+	// pageSize is the number of keys in one response of etcd, which then has at most a few
+	// megabytes.
 	pageSize = 4000
-	// pageBound bounds the reading of one page.
-	pageBound = 10 * time.Second
-	// probeEvery is how often the store is asked for its revision: to know that
-	// it answers, and that it is still the store that is watched.
-	probeEvery = 3 * time.Second
-	// shortestPause and longestPause are those between two attempts to list.
-	shortestPause = 50 * time.Millisecond
-	longestPause  = 2 * time.Second
+	// pageTimeout bounds the reading of one page.
+	pageTimeout = 10 * time.Second
+	// probeInterval is the time between two probes, which check that the store answers, and
+	// that it is still the one that is watched.
+	probeInterval = 3 * time.Second
+	// minPause and maxPause bound the pause between two attempts to list.
+	minPause = 50 * time.Millisecond
+	maxPause = 2 * time.Second
 )
 
-// errReset is a store that is not the one that was read: it was emptied or
-// restored, and a watch of it would wait for revisions long past.
-var errReset = errors.New("the store is in another era")
+// errReset is returned if the store is not the one that was listed. A watch that
+// continues would wait for revisions that the store reaches much later, or never.
+var errReset = errors.New("the store was emptied or restored")
 
-// Sync keeps the copy in step until ctx ends: a complete list at revision R,
-// then the watch from R+1; again from the start when the watch breaks, is
-// outrun by compaction, or the store was away.
+// Sync keeps the cache up to date until ctx ends. It lists everything at a revision R
+// and watches from R+1. It starts again if the watch fails, needs a revision that is
+// compacted, or if the connection to the store was lost.
 func (s *Store) Sync(ctx context.Context) {
 	defer s.metrics.Up.Set(0)
-	pause := shortestPause
+	pause := minPause
 	for ctx.Err() == nil {
-		followed, err := s.follow(ctx)
+		watched, err := s.listAndWatch(ctx)
 		s.metrics.Up.Set(0)
 		if ctx.Err() != nil {
 			return
 		}
-		s.log.Warn("store is not followed, its last state stays", zap.Error(err))
-		if followed {
-			pause = shortestPause
+		s.log.Warn("the watch of the store ended; reads use the last state until it is restored", zap.Error(err))
+		if watched {
+			pause = minPause
 		}
 		select {
 		case <-time.After(pause/2 + rand.N(pause)):
 		case <-ctx.Done():
 		}
-		pause = min(2*pause, longestPause)
+		pause = min(2*pause, maxPause)
 	}
 }
 
-// follow lists and watches until something breaks, and says what, and whether
-// it got as far as watching.
-func (s *Store) follow(ctx context.Context) (followed bool, err error) {
-	client, up, err := s.conn.WaitConnected(ctx)
+// listAndWatch lists everything and watches until an error occurs, which it returns.
+// watched is set if the watch was started.
+func (s *Store) listAndWatch(ctx context.Context) (watched bool, err error) {
+	client, connected, err := s.conn.WaitConnected(ctx)
 	if err != nil {
 		return false, err
 	}
-	select { // what called for a list is answered with this one
+	select { // this list answers earlier requests for one
 	case <-s.reset:
 	default:
 	}
-	snapshot, err := s.listEra(ctx)
+	snapshot, err := s.listWithEra(ctx)
 	if err != nil {
 		return false, err
 	}
 	s.cache.Replace(snapshot)
 	s.metrics.Up.Set(1)
-	s.log.Info("store is followed", zap.Int64("revision", snapshot.Revision),
+	s.log.Info("watching the store", zap.Int64("revision", snapshot.Revision),
 		zap.Int("members", len(snapshot.Members)), zap.Int("records", len(snapshot.Tasks)))
 
 	watching, cancel := context.WithCancel(ctx)
 	events := client.Watch(clientv3.WithRequireLeader(watching), root, clientv3.WithPrefix(), clientv3.WithRev(snapshot.Revision+1))
-	// The watch ends before its client may close: nobody else waits for it.
+	// The watch must end before its client is closed, and only this function waits for it.
 	defer func() {
 		cancel()
-		for range events { //nolint:revive // emptied on purpose
+		for range events { //nolint:revive // the channel is drained
 		}
 	}()
-	return true, s.watch(watching, up, events)
+	return true, s.watch(watching, connected, events)
 }
 
-func (s *Store) watch(ctx, up context.Context, events clientv3.WatchChan) error {
-	probe := time.NewTicker(probeEvery)
+// watch applies the events of a watch to the cache until an error occurs.
+func (s *Store) watch(ctx, connected context.Context, events clientv3.WatchChan) error {
+	probe := time.NewTicker(probeInterval)
 	defer probe.Stop()
 	for {
 		select {
 		case resp, ok := <-events:
 			if !ok {
-				return errors.New("the watch was closed")
+				return errors.New("etcd closed the watch")
 			}
 			if err := resp.Err(); err != nil {
-				return fmt.Errorf("watch: %w", err)
+				return fmt.Errorf("watching the store: %w", err)
 			}
 			if slices.ContainsFunc(resp.Events, func(e *clientv3.Event) bool { return string(e.Kv.Key) == eraKey }) {
 				return errReset
@@ -109,20 +111,20 @@ func (s *Store) watch(ctx, up context.Context, events clientv3.WatchChan) error 
 			if err := s.probe(ctx); err != nil {
 				return err
 			}
-		case <-up.Done():
-			return context.Cause(up)
+		case <-connected.Done():
+			return context.Cause(connected)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// probe asks for the store's era and revision. A store that does not answer
-// is no reason to give the watch up.
+// probe checks the era and the revision of the store. If the store does not answer,
+// the watch goes on.
 func (s *Store) probe(ctx context.Context) error {
 	var era string
 	var revision int64
-	err := s.conn.Do(ctx, "probe store", func(ctx context.Context, c *clientv3.Client) error {
+	err := s.conn.Do(ctx, "probing the store", func(ctx context.Context, c *clientv3.Client) error {
 		resp, err := c.Get(ctx, eraKey)
 		if err != nil {
 			return err
@@ -135,34 +137,35 @@ func (s *Store) probe(ctx context.Context) error {
 	})
 	if err != nil {
 		s.metrics.Up.Set(0)
-		s.log.Debug("store does not answer", zap.Error(err))
+		s.log.Debug("the store does not answer a probe", zap.Error(err))
 		return nil
 	}
 	s.metrics.Up.Set(1)
-	if known, seen := s.cache.Position(); era != known || revision < seen {
+	if known, reached := s.cache.Position(); era != known || revision < reached {
 		return errReset
 	}
 	return nil
 }
 
-// listEra reads everything, of a store that has an era. One that has gone back
-// in time without a new one gets it, because registries that have not noticed
-// would take new revisions for old ones.
-func (s *Store) listEra(ctx context.Context) (cache.Snapshot, error) {
-	told := false
+// listWithEra lists everything. It first gives the store an era if it has none, or a
+// new one if its revision has gone back: registries that have not noticed this would
+// take new revisions for old ones. A store that has replaced the one in the cache is
+// marked as young.
+func (s *Store) listWithEra(ctx context.Context) (cache.Snapshot, error) {
+	marked := false
 	for {
 		snapshot, err := s.list(ctx)
 		if err != nil {
 			return cache.Snapshot{}, err
 		}
-		known, seen := s.cache.Position()
-		another := known != "" && snapshot.Era != known
+		known, reached := s.cache.Position()
+		replaced := known != "" && snapshot.Era != known
 		switch {
-		case snapshot.Era == "" || snapshot.Era == known && snapshot.Revision < seen:
+		case snapshot.Era == "" || snapshot.Era == known && snapshot.Revision < reached:
 			err = s.beginEra(ctx, snapshot.Era)
-		case another && !snapshot.Young && !told:
-			// Once: by the time that it is listed again it may have grown.
-			told, err = true, s.makeYoung(ctx, snapshot.Era)
+		case replaced && !snapshot.Young && !marked:
+			// At most once: the store may not be young any more when it is listed again.
+			marked, err = true, s.markYoung(ctx, snapshot.Era)
 		default:
 			return snapshot, nil
 		}
@@ -172,13 +175,13 @@ func (s *Store) listEra(ctx context.Context) (cache.Snapshot, error) {
 	}
 }
 
-// list reads everything at one revision, page by page.
+// list lists everything at one revision, page by page.
 func (s *Store) list(ctx context.Context) (cache.Snapshot, error) {
 	var snapshot cache.Snapshot
 	from, end := root, clientv3.GetPrefixRangeEnd(root)
 	for {
 		var resp *clientv3.GetResponse
-		err := s.conn.DoLong(ctx, pageBound, "list store", func(ctx context.Context, c *clientv3.Client) (err error) {
+		err := s.conn.DoLong(ctx, pageTimeout, "listing the store", func(ctx context.Context, c *clientv3.Client) (err error) {
 			resp, err = c.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(snapshot.Revision))
 			return err
 		})
@@ -198,6 +201,7 @@ func (s *Store) list(ctx context.Context) (cache.Snapshot, error) {
 	}
 }
 
+// add adds a key to the snapshot.
 func (s *Store) add(snapshot *cache.Snapshot, kv *mvccpb.KeyValue) {
 	if string(kv.Key) == eraKey {
 		snapshot.Era = string(kv.Value)
@@ -222,7 +226,7 @@ func (s *Store) add(snapshot *cache.Snapshot, kv *mvccpb.KeyValue) {
 	}
 }
 
-// changes reads events. A member that cannot be read counts as gone.
+// changes converts events. A member that cannot be decoded counts as gone.
 func (s *Store) changes(events []*clientv3.Event) []cache.Change {
 	changes := make([]cache.Change, 0, len(events))
 	for _, e := range events {

@@ -20,8 +20,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// openStore gives a store over a real etcd whose copy is only kept when the
-// test does it.
+// openStore returns a store with an embedded etcd, and a client of that etcd. Sync does
+// not run, so only the test and the writes of the store change the cache.
 func openStore(t *testing.T) (*Store, *clientv3.Client, context.Context) {
 	t.Helper()
 	conn := etcdconn.New(etcdconn.Config{EmbeddedDir: t.TempDir()}, zap.NewNop())
@@ -37,12 +37,12 @@ func openStore(t *testing.T) (*Store, *clientv3.Client, context.Context) {
 		cancel()
 		require.NoError(t, <-done)
 	})
-	client, up, err := conn.WaitConnected(t.Context())
+	client, connected, err := conn.WaitConnected(t.Context())
 	require.NoError(t, err)
 	c := cache.New()
 	m, err := metrics.New(prometheus.NewRegistry(), c.Counts)
 	require.NoError(t, err)
-	return New(conn, c, m, zap.NewNop(), 10*time.Second), client, up
+	return New(conn, c, m, zap.NewNop(), 10*time.Second), client, connected
 }
 
 func TestListReadsAllPages(t *testing.T) {
@@ -61,9 +61,9 @@ func TestListReadsAllPages(t *testing.T) {
 	require.Len(t, snapshot.Tasks, records)
 }
 
-// A watch that is too far behind must end, so that everything is listed again.
-func TestWatchOutrunByCompaction(t *testing.T) {
-	s, client, up := openStore(t)
+// Sync lists everything again then.
+func TestWatchEndsIfItsRevisionIsCompacted(t *testing.T) {
+	s, client, connected := openStore(t)
 	var last *clientv3.PutResponse
 	for range 10 {
 		var err error
@@ -73,10 +73,10 @@ func TestWatchOutrunByCompaction(t *testing.T) {
 	_, err := client.Compact(t.Context(), last.Header.Revision)
 	require.NoError(t, err)
 	events := client.Watch(t.Context(), root, clientv3.WithPrefix(), clientv3.WithRev(2))
-	require.ErrorIs(t, s.watch(t.Context(), up, events), rpctypes.ErrCompacted)
+	require.ErrorIs(t, s.watch(t.Context(), connected, events), rpctypes.ErrCompacted)
 }
 
-func TestKeysOfOthersAreNotOurs(t *testing.T) {
+func TestInvalidKeysAreNotParsed(t *testing.T) {
 	for _, key := range []string{"", memberRoot, memberRoot + "cdn/", memberRoot + "nobody/c", memberRoot + "cdn/a/b", taskRoot + "x"} {
 		_, member := parseMember(key)
 		_, task := parseTask(key)

@@ -12,85 +12,84 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
-// Swap is a record to be written under conditions, all checked in the one
-// transaction that writes it.
+// Swap is a record to write, and the conditions that its transaction checks.
 type Swap struct {
-	// Task is the record to write. Its Revision is that of the record it
-	// replaces, 0 for none.
+	// Task is the record to write. Its Revision is that of the record that it replaces, 0
+	// if there must be none.
 	Task record.Task
-	// Era is the one in which that record was read.
+	// Era is the era in which the replaced record was read.
 	Era string
-	// Gone must not be members, There must be.
-	Gone, There []record.MemberKey
-	// Kind is the kind of write that is counted.
+	// Absent must not be members, Present must be members.
+	Absent, Present []record.MemberKey
+	// Kind is the kind under which the write is counted.
 	Kind string
 }
 
-// Swap writes a record if all conditions hold, and gives it with its new
-// revision. What is lost is a race, never an error.
-func (s *Store) Swap(ctx context.Context, w Swap) (written record.Task, won bool, err error) {
+// Swap writes a record if all conditions hold, and returns it with its new revision.
+// If a condition does not hold, Swap returns false and no error.
+func (s *Store) Swap(ctx context.Context, w Swap) (written record.Task, swapped bool, err error) {
 	value, err := convert.EncodeTask(w.Task)
 	if err != nil {
 		return record.Task{}, false, err
 	}
 	key := taskKey(w.Task.ID)
 	conditions := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", w.Task.Revision), sameEra(w.Era)}
-	if len(w.Gone) > 0 {
-		conditions = append(conditions, grown())
+	if len(w.Absent) > 0 {
+		conditions = append(conditions, notYoung())
 	}
-	for _, k := range w.Gone {
+	for _, k := range w.Absent {
 		conditions = append(conditions, clientv3.Compare(clientv3.CreateRevision(memberKey(k)), "=", 0))
 	}
-	for _, k := range w.There {
+	for _, k := range w.Present {
 		conditions = append(conditions, clientv3.Compare(clientv3.CreateRevision(memberKey(k)), ">", 0))
 	}
-	err = s.conn.Do(ctx, "write task record", func(ctx context.Context, c *clientv3.Client) error {
+	err = s.conn.Do(ctx, "writing a task record", func(ctx context.Context, c *clientv3.Client) error {
 		resp, err := c.Txn(ctx).If(conditions...).Then(clientv3.OpPut(key, value)).Else(clientv3.OpGet(eraKey)).Commit()
 		if err != nil {
 			return err
 		}
 		if !resp.Succeeded {
 			s.metrics.Conflicts.Inc()
-			s.met(eraOf(resp.Responses[0]))
+			s.checkEra(eraOf(resp.Responses[0]))
 			return nil
 		}
-		s.wrote(w.Kind)
-		written, won = w.Task, true
+		s.countWrite(w.Kind)
+		written, swapped = w.Task, true
 		written.Revision = resp.Header.Revision
 		s.cache.ApplyWrite(w.Era, cache.Change{Revision: written.Revision, Task: &written})
 		return nil
 	})
-	return written, won, err
+	return written, swapped, err
 }
 
-// Scene is what a decision about records needs, at one revision of the store.
-type Scene struct {
+// State holds what a decision about records depends on, read at one revision of the store.
+type State struct {
 	Era string
-	// Young says that not every member can have announced itself yet.
+	// Young is set if the members of a former store may not have sent a heartbeat yet.
 	Young bool
-	// Tasks are the records that were asked for; Revision 0 for one that is not there.
+	// Tasks are the requested records. The Revision of one that does not exist is 0.
 	Tasks map[string]record.Task
-	// Members are all CDNs and schedulers as they count: marked ones are DRAINING.
+	// Members are all CDNs and schedulers. Those with a drain mark are DRAINING.
 	Members map[record.MemberKey]record.Member
 }
 
-// MaxLook is the most records that one Look may ask for.
-const MaxLook = 100
+// MaxReadTasks is the maximum number of records that one ReadState may read.
+const MaxReadTasks = 100
 
-// Look reads records and members from etcd itself.
-func (s *Store) Look(ctx context.Context, ids ...string) (Scene, error) {
+// ReadState reads records, and all CDNs and schedulers, from etcd.
+func (s *Store) ReadState(ctx context.Context, ids ...string) (State, error) {
 	for {
-		scene, err := s.look(ctx, ids)
-		if err != nil || scene.Era != "" {
-			return scene, err
+		state, err := s.readState(ctx, ids)
+		if err != nil || state.Era != "" {
+			return state, err
 		}
 		if err := s.beginEra(ctx, ""); err != nil {
-			return Scene{}, err
+			return State{}, err
 		}
 	}
 }
 
-func (s *Store) look(ctx context.Context, ids []string) (Scene, error) {
+func (s *Store) readState(ctx context.Context, ids []string) (State, error) {
 	ops := []clientv3.Op{
 		clientv3.OpGet(eraKey),
 		clientv3.OpGet(youngKey),
@@ -103,25 +102,25 @@ func (s *Store) look(ctx context.Context, ids []string) (Scene, error) {
 		ops = append(ops, clientv3.OpGet(taskKey(id)))
 	}
 	var resp *clientv3.TxnResponse
-	err := s.conn.Do(ctx, "read task record", func(ctx context.Context, c *clientv3.Client) (err error) {
+	err := s.conn.Do(ctx, "reading task records", func(ctx context.Context, c *clientv3.Client) (err error) {
 		resp, err = c.Txn(ctx).Then(ops...).Commit()
 		return err
 	})
 	if err != nil {
-		return Scene{}, err
+		return State{}, err
 	}
-	scene := Scene{
+	state := State{
 		Era: eraOf(resp.Responses[0]), Young: len(resp.Responses[1].GetResponseRange().GetKvs()) > 0,
 		Tasks: make(map[string]record.Task, len(ids)), Members: s.members(resp.Responses[2:before]),
 	}
 	for i, id := range ids {
-		scene.Tasks[id] = s.found(id, resp.Responses[before+i])
+		state.Tasks[id] = s.found(id, resp.Responses[before+i])
 	}
-	s.met(scene.Era)
-	return scene, nil
+	s.checkEra(state.Era)
+	return state, nil
 }
 
-// members reads lists of members, the last of them one of marks.
+// members decodes lists of members. The last list contains drain marks.
 func (s *Store) members(lists []*pb.ResponseOp) map[record.MemberKey]record.Member {
 	members := make(map[record.MemberKey]record.Member)
 	last := len(lists) - 1
@@ -142,7 +141,7 @@ func (s *Store) members(lists []*pb.ResponseOp) map[record.MemberKey]record.Memb
 	return members
 }
 
-// found reads the answer for one record; Revision 0 for none.
+// found decodes the response for one record. The Revision is 0 if there is none.
 func (s *Store) found(id string, resp *pb.ResponseOp) record.Task {
 	for _, kv := range resp.GetResponseRange().GetKvs() {
 		return s.loadTask(id, kv)
@@ -150,23 +149,23 @@ func (s *Store) found(id string, resp *pb.ResponseOp) record.Task {
 	return record.Task{ID: id}
 }
 
-// Task reads a record from etcd itself, and the era; Revision 0 means there is none.
+// Task reads a record and the era from etcd. The Revision is 0 if there is no record.
 func (s *Store) Task(ctx context.Context, id string) (task record.Task, era string, err error) {
-	err = s.conn.Do(ctx, "read task record", func(ctx context.Context, c *clientv3.Client) error {
+	err = s.conn.Do(ctx, "reading task records", func(ctx context.Context, c *clientv3.Client) error {
 		resp, err := c.Txn(ctx).Then(clientv3.OpGet(taskKey(id)), clientv3.OpGet(eraKey)).Commit()
 		if err != nil {
 			return err
 		}
 		task, era = s.found(id, resp.Responses[0]), eraOf(resp.Responses[1])
-		s.met(era)
+		s.checkEra(era)
 		return nil
 	})
 	return task, era, err
 }
 
-// Delete removes a record if it is still of that revision in that era.
-func (s *Store) Delete(ctx context.Context, id, era string, revision int64) (won bool, err error) {
-	err = s.conn.Do(ctx, "delete task record", func(ctx context.Context, c *clientv3.Client) error {
+// Delete removes a record if it has the given revision and the store the given era.
+func (s *Store) Delete(ctx context.Context, id, era string, revision int64) (deleted bool, err error) {
+	err = s.conn.Do(ctx, "deleting a task record", func(ctx context.Context, c *clientv3.Client) error {
 		key := taskKey(id)
 		resp, err := c.Txn(ctx).
 			If(clientv3.Compare(clientv3.ModRevision(key), "=", revision), sameEra(era)).
@@ -177,13 +176,13 @@ func (s *Store) Delete(ctx context.Context, id, era string, revision int64) (won
 		}
 		if !resp.Succeeded {
 			s.metrics.Conflicts.Inc()
-			s.met(eraOf(resp.Responses[0]))
+			s.checkEra(eraOf(resp.Responses[0]))
 			return nil
 		}
-		won = true
-		s.wrote(metrics.WriteTaskDelete)
+		deleted = true
+		s.countWrite(metrics.WriteTaskDelete)
 		s.cache.ApplyWrite(era, cache.Change{Revision: resp.Header.Revision, TaskGone: &id})
 		return nil
 	})
-	return won, err
+	return deleted, err
 }

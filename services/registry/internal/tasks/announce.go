@@ -24,12 +24,12 @@ const atOnce = 16
 func (t *Tasks) Announce(ctx context.Context, cdn string, copies []record.Copy) (named []record.Task, unwanted []string, err error) {
 	after := make([]record.Task, 0, len(copies))
 	tooSoon := false
-	for part := range slices.Chunk(copies, etcdstore.MaxLook) {
+	for part := range slices.Chunk(copies, etcdstore.MaxReadTasks) {
 		ids := make([]string, len(part))
 		for i, c := range part {
 			ids[i] = c.ID
 		}
-		scene, err := t.Store.Look(ctx, ids...)
+		scene, err := t.Store.ReadState(ctx, ids...)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -65,7 +65,7 @@ func (t *Tasks) Announce(ctx context.Context, cdn string, copies []record.Copy) 
 }
 
 // announce begins with what was read of many records at once.
-func (t *Tasks) announce(ctx context.Context, scene etcdstore.Scene, req ownership.Announce) (record.Task, error) {
+func (t *Tasks) announce(ctx context.Context, scene etcdstore.State, req ownership.Announce) (record.Task, error) {
 	task, won, err := t.step(ctx, scene, req.Copy.ID, req)
 	if won || err != nil {
 		return task, err

@@ -52,7 +52,7 @@ func (t *Tasks) Resolve(ctx context.Context, id string, req ownership.Resolve) (
 
 // memberIn looks members up in a scene. A young store may not have those yet
 // that the copy expects.
-func (t *Tasks) memberIn(scene etcdstore.Scene) func(record.MemberKey) (record.Member, bool) {
+func (t *Tasks) memberIn(scene etcdstore.State) func(record.MemberKey) (record.Member, bool) {
 	return func(key record.MemberKey) (record.Member, bool) {
 		m, ok := scene.Members[key]
 		if !ok && scene.Young {

@@ -147,13 +147,13 @@ func (h *handle) begin(ctx context.Context) (*op, error) {
 	return o, nil
 }
 
-func (h *handle) Look(ctx context.Context, ids ...string) (etcdstore.Scene, error) {
+func (h *handle) ReadState(ctx context.Context, ids ...string) (etcdstore.State, error) {
 	o, err := h.begin(ctx)
 	if err != nil {
-		return etcdstore.Scene{}, err
+		return etcdstore.State{}, err
 	}
 	h.beginEra()
-	scene := etcdstore.Scene{Era: h.era, Young: h.young, Tasks: make(map[string]record.Task), Members: make(map[record.MemberKey]record.Member)}
+	scene := etcdstore.State{Era: h.era, Young: h.young, Tasks: make(map[string]record.Task), Members: make(map[record.MemberKey]record.Member)}
 	o.young = h.young
 	for _, id := range ids {
 		scene.Tasks[id] = h.get(id)
@@ -215,11 +215,11 @@ func (h *handle) holds(w etcdstore.Swap, cur record.Task) bool {
 	if w.Era != h.era && h.flaw != noEra {
 		return false
 	}
-	if h.young && len(w.Gone) > 0 {
+	if h.young && len(w.Absent) > 0 {
 		return false
 	}
-	return (h.flaw == noGone || !slices.ContainsFunc(w.Gone, h.isMember)) &&
-		(h.flaw == noThere || !slices.ContainsFunc(w.There, func(k record.MemberKey) bool { return !h.isMember(k) }))
+	return (h.flaw == noGone || !slices.ContainsFunc(w.Absent, h.isMember)) &&
+		(h.flaw == noThere || !slices.ContainsFunc(w.Present, func(k record.MemberKey) bool { return !h.isMember(k) }))
 }
 
 // spoil is what wrong decisions would write.

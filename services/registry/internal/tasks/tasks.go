@@ -35,8 +35,8 @@ const (
 // Store is compare-and-swap of records. Its errors have reason
 // STORE_UNAVAILABLE, or are those of the context.
 type Store interface {
-	// Look reads records and all members at one revision.
-	Look(ctx context.Context, ids ...string) (etcdstore.Scene, error)
+	// ReadState reads records and all members at one revision.
+	ReadState(ctx context.Context, ids ...string) (etcdstore.State, error)
 	// Task reads one record and the era; Revision 0 means there is none.
 	Task(ctx context.Context, id string) (task record.Task, era string, err error)
 	// Swap writes a record if its conditions hold.
@@ -79,9 +79,9 @@ func (t *Tasks) Get(ctx context.Context, id string, fresh bool) (record.Task, er
 
 // change makes the step that a request asks for, if any, and gives the record
 // afterwards.
-func (t *Tasks) change(ctx context.Context, id string, req ownership.Request) (record.Task, etcdstore.Scene, error) {
+func (t *Tasks) change(ctx context.Context, id string, req ownership.Request) (record.Task, etcdstore.State, error) {
 	for round := range maxRounds {
-		scene, err := t.Store.Look(ctx, id)
+		scene, err := t.Store.ReadState(ctx, id)
 		if err != nil {
 			return record.Task{}, scene, err
 		}
@@ -93,18 +93,18 @@ func (t *Tasks) change(ctx context.Context, id string, req ownership.Request) (r
 			return record.Task{}, scene, err
 		}
 	}
-	return record.Task{}, etcdstore.Scene{}, tooMany()
+	return record.Task{}, etcdstore.State{}, tooMany()
 }
 
 // step makes one attempt; a step that changes nothing is won as it is.
-func (t *Tasks) step(ctx context.Context, scene etcdstore.Scene, id string, req ownership.Request) (record.Task, bool, error) {
+func (t *Tasks) step(ctx context.Context, scene etcdstore.State, id string, req ownership.Request) (record.Task, bool, error) {
 	cur := scene.Tasks[id]
 	step, err := ownership.Next(cur, t.worldOf(scene), req)
 	if err != nil || !step.Changed {
 		return cur, err == nil, err
 	}
 	task, won, err := t.Store.Swap(ctx, etcdstore.Swap{
-		Task: step.Next, Era: scene.Era, Gone: step.Absent, There: step.Present, Kind: string(step.Kind),
+		Task: step.Next, Era: scene.Era, Absent: step.Absent, Present: step.Present, Kind: string(step.Kind),
 	})
 	if won && err == nil {
 		t.tell(step.Kind, cur, task)
@@ -124,7 +124,7 @@ func (t *Tasks) tell(kind ownership.Kind, before, after record.Task) {
 }
 
 // worldOf is the world as the store has it; loads are hints of the copy.
-func (t *Tasks) worldOf(scene etcdstore.Scene) ownership.Cluster {
+func (t *Tasks) worldOf(scene etcdstore.State) ownership.Cluster {
 	return ownership.Cluster{
 		Member: func(key record.MemberKey) (record.Member, bool) {
 			m, ok := scene.Members[key]
