@@ -15,18 +15,17 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/tasks"
 )
 
-// op is a call under way. It stops before everything that it asks of the
-// store, until the history lets it go on.
+// op is a call. It pauses before every access to the store until the history resumes it.
 type op struct {
-	resume chan struct{}
-	paused chan bool // false: it ended
-	loses  bool      // the answer of its next write gets lost
+	resume      chan struct{}
+	paused      chan bool // false if the call has ended
+	losesAnswer bool      // the answer of its next write is lost
 
-	scheduler, cdn string // who calls
+	scheduler, cdn string // the caller
 	epoch          int64  // in which an owner writes
 	resigns        string
-	looked         record.Task // what it saw last
-	young          bool        // how it saw the store last
+	read           record.Task // that the call has read last
+	young          bool        // whether the store was young then
 	req            ownership.Resolve
 }
 
@@ -37,19 +36,19 @@ func (o *op) yield() {
 	<-o.resume
 }
 
-func (o *op) loseAnswer() bool {
-	lost := o.loses
-	o.loses = false
+func (o *op) takeAnswerLoss() bool {
+	lost := o.losesAnswer
+	o.losesAnswer = false
 	return lost
 }
 
-// node is one registry, whose copy lags.
+// simNode is one registry, whose cache lags.
 type simNode struct {
-	handle *handle
-	cache  *cache.Cache
-	tasks  *tasks.Tasks
-	seen   int    // events of the era that its copy has seen
-	era    string // of its copy
+	handle  *handle
+	cache   *cache.Cache
+	tasks   *tasks.Tasks
+	applied int    // number of events of the era that the cache has received
+	era     string // of the cache
 }
 
 func newSimNode(s *simStore, copies int) *simNode {
@@ -62,36 +61,36 @@ func newSimNode(s *simStore, copies int) *simNode {
 	return &simNode{handle: h, cache: c, tasks: tasks.New(tasks.Deps{Store: h, Cache: c, Metrics: m, Log: zap.NewNop(), Copies: copies})}
 }
 
-// list is what a registry does first, and whenever it notices another era.
+// list replaces the content of the cache by that of the store.
 func (n *simNode) list() {
 	s := n.handle.simStore
 	s.beginEra()
 	n.cache.Replace(s.snapshot())
-	n.seen, n.era = len(s.events), s.era
+	n.applied, n.era = len(s.events), s.era
 }
 
-// follow brings some of the events that the copy has not seen.
+// follow applies at most the given number of events that the cache lacks.
 func (n *simNode) follow(most int) {
 	s := n.handle.simStore
 	if n.era != s.era || s.era == "" {
 		n.list()
 		return
 	}
-	end := min(n.seen+most, len(s.events))
-	n.cache.Apply(s.events[n.seen:end])
-	n.seen = end
+	end := min(n.applied+most, len(s.events))
+	n.cache.Apply(s.events[n.applied:end])
+	n.applied = end
 }
 
-// disk is what a CDN has of a task.
+// disk is the copy that a CDN has of a task.
 type disk struct {
 	version string
 	pieces  int
-	epoch   int64 // the highest in which it knew the task
+	epoch   int64 // the highest epoch of the task that the CDN has received
 }
 
-func (d disk) whole() bool { return d.pieces == wholeAt }
+func (d disk) whole() bool { return d.pieces == totalPieces }
 
-const wholeAt = 3
+const totalPieces = 3
 
 func (d disk) source() *record.Source { return &record.Source{Length: 9, ETag: d.version} }
 
@@ -110,7 +109,7 @@ type simScheduler struct {
 	last map[string]record.Task
 }
 
-// history is one run of a cluster.
+// history is one random sequence of events in a cluster.
 type history struct {
 	*rand.Rand
 	store      *simStore
@@ -118,9 +117,9 @@ type history struct {
 	cdns       []*simCDN
 	schedulers []*simScheduler
 	tasks      []string
-	versions   map[string]int // of the sources
+	versions   map[string]int // by task, of the source
 	running    []*op
-	backup     *state
+	backup     *simState
 	copies     int
 }
 
@@ -146,7 +145,7 @@ func newHistory(seed uint64, f flaw) *history {
 		h.join(c)
 	}
 	for _, s := range h.schedulers {
-		h.beat(s.Member)
+		h.sendHeartbeat(s.Member)
 	}
 	for _, n := range h.nodes {
 		n.list()
@@ -154,7 +153,7 @@ func newHistory(seed uint64, f flaw) *history {
 	return h
 }
 
-func (h *history) beat(m record.Member) {
+func (h *history) sendHeartbeat(m record.Member) {
 	if lease, ok := h.store.members[m.Key()]; !ok || lease.Member != m {
 		h.store.put(cache.Change{Member: &cache.Lease{Member: m}})
 	}
@@ -162,7 +161,7 @@ func (h *history) beat(m record.Member) {
 
 func (h *history) join(c *simCDN) {
 	c.alive = true
-	h.beat(c.Member)
+	h.sendHeartbeat(c.Member)
 }
 
 func (h *history) expire(key record.MemberKey) {
@@ -173,10 +172,10 @@ func (h *history) expire(key record.MemberKey) {
 
 func pick[T any](h *history, all []T) T { return all[h.IntN(len(all))] }
 
-// start begins a call and stops it before it asks for anything.
+// start starts a call, which pauses at once.
 func (h *history) start(o *op, call func(ctx context.Context, n *simNode)) {
 	o.resume, o.paused = make(chan struct{}), make(chan bool)
-	o.loses = h.IntN(40) == 0
+	o.losesAnswer = h.IntN(40) == 0
 	ctx := context.WithValue(context.Background(), opKey{}, o)
 	n := pick(h, h.nodes)
 	go func() {
@@ -187,7 +186,7 @@ func (h *history) start(o *op, call func(ctx context.Context, n *simNode)) {
 	h.running = append(h.running, o)
 }
 
-// advance lets one of the calls go on to its next question.
+// advance resumes one of the calls until its next access to the store.
 func (h *history) advance() {
 	i := h.IntN(len(h.running))
 	o := h.running[i]

@@ -14,35 +14,37 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
-// atOnce bounds the records of one call that are written at the same time.
-const atOnce = 16
+// maxConcurrentWrites bounds the records of one call that are written at the same time.
+const maxConcurrentWrites = 16
 
-// Announce tells of copies that a CDN has. It gives the records that name the
-// CDN afterwards, and the tasks that need no copy of it. A record that a young
-// store does not have may be put back by who answers for the task: until it is
-// grown nobody else makes one of a copy, which the error says.
+// Announce processes the copies that a CDN has on its disk. It returns the records
+// that name the CDN afterwards, and the ids of the tasks that need no copy on it.
+//
+// While the store is young, the scheduler of a task may still restore its record.
+// Announce therefore creates no record then, and returns STORE_UNAVAILABLE if any is
+// missing.
 func (t *Tasks) Announce(ctx context.Context, cdn string, copies []record.Copy) (named []record.Task, unwanted []string, err error) {
 	after := make([]record.Task, 0, len(copies))
-	tooSoon := false
+	mayBeRestored := false
 	for part := range slices.Chunk(copies, etcdstore.MaxReadTasks) {
 		ids := make([]string, len(part))
 		for i, c := range part {
 			ids[i] = c.ID
 		}
-		scene, err := t.Store.ReadState(ctx, ids...)
+		state, err := t.Store.ReadState(ctx, ids...)
 		if err != nil {
 			return nil, nil, err
 		}
 		records := make([]record.Task, len(part))
 		var writes errgroup.Group
-		writes.SetLimit(atOnce)
+		writes.SetLimit(maxConcurrentWrites)
 		for i, c := range part {
-			if scene.Young && scene.Tasks[c.ID].Owner == "" {
-				tooSoon = true
+			if state.Young && state.Tasks[c.ID].Owner == "" {
+				mayBeRestored = true
 				continue
 			}
 			writes.Go(func() (err error) {
-				records[i], err = t.announce(ctx, scene, ownership.Announce{CDN: cdn, Copy: c})
+				records[i], err = t.announce(ctx, state, ownership.Announce{CDN: cdn, Copy: c})
 				return err
 			})
 		}
@@ -51,8 +53,8 @@ func (t *Tasks) Announce(ctx context.Context, cdn string, copies []record.Copy) 
 		}
 		after = append(after, records...)
 	}
-	if tooSoon {
-		return nil, nil, rpcerr.New(codes.Unavailable, rpcerr.StoreUnavailable, "records that are missing may still be put back")
+	if mayBeRestored {
+		return nil, nil, rpcerr.New(codes.Unavailable, rpcerr.StoreUnavailable, "the store is young: schedulers may still restore the missing records")
 	}
 	for i, task := range after {
 		if task.Names(cdn) {
@@ -64,10 +66,10 @@ func (t *Tasks) Announce(ctx context.Context, cdn string, copies []record.Copy) 
 	return named, unwanted, nil
 }
 
-// announce begins with what was read of many records at once.
-func (t *Tasks) announce(ctx context.Context, scene etcdstore.State, req ownership.Announce) (record.Task, error) {
-	task, won, err := t.step(ctx, scene, req.Copy.ID, req)
-	if won || err != nil {
+// announce makes the first attempt with a state that was read for many records.
+func (t *Tasks) announce(ctx context.Context, state etcdstore.State, req ownership.Announce) (record.Task, error) {
+	task, done, err := t.step(ctx, state, req.Copy.ID, req)
+	if done || err != nil {
 		return task, err
 	}
 	task, _, err = t.change(ctx, req.Copy.ID, req)

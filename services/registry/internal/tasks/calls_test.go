@@ -9,20 +9,20 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/tasks"
 )
 
-// resolve is a scheduler's: with what it remembers or without, and with
-// losses, true ones and wrong ones.
-func (h *history) resolve(s *simScheduler, id string, calm bool) {
+// resolve starts a call of a scheduler, with or without its last record, and with
+// reports of losses that are true or false.
+func (h *history) resolve(s *simScheduler, id string, undisturbed bool) {
 	req := ownership.Resolve{Scheduler: s.ID, URL: "http://127.0.0.1/"}
-	if last, ok := s.last[id]; ok && (calm || h.IntN(5) > 0) {
+	if last, ok := s.last[id]; ok && (undisturbed || h.IntN(5) > 0) {
 		req.Last = &last
-		if !calm && h.IntN(4) == 0 {
+		if !undisturbed && h.IntN(4) == 0 {
 			req.LostOwner = last.Owner
 		}
-		if !calm && h.IntN(8) == 0 {
+		if !undisturbed && h.IntN(8) == 0 {
 			req.LostScheduler = last.Scheduler
 		}
 	}
-	if !calm && h.IntN(6) == 0 {
+	if !undisturbed && h.IntN(6) == 0 {
 		req.Excluded = append(req.Excluded, pick(h, h.cdns).ID)
 	}
 	h.start(&op{scheduler: s.ID, req: req}, func(ctx context.Context, n *simNode) {
@@ -31,7 +31,7 @@ func (h *history) resolve(s *simScheduler, id string, calm bool) {
 			return
 		}
 		if !got.Unclaimed {
-			h.store.answered(req.Last, got.Task)
+			h.store.checkAnswer(req.Last, got.Task)
 		}
 		if got.Task.Epoch >= s.last[id].Epoch {
 			s.last[id] = got.Task
@@ -39,11 +39,11 @@ func (h *history) resolve(s *simScheduler, id string, calm bool) {
 	})
 }
 
-// work is what a CDN does for a task that it believes to be its own or to be
-// a replica of: a little at a time, by a record that may be old by then.
+// work makes a CDN copy a few pieces of a task that names it, according to a record that
+// may be outdated. An owner then writes what it has found out.
 func (h *history) work(c *simCDN, id string) {
 	o := &op{cdn: c.ID}
-	more := 1 + h.IntN(wholeAt)
+	more := 1 + h.IntN(totalPieces)
 	fresh := h.IntN(2) == 0
 	version := fmt.Sprint("v", h.versions[id])
 	h.start(o, func(ctx context.Context, n *simNode) {
@@ -57,12 +57,12 @@ func (h *history) work(c *simCDN, id string) {
 			version = cur.Source.ETag
 		} else if cur.Owner != c.ID {
 			c.disk[id] = d
-			return // nothing is known to copy yet
+			return // the version to copy is not known yet
 		}
 		if d.version != version {
 			d.version, d.pieces = version, 0
 		}
-		d.pieces = min(wholeAt, d.pieces+more)
+		d.pieces = min(totalPieces, d.pieces+more)
 		c.disk[id] = d
 		if cur.Owner != c.ID {
 			return
@@ -78,7 +78,7 @@ func (h *history) work(c *simCDN, id string) {
 	})
 }
 
-// announce is a CDN's, of one thing on its disk.
+// announce starts a call of a CDN that announces one copy on its disk.
 func (h *history) announce(c *simCDN, id string) {
 	d, ok := c.disk[id]
 	if !ok || d.pieces == 0 || !c.alive {
@@ -92,18 +92,18 @@ func (h *history) announce(c *simCDN, id string) {
 			return
 		}
 		if len(named)+len(unwanted) != 1 {
-			h.store.violated("%s: announced once, answered %d and %d times", id, len(named), len(unwanted))
+			h.store.violated("%s: one copy was announced, %d are named and %d unwanted", id, len(named), len(unwanted))
 		}
 		for _, task := range named {
 			if task.Epoch < copied.Epoch {
-				h.store.violated("%s: %s remembers epoch %d, answered %d", id, c.ID, copied.Epoch, task.Epoch)
+				h.store.violated("%s: %s has received epoch %d, and was answered %d", id, c.ID, copied.Epoch, task.Epoch)
 			}
 			d := c.disk[id]
 			d.epoch = max(d.epoch, task.Epoch)
 			c.disk[id] = d
 		}
-		if len(unwanted) > 0 && copied.Whole && copied.Matches(o.looked) {
-			h.store.violated("%s: whole copy of %s is not wanted, though the record says %+v", id, c.ID, o.looked)
+		if len(unwanted) > 0 && copied.Whole && copied.Matches(o.read) {
+			h.store.violated("%s: the whole copy of %s is unwanted although it matches the record %+v", id, c.ID, o.read)
 		}
 	})
 }
@@ -124,11 +124,11 @@ func (h *history) move(id string) {
 }
 
 func (h *history) resign(c *simCDN, id string) {
-	keeps := h.IntN(2) == 0 // and may tell of it again
+	keeps := h.IntN(2) == 0 // and may announce the copy again
 	h.start(&op{cdn: c.ID, resigns: c.ID}, func(ctx context.Context, n *simNode) {
 		if task, ok, err := n.tasks.Resign(ctx, id, c.ID); err == nil {
 			if ok && task.Names(c.ID) {
-				h.store.violated("%s: %s resigned and is still named", id, c.ID)
+				h.store.violated("%s: %s has resigned and is still named", id, c.ID)
 			}
 			if !keeps {
 				delete(c.disk, id)

@@ -10,69 +10,70 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
-// patience is how long a resolution waits for the store in all. A client gives
-// five seconds for everything, and what is answered without the store is
-// better than nothing.
-const patience = 1200 * time.Millisecond
+// resolveTimeout bounds the time that a resolution waits for the store. After it the
+// answer is unclaimed. A client waits for 5 s in total, and the resolution is only a
+// part of its call.
+const resolveTimeout = 1200 * time.Millisecond
 
-// Resolved is a record and the members that it names.
+// Resolved holds a record and the members that it names.
 type Resolved struct {
 	Task      record.Task
-	Owner     *record.Member // nil when it is no member
-	Scheduler *record.Member // nil when it is no member
-	Replicas  []record.Member
-	// Unclaimed says that the store could not be asked.
+	Owner     *record.Member // nil if it is not a member
+	Scheduler *record.Member // nil if it is not a member
+	// Replicas are those that are members.
+	Replicas []record.Member
+	// Unclaimed is set if the store was not available.
 	Unclaimed bool
 }
 
-// Resolve gives the record of a task, after claiming what nobody holds. A
-// record that the copy shows to be right is answered without the store. When
-// the store cannot be reached, the change is made in memory only.
+// Resolve returns the record of a task, after claiming the task, or replacing its
+// lost owner or scheduler, if necessary. If the cache shows that nothing has to
+// change, Resolve does not use the store. If the store is unavailable or does not
+// answer in time, the change is made in the answer only, which is then unclaimed.
 func (t *Tasks) Resolve(ctx context.Context, id string, req ownership.Resolve) (Resolved, error) {
 	cur, _, known := t.Cache.Task(id)
 	if known {
-		step, err := ownership.Next(cur, t.copied(), req)
+		step, err := ownership.Next(cur, t.cachedCluster(), req)
 		if err == nil && !step.Changed {
 			return resolved(cur, t.Cache.Member), nil
 		}
 	}
-	// Not from a deadline of its own alone: the caller's may be shorter.
-	asking, cancel := context.WithTimeout(ctx, patience)
+	bounded, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	task, scene, err := t.change(asking, id, req)
+	task, state, err := t.change(bounded, id, req)
 	if err == nil {
-		return resolved(task, t.memberIn(scene)), nil
+		return resolved(task, t.memberOf(state)), nil
 	}
-	slow := errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
-	if !isUnavailable(err) && !slow {
+	timedOut := errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
+	if !isUnavailable(err) && !timedOut {
 		return Resolved{}, err
 	}
 	return t.unclaimed(id, req, err)
 }
 
-// memberIn looks members up in a scene. A young store may not have those yet
-// that the copy expects.
-func (t *Tasks) memberIn(scene etcdstore.State) func(record.MemberKey) (record.Member, bool) {
+// memberOf returns a function that finds the members in a state. While the store is
+// young, members of the former store are found in the cache.
+func (t *Tasks) memberOf(state etcdstore.State) func(record.MemberKey) (record.Member, bool) {
 	return func(key record.MemberKey) (record.Member, bool) {
-		m, ok := scene.Members[key]
-		if !ok && scene.Young {
+		m, ok := state.Members[key]
+		if !ok && state.Young {
 			return t.Cache.Member(key)
 		}
 		return m, ok
 	}
 }
 
-// unclaimed answers what the copy has while the store is away. Before there is
-// a copy nothing is known at all, and the store's error stands.
-func (t *Tasks) unclaimed(id string, req ownership.Resolve, away error) (Resolved, error) {
+// unclaimed returns an answer from the cache while the store is unavailable. It
+// returns cause, the error of the store, if the cache has no content yet.
+func (t *Tasks) unclaimed(id string, req ownership.Resolve, cause error) (Resolved, error) {
 	if era, _ := t.Cache.Position(); era == "" {
-		return Resolved{}, away
+		return Resolved{}, cause
 	}
 	cur, _, known := t.Cache.Task(id)
 	if !known {
 		cur = record.Task{ID: id}
 	}
-	task, err := ownership.Propose(cur, t.copied(), req)
+	task, err := ownership.Propose(cur, t.cachedCluster(), req)
 	if err != nil {
 		return Resolved{}, err
 	}
@@ -82,6 +83,7 @@ func (t *Tasks) unclaimed(id string, req ownership.Resolve, away error) (Resolve
 	return r, nil
 }
 
+// resolved returns a record with its members, which member finds.
 func resolved(task record.Task, member func(record.MemberKey) (record.Member, bool)) Resolved {
 	r := Resolved{Task: task}
 	if m, ok := member(task.OwnerKey()); ok {

@@ -12,40 +12,39 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
-// flaw is a way in which a store, or the decisions above it, could be wrong.
-// The histories have to find each of them.
+// flaw is an error that a test adds to the store or to the records that are written. The
+// histories must find each of them.
 type flaw string
 
 const (
-	sound         flaw = ""
-	noRevision    flaw = "revision not compared"
-	noEra         flaw = "era not compared"
-	noGone        flaw = "not proven gone"
-	noThere       flaw = "not proven there"
-	epochStays    flaw = "epoch not raised"
-	copyForgotten flaw = "live copy forgotten at a takeover"
-	memoryIgnored flaw = "remembered epoch ignored"
-	copyRefused   flaw = "announced whole copy not taken"
+	noFlaw           flaw = ""
+	revisionIgnored  flaw = "revision not compared"
+	eraIgnored       flaw = "era not compared"
+	absenceIgnored   flaw = "absent members not checked"
+	presenceIgnored  flaw = "present members not checked"
+	epochNotRaised   flaw = "epoch not raised"
+	copyDropped      flaw = "copy of a member dropped at a takeover"
+	usedEpochIgnored flaw = "used epoch ignored"
+	copyNotAdded     flaw = "announced whole copy not added"
 )
 
-// state is what a store holds.
-type state struct {
+// simState is the content of a simulated store.
+type simState struct {
 	era     string
 	rev     int64
-	young   bool // nobody who is no member is gone
+	young   bool // no member is gone
 	members map[record.MemberKey]cache.Lease
 	marks   map[record.MemberKey]int64
 	tasks   map[string]record.Task
 }
 
-// simStore is compare-and-swap of records as etcd does it, with the checks of
-// every write against what must always hold.
+// simStore simulates an etcd. It checks the invariants with every write of a record.
 type simStore struct {
-	state
+	simState
 	flaw   flaw
 	eras   int
 	events []cache.Change // of this era
-	// owners are the hands that an epoch of a task has had in this era.
+	// owners are the records that an epoch of a task has had in this era.
 	owners map[string]record.Task
 	broken error
 	writes map[string]int
@@ -57,19 +56,19 @@ func newSimStore(f flaw) *simStore {
 	return s
 }
 
-// empty is an etcd that comes back with nothing, and counts anew.
+// empty deletes everything. Revisions start again.
 func (s *simStore) empty() {
-	s.state = state{
+	s.simState = simState{
 		members: make(map[record.MemberKey]cache.Lease), marks: make(map[record.MemberKey]int64), tasks: make(map[string]record.Task),
 	}
 	s.young = s.eras > 0
 	s.events, s.owners = nil, make(map[string]record.Task)
 }
 
-// restore is an etcd that comes back with a backup. That it has another era
-// is what the first registry that notices sees to.
-func (s *simStore) restore(backup state) {
-	s.state = backup.clone()
+// restore replaces the content by a backup. The new era is that of the first registry
+// that detects it.
+func (s *simStore) restore(backup simState) {
+	s.simState = backup.clone()
 	s.young = true
 	s.events, s.owners = nil, make(map[string]record.Task)
 	s.era = ""
@@ -79,7 +78,7 @@ func (s *simStore) restore(backup state) {
 	}
 }
 
-func (s state) clone() state {
+func (s simState) clone() simState {
 	s.members, s.marks, s.tasks = maps.Clone(s.members), maps.Clone(s.marks), maps.Clone(s.tasks)
 	return s
 }
@@ -131,18 +130,18 @@ func (s *simStore) violated(format string, args ...any) {
 	}
 }
 
-// handle is one registry's way to the store.
+// handle is the access of one registry to the store.
 type handle struct {
 	*simStore
-	cache *cache.Cache
-	away  bool
+	cache       *cache.Cache
+	unavailable bool
 }
 
 func (h *handle) begin(ctx context.Context) (*op, error) {
 	o := ctx.Value(opKey{}).(*op)
 	o.yield()
-	if h.away {
-		return o, etcdconn.Unavailable("away")
+	if h.unavailable {
+		return o, etcdconn.Unavailable("unavailable")
 	}
 	return o, nil
 }
@@ -153,20 +152,20 @@ func (h *handle) ReadState(ctx context.Context, ids ...string) (etcdstore.State,
 		return etcdstore.State{}, err
 	}
 	h.beginEra()
-	scene := etcdstore.State{Era: h.era, Young: h.young, Tasks: make(map[string]record.Task), Members: make(map[record.MemberKey]record.Member)}
+	state := etcdstore.State{Era: h.era, Young: h.young, Tasks: make(map[string]record.Task), Members: make(map[record.MemberKey]record.Member)}
 	o.young = h.young
 	for _, id := range ids {
-		scene.Tasks[id] = h.get(id)
-		o.looked = scene.Tasks[id]
+		state.Tasks[id] = h.get(id)
+		o.read = state.Tasks[id]
 	}
 	for key, lease := range h.members {
 		m := lease.Member
 		if _, marked := h.marks[key]; marked {
 			m.State = record.StateDraining
 		}
-		scene.Members[key] = m
+		state.Members[key] = m
 	}
-	return scene, nil
+	return state, nil
 }
 
 func (h *handle) get(id string) record.Task {
@@ -184,7 +183,7 @@ func (h *handle) Task(ctx context.Context, id string) (record.Task, string, erro
 }
 
 func (h *handle) Delete(context.Context, string, string, int64) (bool, error) {
-	panic("histories delete nothing")
+	panic("histories do not delete records")
 }
 
 func (h *handle) Swap(ctx context.Context, w etcdstore.Swap) (record.Task, bool, error) {
@@ -197,41 +196,41 @@ func (h *handle) Swap(ctx context.Context, w etcdstore.Swap) (record.Task, bool,
 		return record.Task{}, false, nil
 	}
 	next := w.Task
-	h.spoil(&next, cur, w.Kind)
+	h.applyFlaw(&next, cur, w.Kind)
 	h.check(cur, next, w, o)
 	h.writes[w.Kind]++
 	h.put(cache.Change{Task: &next})
 	h.cache.ApplyWrite(h.era, cache.Change{Revision: next.Revision, Task: &next})
-	if o.loseAnswer() {
+	if o.takeAnswerLoss() {
 		return record.Task{}, false, etcdconn.Unavailable("the answer was lost")
 	}
 	return next, true, nil
 }
 
 func (h *handle) holds(w etcdstore.Swap, cur record.Task) bool {
-	if w.Task.Revision != cur.Revision && h.flaw != noRevision {
+	if w.Task.Revision != cur.Revision && h.flaw != revisionIgnored {
 		return false
 	}
-	if w.Era != h.era && h.flaw != noEra {
+	if w.Era != h.era && h.flaw != eraIgnored {
 		return false
 	}
 	if h.young && len(w.Absent) > 0 {
 		return false
 	}
-	return (h.flaw == noGone || !slices.ContainsFunc(w.Absent, h.isMember)) &&
-		(h.flaw == noThere || !slices.ContainsFunc(w.Present, func(k record.MemberKey) bool { return !h.isMember(k) }))
+	return (h.flaw == absenceIgnored || !slices.ContainsFunc(w.Absent, h.isMember)) &&
+		(h.flaw == presenceIgnored || !slices.ContainsFunc(w.Present, func(k record.MemberKey) bool { return !h.isMember(k) }))
 }
 
-// spoil is what wrong decisions would write.
-func (h *handle) spoil(next *record.Task, cur record.Task, kind string) {
+// applyFlaw changes a record as the flaw requires.
+func (h *handle) applyFlaw(next *record.Task, cur record.Task, kind string) {
 	switch {
-	case h.flaw == epochStays && cur.Owner != "" && !next.SameAssignment(cur):
+	case h.flaw == epochNotRaised && cur.Owner != "" && !next.SameAssignment(cur):
 		next.Epoch = cur.Epoch
-	case h.flaw == copyForgotten && cur.Owner != next.Owner && len(next.Replicas) > 0:
+	case h.flaw == copyDropped && cur.Owner != next.Owner && len(next.Replicas) > 0:
 		next.Replicas = next.Replicas[:len(next.Replicas)-1]
-	case h.flaw == memoryIgnored && cur.Owner == "":
+	case h.flaw == usedEpochIgnored && cur.Owner == "":
 		next.Epoch = 1
-	case h.flaw == copyRefused && kind == "announce" && cur.Owner != "":
+	case h.flaw == copyNotAdded && kind == "announce" && cur.Owner != "":
 		next.Replicas = cur.Replicas
 	}
 }

@@ -9,52 +9,54 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
-// Update is what the owner of a task learned.
+// Update holds what the owner of a task has found out about its source and the state of
+// the download.
 type Update struct {
 	ID        string
 	Owner     string
 	Epoch     int64
-	Source    *record.Source // replaces the record's when set
-	PieceSize int32          // replaces the record's when greater than 0
-	Status    record.Status  // replaces the record's unless unknown
+	Source    *record.Source // replaces that of the record if it is not nil
+	PieceSize int32          // replaces that of the record if it is greater than 0
+	Status    record.Status  // replaces that of the record unless it is unknown
 }
 
-// Update writes what the owner learned, if it still is the owner of that
-// epoch. What the record says already is not written again.
+// Update writes what the owner has found out, if it is still the owner in that epoch.
+// It writes nothing if the record already contains it.
 func (t *Tasks) Update(ctx context.Context, u Update) (record.Task, error) {
 	cur, era, known := t.Cache.Task(u.ID)
-	// Only the store itself may refuse a caller or spare it the write: the
-	// copy may be older than the caller.
-	certain := false
-	for round := range maxRounds {
+	// The cache may be older than the caller. So a record from the cache must neither be
+	// the reason to refuse the update, nor to skip the write.
+	fromStore := false
+	for attempt := range maxAttempts {
 		next, changed, err := u.apply(cur)
-		if !certain && (!known || err != nil || !changed) {
+		if !fromStore && (!known || err != nil || !changed) {
 			if cur, era, err = t.Store.Task(ctx, u.ID); err != nil {
 				return record.Task{}, err
 			}
-			certain = true
+			fromStore = true
 			continue
 		}
 		if err != nil || !changed {
 			return cur, err
 		}
-		written, won, err := t.Store.Swap(ctx, etcdstore.Swap{Task: next, Era: era, Kind: metrics.WriteTaskFacts})
-		if won || err != nil {
+		written, swapped, err := t.Store.Swap(ctx, etcdstore.Swap{Task: next, Era: era, Kind: metrics.WriteTaskFacts})
+		if swapped || err != nil {
 			return written, err
 		}
-		if err := t.pause(ctx, round); err != nil {
+		if err := t.pause(ctx, attempt); err != nil {
 			return record.Task{}, err
 		}
 		if cur, era, err = t.Store.Task(ctx, u.ID); err != nil {
 			return record.Task{}, err
 		}
-		certain = true
+		fromStore = true
 	}
-	return record.Task{}, tooMany()
+	return record.Task{}, tooManyConflicts()
 }
 
-// apply gives the record after the update, and whether that is another one. A
-// fetch that failed takes its version with it: the next may be of another.
+// apply returns the record after the update, and whether it differs. If the download
+// has failed, source and piece size are removed, because the next download may get
+// another version.
 func (u Update) apply(cur record.Task) (next record.Task, changed bool, err error) {
 	if cur.Revision == 0 {
 		return cur, false, notFound()
@@ -78,10 +80,10 @@ func (u Update) apply(cur record.Task) (next record.Task, changed bool, err erro
 	return next, !next.Equal(cur), nil
 }
 
-// Delete removes a record, if it is of that epoch. A task without a record is
-// no error.
+// Delete removes a record if it has the given epoch. It returns nil if the task has
+// no record.
 func (t *Tasks) Delete(ctx context.Context, id string, epoch int64) error {
-	for round := range maxRounds {
+	for attempt := range maxAttempts {
 		cur, era, err := t.Store.Task(ctx, id)
 		if err != nil {
 			return err
@@ -92,13 +94,13 @@ func (t *Tasks) Delete(ctx context.Context, id string, epoch int64) error {
 		if cur.Epoch != epoch {
 			return ownership.Stale(cur)
 		}
-		won, err := t.Store.Delete(ctx, id, era, cur.Revision)
-		if won || err != nil {
+		deleted, err := t.Store.Delete(ctx, id, era, cur.Revision)
+		if deleted || err != nil {
 			return err
 		}
-		if err := t.pause(ctx, round); err != nil {
+		if err := t.pause(ctx, attempt); err != nil {
 			return err
 		}
 	}
-	return tooMany()
+	return tooManyConflicts()
 }

@@ -26,16 +26,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const id = "00000000000000000000000000000000000000000000000000000000000000aa"
 
-// side is one registry's store and tasks, whose copy nobody keeps in step: it
-// shows what a test puts into it and what this side itself wrote.
-type side struct {
+// instance is the store and the tasks of one registry. No watch updates its cache, which
+// has only what the test puts into it and what the instance has written.
+type instance struct {
 	cache *cache.Cache
 	store *etcdstore.Store
 	tasks *tasks.Tasks
 }
 
-// twoSides gives two registries over one real etcd.
-func twoSides(t *testing.T) (a, b side) {
+// twoInstances returns two instances with one embedded etcd.
+func twoInstances(t *testing.T) (a, b instance) {
 	t.Helper()
 	conn := etcdconn.New(etcdconn.Config{EmbeddedDir: t.TempDir()}, zap.NewNop())
 	ctx, cancel := context.WithCancel(context.Background())
@@ -52,14 +52,14 @@ func twoSides(t *testing.T) (a, b side) {
 		require.NoError(t, <-done)
 	})
 	<-open
-	make1 := func() side {
+	newInstance := func() instance {
 		c := cache.New()
 		m, err := metrics.New(prometheus.NewRegistry(), c.Counts)
 		require.NoError(t, err)
 		s := etcdstore.New(conn, c, m, zap.NewNop(), 10*time.Second)
-		return side{cache: c, store: s, tasks: tasks.New(tasks.Deps{Store: s, Cache: c, Metrics: m, Log: zap.NewNop(), Copies: 2})}
+		return instance{cache: c, store: s, tasks: tasks.New(tasks.Deps{Store: s, Cache: c, Metrics: m, Log: zap.NewNop(), Copies: 2})}
 	}
-	return make1(), make1()
+	return newInstance(), newInstance()
 }
 
 func member(role record.Role, id string) record.Member {
@@ -68,23 +68,23 @@ func member(role record.Role, id string) record.Member {
 	}
 }
 
-func (s side) join(t *testing.T, members ...record.Member) {
+func (i instance) join(t *testing.T, members ...record.Member) {
 	t.Helper()
 	for _, m := range members {
-		_, err := s.store.Heartbeat(t.Context(), m)
+		_, err := i.store.Heartbeat(t.Context(), m)
 		require.NoError(t, err)
 	}
 }
 
-func (s side) resolve(t *testing.T, scheduler string) tasks.Resolved {
+func (i instance) resolve(t *testing.T, scheduler string) tasks.Resolved {
 	t.Helper()
-	got, err := s.tasks.Resolve(t.Context(), id, ownership.Resolve{URL: "http://127.0.0.1/", Scheduler: scheduler})
+	got, err := i.tasks.Resolve(t.Context(), id, ownership.Resolve{URL: "http://127.0.0.1/", Scheduler: scheduler})
 	require.NoError(t, err)
 	return got
 }
 
-func TestCopyThatKnowsNobodyTakesNothing(t *testing.T) {
-	a, b := twoSides(t)
+func TestEmptyCacheDoesNotCauseATakeover(t *testing.T) {
+	a, b := twoInstances(t)
 	a.join(t, member(record.RoleCDN, "c"), member(record.RoleScheduler, "s"))
 	claimed := a.resolve(t, "s").Task
 	got := b.resolve(t, "other")
@@ -93,18 +93,18 @@ func TestCopyThatKnowsNobodyTakesNothing(t *testing.T) {
 	require.Equal(t, "s", got.Scheduler.ID)
 }
 
-func TestCopyThatMissesLiveOwnerAndScheduler(t *testing.T) {
-	a, b := twoSides(t)
+func TestCacheWithoutOwnerAndSchedulerDoesNotCauseATakeover(t *testing.T) {
+	a, b := twoInstances(t)
 	a.join(t, member(record.RoleCDN, "c"), member(record.RoleScheduler, "s"))
 	claimed := a.resolve(t, "s").Task
-	// b knows the record and another CDN, and thinks owner and scheduler gone.
+	// The cache of b has the record and another CDN, and neither owner nor scheduler.
 	b.join(t, member(record.RoleCDN, "d"))
 	b.cache.ApplyWrite("", cache.Change{Revision: claimed.Revision, Task: &claimed})
 	require.Equal(t, claimed, b.resolve(t, "other").Task)
 }
 
-func TestCopyThatShowsDeadCDN(t *testing.T) {
-	a, b := twoSides(t)
+func TestCDNThatOnlyTheCacheHasIsNotChosen(t *testing.T) {
+	a, b := twoInstances(t)
 	a.join(t, member(record.RoleCDN, "c"), member(record.RoleScheduler, "s"))
 	for _, dead := range []string{"x", "y", "z"} {
 		lease := cache.Lease{Member: member(record.RoleCDN, dead), ID: 1, Revision: 1}
@@ -113,30 +113,30 @@ func TestCopyThatShowsDeadCDN(t *testing.T) {
 	require.Equal(t, "c", b.resolve(t, "s").Task.Owner)
 }
 
-func TestCallerThatIsNoMemberClaimsNothing(t *testing.T) {
-	a, b := twoSides(t)
+func TestSchedulerThatIsNotAMemberCannotClaim(t *testing.T) {
+	a, b := twoInstances(t)
 	a.join(t, member(record.RoleCDN, "c"))
 	scheduler := member(record.RoleScheduler, "s")
-	refused := func(from side) {
+	refused := func(from instance) {
 		t.Helper()
 		_, err := from.tasks.Resolve(t.Context(), id, ownership.Resolve{URL: "http://127.0.0.1/", Scheduler: "s"})
 		require.Equal(t, rpcerr.NoScheduler, rpcerr.ReasonOf(err), "%v", err)
 		require.Equal(t, codes.FailedPrecondition, rpcerr.From(err).Code)
 	}
-	// Not yet,
+	// It is not a member yet.
 	refused(a)
 	_, err := a.tasks.Get(t.Context(), id, false)
 	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err), "nothing was written")
-	// one whose heartbeat another registry took,
+	// It has sent its heartbeat to another registry.
 	a.join(t, scheduler)
 	require.Equal(t, "s", b.resolve(t, "s").Task.Scheduler)
-	// any more, though this copy still shows it,
+	// It is not a member any more, but the cache of a still has it.
 	require.NoError(t, b.tasks.Delete(t.Context(), id, 1))
 	require.NoError(t, b.store.Leave(t.Context(), scheduler.Key()))
 	lease := cache.Lease{Member: scheduler, ID: 1, Revision: 1}
 	a.cache.Replace(cache.Snapshot{Revision: 1, Members: []cache.Lease{lease}})
 	refused(a)
-	// nor for a task of its own whose owner has gone.
+	// It is not a member any more, and its task needs another owner.
 	a.join(t, scheduler)
 	claimed := a.resolve(t, "s").Task
 	require.NoError(t, a.store.Leave(t.Context(), scheduler.Key()))
@@ -148,8 +148,8 @@ func TestCallerThatIsNoMemberClaimsNothing(t *testing.T) {
 	require.Equal(t, claimed, got)
 }
 
-func TestOldCopyRefusesNobody(t *testing.T) {
-	a, b := twoSides(t)
+func TestOutdatedCacheIsNoReasonToRefuseACaller(t *testing.T) {
+	a, b := twoInstances(t)
 	a.join(t, member(record.RoleCDN, "c"), member(record.RoleScheduler, "s"), member(record.RoleScheduler, "s2"))
 	old := a.resolve(t, "s").Task
 	b.cache.ApplyWrite("", cache.Change{Revision: old.Revision, Task: &old})
@@ -157,10 +157,10 @@ func TestOldCopyRefusesNobody(t *testing.T) {
 	now := a.resolve(t, "s2").Task
 	require.EqualValues(t, 2, now.Epoch)
 
-	// The owner of epoch 2 is served by a registry that has seen epoch 1 only,
+	// The owner of epoch 2 calls a registry whose cache has epoch 1.
 	_, err := b.tasks.Update(t.Context(), tasks.Update{ID: id, Owner: "c", Epoch: 2, Status: record.StatusRunning})
 	require.NoError(t, err)
-	// and epoch 1 is refused by one that has seen nothing else.
+	// The owner of epoch 1 is refused although the cache has epoch 1.
 	b.cache.Replace(cache.Snapshot{Revision: old.Revision, Tasks: []record.Task{old}})
 	_, err = b.tasks.Update(t.Context(), tasks.Update{ID: id, Owner: "c", Epoch: 1, Status: record.StatusFailed})
 	require.Equal(t, rpcerr.StaleEpoch, rpcerr.ReasonOf(err))
