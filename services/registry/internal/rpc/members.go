@@ -15,15 +15,15 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/record"
 )
 
-// Heartbeat announces a member or renews it.
+// Heartbeat records a member or renews its lease.
 func (s *Server) Heartbeat(ctx context.Context, req *registryv1.HeartbeatRequest) (*registryv1.HeartbeatResponse, error) {
 	member := convert.MemberFrom(req.GetMember())
 	if err := member.Check(); err != nil {
-		return nil, failed(rpcerr.Invalid("%v", err))
+		return nil, toStatus(rpcerr.Invalid("%v", err))
 	}
 	ttl, err := s.Members.Heartbeat(ctx, member)
 	if err != nil {
-		return nil, failed(err)
+		return nil, toStatus(err)
 	}
 	return &registryv1.HeartbeatResponse{Ttl: durationpb.New(ttl), Drain: s.Cache.HasDrainMark(member.Key())}, nil
 }
@@ -32,24 +32,24 @@ func (s *Server) Heartbeat(ctx context.Context, req *registryv1.HeartbeatRequest
 func (s *Server) Leave(ctx context.Context, req *registryv1.LeaveRequest) (*registryv1.LeaveResponse, error) {
 	key, err := keyFrom(req.GetRole(), req.GetId())
 	if err != nil {
-		return nil, failed(err)
+		return nil, toStatus(err)
 	}
 	if err := s.Members.Leave(ctx, key); err != nil {
-		return nil, failed(err)
+		return nil, toStatus(err)
 	}
 	return &registryv1.LeaveResponse{}, nil
 }
 
-// WatchMembers sends the members now and after every change. A receiver that
-// is slow gets the newest list when it is ready again, and none in between.
+// WatchMembers sends the list of members now and after every change. A slow receiver
+// gets the latest list when it is ready again, and not those before it.
 func (s *Server) WatchMembers(req *registryv1.WatchMembersRequest, stream grpc.ServerStreamingServer[registryv1.WatchMembersResponse]) error {
 	roles, err := rolesFrom(req.GetRoles())
 	if err != nil {
-		return failed(err)
+		return toStatus(err)
 	}
-	// Nobody may take "not known yet" for "no members".
+	// A cache that is not complete yet must not look like a cluster without members.
 	if err := s.wait(stream.Context(), s.Cache.Synced()); err != nil {
-		return failed(err)
+		return toStatus(err)
 	}
 	var last []record.Member
 	for first := true; ; first = false {
@@ -57,12 +57,12 @@ func (s *Server) WatchMembers(req *registryv1.WatchMembersRequest, stream grpc.S
 		now := ofRoles(all, roles)
 		if first || !slices.Equal(now, last) {
 			if err := stream.Send(&registryv1.WatchMembersResponse{Members: membersTo(now)}); err != nil {
-				return failed(err)
+				return toStatus(err)
 			}
 			last = now
 		}
 		if err := s.wait(stream.Context(), changed); err != nil {
-			return failed(err)
+			return toStatus(err)
 		}
 	}
 }
@@ -78,7 +78,8 @@ func rolesFrom(messages []registryv1.Role) ([]record.Role, error) {
 	return roles, nil
 }
 
-// ofRoles gives the members of some roles, of all if none is named.
+// ofRoles returns the members that have one of the roles, or all if there are no
+// roles.
 func ofRoles(all []record.Member, roles []record.Role) []record.Member {
 	return slices.DeleteFunc(slices.Clone(all), func(m record.Member) bool {
 		return len(roles) > 0 && !slices.Contains(roles, m.Role)
@@ -93,14 +94,14 @@ func membersTo(members []record.Member) []*registryv1.Member {
 	return messages
 }
 
-// ListMembers answers the members as they stand in the copy, and the CDNs' loads.
+// ListMembers returns the members in the cache, and the loads of the CDNs.
 func (s *Server) ListMembers(ctx context.Context, req *registryv1.ListMembersRequest) (*registryv1.ListMembersResponse, error) {
 	roles, err := rolesFrom(req.GetRoles())
 	if err != nil {
-		return nil, failed(err)
+		return nil, toStatus(err)
 	}
 	if err := s.wait(ctx, s.Cache.Synced()); err != nil {
-		return nil, failed(err)
+		return nil, toStatus(err)
 	}
 	all, _ := s.Cache.Members()
 	resp := &registryv1.ListMembersResponse{Members: membersTo(ofRoles(all, roles))}
@@ -113,26 +114,26 @@ func (s *Server) ListMembers(ctx context.Context, req *registryv1.ListMembersReq
 	return resp, nil
 }
 
-// DrainMember marks a member or takes the mark away.
+// DrainMember sets or removes the drain mark of a member.
 func (s *Server) DrainMember(ctx context.Context, req *registryv1.DrainMemberRequest) (*registryv1.DrainMemberResponse, error) {
 	key, err := keyFrom(req.GetRole(), req.GetId())
 	if err != nil {
-		return nil, failed(err)
+		return nil, toStatus(err)
 	}
 	if err := s.Members.Drain(ctx, key, req.GetDrain()); err != nil {
-		return nil, failed(err)
+		return nil, toStatus(err)
 	}
 	return &registryv1.DrainMemberResponse{}, nil
 }
 
-// ForgetMember removes a member that will not come back.
+// ForgetMember removes a member that does not return.
 func (s *Server) ForgetMember(ctx context.Context, req *registryv1.ForgetMemberRequest) (*registryv1.ForgetMemberResponse, error) {
 	key, err := keyFrom(req.GetRole(), req.GetId())
 	if err != nil {
-		return nil, failed(err)
+		return nil, toStatus(err)
 	}
 	if err := s.Members.Forget(ctx, key); err != nil {
-		return nil, failed(err)
+		return nil, toStatus(err)
 	}
 	return &registryv1.ForgetMemberResponse{}, nil
 }

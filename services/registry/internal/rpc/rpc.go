@@ -1,6 +1,6 @@
-// Package rpc is the registry's gRPC surface: it checks requests, turns
-// messages into values and errors into statuses, and leaves all else to the
-// packages behind it.
+// Package rpc implements the registry's gRPC service. It checks requests, converts
+// messages to values and errors to statuses, and leaves everything else to the
+// packages tasks, etcdstore and cache.
 package rpc
 
 import (
@@ -16,27 +16,28 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/tasks"
 )
 
-// Server answers the registry's calls. Use New.
+// Server implements the service.
 type Server struct {
 	registryv1.UnimplementedRegistryServiceServer
 
 	Deps
 }
 
-// Deps are what a Server is made of. All are required.
+// Deps holds the dependencies of a server. All are required.
 type Deps struct {
 	Members *etcdstore.Store
 	Tasks   *tasks.Tasks
 	Cache   *cache.Cache
-	// Copies is how many copies of a task are kept, the owner's included.
+	// Copies is the number of copies that a task should have, including the owner's.
 	Copies int
-	// Stopped, when closed, ends the streams.
+	// Stopped is closed when the registry stops. It ends the streams.
 	Stopped <-chan struct{}
 }
 
-// New makes a server.
+// New returns a server.
 func New(deps Deps) *Server { return &Server{Deps: deps} }
 
+// wait waits for event. It returns an error if ctx ends or the registry stops.
 func (s *Server) wait(ctx context.Context, event <-chan struct{}) error {
 	select {
 	case <-event:
@@ -48,9 +49,10 @@ func (s *Server) wait(ctx context.Context, event <-chan struct{}) error {
 	}
 }
 
-// check turns the first complaint into INVALID_ARGUMENT.
-func check(complaints ...error) error {
-	for _, err := range complaints {
+// check returns INVALID_ARGUMENT with the text of the first error, or nil if there is
+// none.
+func check(errs ...error) error {
+	for _, err := range errs {
 		if err != nil {
 			return rpcerr.Invalid("%v", err)
 		}
@@ -58,4 +60,5 @@ func check(complaints ...error) error {
 	return nil
 }
 
-func failed(err error) error { return rpcerr.Status(err).Err() }
+// toStatus converts an error to a gRPC status.
+func toStatus(err error) error { return rpcerr.Status(err).Err() }

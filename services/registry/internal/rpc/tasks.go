@@ -14,15 +14,16 @@ import (
 	"github.com/supernode-ha/supernode/services/registry/internal/tasks"
 )
 
-// ResolveTask answers a record and claims what nobody holds.
+// ResolveTask returns the record of a task, after claiming the task or replacing its
+// lost owner or scheduler.
 func (s *Server) ResolveTask(ctx context.Context, req *registryv1.ResolveTaskRequest) (*registryv1.ResolveTaskResponse, error) {
 	resolve, err := resolveFrom(req)
 	if err != nil {
-		return nil, failed(err)
+		return nil, toStatus(err)
 	}
 	resolved, err := s.Tasks.Resolve(ctx, req.GetTaskId(), resolve)
 	if err != nil {
-		return nil, failed(err)
+		return nil, toStatus(err)
 	}
 	resp := &registryv1.ResolveTaskResponse{
 		Record: convert.TaskTo(resolved.Task), Replicas: membersTo(resolved.Replicas), Unclaimed: resolved.Unclaimed,
@@ -36,6 +37,7 @@ func (s *Server) ResolveTask(ctx context.Context, req *registryv1.ResolveTaskReq
 	return resp, nil
 }
 
+// resolveFrom checks and converts a request.
 func resolveFrom(req *registryv1.ResolveTaskRequest) (resolve ownership.Resolve, err error) {
 	resolve = ownership.Resolve{
 		Scheduler: req.GetSchedulerId(), LostOwner: req.GetLostOwner(), LostScheduler: req.GetLostScheduler(), Excluded: req.GetExcluded(),
@@ -59,7 +61,7 @@ func resolveFrom(req *registryv1.ResolveTaskRequest) (resolve ownership.Resolve,
 	}
 	last := convert.TaskFrom(req.GetLast())
 	if last.ID != "" && last.ID != req.GetTaskId() {
-		return resolve, rpcerr.Invalid("the last record is of another task")
+		return resolve, rpcerr.Invalid("the last record belongs to another task")
 	}
 	if err := check(last.Check()); err != nil {
 		return resolve, err
@@ -71,6 +73,7 @@ func resolveFrom(req *registryv1.ResolveTaskRequest) (resolve ownership.Resolve,
 	return resolve, nil
 }
 
+// strip is record.StripURL for a URL that may be empty.
 func strip(url string) (string, error) {
 	if url == "" {
 		return "", nil
@@ -82,46 +85,46 @@ func strip(url string) (string, error) {
 	return stripped, nil
 }
 
-// GetTask answers a record as it stands.
+// GetTask returns a record and changes nothing.
 func (s *Server) GetTask(ctx context.Context, req *registryv1.GetTaskRequest) (*registryv1.GetTaskResponse, error) {
 	if err := check(taskid.Check(req.GetTaskId())); err != nil {
-		return nil, failed(err)
+		return nil, toStatus(err)
 	}
 	task, err := s.Tasks.Get(ctx, req.GetTaskId(), req.GetFresh())
 	if err != nil {
-		return nil, failed(err)
+		return nil, toStatus(err)
 	}
 	return &registryv1.GetTaskResponse{Record: convert.TaskTo(task)}, nil
 }
 
-// UpdateTask writes what the owner learned.
+// UpdateTask writes what the owner has found out about the source and the download.
 func (s *Server) UpdateTask(ctx context.Context, req *registryv1.UpdateTaskRequest) (*registryv1.UpdateTaskResponse, error) {
 	update := tasks.Update{
 		ID: req.GetTaskId(), Owner: req.GetOwner(), Epoch: req.GetEpoch(),
 		Source: convert.SourceFrom(req.GetSource()), PieceSize: req.GetPieceSize(), Status: convert.StatusFrom(req.GetStatus()),
 	}
 	if err := check(taskid.Check(update.ID), record.CheckID(update.Owner), record.CheckPieceSize(update.PieceSize)); err != nil {
-		return nil, failed(err)
+		return nil, toStatus(err)
 	}
 	if update.Source != nil {
 		if err := check(update.Source.Check()); err != nil {
-			return nil, failed(err)
+			return nil, toStatus(err)
 		}
 	}
 	task, err := s.Tasks.Update(ctx, update)
 	if err != nil {
-		return nil, failed(err)
+		return nil, toStatus(err)
 	}
 	return &registryv1.UpdateTaskResponse{Record: convert.TaskTo(task)}, nil
 }
 
-// DeleteTask removes a record of one epoch.
+// DeleteTask removes a record if it has the given epoch.
 func (s *Server) DeleteTask(ctx context.Context, req *registryv1.DeleteTaskRequest) (*registryv1.DeleteTaskResponse, error) {
 	if err := check(taskid.Check(req.GetTaskId())); err != nil {
-		return nil, failed(err)
+		return nil, toStatus(err)
 	}
 	if err := s.Tasks.Delete(ctx, req.GetTaskId(), req.GetEpoch()); err != nil {
-		return nil, failed(err)
+		return nil, toStatus(err)
 	}
 	return &registryv1.DeleteTaskResponse{}, nil
 }
