@@ -21,7 +21,7 @@ import (
 	"github.com/supernode-ha/supernode/services/registry"
 )
 
-func TestEmbeddedKeepsItsData(t *testing.T) {
+func TestEmbeddedStoreKeepsItsDataOverARestart(t *testing.T) {
 	cfg := registry.Config{EmbeddedDir: t.TempDir()}
 	n := startNode(t, cfg)
 	stop := keepAlive(t, n, cdn("c"), scheduler("s"))
@@ -31,35 +31,35 @@ func TestEmbeddedKeepsItsData(t *testing.T) {
 
 	n = startNode(t, cfg)
 	defer keepAlive(t, n, cdn("c"))()
-	got, err := n.GetTask(bounded(t), &registryv1.GetTaskRequest{TaskId: taskID(1)})
+	got, err := n.GetTask(testContext(t), &registryv1.GetTaskRequest{TaskId: taskID(1)})
 	require.NoError(t, err)
 	require.Equal(t, before.GetRevision(), got.GetRecord().GetRevision())
 	require.EqualValues(t, 1, claim(t, n, 1, "s").GetRecord().GetEpoch())
 }
 
-func TestEmbeddedSeveralAtOnce(t *testing.T) {
+func TestSeveralEmbeddedStoresRunInOneProcess(t *testing.T) {
 	for range 3 {
 		n := startNode(t, registry.Config{EmbeddedDir: t.TempDir()})
-		beat(t, n, cdn("c"))
+		sendHeartbeats(t, n, cdn("c"))
 		watch(t, n).until("c")
 	}
 }
 
-func TestEmbeddedDirInUse(t *testing.T) {
+func TestEmbeddedStoreFailsIfItsDirectoryIsInUse(t *testing.T) {
 	cfg := registry.Config{EmbeddedDir: t.TempDir()}
 	n := startNode(t, cfg)
 	second, err := registry.New(cfg, registry.Deps{Logger: zap.NewNop(), Metrics: prometheus.NewRegistry()})
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	err = second.Run(ctx)
 	require.ErrorContains(t, err, "in use by another process")
 	require.ErrorContains(t, err, cfg.EmbeddedDir)
-	require.NoError(t, ctx.Err(), "it is told at once")
-	beat(t, n, cdn("c"))
+	require.NoError(t, ctx.Err(), "Run fails at once")
+	sendHeartbeats(t, n, cdn("c"))
 }
 
-func TestConfigIsChecked(t *testing.T) {
+func TestInvalidConfigsAreRejected(t *testing.T) {
 	deps := registry.Deps{Logger: zap.NewNop(), Metrics: prometheus.NewRegistry()}
 	for name, cfg := range map[string]registry.Config{
 		"no store":    {},
@@ -79,10 +79,12 @@ func TestConfigIsChecked(t *testing.T) {
 	require.Error(t, err, "two registries cannot share their metrics")
 }
 
-// childDir makes the test binary a registry on that directory that waits to be killed.
+// childDir is the environment variable that makes the test binary a registry on the given
+// directory.
 const childDir = "REGISTRY_TEST_CHILD_DIR"
 
-// child makes a member and a record, says so, and never ends by itself.
+// child runs a registry, writes members and a record, and prints "written". It runs until
+// it is killed.
 func child(dir string) {
 	service, err := registry.New(registry.Config{EmbeddedDir: dir}, registry.Deps{Logger: zap.NewNop(), Metrics: prometheus.NewRegistry()})
 	if err != nil {
@@ -92,11 +94,11 @@ func child(dir string) {
 	service.Register(local)
 	go func() {
 		<-service.Ready()
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 		defer cancel()
 		for !local.written(ctx) {
 			if ctx.Err() != nil {
-				panic("nothing is written")
+				panic("cannot write a member and a record")
 			}
 		}
 		_, _ = fmt.Fprintln(os.Stdout, "written")
@@ -105,12 +107,12 @@ func child(dir string) {
 	os.Exit(1)
 }
 
-// localRegistrar takes the service's implementation for direct calls.
+// localRegistrar gets the implementation of the service, for direct calls.
 type localRegistrar struct {
 	registryv1.RegistryServiceServer
 }
 
-// written tells whether the store has a member and a record now.
+// written writes members and a record, and reports whether that has succeeded.
 func (l *localRegistrar) written(ctx context.Context) bool {
 	for _, m := range []*registryv1.Member{cdn("c"), scheduler("s")} {
 		if _, err := l.Heartbeat(ctx, &registryv1.HeartbeatRequest{Member: m}); err != nil {
@@ -125,7 +127,7 @@ func (l *localRegistrar) RegisterService(_ *grpc.ServiceDesc, impl any) {
 	l.RegistryServiceServer = impl.(registryv1.RegistryServiceServer)
 }
 
-func TestEmbeddedSurvivesKill(t *testing.T) {
+func TestEmbeddedStoreKeepsItsDataIfTheProcessIsKilled(t *testing.T) {
 	t.Parallel()
 	cfg := registry.Config{EmbeddedDir: t.TempDir()}
 	cmd := exec.Command(os.Args[0])
@@ -134,24 +136,24 @@ func TestEmbeddedSurvivesKill(t *testing.T) {
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	said, err := bufio.NewReader(out).ReadString('\n')
+	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
-	require.Equal(t, "written\n", said)
+	require.Equal(t, "written\n", line)
 
 	second, err := registry.New(cfg, registry.Deps{Logger: zap.NewNop(), Metrics: prometheus.NewRegistry()})
 	require.NoError(t, err)
-	require.ErrorContains(t, second.Run(bounded(t)), "in use by another process")
+	require.ErrorContains(t, second.Run(testContext(t)), "in use by another process")
 
 	require.NoError(t, cmd.Process.Kill())
 	require.Error(t, cmd.Wait(), "it was killed")
 	n := startNode(t, cfg)
-	got, err := n.GetTask(bounded(t), &registryv1.GetTaskRequest{TaskId: taskID(1)})
+	got, err := n.GetTask(testContext(t), &registryv1.GetTaskRequest{TaskId: taskID(1)})
 	require.NoError(t, err)
 	require.Equal(t, "c", got.GetRecord().GetOwner())
-	watch(t, n).until() // the killed member's lease ends
+	watch(t, n).until() // the leases of the members expire
 }
 
-func TestConfigFromSettings(t *testing.T) {
+func TestConfigFromSettingsWithAndWithoutHA(t *testing.T) {
 	s := &settings.Settings{HomeDir: "home", EtcdAddress: "127.0.0.1:1, 127.0.0.2:1", LeaseTTL: time.Second}
 	require.Equal(t, registry.Config{EmbeddedDir: filepath.Join("home", "etcd"), LeaseTTL: time.Second}, registry.ConfigFrom(s))
 	s.UseHA = true

@@ -26,10 +26,10 @@ import (
 )
 
 const (
-	patience = 30 * time.Second
-	// prompt is less than the registry waits for any answer of the store. What
-	// took no longer was not given up, so all that it wrote has been counted.
-	prompt = 800 * time.Millisecond
+	testTimeout = 30 * time.Second
+	// promptTime is below the time for which the registry waits for an answer of the store.
+	// So a call that took less did not time out, and all its writes are counted.
+	promptTime = 800 * time.Millisecond
 )
 
 func TestMain(m *testing.M) {
@@ -39,27 +39,27 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// external is an etcd reached over TCP, which can be stopped and started again
-// with the same address.
-type external struct {
+// externalEtcd is an etcd that is reached over TCP. It can be stopped and started again at
+// the same address.
+type externalEtcd struct {
 	t      *testing.T
 	client *url.URL
 	peer   *url.URL
 	etcd   *embed.Etcd
 }
 
-func startExternal(t *testing.T) *external {
+func startExternalEtcd(t *testing.T) *externalEtcd {
 	t.Helper()
-	// Outgoing connections come from 127.0.0.1: on another address none of them
-	// can take the port while etcd is down.
+	// Outgoing connections use ports at 127.0.0.1. So at another address none of them can
+	// take the port while etcd is stopped.
 	host := fmt.Sprintf("127.0.%d.%d:0", 100+os.Getpid()/200%100, 1+os.Getpid()%200)
-	e := &external{t: t, client: &url.URL{Scheme: "http", Host: host}, peer: &url.URL{Scheme: "http", Host: host}}
+	e := &externalEtcd{t: t, client: &url.URL{Scheme: "http", Host: host}, peer: &url.URL{Scheme: "http", Host: host}}
 	e.start(t.TempDir())
 	t.Cleanup(e.stop)
 	return e
 }
 
-func (e *external) start(dir string) {
+func (e *externalEtcd) start(dir string) {
 	e.t.Helper()
 	cfg := embed.NewConfig()
 	cfg.Dir = dir
@@ -73,23 +73,23 @@ func (e *external) start(dir string) {
 	require.NoError(e.t, err)
 	select {
 	case <-etcd.Server.ReadyNotify():
-	case <-time.After(patience):
-		require.Fail(e.t, "etcd does not start")
+	case <-time.After(testTimeout):
+		require.Fail(e.t, "etcd has not started")
 	}
 	e.etcd = etcd
 	e.client.Host = etcd.Clients[0].Addr().String()
 }
 
-func (e *external) dir() string { c := e.etcd.Config(); return c.Dir }
+func (e *externalEtcd) dir() string { c := e.etcd.Config(); return c.Dir }
 
-func (e *external) stop() {
+func (e *externalEtcd) stop() {
 	if e.etcd != nil {
 		e.etcd.Close()
 		e.etcd = nil
 	}
 }
 
-func (e *external) raw() *clientv3.Client {
+func (e *externalEtcd) raw() *clientv3.Client {
 	e.t.Helper()
 	c, err := clientv3.New(clientv3.Config{Endpoints: []string{e.client.Host}, Logger: zap.NewNop()})
 	require.NoError(e.t, err)
@@ -97,7 +97,7 @@ func (e *external) raw() *clientv3.Client {
 	return c
 }
 
-// node is one running registry behind a real gRPC server.
+// node is a running registry behind a gRPC server.
 type node struct {
 	registryv1.RegistryServiceClient
 	metrics *prometheus.Registry
@@ -106,17 +106,17 @@ type node struct {
 	stop    func() error
 }
 
-// startNode starts a registry. Unless a test names another time, its leases
-// outlive every test: none ends because the machine stands still for a while.
+// startNode starts a registry. Unless cfg has another value, its leases last longer than
+// every test, so that none expires if the machine pauses.
 func startNode(t testing.TB, cfg registry.Config) *node {
 	t.Helper()
 	n := startNodeUnready(t, cfg)
 	select {
 	case <-n.ready:
 	case <-n.ended:
-		require.NoError(t, n.stop(), "registry ended")
-	case <-time.After(patience):
-		require.Fail(t, "registry is not ready")
+		require.NoError(t, n.stop(), "the registry has ended")
+	case <-time.After(testTimeout):
+		require.Fail(t, "the registry is not ready")
 	}
 	return n
 }
@@ -137,7 +137,7 @@ func startNodeUnready(t testing.TB, cfg registry.Config) *node {
 	served, ran := make(chan struct{}), make(chan error, 1)
 	go func() {
 		defer close(served)
-		_ = server.Serve(listener) // ends when it is stopped
+		_ = server.Serve(listener) // returns when the server is stopped
 	}()
 	ended := make(chan struct{})
 	go func() {
@@ -164,16 +164,16 @@ func startNodeUnready(t testing.TB, cfg registry.Config) *node {
 	return n
 }
 
-// eachStore runs a test against both kinds of etcd. nodes gives n registries
-// over one store; an embedded one has a single registry, given n times.
-func eachStore(t *testing.T, test func(t *testing.T, nodes func(n int) []*node)) {
-	eachStoreFor(t, 0, test)
+// withEachStore runs a test with both kinds of etcd. nodes returns n registries with one
+// store. An embedded store has a single registry, which is returned n times.
+func withEachStore(t *testing.T, test func(t *testing.T, nodes func(n int) []*node)) {
+	withEachStoreAndTTL(t, 0, test)
 }
 
-// eachStoreFor is eachStore with leases of another length.
-func eachStoreFor(t *testing.T, ttl time.Duration, test func(t *testing.T, nodes func(n int) []*node)) {
+// withEachStoreAndTTL is withEachStore with another time to live of leases.
+func withEachStoreAndTTL(t *testing.T, ttl time.Duration, test func(t *testing.T, nodes func(n int) []*node)) {
 	t.Run("external", func(t *testing.T) {
-		e := startExternal(t)
+		e := startExternalEtcd(t)
 		test(t, func(n int) []*node {
 			all := make([]*node, n)
 			for i := range all {
@@ -194,8 +194,8 @@ func eachStoreFor(t *testing.T, ttl time.Duration, test func(t *testing.T, nodes
 	})
 }
 
-func bounded(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+func testContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -214,13 +214,12 @@ func scheduler(id string) *registryv1.Member {
 	}
 }
 
-// patiently makes a call again for as long as the registry answers without the
-// store. It gives a store up that is slower than a client's patience allows, and
-// on a machine that stands still every store is. What was given up may have been
-// written all the same: the call has to be one that may be made twice.
-func patiently[Req, Resp any](t testing.TB, call func(context.Context, Req, ...grpc.CallOption) (Resp, error), req Req) (Resp, error) {
+// untilStored repeats a call while the registry answers without the store, which it does
+// if the store is slow, for example because the machine pauses. A write that has timed
+// out may have been made nevertheless, so the call must be idempotent.
+func untilStored[Req, Resp any](t testing.TB, call func(context.Context, Req, ...grpc.CallOption) (Resp, error), req Req) (Resp, error) {
 	t.Helper()
-	ctx := bounded(t)
+	ctx := testContext(t)
 	for tick := time.Tick(20 * time.Millisecond); ; <-tick {
 		resp, err := call(ctx, req)
 		answer, ok := any(resp).(interface{ GetUnclaimed() bool })
@@ -230,21 +229,21 @@ func patiently[Req, Resp any](t testing.TB, call func(context.Context, Req, ...g
 	}
 }
 
-// beat sends one heartbeat for each member, and gives the last one's answer.
-func beat(t testing.TB, n *node, members ...*registryv1.Member) (last *registryv1.HeartbeatResponse) {
+// sendHeartbeats sends one heartbeat of each member and returns the last answer.
+func sendHeartbeats(t testing.TB, n *node, members ...*registryv1.Member) (last *registryv1.HeartbeatResponse) {
 	t.Helper()
 	for _, m := range members {
 		var err error
-		last, err = patiently(t, n.Heartbeat, &registryv1.HeartbeatRequest{Member: m})
+		last, err = untilStored(t, n.Heartbeat, &registryv1.HeartbeatRequest{Member: m})
 		require.NoError(t, err)
 	}
 	return last
 }
 
-// keepAlive beats for members until the test ends.
+// keepAlive sends heartbeats of members until stop is called or the test ends.
 func keepAlive(t *testing.T, n *node, members ...*registryv1.Member) (stop func()) {
 	t.Helper()
-	beat(t, n, members...)
+	sendHeartbeats(t, n, members...)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -273,23 +272,23 @@ func resolveRequest(task int, scheduler string) *registryv1.ResolveTaskRequest {
 	return &registryv1.ResolveTaskRequest{TaskId: taskID(task), Url: "http://127.0.0.1/file", SchedulerId: scheduler}
 }
 
-// resolve takes the first answer, which may be one without the store.
+// resolve returns the first answer, which may be unclaimed.
 func resolve(t testing.TB, n *node, task int, scheduler string) *registryv1.ResolveTaskResponse {
 	t.Helper()
-	resp, err := n.ResolveTask(bounded(t), resolveRequest(task, scheduler))
+	resp, err := n.ResolveTask(testContext(t), resolveRequest(task, scheduler))
 	require.NoError(t, err)
 	return resp
 }
 
-// claim resolves a task until the store has its record.
+// claim resolves a task until the answer is from the store.
 func claim(t testing.TB, n *node, task int, scheduler string) *registryv1.ResolveTaskResponse {
 	t.Helper()
-	resp, err := patiently(t, n.ResolveTask, resolveRequest(task, scheduler))
+	resp, err := untilStored(t, n.ResolveTask, resolveRequest(task, scheduler))
 	require.NoError(t, err)
 	return resp
 }
 
-// watcher gives the lists of one WatchMembers stream.
+// watcher receives the lists of one WatchMembers stream.
 type watcher struct {
 	t      *testing.T
 	stream grpc.ServerStreamingClient[registryv1.WatchMembersResponse]
@@ -297,17 +296,17 @@ type watcher struct {
 
 func watch(t *testing.T, n *node, roles ...registryv1.Role) *watcher {
 	t.Helper()
-	stream, err := n.WatchMembers(bounded(t), &registryv1.WatchMembersRequest{Roles: roles})
+	stream, err := n.WatchMembers(testContext(t), &registryv1.WatchMembersRequest{Roles: roles})
 	require.NoError(t, err)
 	return &watcher{t: t, stream: stream}
 }
 
-// until reads lists until one has exactly these ids.
+// until receives lists until one has exactly these ids.
 func (w *watcher) until(ids ...string) []*registryv1.Member {
 	w.t.Helper()
 	for {
 		resp, err := w.stream.Recv()
-		require.NoError(w.t, err, "while waiting for members %v", ids)
+		require.NoError(w.t, err, "waiting for members %v", ids)
 		if fmt.Sprint(idsOf(resp)) == fmt.Sprint(append([]string{}, ids...)) {
 			return resp.GetMembers()
 		}
@@ -322,8 +321,8 @@ func idsOf(resp *registryv1.WatchMembersResponse) []string {
 	return ids
 }
 
-// metric gives the sum of a metric's values whose labels have the value label,
-// or of all when label is empty.
+// metric returns the sum of the values of a metric that have the given label value, or of
+// all if label is empty.
 func metric(t testing.TB, n *node, name, label string) (sum float64) {
 	t.Helper()
 	families, err := n.metrics.Gather()

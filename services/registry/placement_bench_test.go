@@ -19,17 +19,17 @@ const (
 	benchCallers = 16
 )
 
-// fiveCDNs is a registry on an embedded etcd with its members.
-func fiveCDNs(b *testing.B) *node {
+// startFiveCDNs starts a registry with an embedded etcd, five CDNs and a scheduler.
+func startFiveCDNs(b *testing.B) *node {
 	n := startNode(b, registry.Config{EmbeddedDir: b.TempDir(), LeaseTTL: time.Hour})
 	for i := range benchCDNs {
-		beat(b, n, cdn(fmt.Sprint("c", i)))
+		sendHeartbeats(b, n, cdn(fmt.Sprint("c", i)))
 	}
-	beat(b, n, scheduler("s"))
+	sendHeartbeats(b, n, scheduler("s"))
 	return n
 }
 
-// each calls do for all tasks, a few at a time.
+// each calls do for all tasks, benchCallers at a time.
 func each(b *testing.B, tasks int, do func(task int)) {
 	b.Helper()
 	next := make(chan int)
@@ -48,10 +48,11 @@ func each(b *testing.B, tasks int, do func(task int)) {
 	all.Wait()
 }
 
-// spread is the heaviest CDN over the mean, of owners and of all copies.
-func spread(b *testing.B, n *node, cdns int) (owners, copies float64) {
+// imbalance returns the highest load of a CDN divided by the mean, for owners and for all
+// copies.
+func imbalance(b *testing.B, n *node, cdns int) (owners, copies float64) {
 	b.Helper()
-	resp, err := n.ListMembers(bounded(b), &registryv1.ListMembersRequest{})
+	resp, err := n.ListMembers(testContext(b), &registryv1.ListMembersRequest{})
 	require.NoError(b, err)
 	var owned, all, mostOwned, most float64
 	for _, load := range resp.GetLoads() {
@@ -61,16 +62,16 @@ func spread(b *testing.B, n *node, cdns int) (owners, copies float64) {
 	return mostOwned * float64(cdns) / owned, most * float64(cdns) / all
 }
 
-// BenchmarkPlace places 1,000 tasks over five CDNs, two copies each.
+// BenchmarkPlace places 1,000 tasks with two copies each on five CDNs.
 func BenchmarkPlace(b *testing.B) {
 	for b.Loop() {
 		b.StopTimer()
-		n := fiveCDNs(b)
+		n := startFiveCDNs(b)
 		before := metric(b, n, "supernode_registry_store_writes_total", "")
 		b.StartTimer()
 		each(b, benchTasks, func(task int) { resolve(b, n, task, "s") })
 		b.StopTimer()
-		owners, copies := spread(b, n, benchCDNs)
+		owners, copies := imbalance(b, n, benchCDNs)
 		b.ReportMetric(owners, "owners-max/mean")
 		b.ReportMetric(copies, "copies-max/mean")
 		b.ReportMetric((metric(b, n, "supernode_registry_store_writes_total", "")-before)/benchTasks, "writes/task")
@@ -79,16 +80,15 @@ func BenchmarkPlace(b *testing.B) {
 	}
 }
 
-// BenchmarkRepair has one of five CDNs forgotten, and every record that named
-// it made right by the first of those that it names.
+// BenchmarkRepair removes one of five CDNs, and repairs every record that names it.
 func BenchmarkRepair(b *testing.B) {
 	for b.Loop() {
 		b.StopTimer()
-		n := fiveCDNs(b)
+		n := startFiveCDNs(b)
 		records := make([]*registryv1.TaskRecord, benchTasks)
 		each(b, benchTasks, func(task int) { records[task] = resolve(b, n, task, "s").GetRecord() })
 		before := metric(b, n, "supernode_registry_store_writes_total", "")
-		_, err := n.ForgetMember(bounded(b), &registryv1.ForgetMemberRequest{Role: registryv1.Role_ROLE_CDN, Id: "c0"})
+		_, err := n.ForgetMember(testContext(b), &registryv1.ForgetMemberRequest{Role: registryv1.Role_ROLE_CDN, Id: "c0"})
 		require.NoError(b, err)
 		var wrong []*registryv1.RepairTaskRequest
 		for _, r := range records {
@@ -101,32 +101,32 @@ func BenchmarkRepair(b *testing.B) {
 		}
 		b.StartTimer()
 		each(b, len(wrong), func(i int) {
-			resp, err := n.RepairTask(bounded(b), wrong[i])
+			resp, err := n.RepairTask(testContext(b), wrong[i])
 			if err != nil || len(resp.GetRecord().GetReplicas()) != 1 {
 				b.Errorf("%v: %v", resp, err)
 			}
 		})
 		b.StopTimer()
-		owners, copies := spread(b, n, benchCDNs-1)
+		owners, copies := imbalance(b, n, benchCDNs-1)
 		b.ReportMetric(float64(len(wrong)), "records")
 		b.ReportMetric(owners, "owners-max/mean")
 		b.ReportMetric(copies, "copies-max/mean")
-		// The member's removal and the end of its lease are two of them.
+		// Two of the writes are the removal of the member and of its lease.
 		b.ReportMetric((metric(b, n, "supernode_registry_store_writes_total", "")-before-2)/float64(len(wrong)), "writes/record")
 		require.NoError(b, n.stop())
 		b.StartTimer()
 	}
 }
 
-// BenchmarkLife is a task from its claim to its end, one after the other.
+// BenchmarkLife claims tasks and updates them until they are finished, one by one.
 func BenchmarkLife(b *testing.B) {
-	n := fiveCDNs(b)
+	n := startFiveCDNs(b)
 	before := metric(b, n, "supernode_registry_store_writes_total", "")
 	task := 0
 	for b.Loop() {
 		r := resolve(b, n, task, "s").GetRecord()
 		for _, status := range []registryv1.TaskStatus{registryv1.TaskStatus_TASK_STATUS_RUNNING, registryv1.TaskStatus_TASK_STATUS_SUCCESS} {
-			_, err := n.UpdateTask(bounded(b), &registryv1.UpdateTaskRequest{
+			_, err := n.UpdateTask(testContext(b), &registryv1.UpdateTaskRequest{
 				TaskId: r.GetTaskId(), Owner: r.GetOwner(), Epoch: r.GetEpoch(), Status: status,
 				Source: &registryv1.SourceIdentity{Length: 9}, PieceSize: 4,
 			})
@@ -137,9 +137,10 @@ func BenchmarkLife(b *testing.B) {
 	b.ReportMetric((metric(b, n, "supernode_registry_store_writes_total", "")-before)/float64(task), "writes/task")
 }
 
-// BenchmarkResolveKnown is the answer for a record that is right: from memory.
+// BenchmarkResolveKnown resolves a task whose record does not change. The answer is from
+// the cache.
 func BenchmarkResolveKnown(b *testing.B) {
-	n := fiveCDNs(b)
+	n := startFiveCDNs(b)
 	resolve(b, n, 1, "s")
 	for b.Loop() {
 		resolve(b, n, 1, "s")

@@ -1,19 +1,21 @@
-// Package registry is the service that knows who is a member of the cluster,
-// and which CDN and which scheduler every task belongs to. It is the only one
-// that talks to etcd: to an external cluster, or to a server of its own inside
-// the process.
+// Package registry is the service that stores the members of the cluster and the
+// records of tasks, which assign each task to CDNs and to a scheduler. It is the only
+// service that uses etcd: an external cluster, or an embedded server inside the
+// process.
 //
 // Invariants:
-//   - All state is in etcd; any instance answers for any other.
-//   - Reads come from a watched copy. While etcd is away the copy stays as it
-//     was last seen: nobody is declared gone because etcd is silent.
-//   - A record changes only by compare-and-swap on its revision, in the era of
-//     the store in which it was read; its epoch grows with every change of owner
-//     or scheduler. Who loses something for being no member is proven to have no
-//     key in the same transaction; who loses it on somebody's word loses it in
-//     one epoch only.
-//   - What follows a record is said by one pure function (internal/ownership).
-//   - Renewing a lease is no write, and neither peers nor pieces cause any.
+//
+//   - All state is in etcd, so every instance can answer every call.
+//   - Reads come from a cache that a watch keeps up to date. While etcd is
+//     unavailable, the cache keeps its content, and no member counts as gone.
+//   - A record changes only by compare-and-swap on its revision, in the era of the
+//     store in which it was read. Its epoch grows with every change of owner or
+//     scheduler.
+//   - A member that loses a task because it is gone has no key, which the same
+//     transaction checks. A member that loses a task because a caller reports it as
+//     lost loses it only in the epoch of the report.
+//   - One pure function computes the next record (internal/ownership).
+//   - The renewal of a lease is not a write. Peers and pieces cause no writes.
 package registry
 
 import (
@@ -47,31 +49,31 @@ const (
 	maxReplicas        = 10
 )
 
-// Config says where the registry keeps its state.
+// Config holds the settings of a registry.
 type Config struct {
 	// Endpoints are host:port or URLs of an external etcd cluster.
 	Endpoints []string
-	// EmbeddedDir, when set, is the data directory of an etcd server inside the
-	// process that listens nowhere; Endpoints must be empty then.
+	// EmbeddedDir is the data directory of an etcd server inside the process, which opens
+	// no port. Exactly one of Endpoints and EmbeddedDir must be set.
 	EmbeddedDir string
-	// LeaseTTL is how long a member lives after its last heartbeat: 5 s when 0,
-	// at least 1 s, rounded up to whole seconds. An etcd with long election
-	// time-outs makes it longer; Heartbeat answers what was granted.
+	// LeaseTTL is how long a member lives after its last heartbeat: at least 1 s, rounded
+	// up to whole seconds. 0 means 5 s. An etcd with long election time-outs grants a
+	// longer time, which the answer to a heartbeat contains.
 	LeaseTTL time.Duration
-	// DialTimeout bounds one attempt to connect to an external etcd: 2 s when 0.
+	// DialTimeout bounds one attempt to connect to an external etcd. 0 means 2 s.
 	DialTimeout time.Duration
-	// Replicas is how many copies of a task are kept, the owner's included: 1
-	// to 10, 2 when 0.
+	// Replicas is the number of copies that a task should have, including the owner's: 1
+	// to 10. 0 means 2.
 	Replicas int
 }
 
-// Deps are what the registry is given. Both are required.
+// Deps holds the dependencies of a registry. Both are required.
 type Deps struct {
 	Logger  *zap.Logger
 	Metrics prometheus.Registerer
 }
 
-// Service is a registry. Use New.
+// Service is a registry.
 type Service struct {
 	conn    *etcdconn.Conn
 	store   *etcdstore.Store
@@ -80,7 +82,7 @@ type Service struct {
 	stopped chan struct{}
 }
 
-// New makes a registry. It opens nothing: that is Run's to do and to undo.
+// New returns a registry. It connects to nothing and opens no file: Run does.
 func New(cfg Config, deps Deps) (*Service, error) {
 	if deps.Logger == nil || deps.Metrics == nil {
 		return nil, errors.New("registry: logger and metrics are required")
@@ -98,14 +100,14 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		Endpoints: cfg.Endpoints, EmbeddedDir: cfg.EmbeddedDir, DialTimeout: cfg.DialTimeout,
 	}, deps.Logger)
 	s.store = etcdstore.New(s.conn, s.cache, m, deps.Logger, cfg.LeaseTTL)
-	changes := tasks.New(tasks.Deps{Store: s.store, Cache: s.cache, Metrics: m, Log: deps.Logger, Copies: cfg.Replicas})
-	s.server = rpc.New(rpc.Deps{Members: s.store, Tasks: changes, Cache: s.cache, Copies: cfg.Replicas, Stopped: s.stopped})
+	records := tasks.New(tasks.Deps{Store: s.store, Cache: s.cache, Metrics: m, Log: deps.Logger, Copies: cfg.Replicas})
+	s.server = rpc.New(rpc.Deps{Members: s.store, Tasks: records, Cache: s.cache, Copies: cfg.Replicas, Stopped: s.stopped})
 	return s, nil
 }
 
-// ConfigFrom takes from the settings what concerns a registry: the etcd at the
-// address for one of several, an etcd of its own under the home directory for
-// one that is alone.
+// ConfigFrom returns the configuration of a registry from the settings of its
+// process. With --use-ha it has the external etcd, else an embedded one under the
+// home directory.
 func ConfigFrom(s *settings.Settings) Config {
 	cfg := Config{LeaseTTL: s.LeaseTTL, Replicas: s.Replicas}
 	if !s.UseHA {
@@ -118,18 +120,18 @@ func ConfigFrom(s *settings.Settings) Config {
 
 func (c Config) complete() (Config, error) {
 	if (c.EmbeddedDir == "") == (len(c.Endpoints) == 0) {
-		return c, errors.New("either etcd endpoints or a directory for an embedded etcd must be given, and not both")
+		return c, errors.New("set either etcd endpoints or the directory of an embedded etcd, and not both")
 	}
 	if c.LeaseTTL == 0 {
 		c.LeaseTTL = defaultLeaseTTL
 	}
 	if c.LeaseTTL < minLeaseTTL {
-		return c, fmt.Errorf("lease time to live of %s is below %s", c.LeaseTTL, minLeaseTTL)
+		return c, fmt.Errorf("lease time to live of %s: the minimum is %s", c.LeaseTTL, minLeaseTTL)
 	}
-	// etcd knows whole seconds only.
+	// The leases of etcd have whole seconds.
 	c.LeaseTTL = (c.LeaseTTL + time.Second - 1).Truncate(time.Second)
 	if c.DialTimeout < 0 {
-		return c, fmt.Errorf("dial time-out of %s", c.DialTimeout)
+		return c, fmt.Errorf("dial time-out of %s: it must not be negative", c.DialTimeout)
 	}
 	if c.DialTimeout == 0 {
 		c.DialTimeout = defaultDialTimeout
@@ -143,30 +145,33 @@ func (c Config) complete() (Config, error) {
 	return c, nil
 }
 
-// Register puts the service on a gRPC server. Calls before Run and after it
-// are answered UNAVAILABLE.
+// Register registers the service at a gRPC server. Before and after Run, calls that
+// need the store fail with UNAVAILABLE.
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	registryv1.RegisterRegistryServiceServer(r, s.server)
 }
 
-// Ready is closed when the store has been read completely for the first time.
+// Ready returns a channel that is closed when the store has been read completely for
+// the first time.
 func (s *Service) Ready() <-chan struct{} { return s.cache.Synced() }
 
-// WaitReady waits until Ready is closed, or gives the error of ctx.
+// WaitReady waits until Ready is closed. It returns an error if ctx ends before.
 func (s *Service) WaitReady(ctx context.Context) error {
 	select {
 	case <-s.Ready():
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("registry: the store has not been read yet: %w", ctx.Err())
+		return fmt.Errorf("registry: waiting until the store has been read: %w", ctx.Err())
 	}
 }
 
-// Run opens the store, keeps the copy in step with it until ctx ends, and
-// closes everything in order: streams, the watch, calls under way, the client,
-// the embedded server. It returns an error when the store cannot be opened at
-// all or an embedded one stops by itself; an external etcd that is away is
-// waited for. Run may be called once.
+// Run connects to the store and keeps the cache up to date until ctx ends. Then it
+// ends everything in order: the watch, streams, calls that are under way, the client,
+// and the embedded server.
+//
+// Run returns an error if the store cannot be opened, or if an embedded etcd stops
+// unexpectedly. It waits for an external etcd that is unavailable. Run may be called
+// once.
 func (s *Service) Run(ctx context.Context) error {
 	stop := sync.OnceFunc(func() { close(s.stopped) })
 	defer stop()

@@ -17,15 +17,15 @@ import (
 	"github.com/supernode-ha/supernode/services/registry"
 )
 
-func TestTaskLifeCostsThreeWrites(t *testing.T) {
-	eachStore(t, func(t *testing.T, nodes func(int) []*node) {
+func TestTaskCausesThreeWritesFromClaimToSuccess(t *testing.T) {
+	withEachStore(t, func(t *testing.T, nodes func(int) []*node) {
 		n := nodes(1)[0]
 		defer keepAlive(t, n, cdn("c"), scheduler("s"))()
 		watch(t, n).until("s", "c")
 		began := time.Now()
 		before := metric(t, n, "supernode_registry_store_writes_total", "")
 
-		resp, err := patiently(t, n.ResolveTask, &registryv1.ResolveTaskRequest{
+		resp, err := untilStored(t, n.ResolveTask, &registryv1.ResolveTaskRequest{
 			TaskId: taskID(1), Url: "http://user:secret@127.0.0.1/a%2Fb?q=%7e#part", SchedulerId: "s",
 		})
 		require.NoError(t, err)
@@ -38,37 +38,37 @@ func TestTaskLifeCostsThreeWrites(t *testing.T) {
 
 		update := func(u *registryv1.UpdateTaskRequest) *registryv1.TaskRecord {
 			u.TaskId, u.Owner, u.Epoch = taskID(1), "c", 1
-			resp, err := patiently(t, n.UpdateTask, u)
+			resp, err := untilStored(t, n.UpdateTask, u)
 			require.NoError(t, err)
 			return resp.GetRecord()
 		}
 		source := &registryv1.SourceIdentity{Length: 7, Etag: `"x"`}
 		update(&registryv1.UpdateTaskRequest{Source: source, PieceSize: 4 << 20, Status: registryv1.TaskStatus_TASK_STATUS_RUNNING})
-		for range 3 { // saying it again costs nothing
+		for range 3 { // repeating it causes no write
 			rec = update(&registryv1.UpdateTaskRequest{Status: registryv1.TaskStatus_TASK_STATUS_SUCCESS})
 		}
-		require.EqualValues(t, 7, rec.GetSource().GetLength(), "what is not set stays")
+		require.EqualValues(t, 7, rec.GetSource().GetLength(), "fields that are not set stay")
 		require.EqualValues(t, 4<<20, rec.GetPieceSize())
 		require.Equal(t, rec.GetRevision(), claim(t, n, 1, "s").GetRecord().GetRevision())
-		require.EqualValues(t, 2, rec.GetRevision()-claimed, "every write makes a revision of the store")
-		if time.Since(began) < prompt {
+		require.EqualValues(t, 2, rec.GetRevision()-claimed, "every write increments the revision of the store")
+		if time.Since(began) < promptTime {
 			require.EqualValues(t, 3, metric(t, n, "supernode_registry_store_writes_total", "")-before)
 		}
 		require.EqualValues(t, 1, metric(t, n, "supernode_registry_records", ""))
 
-		_, err = patiently(t, n.DeleteTask, &registryv1.DeleteTaskRequest{TaskId: taskID(1), Epoch: 2})
+		_, err = untilStored(t, n.DeleteTask, &registryv1.DeleteTaskRequest{TaskId: taskID(1), Epoch: 2})
 		require.Equal(t, rpcerr.StaleEpoch, rpcerr.ReasonOf(err))
 		for range 2 {
-			_, err = patiently(t, n.DeleteTask, &registryv1.DeleteTaskRequest{TaskId: taskID(1), Epoch: 1})
+			_, err = untilStored(t, n.DeleteTask, &registryv1.DeleteTaskRequest{TaskId: taskID(1), Epoch: 1})
 			require.NoError(t, err)
 		}
-		_, err = n.GetTask(bounded(t), &registryv1.GetTaskRequest{TaskId: taskID(1)})
+		_, err = n.GetTask(testContext(t), &registryv1.GetTaskRequest{TaskId: taskID(1)})
 		require.Equal(t, codes.NotFound, status.Code(err))
 	})
 }
 
-func TestRacingClaimsHaveOneWinner(t *testing.T) {
-	eachStore(t, func(t *testing.T, nodes func(int) []*node) {
+func TestConcurrentClaimsGetTheSameRecord(t *testing.T) {
+	withEachStore(t, func(t *testing.T, nodes func(int) []*node) {
 		n := nodes(2)
 		defer keepAlive(t, n[0], cdn("c1"), cdn("c2"), cdn("c3"), scheduler("s0"), scheduler("s1"))()
 		for _, one := range n {
@@ -78,11 +78,11 @@ func TestRacingClaimsHaveOneWinner(t *testing.T) {
 		var mu sync.Mutex // guards answers
 		answers := make(map[string]map[string]bool)
 		var all sync.WaitGroup
-		for who := range 2 * callers {
+		for caller := range 2 * callers {
 			all.Go(func() {
 				for i := range tasks {
-					task := (i + who) % tasks
-					resp, err := patiently(t, n[who%2].ResolveTask, resolveRequest(task, fmt.Sprintf("s%d", who%2)))
+					task := (i + caller) % tasks
+					resp, err := untilStored(t, n[caller%2].ResolveTask, resolveRequest(task, fmt.Sprintf("s%d", caller%2)))
 					if err != nil {
 						t.Error(err)
 						return
@@ -95,7 +95,7 @@ func TestRacingClaimsHaveOneWinner(t *testing.T) {
 					answers[r.GetTaskId()][fmt.Sprint(r.GetOwner(), r.GetScheduler(), r.GetEpoch(), r.GetRevision())] = true
 					mu.Unlock()
 					if r.GetEpoch() != 1 {
-						t.Errorf("task %d is of epoch %d", task, r.GetEpoch())
+						t.Errorf("task %d has epoch %d", task, r.GetEpoch())
 					}
 				}
 			})
@@ -108,9 +108,9 @@ func TestRacingClaimsHaveOneWinner(t *testing.T) {
 	})
 }
 
-func TestTakeover(t *testing.T) {
+func TestOwnerAndSchedulerWhoseLeasesExpireAreReplaced(t *testing.T) {
 	t.Parallel()
-	eachStoreFor(t, 6*time.Second, func(t *testing.T, nodes func(int) []*node) {
+	withEachStoreAndTTL(t, 6*time.Second, func(t *testing.T, nodes func(int) []*node) {
 		n := nodes(2)
 		w := watch(t, n[1])
 		defer keepAlive(t, n[0], cdn("c1"), scheduler("s1"))()
@@ -122,12 +122,12 @@ func TestTakeover(t *testing.T) {
 				ofC0 = i
 			}
 		}
-		_, err := patiently(t, n[0].UpdateTask, &registryv1.UpdateTaskRequest{
+		_, err := untilStored(t, n[0].UpdateTask, &registryv1.UpdateTaskRequest{
 			TaskId: taskID(ofC0), Owner: "c0", Epoch: 1, PieceSize: 100, Source: &registryv1.SourceIdentity{Length: 9},
 			Status: registryv1.TaskStatus_TASK_STATUS_SUCCESS,
 		})
 		require.NoError(t, err)
-		require.EqualValues(t, 1, claim(t, n[1], ofC0, "s1").GetRecord().GetEpoch(), "all alive: nothing changes")
+		require.EqualValues(t, 1, claim(t, n[1], ofC0, "s1").GetRecord().GetEpoch(), "all are members: nothing changes")
 
 		lost()
 		w.until("s1", "c1")
@@ -137,11 +137,11 @@ func TestTakeover(t *testing.T) {
 		require.Equal(t, registryv1.TaskStatus_TASK_STATUS_SUCCESS, rec.GetStatus())
 		require.EqualValues(t, 9, rec.GetSource().GetLength(), "the replica has a copy of this version")
 		require.EqualValues(t, 100, rec.GetPieceSize())
-		require.Empty(t, rec.GetReplicas(), "who was lost is no replica, and there is no other CDN")
+		require.Empty(t, rec.GetReplicas(), "the lost owner is not a replica, and there is no other CDN")
 		require.Equal(t, "c1", resp.GetOwner().GetId())
 
-		// The old owner comes back and must not write over the new one.
-		_, err = patiently(t, n[0].UpdateTask, &registryv1.UpdateTaskRequest{
+		// The former owner must not overwrite the record.
+		_, err = untilStored(t, n[0].UpdateTask, &registryv1.UpdateTaskRequest{
 			TaskId: taskID(ofC0), Owner: "c0", Epoch: 1, Status: registryv1.TaskStatus_TASK_STATUS_FAILED,
 		})
 		require.Equal(t, codes.Aborted, status.Code(err))
@@ -150,48 +150,48 @@ func TestTakeover(t *testing.T) {
 	})
 }
 
-func TestDeadSchedulerAloneKeepsTheOwner(t *testing.T) {
+func TestOwnerStaysIfOnlyTheSchedulerLeaves(t *testing.T) {
 	n := startNode(t, registry.Config{EmbeddedDir: t.TempDir()})
 	keepAlive(t, n, cdn("c"), scheduler("s1"))
 	stop := keepAlive(t, n, scheduler("s0"))
 	claim(t, n, 1, "s0")
-	_, err := patiently(t, n.UpdateTask, &registryv1.UpdateTaskRequest{
+	_, err := untilStored(t, n.UpdateTask, &registryv1.UpdateTaskRequest{
 		TaskId: taskID(1), Owner: "c", Epoch: 1, Source: &registryv1.SourceIdentity{Length: 9}, Status: registryv1.TaskStatus_TASK_STATUS_SUCCESS,
 	})
 	require.NoError(t, err)
 	stop()
-	_, err = patiently(t, n.Leave, &registryv1.LeaveRequest{Role: registryv1.Role_ROLE_SCHEDULER, Id: "s0"})
+	_, err = untilStored(t, n.Leave, &registryv1.LeaveRequest{Role: registryv1.Role_ROLE_SCHEDULER, Id: "s0"})
 	require.NoError(t, err)
 	rec := claim(t, n, 1, "s1").GetRecord()
 	require.Equal(t, []any{"c", "s1", int64(2)}, []any{rec.GetOwner(), rec.GetScheduler(), rec.GetEpoch()})
 	require.Equal(t, registryv1.TaskStatus_TASK_STATUS_SUCCESS, rec.GetStatus())
 	require.EqualValues(t, 9, rec.GetSource().GetLength())
 
-	failed, err := patiently(t, n.UpdateTask, &registryv1.UpdateTaskRequest{
+	failed, err := untilStored(t, n.UpdateTask, &registryv1.UpdateTaskRequest{
 		TaskId: taskID(1), Owner: "c", Epoch: 2, PieceSize: 4, Status: registryv1.TaskStatus_TASK_STATUS_FAILED,
 	})
 	require.NoError(t, err)
-	require.Nil(t, failed.GetRecord().GetSource(), "the next fetch may be of another version")
+	require.Nil(t, failed.GetRecord().GetSource(), "the next download may get another version")
 	require.Zero(t, failed.GetRecord().GetPieceSize())
 }
 
-func TestNoCDN(t *testing.T) {
+func TestResolveIsRefusedIfAllCDNsDrain(t *testing.T) {
 	n := startNode(t, registry.Config{EmbeddedDir: t.TempDir()})
 	draining := cdn("c")
 	draining.State = registryv1.MemberState_MEMBER_STATE_DRAINING
 	keepAlive(t, n, draining)
-	_, err := patiently(t, n.ResolveTask, &registryv1.ResolveTaskRequest{TaskId: taskID(1), Url: "http://127.0.0.1/f", SchedulerId: "s"})
+	_, err := untilStored(t, n.ResolveTask, &registryv1.ResolveTaskRequest{TaskId: taskID(1), Url: "http://127.0.0.1/f", SchedulerId: "s"})
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 	require.Equal(t, rpcerr.NoCDN, rpcerr.ReasonOf(err))
 }
 
-func TestBadTaskRequestsAreRefused(t *testing.T) {
+func TestInvalidTaskRequestsAreRefused(t *testing.T) {
 	n := startNode(t, registry.Config{EmbeddedDir: t.TempDir()})
-	beat(t, n, cdn("c"))
+	sendHeartbeats(t, n, cdn("c"))
 	good := func() *registryv1.ResolveTaskRequest {
 		return &registryv1.ResolveTaskRequest{TaskId: taskID(1), Url: "http://127.0.0.1/f", SchedulerId: "s"}
 	}
-	for name, spoil := range map[string]func(*registryv1.ResolveTaskRequest){
+	for name, invalidate := range map[string]func(*registryv1.ResolveTaskRequest){
 		"task id":                func(r *registryv1.ResolveTaskRequest) { r.TaskId = "../../x" },
 		"no scheduler":           func(r *registryv1.ResolveTaskRequest) { r.SchedulerId = "" },
 		"scheduler":              func(r *registryv1.ResolveTaskRequest) { r.SchedulerId = "a/b" },
@@ -201,12 +201,12 @@ func TestBadTaskRequestsAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := good()
-			spoil(r)
-			_, err := patiently(t, n.ResolveTask, r)
+			invalidate(r)
+			_, err := untilStored(t, n.ResolveTask, r)
 			require.Equal(t, codes.InvalidArgument, status.Code(err), "%v", err)
 		})
 	}
-	ctx := bounded(t)
+	ctx := testContext(t)
 	_, err := n.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: "x"})
 	require.Equal(t, codes.InvalidArgument, status.Code(err))
 	_, err = n.DeleteTask(ctx, &registryv1.DeleteTaskRequest{TaskId: "x"})
@@ -218,16 +218,16 @@ func TestBadTaskRequestsAreRefused(t *testing.T) {
 		_, err = n.UpdateTask(ctx, u)
 		require.Equal(t, codes.InvalidArgument, status.Code(err))
 	}
-	_, err = patiently(t, n.UpdateTask, &registryv1.UpdateTaskRequest{TaskId: taskID(1), Owner: "c", Epoch: 1})
+	_, err = untilStored(t, n.UpdateTask, &registryv1.UpdateTaskRequest{TaskId: taskID(1), Owner: "c", Epoch: 1})
 	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err))
 }
 
-func TestBadWordsAboutHandsAreRefused(t *testing.T) {
+func TestInvalidOwnershipRequestsAreRefused(t *testing.T) {
 	n := startNode(t, registry.Config{EmbeddedDir: t.TempDir()})
-	ctx, id := bounded(t), taskID(1)
-	record := func(spoil func(*registryv1.TaskRecord)) *registryv1.TaskRecord {
+	ctx, id := testContext(t), taskID(1)
+	record := func(invalidate func(*registryv1.TaskRecord)) *registryv1.TaskRecord {
 		r := &registryv1.TaskRecord{TaskId: id, Url: "http://127.0.0.1/", Owner: "c", Replicas: []string{"d"}, Scheduler: "s", Epoch: 1}
-		spoil(r)
+		invalidate(r)
 		return r
 	}
 	bad := map[string]func() error{
@@ -280,7 +280,7 @@ func TestBadWordsAboutHandsAreRefused(t *testing.T) {
 			return err
 		},
 	}
-	for name, spoil := range map[string]func(*registryv1.TaskRecord){
+	for name, invalidate := range map[string]func(*registryv1.TaskRecord){
 		"of another task": func(r *registryv1.TaskRecord) { r.TaskId = taskID(2) },
 		"without owner":   func(r *registryv1.TaskRecord) { r.Owner = "" },
 		"twice":           func(r *registryv1.TaskRecord) { r.Replicas = []string{"c"} },
@@ -290,7 +290,7 @@ func TestBadWordsAboutHandsAreRefused(t *testing.T) {
 		"scheduler":       func(r *registryv1.TaskRecord) { r.Scheduler = "a/b" },
 		"source":          func(r *registryv1.TaskRecord) { r.Source = &registryv1.SourceIdentity{Length: -2} },
 	} {
-		last := record(spoil)
+		last := record(invalidate)
 		bad["last "+name] = func() error {
 			_, err := n.ResolveTask(ctx, &registryv1.ResolveTaskRequest{TaskId: id, SchedulerId: "s", Last: last})
 			return err
@@ -300,8 +300,8 @@ func TestBadWordsAboutHandsAreRefused(t *testing.T) {
 		err := call()
 		require.Equal(t, codes.InvalidArgument, status.Code(err), "%s: %v", name, err)
 	}
-	_, err := patiently(t, n.AnnounceCopies, announcement("c", 0, 1))
+	_, err := untilStored(t, n.AnnounceCopies, announcement("c", 0, 1))
 	require.Equal(t, rpcerr.NoCDN, rpcerr.ReasonOf(err))
-	_, err = patiently(t, n.RepairTask, &registryv1.RepairTaskRequest{TaskId: id, CdnId: "c"})
+	_, err = untilStored(t, n.RepairTask, &registryv1.RepairTaskRequest{TaskId: id, CdnId: "c"})
 	require.Equal(t, rpcerr.TaskNotFound, rpcerr.ReasonOf(err))
 }

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// tasksWatcher gives the messages of one WatchTasks stream.
+// tasksWatcher receives the messages of one WatchTasks stream.
 type tasksWatcher struct {
 	t      *testing.T
 	stream interface {
@@ -22,7 +22,7 @@ type tasksWatcher struct {
 
 func watchTasks(t *testing.T, n *node, role registryv1.Role, id string) *tasksWatcher {
 	t.Helper()
-	stream, err := n.WatchTasks(bounded(t), &registryv1.WatchTasksRequest{Role: role, MemberId: id})
+	stream, err := n.WatchTasks(testContext(t), &registryv1.WatchTasksRequest{Role: role, MemberId: id})
 	require.NoError(t, err)
 	return &tasksWatcher{t: t, stream: stream, known: make(map[string]*registryv1.TaskRecord)}
 }
@@ -43,7 +43,7 @@ func (w *tasksWatcher) next() *registryv1.WatchTasksResponse {
 	return resp
 }
 
-// complete reads until everything has been told once.
+// complete receives messages until the one that is complete.
 func (w *tasksWatcher) complete() map[string]*registryv1.TaskRecord {
 	w.t.Helper()
 	for !w.next().GetComplete() {
@@ -52,10 +52,10 @@ func (w *tasksWatcher) complete() map[string]*registryv1.TaskRecord {
 	return w.known
 }
 
-func (w *tasksWatcher) until(right func() bool) {
+func (w *tasksWatcher) until(condition func() bool) {
 	w.t.Helper()
-	for !right() {
-		require.False(w.t, w.next().GetComplete(), "that is told once")
+	for !condition() {
+		require.False(w.t, w.next().GetComplete(), "complete is set only once")
 	}
 }
 
@@ -68,15 +68,15 @@ func (w *tasksWatcher) end() error {
 	}
 }
 
-func TestWatchTasksTellsEverythingThenChanges(t *testing.T) {
-	eachStore(t, func(t *testing.T, nodes func(int) []*node) {
+func TestWatchTasksSendsAllRecordsThenChanges(t *testing.T) {
+	withEachStore(t, func(t *testing.T, nodes func(int) []*node) {
 		n := nodes(2)
 		defer keepAlive(t, n[0], cdn("c0"), cdn("c1"), cdn("c2"), scheduler("s"))()
 		watch(t, n[1]).until("s", "c0", "c1", "c2")
-		resp, err := patiently(t, n[0].AnnounceCopies, announcement("c0", 0, 500))
+		resp, err := untilStored(t, n[0].AnnounceCopies, announcement("c0", 0, 500))
 		require.NoError(t, err)
 		require.Len(t, resp.GetRecords(), 500)
-		_, err = patiently(t, n[0].AnnounceCopies, announcement("c0", 500, 50))
+		_, err = untilStored(t, n[0].AnnounceCopies, announcement("c0", 500, 50))
 		require.NoError(t, err)
 		c0, c1 := watchTasks(t, n[0], registryv1.Role_ROLE_CDN, "c0"), watchTasks(t, n[1], registryv1.Role_ROLE_CDN, "c1")
 		s := watchTasks(t, n[1], registryv1.Role_ROLE_SCHEDULER, "s")
@@ -84,26 +84,26 @@ func TestWatchTasksTellsEverythingThenChanges(t *testing.T) {
 		require.Empty(t, c1.complete())
 		require.Empty(t, s.complete())
 
-		_, err = patiently(t, n[1].MoveTask, &registryv1.MoveTaskRequest{TaskId: taskID(3), To: "c1"})
+		_, err = untilStored(t, n[1].MoveTask, &registryv1.MoveTaskRequest{TaskId: taskID(3), To: "c1"})
 		require.NoError(t, err)
 		c1.until(func() bool { return c1.known[taskID(3)].GetOwner() == "c1" })
 		c0.until(func() bool { return c0.known[taskID(3)].GetOwner() == "c1" })
-		_, err = patiently(t, n[1].ResignTask, &registryv1.ResignTaskRequest{TaskId: taskID(3), CdnId: "c0"})
+		_, err = untilStored(t, n[1].ResignTask, &registryv1.ResignTaskRequest{TaskId: taskID(3), CdnId: "c0"})
 		require.NoError(t, err)
 		c0.until(func() bool { return c0.known[taskID(3)] == nil })
 		claim(t, n[0], 3, "s")
 		s.until(func() bool { return s.known[taskID(3)].GetScheduler() == "s" })
-		_, err = patiently(t, n[0].DeleteTask, &registryv1.DeleteTaskRequest{TaskId: taskID(3), Epoch: 3})
+		_, err = untilStored(t, n[0].DeleteTask, &registryv1.DeleteTaskRequest{TaskId: taskID(3), Epoch: 3})
 		require.NoError(t, err)
 		s.until(func() bool { return s.known[taskID(3)] == nil })
 		c1.until(func() bool { return c1.known[taskID(3)] == nil })
 
-		bad, err := n[0].WatchTasks(bounded(t), &registryv1.WatchTasksRequest{Role: registryv1.Role_ROLE_GATEWAY, MemberId: "g"})
+		bad, err := n[0].WatchTasks(testContext(t), &registryv1.WatchTasksRequest{Role: registryv1.Role_ROLE_GATEWAY, MemberId: "g"})
 		require.NoError(t, err)
 		_, err = bad.Recv()
 		require.Equal(t, codes.InvalidArgument, status.Code(err))
 		require.NoError(t, n[0].stop())
-		require.Error(t, c0.end(), "a stream ends with the registry")
+		require.Error(t, c0.end(), "streams end when the registry stops")
 	})
 }
 

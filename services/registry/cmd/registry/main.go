@@ -1,4 +1,4 @@
-// Command registry runs a registry of its own against an external etcd.
+// Command registry runs a registry with an external etcd.
 package main
 
 import (
@@ -11,12 +11,12 @@ import (
 )
 
 func main() {
-	os.Exit(process.Main("registry", "Know the members of the cluster and whom each task belongs to", build,
+	os.Exit(process.Main("registry", "Store the members of the cluster and the owner, replicas and scheduler of each task", build,
 		settings.Registry, settings.Alone))
 }
 
 func build(_ context.Context, p *process.Process) error {
-	// A registry that runs alone has no store but the etcd it is told of.
+	// This command supports only an external etcd.
 	p.Settings.UseHA = true
 	service, err := registry.New(registry.ConfigFrom(p.Settings), registry.Deps{Logger: p.Log, Metrics: p.Metrics})
 	if err != nil {
