@@ -4,12 +4,12 @@
 // stream of CdnService.Seed. It does not decide who fetches which piece from
 // whom, nor which instance a task belongs to.
 //
-// The way of a task through the packages: rpc checks the request, table begins
+// The way of a task through the packages: rpc checks the request, engine begins
 // the task's only fetch and keeps what happened for all listeners, fetch
 // decides between disk and source and cuts what comes, store keeps it,
 // download serves it, report tells the registry, capacity divides what can be
 // sent among schedulers. keeper follows the records
-// that name the instance, and has the table own, copy and let go accordingly.
+// that name the instance, and has the engine own, copy and let go accordingly.
 package cdn
 
 import (
@@ -28,13 +28,13 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/capacity"
 	"github.com/supernode-ha/supernode/services/cdn/internal/copies"
 	"github.com/supernode-ha/supernode/services/cdn/internal/download"
+	"github.com/supernode-ha/supernode/services/cdn/internal/engine"
 	"github.com/supernode-ha/supernode/services/cdn/internal/fetch"
 	"github.com/supernode-ha/supernode/services/cdn/internal/keeper"
 	"github.com/supernode-ha/supernode/services/cdn/internal/report"
 	"github.com/supernode-ha/supernode/services/cdn/internal/rpc"
 	"github.com/supernode-ha/supernode/services/cdn/internal/source"
 	"github.com/supernode-ha/supernode/services/cdn/internal/store"
-	"github.com/supernode-ha/supernode/services/cdn/internal/table"
 )
 
 // Service is one CDN instance.
@@ -46,7 +46,7 @@ type Service struct {
 	others   *copies.Client
 	reporter *report.Reporter
 	keeper   *keeper.Keeper
-	tasks    *table.Table
+	tasks    *engine.Engine
 	download *download.Server
 	capacity *capacity.Hub
 }
@@ -87,11 +87,11 @@ func build(log *zap.Logger, cfg Config, deps Deps, files *store.Store) (*Service
 		PauseLimit: cfg.PauseLimit, StillOwner: records.StillOwner,
 	})
 	reporter := report.New(log, deps.Registry, cfg.ID, records.Stale)
-	tasks, err := table.New(table.Deps{
+	tasks, err := engine.New(engine.Deps{
 		Logger: log, Files: files, Fetcher: fetcher, Reporter: reporter, Losses: records,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("making the cdn's table: %w", err)
+		return nil, fmt.Errorf("making the engine: %w", err)
 	}
 	server := download.New(log, tasks, cfg.DrainTimeout, cfg.MaxUploadBandwidth)
 	hub := capacity.New(server.Sent)

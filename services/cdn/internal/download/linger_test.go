@@ -16,7 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/supernode-ha/supernode/services/cdn/internal/download"
-	"github.com/supernode-ha/supernode/services/cdn/internal/table"
+	"github.com/supernode-ha/supernode/services/cdn/internal/engine"
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
@@ -67,8 +67,8 @@ func (p *pipes) ask() (status int, err error) {
 
 type noTasks struct{}
 
-func (noTasks) Find(task.ID) *table.Task { return nil }
-func (noTasks) Lost(*table.Task)         {}
+func (noTasks) Find(task.ID) *engine.Task { return nil }
+func (noTasks) Lost(*engine.Task)         {}
 
 // A server that is told to stop goes on for those who do not know yet, and ends
 // when nobody comes any more, or when its time is over.

@@ -19,7 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
-	"github.com/supernode-ha/supernode/services/cdn/internal/table"
+	"github.com/supernode-ha/supernode/services/cdn/internal/engine"
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
@@ -39,9 +39,9 @@ const (
 // Tasks are where tasks are found.
 type Tasks interface {
 	// Find gives what can be served of a task, or nil.
-	Find(id task.ID) *table.Task
+	Find(id task.ID) *engine.Task
 	// Lost is told of a task whose file is not there any more.
-	Lost(t *table.Task)
+	Lost(t *engine.Task)
 }
 
 // Server serves wrapped files.
@@ -142,7 +142,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // serve sends the part of the file that was asked for.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request, t *table.Task, file *os.File) {
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, t *engine.Task, file *os.File) {
 	total, whole := t.Total()
 	totalText := "*"
 	if total >= 0 {

@@ -6,7 +6,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
-	"github.com/supernode-ha/supernode/services/cdn/internal/table"
+	"github.com/supernode-ha/supernode/services/cdn/internal/engine"
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
@@ -19,7 +19,7 @@ type teller interface {
 
 // listener tells everything that happens to a task, in its order, to its end.
 type listener struct {
-	task *table.Task
+	task *engine.Task
 	to   teller
 	// term is that of the owner who is listened to, nil for who listens to any copy.
 	term *int
@@ -33,7 +33,7 @@ func (l listener) listen(ctx context.Context) error {
 	for {
 		view := l.task.View(seen)
 		if l.term != nil && view.Term != *l.term {
-			return table.ErrStale()
+			return engine.ErrStale()
 		}
 		// To the owner's listeners provisional facts are of use, for a client waits.
 		if view.Facts != nil && !facts && (l.term != nil || view.Settled) {

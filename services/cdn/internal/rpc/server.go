@@ -11,21 +11,23 @@ import (
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/cdn/internal/capacity"
+	"github.com/supernode-ha/supernode/services/cdn/internal/engine"
 	"github.com/supernode-ha/supernode/services/cdn/internal/fetch"
 	"github.com/supernode-ha/supernode/services/cdn/internal/source"
-	"github.com/supernode-ha/supernode/services/cdn/internal/table"
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
 // Server answers CdnService.
 type Server struct {
 	cdnv1.UnimplementedCdnServiceServer
-	tasks    *table.Table
+	tasks    *engine.Engine
 	capacity *capacity.Hub
 }
 
 // New makes a Server.
-func New(tasks *table.Table, hub *capacity.Hub) *Server { return &Server{tasks: tasks, capacity: hub} }
+func New(tasks *engine.Engine, hub *capacity.Hub) *Server {
+	return &Server{tasks: tasks, capacity: hub}
+}
 
 // Seed makes sure that the task is here and tells all about it.
 func (s *Server) Seed(req *cdnv1.SeedRequest, stream grpc.ServerStreamingServer[cdnv1.SeedResponse]) error {
@@ -86,7 +88,7 @@ func (s *Server) Stat(_ context.Context, req *cdnv1.StatRequest) (*cdnv1.StatRes
 	if err != nil {
 		return nil, rpcerr.Status(err).Err()
 	}
-	t := s.tasks.Look(id)
+	t := s.tasks.Get(id)
 	if t == nil {
 		return nil, rpcerr.Status(notHere()).Err()
 	}

@@ -1,4 +1,4 @@
-package table
+package engine
 
 import (
 	"testing"
@@ -10,9 +10,9 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// landed makes a task with pieces of 10 bytes; lengths are by number, 0 for
+// taskWithPieces makes a task with pieces of 10 bytes; lengths are by number, 0 for
 // what has not landed.
-func landed(length int64, lengths ...int32) *Task {
+func taskWithPieces(length int64, lengths ...int32) *Task {
 	t := newTask("", 0, new(statuses))
 	t.Settle(task.Facts{Length: length, PieceSize: 10})
 	t.Begin(new(store.Content))
@@ -24,12 +24,12 @@ func landed(length int64, lengths ...int32) *Task {
 	return t
 }
 
-func TestExtentHasNoHoles(t *testing.T) {
-	whole := landed(-1, 10, 10, 7)
+func TestExtentCoversOnlyPiecesOnDisk(t *testing.T) {
+	whole := taskWithPieces(-1, 10, 10, 7)
 	whole.Finish(task.Result{Length: 12, PieceCount: 3})
-	exact := landed(-1, 10, 10)
+	exact := taskWithPieces(-1, 10, 10)
 	exact.Finish(task.Result{Length: 10, PieceCount: 2})
-	empty := landed(0, 5)
+	empty := taskWithPieces(0, 5)
 	for _, c := range []struct {
 		name        string
 		task        *Task
@@ -37,18 +37,18 @@ func TestExtentHasNoHoles(t *testing.T) {
 		end         int64
 		ok          bool
 	}{
-		{"a piece", landed(12, 10, 0, 7), 0, 9, 9, true},
-		{"the last piece", landed(12, 10, 0, 7), 20, 29, 26, true},
-		{"the last piece of unknown length", landed(-1, 10, 0, 7), 20, 29, 26, true},
-		{"part of a piece", landed(12, 10, 0, 7), 3, 5, 5, true},
-		{"a hole", landed(12, 10, 0, 7), 10, 19, 0, false},
-		{"into a hole", landed(12, 10, 0, 7), 5, 10, 0, false},
-		{"over a hole", landed(12, 10, 0, 7), 0, 29, 0, false},
-		{"not landed", landed(12, 10), 10, 19, 0, false},
-		{"not landed, end not known", landed(-1, 10), 0, 19, 0, false},
-		{"behind the last piece", landed(12, 10, 10, 7), 27, 29, 0, false},
-		{"behind the end", landed(12, 10, 10, 7), 30, 39, 0, false},
-		{"all", landed(12, 10, 10, 7), 0, 1 << 60, 26, true},
+		{"a piece", taskWithPieces(12, 10, 0, 7), 0, 9, 9, true},
+		{"the last piece", taskWithPieces(12, 10, 0, 7), 20, 29, 26, true},
+		{"the last piece of unknown length", taskWithPieces(-1, 10, 0, 7), 20, 29, 26, true},
+		{"part of a piece", taskWithPieces(12, 10, 0, 7), 3, 5, 5, true},
+		{"a hole", taskWithPieces(12, 10, 0, 7), 10, 19, 0, false},
+		{"into a hole", taskWithPieces(12, 10, 0, 7), 5, 10, 0, false},
+		{"over a hole", taskWithPieces(12, 10, 0, 7), 0, 29, 0, false},
+		{"not landed", taskWithPieces(12, 10), 10, 19, 0, false},
+		{"not landed, end not known", taskWithPieces(-1, 10), 0, 19, 0, false},
+		{"behind the last piece", taskWithPieces(12, 10, 10, 7), 27, 29, 0, false},
+		{"behind the end", taskWithPieces(12, 10, 10, 7), 30, 39, 0, false},
+		{"all", taskWithPieces(12, 10, 10, 7), 0, 1 << 60, 26, true},
 		{"whole", whole, 0, 1 << 60, 26, true},
 		{"whole, a part", whole, 9, 20, 20, true},
 		{"whole, behind", whole, 27, 30, 0, false},
@@ -64,7 +64,7 @@ func TestExtentHasNoHoles(t *testing.T) {
 			require.Equal(t, c.end, end, c.name)
 		}
 	}
-	failed := landed(12, 10, 10, 7)
+	failed := taskWithPieces(12, 10, 10, 7)
 	failed.Drop()
 	_, ok := failed.Extent(0, 9)
 	require.False(t, ok)
@@ -76,11 +76,11 @@ type statuses []report.Status
 func (s *statuses) Report(u report.Update) { *s = append(*s, u.Status) }
 
 // The timer behind Provisional may fire while the fetch fails.
-func TestNothingIsToldAfterTheEnd(t *testing.T) {
-	var told statuses
-	late := newTask("", 0, &told)
-	late.own(1)
+func TestProvisionalFactsAreNotReportedAfterAFailure(t *testing.T) {
+	var reported statuses
+	late := newTask("", 0, &reported)
+	late.becomeOwner(1)
 	late.fail(errStopping(), true)
 	late.Provisional(task.Facts{Length: -1, PieceSize: 10})
-	require.Equal(t, statuses{report.Failed}, told)
+	require.Equal(t, statuses{report.Failed}, reported)
 }

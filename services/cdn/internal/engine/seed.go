@@ -1,4 +1,4 @@
-package table
+package engine
 
 import (
 	"context"
@@ -14,126 +14,126 @@ import (
 // is not whole. It waits only for Run to begin, and for an earlier task of this
 // id to be gone. Errors: STALE_EPOCH, and SOURCE_BROKEN for another version than
 // the expected one.
-func (tb *Table) Seed(ctx context.Context, job fetch.Job) (*Task, int, error) {
+func (eng *Engine) Seed(ctx context.Context, job fetch.Job) (*Task, int, error) {
 	select {
-	case <-tb.started:
+	case <-eng.started:
 	case <-ctx.Done():
 		return nil, 0, context.Cause(ctx)
 	}
 	for {
-		t, term, leaving, err := tb.seed(job)
-		if err != nil || leaving == nil {
+		t, term, removed, err := eng.seed(job)
+		if err != nil || removed == nil {
 			return t, term, err
 		}
 		select {
-		case <-leaving:
+		case <-removed:
 		case <-ctx.Done():
 			return nil, 0, context.Cause(ctx)
 		}
 	}
 }
 
-func (tb *Table) seed(job fetch.Job) (t *Task, term int, leaving <-chan struct{}, err error) {
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	if tb.stopped {
+func (eng *Engine) seed(job fetch.Job) (t *Task, term int, removed <-chan struct{}, err error) {
+	eng.mu.Lock()
+	defer eng.mu.Unlock()
+	if eng.stopped {
 		return nil, 0, nil, errStopping()
 	}
-	e := tb.entries[job.ID]
-	if e != nil && (e.doomed || e.leaving) {
-		return nil, 0, e.task.gone, nil
+	e := eng.entries[job.ID]
+	if e != nil && (e.deleteAfterWork || e.removing) {
+		return nil, 0, e.task.removed, nil
 	}
-	if err := tb.claim(e, job); err != nil {
+	if err := eng.claimEpoch(e, job); err != nil {
 		return nil, 0, nil, err
 	}
 	if e == nil {
-		e = tb.add(job.ID)
+		e = eng.addEntry(job.ID)
 	}
-	_, _, whole, version := e.task.stands()
+	_, _, whole, version := e.task.state()
 	other := job.Expected != nil && version != nil && !job.Expected.Same(*version)
-	switch fetching := e.busy && e.want.kind == owning; {
+	switch fetching := e.working && e.goal.kind == owning; {
 	case fetching && other:
-		return nil, 0, nil, errVersion()
+		return nil, 0, nil, errOtherVersion()
 	case fetching:
-	case other, whole && !e.checked && !agreed(job.Expected):
-		tb.renew(e)
-		e.task.own(job.Epoch)
-		tb.set(e, want{kind: owning, job: job})
+	case other, whole && !e.checked && !identified(job.Expected):
+		eng.replaceTask(e)
+		e.task.becomeOwner(job.Epoch)
+		eng.setGoal(e, goal{kind: owning, job: job})
 	case whole:
 		e.checked = true
 	default:
-		e.task.own(job.Epoch)
-		tb.set(e, want{kind: owning, job: job})
+		e.task.becomeOwner(job.Epoch)
+		eng.setGoal(e, goal{kind: owning, job: job})
 	}
-	e.task.own(job.Epoch)
-	return e.task, e.task.termNow(), nil, nil
+	e.task.becomeOwner(job.Epoch)
+	return e.task, e.task.currentTerm(), nil, nil
 }
 
-// claim makes sure that the epoch is not older than what is known, and that no
+// claimEpoch makes sure that the epoch is not older than what is known, and that no
 // other is known to own the task in it. The caller holds mu.
-func (tb *Table) claim(e *entry, job fetch.Job) error {
-	s, known := tb.standings[job.ID]
+func (eng *Engine) claimEpoch(e *entry, job fetch.Job) error {
+	s, known := eng.standings[job.ID]
 	unclaimed := job.Epoch == 0 && s.Mine // who asks cannot reach the store
 	if known && !unclaimed && (job.Epoch < s.Epoch || job.Epoch == s.Epoch && !s.Mine) {
 		return ErrStale()
 	}
 	if e != nil {
-		epoch, owner, _, _ := e.task.stands()
+		epoch, owner, _, _ := e.task.state()
 		if job.Epoch > 0 && (job.Epoch < epoch || job.Epoch == epoch && !owner && !s.Mine) {
 			return ErrStale()
 		}
 	}
 	if known && job.Epoch > s.Epoch { // its news is on its way
 		s.Epoch, s.Mine, s.Owner = job.Epoch, true, ""
-		tb.standings[job.ID] = s
+		eng.standings[job.ID] = s
 	}
 	return nil
 }
 
-// agreed tells that a version is one that peers have and that has a name.
-func agreed(version *task.Facts) bool {
+// identified tells that a version is one that peers have and that has a name.
+func identified(version *task.Facts) bool {
 	return version != nil && version.Settled() && version.Named()
 }
 
-func errVersion() error {
+func errOtherVersion() error {
 	return rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "another version of the task is here than peers have")
 }
 
 // Follow gives the task to whoever wants to know what is here and gets. What is
 // on disk is read for that. It is nil if nothing is here.
-func (tb *Table) Follow(ctx context.Context, id task.ID) (*Task, error) {
+func (eng *Engine) Follow(ctx context.Context, id task.ID) (*Task, error) {
 	select {
-	case <-tb.started:
+	case <-eng.started:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	t, leaving := tb.lookUp(id)
+	t, removing := eng.lookUp(id)
 	switch {
-	case leaving:
+	case removing:
 		return nil, nil //nolint:nilnil // nothing is a good answer
 	case t != nil:
 		return t, nil
 	}
-	saved := tb.resting.find(id)
-	if saved == nil && !tb.Files.HasPart(id) {
+	saved := eng.onDisk.find(id)
+	if saved == nil && !eng.Files.HasPart(id) {
 		return nil, nil //nolint:nilnil // nothing is a good answer
 	}
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	if tb.stopped {
+	eng.mu.Lock()
+	defer eng.mu.Unlock()
+	if eng.stopped {
 		return nil, errStopping()
 	}
-	if e := tb.entries[id]; e != nil { // it came in the meantime
+	if e := eng.entries[id]; e != nil { // it came in the meantime
 		return e.task, nil
 	}
-	e := tb.add(id)
+	e := eng.addEntry(id)
 	if saved != nil {
 		e.task = saved // from now on whoever follows hears of its end
-		if s, known := tb.standings[id]; known && s.Mine && s.Status == task.Running {
-			saved.correct(s) // it was sealed, and this instance ended before it could say so
+		if s, known := eng.standings[id]; known && s.Mine && s.Status == task.Running {
+			saved.correctRecord(s) // it was sealed, and this instance ended before it could say so
 		}
 		return saved, nil
 	}
-	tb.set(e, want{kind: reading})
+	eng.setGoal(e, goal{kind: reading})
 	return e.task, nil
 }

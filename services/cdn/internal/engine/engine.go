@@ -1,16 +1,16 @@
-// Package table is the tasks that the CDN has in memory. It makes sure that a
+// Package engine is the tasks that the CDN has in memory. It makes sure that a
 // task is worked on once however many ask, that the work is what the newest
 // epoch says, that it ends when the task is deleted or the service stops, and
 // that a task that failed is forgotten. How a task is fetched or copied, and
 // how listeners are told, is not known here.
 //
-// A task in the table is being fetched as its owner, being copied as a replica,
+// A task in the engine is being fetched as its owner, being copied as a replica,
 // being read from disk, or idle: whole, or a part that nobody makes more of.
 // A Seed or a newer epoch turns one into another; what is here already stays.
-// It leaves the table when the work fails or it is deleted: it is leaving while
+// It leaves the engine when the work fails or it is deleted: it is leaving while
 // its files are removed, and whoever asks for it in that time waits and begins
 // anew.
-package table
+package engine
 
 import (
 	"context"
@@ -51,7 +51,7 @@ type Losses interface {
 	Lost(id task.ID, err error)
 }
 
-// Deps is what a table works with.
+// Deps is what an engine works with.
 type Deps struct {
 	// Logger takes the messages.
 	Logger *zap.Logger
@@ -65,29 +65,29 @@ type Deps struct {
 	Losses Losses
 }
 
-// Table is the tasks in memory. Run must be running for tasks to be worked on.
-type Table struct {
+// Engine is the tasks in memory. Run must be running for tasks to be worked on.
+type Engine struct {
 	Deps
-	resting *resting
+	onDisk  *onDisk
 	gauge   prometheus.Gauge
 	started chan struct{} // closed when Run has begun
 
 	mu        sync.Mutex
 	entries   map[task.ID]*entry        // guarded by mu
 	standings map[task.ID]task.Standing // of the records that name this instance; guarded by mu
-	base      context.Context           // of all work, set by Run; guarded by mu
+	workCtx   context.Context           // of all work, set by Run; guarded by mu
 	stopped   bool                      // guarded by mu
 	workers   sync.WaitGroup            // added to under mu, unless stopped
 }
 
-// New makes an empty table.
-func New(deps Deps) (*Table, error) {
-	resting, err := newResting(deps.Files, deps.Reporter)
+// New makes an empty engine.
+func New(deps Deps) (*Engine, error) {
+	cached, err := newOnDisk(deps.Files, deps.Reporter)
 	if err != nil {
 		return nil, err
 	}
-	return &Table{
-		Deps: deps, resting: resting,
+	return &Engine{
+		Deps: deps, onDisk: cached,
 		gauge: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "supernode_cdn_tasks", Help: "Tasks in memory.",
 		}),
@@ -98,98 +98,98 @@ func New(deps Deps) (*Table, error) {
 }
 
 // Collectors are the metrics, to be registered.
-func (tb *Table) Collectors() []prometheus.Collector { return []prometheus.Collector{tb.gauge} }
+func (eng *Engine) Collectors() []prometheus.Collector { return []prometheus.Collector{eng.gauge} }
 
 // Run lets tasks be worked on until ctx ends, then ends all work and everybody's
 // listening and waits for the work to end. What is here can be found on. It is
 // called once.
-func (tb *Table) Run(ctx context.Context) {
-	base, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	tb.mu.Lock()
-	tb.base = base
-	for id, s := range tb.standings { // told before the begin
-		tb.assign(id, s)
+func (eng *Engine) Run(ctx context.Context) {
+	workCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	eng.mu.Lock()
+	eng.workCtx = workCtx
+	for id, s := range eng.standings { // told before the begin
+		eng.applyStanding(id, s)
 	}
-	tb.mu.Unlock()
-	close(tb.started)
+	eng.mu.Unlock()
+	close(eng.started)
 	<-ctx.Done()
-	tb.mu.Lock()
-	tb.stopped = true
-	for _, e := range tb.entries {
-		if !e.busy && !e.leaving {
+	eng.mu.Lock()
+	eng.stopped = true
+	for _, e := range eng.entries {
+		if !e.working && !e.removing {
 			e.task.fail(errStopping(), false)
 		}
 	}
-	tb.mu.Unlock()
+	eng.mu.Unlock()
 	cancel(errStopping())
-	tb.workers.Wait()
+	eng.workers.Wait()
 }
 
 // Close lets the files go, after Run.
-func (tb *Table) Close() {
-	tb.mu.Lock()
+func (eng *Engine) Close() {
+	eng.mu.Lock()
 	var all []*Task
-	for _, e := range tb.entries {
-		all = append(append(all, e.task), e.old...)
+	for _, e := range eng.entries {
+		all = append(append(all, e.task), e.replaced...)
 	}
-	tb.mu.Unlock()
+	eng.mu.Unlock()
 	for _, t := range all {
-		tb.shut(t)
+		eng.closeFiles(t)
 	}
 }
 
 // Find gives what can be served of a task: what has landed of one in memory,
 // or a whole copy on disk, also while its source is asked whether it is still
 // right. It is nil if there is neither.
-func (tb *Table) Find(id task.ID) *Task {
-	t, leaving := tb.lookUp(id)
+func (eng *Engine) Find(id task.ID) *Task {
+	t, removing := eng.lookUp(id)
 	switch {
-	case leaving:
+	case removing:
 		return nil
-	case t != nil && t.served():
+	case t != nil && t.isServable():
 		return t
 	}
-	return tb.resting.find(id)
+	return eng.onDisk.find(id)
 }
 
-// Look gives a task as it stands, in memory or else on disk; nil if nothing of
+// Get gives a task as it stands, in memory or else on disk; nil if nothing of
 // it is here.
-func (tb *Table) Look(id task.ID) *Task {
-	t, leaving := tb.lookUp(id)
+func (eng *Engine) Get(id task.ID) *Task {
+	t, removing := eng.lookUp(id)
 	switch {
-	case leaving:
+	case removing:
 		return nil
 	case t != nil:
 		return t
 	}
-	return tb.resting.find(id)
+	return eng.onDisk.find(id)
 }
 
-func (tb *Table) lookUp(id task.ID) (t *Task, leaving bool) {
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	e := tb.entries[id]
+func (eng *Engine) lookUp(id task.ID) (t *Task, removing bool) {
+	eng.mu.Lock()
+	defer eng.mu.Unlock()
+	e := eng.entries[id]
 	if e == nil {
 		return nil, false
 	}
-	return e.task, e.doomed || e.leaving
+	return e.task, e.deleteAfterWork || e.removing
 }
 
 // Lost is told that a task that Find gave has no file any more. It is
 // forgotten, so that it can be fetched again.
-func (tb *Table) Lost(t *Task) {
-	tb.resting.forget(t.id)
-	tb.mu.Lock()
-	e := tb.entries[t.id]
-	if e == nil || e.task != t || e.busy || e.leaving {
-		tb.mu.Unlock()
+func (eng *Engine) Lost(t *Task) {
+	eng.onDisk.evict(t.id)
+	eng.mu.Lock()
+	e := eng.entries[t.id]
+	if e == nil || e.task != t || e.working || e.removing {
+		eng.mu.Unlock()
 		return
 	}
-	e.leaving = true
-	tb.mu.Unlock()
-	tb.Logger.Error("the files of a task are gone", zap.String("task_id", string(t.id)))
-	if err := tb.remove(e); err != nil {
-		tb.Logger.Warn("removing what is left of a task", zap.String("task_id", string(t.id)), zap.Error(err))
+	e.removing = true
+	eng.mu.Unlock()
+	eng.Logger.Error("the files of a task are gone", zap.String("task_id", string(t.id)))
+	if err := eng.removeFiles(e); err != nil {
+		eng.Logger.Warn("removing what is left of a task", zap.String("task_id", string(t.id)), zap.Error(err))
 	}
 }
 
@@ -209,5 +209,5 @@ func ErrStale() error {
 // errStopping has no reason: it says nothing about the task or its source.
 func errStopping() error { return status.Error(codes.Unavailable, "the service stops") }
 
-// errAgain is for listeners of a task that has just changed its place.
-func errAgain() error { return status.Error(codes.Unavailable, "ask again") }
+// errRetry is for listeners of a task that has just changed its place.
+func errRetry() error { return status.Error(codes.Unavailable, "ask again") }

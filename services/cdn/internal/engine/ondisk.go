@@ -1,4 +1,4 @@
-package table
+package engine
 
 import (
 	"fmt"
@@ -10,44 +10,44 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// mostResting is how many tasks are kept that were read from disk only to be
+// maxOnDisk is how many tasks are kept that were read from disk only to be
 // served, so that a peer's next piece does not have them read again.
-const mostResting = 512
+const maxOnDisk = 512
 
-// resting is the whole tasks on disk that nobody has asked to seed since the
+// onDisk is the whole tasks on disk that nobody has asked to seed since the
 // start: they can be served, but their sources have not been asked whether
 // they are still right. Its contents may be out of date: opening tells.
-type resting struct {
+type onDisk struct {
 	files    *store.Store
-	reporter Reporter // for those that become tasks of the table
-	known    *lru.Cache[task.ID, *Task]
+	reporter Reporter // for those that become tasks of the engine
+	loaded   *lru.Cache[task.ID, *Task]
 	loads    singleflight.Group
 }
 
-func newResting(files *store.Store, reporter Reporter) (*resting, error) {
-	known, err := lru.New[task.ID, *Task](mostResting)
+func newOnDisk(files *store.Store, reporter Reporter) (*onDisk, error) {
+	loaded, err := lru.New[task.ID, *Task](maxOnDisk)
 	if err != nil {
-		return nil, fmt.Errorf("making the memory of tasks on disk: %w", err)
+		return nil, fmt.Errorf("making the cache of tasks on disk: %w", err)
 	}
-	return &resting{files: files, reporter: reporter, known: known}, nil
+	return &onDisk{files: files, reporter: reporter, loaded: loaded}, nil
 }
 
 // find gives the task as it is on disk, or nil.
-func (r *resting) find(id task.ID) *Task {
-	if t, ok := r.known.Get(id); ok {
+func (o *onDisk) find(id task.ID) *Task {
+	if t, ok := o.loaded.Get(id); ok {
 		return t
 	}
-	found, err, _ := r.loads.Do(string(id), func() (any, error) {
-		saved, err := r.files.Load(id)
+	found, err, _ := o.loads.Do(string(id), func() (any, error) {
+		saved, err := o.files.Load(id)
 		if err != nil {
 			return nil, err
 		}
-		t := newTask(id, 0, r.reporter)
+		t := newTask(id, 0, o.reporter)
 		t.Settle(saved.Facts())
 		t.Begin(saved.Content)
 		t.Land(saved.Pieces...)
 		t.Finish(saved.Result)
-		r.known.Add(id, t)
+		o.loaded.Add(id, t)
 		return t, nil
 	})
 	if err != nil {
@@ -56,4 +56,4 @@ func (r *resting) find(id task.ID) *Task {
 	return found.(*Task) //nolint:forcetypeassert // Do gives what the function above gave
 }
 
-func (r *resting) forget(id task.ID) { r.known.Remove(id) }
+func (o *onDisk) evict(id task.ID) { o.loaded.Remove(id) }

@@ -1,4 +1,4 @@
-package table
+package engine
 
 import (
 	"errors"
@@ -20,29 +20,29 @@ import (
 type Task struct {
 	id       task.ID
 	reporter Reporter
-	// gone is closed when the task has left the table with all its files.
-	gone chan struct{}
+	// removed is closed when the task has left the engine with all its files.
+	removed chan struct{}
 
-	mu      sync.Mutex
-	epoch   int64            // fences what is told the registry; guarded by mu
-	facts   *task.Facts      // replaced, never changed; guarded by mu
-	settled bool             // facts are the source's, not provisional; guarded by mu
-	pieces  []task.Piece     // in landing order, only appended to; guarded by mu
-	lengths []int32          // wrapped length by number, 0 for what is not here; guarded by mu
-	result  *task.Result     // guarded by mu
-	err     error            // guarded by mu
-	content *store.Content   // guarded by mu
-	owner   bool             // it is fetched, or was, as its owner: the registry is told; guarded by mu
-	term    int              // grows whenever it ceases to be owned here; guarded by mu
-	dropped []*store.Content // to be closed by whoever ends the work on it; guarded by mu
-	active  bool             // something is under way for it; guarded by mu
-	changed chan struct{}    // closed and replaced whenever any of the above changes; guarded by mu
+	mu        sync.Mutex
+	epoch     int64            // fences what is told the registry; guarded by mu
+	facts     *task.Facts      // replaced, never changed; guarded by mu
+	settled   bool             // facts are the source's, not provisional; guarded by mu
+	pieces    []task.Piece     // in landing order, only appended to; guarded by mu
+	lengths   []int32          // wrapped length by number, 0 for what is not here; guarded by mu
+	result    *task.Result     // guarded by mu
+	err       error            // guarded by mu
+	content   *store.Content   // guarded by mu
+	owner     bool             // it is fetched, or was, as its owner: the registry is told; guarded by mu
+	term      int              // grows whenever it ceases to be owned here; guarded by mu
+	withdrawn []*store.Content // to be closed by whoever ends the work on it; guarded by mu
+	active    bool             // something is under way for it; guarded by mu
+	changed   chan struct{}    // closed and replaced whenever any of the above changes; guarded by mu
 }
 
 func newTask(id task.ID, epoch int64, reporter Reporter) *Task {
 	return &Task{
 		id: id, epoch: epoch, reporter: reporter,
-		gone: make(chan struct{}), changed: make(chan struct{}),
+		removed: make(chan struct{}), changed: make(chan struct{}),
 	}
 }
 
@@ -82,7 +82,7 @@ func (t *Task) View(seen int) View {
 
 // Provisional implements fetch.Sink.
 func (t *Task) Provisional(facts task.Facts) {
-	t.change(func() {
+	t.update(func() {
 		if t.facts == nil && t.err == nil && t.owner { // the fetch may have failed just now, or have another owner
 			t.facts = &facts
 			t.report(report.Running)
@@ -92,7 +92,7 @@ func (t *Task) Provisional(facts task.Facts) {
 
 // Settle implements fetch.Sink.
 func (t *Task) Settle(facts task.Facts) task.Facts {
-	t.change(func() {
+	t.update(func() {
 		if t.facts != nil {
 			facts.PieceSize = t.facts.PieceSize // some know it already
 		}
@@ -104,23 +104,23 @@ func (t *Task) Settle(facts task.Facts) task.Facts {
 
 // Begin implements fetch.Sink.
 func (t *Task) Begin(content *store.Content) {
-	t.change(func() { t.content = content })
+	t.update(func() { t.content = content })
 }
 
 // Drop implements fetch.Sink.
 func (t *Task) Drop() {
-	t.change(func() {
+	t.update(func() {
 		content := t.content
 		t.content = nil
 		if content != nil {
-			t.dropped = append(t.dropped, content)
+			t.withdrawn = append(t.withdrawn, content)
 		}
 	})
 }
 
 // Land implements fetch.Sink.
 func (t *Task) Land(pieces ...task.Piece) {
-	t.change(func() {
+	t.update(func() {
 		t.pieces = append(t.pieces, pieces...)
 		for _, p := range pieces {
 			for int(p.Num) >= len(t.lengths) {
@@ -133,30 +133,30 @@ func (t *Task) Land(pieces ...task.Piece) {
 
 // Finish implements fetch.Sink.
 func (t *Task) Finish(result task.Result) {
-	t.change(func() {
+	t.update(func() {
 		t.result = &result
 		t.report(report.Success)
 	})
 }
 
 // fail tells everybody that the task is over.
-func (t *Task) fail(err error, tellRegistry bool) {
-	t.change(func() {
+func (t *Task) fail(err error, reportFailure bool) {
+	t.update(func() {
 		t.err = err
-		if tellRegistry {
+		if reportFailure {
 			t.report(report.Failed)
 		}
 	})
 }
 
-// shut lets the files go that it may hold open.
-func (t *Task) shut() error {
+// closeFiles lets the files go that it may hold open.
+func (t *Task) closeFiles() error {
 	t.mu.Lock()
-	open := t.dropped
+	open := t.withdrawn
 	if t.content != nil {
 		open = append(open, t.content)
 	}
-	t.content, t.dropped = nil, nil
+	t.content, t.withdrawn = nil, nil
 	t.mu.Unlock()
 	var errs []error
 	for _, c := range open {
@@ -165,10 +165,10 @@ func (t *Task) shut() error {
 	return errors.Join(errs...)
 }
 
-// own makes this instance the owner in an epoch, and tells the registry under a
+// becomeOwner makes this instance the owner in an epoch, and tells the registry under a
 // higher one what is known, because its record may be a new one.
-func (t *Task) own(epoch int64) {
-	t.change(func() {
+func (t *Task) becomeOwner(epoch int64) {
+	t.update(func() {
 		if t.owner && epoch <= t.epoch {
 			return
 		}
@@ -182,11 +182,11 @@ func (t *Task) own(epoch int64) {
 	})
 }
 
-// standDown makes another the owner in an epoch: whoever listened to this one
+// stepDown makes another the owner in an epoch: whoever listened to this one
 // as to the owner hears of it. What was announced before the source answered is
 // of no more use: the new owner may have announced something else.
-func (t *Task) standDown(epoch int64) {
-	t.change(func() {
+func (t *Task) stepDown(epoch int64) {
+	t.update(func() {
 		if t.owner {
 			t.owner = false
 			t.term++
@@ -198,11 +198,11 @@ func (t *Task) standDown(epoch int64) {
 	})
 }
 
-// activate notes whether something is under way.
-func (t *Task) activate(active bool) { t.change(func() { t.active = active }) }
+// setActive notes whether something is under way.
+func (t *Task) setActive(active bool) { t.update(func() { t.active = active }) }
 
-// stands gives what decides about its place in the table.
-func (t *Task) stands() (epoch int64, owner, whole bool, version *task.Facts) {
+// state gives what decides about its place in the engine.
+func (t *Task) state() (epoch int64, owner, whole bool, version *task.Facts) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.settled {
@@ -211,15 +211,15 @@ func (t *Task) stands() (epoch int64, owner, whole bool, version *task.Facts) {
 	return t.epoch, t.owner, t.result != nil, version
 }
 
-// termNow tells how often it has ceased to be owned here.
-func (t *Task) termNow() int {
+// currentTerm tells how often it has ceased to be owned here.
+func (t *Task) currentTerm() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.term
 }
 
-// held gives what has been told of a task that is not whole, nil for nothing.
-func (t *Task) held() *fetch.Held {
+// heldPart gives what has been told of a task that is not whole, nil for nothing.
+func (t *Task) heldPart() *fetch.Held {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.content == nil {
@@ -228,17 +228,17 @@ func (t *Task) held() *fetch.Held {
 	return &fetch.Held{Content: t.content, Pieces: slices.Clone(t.pieces)}
 }
 
-// spent tells that what was told of it is not there any more.
-func (t *Task) spent() bool {
+// isWithdrawn tells that what was told of it is not there any more.
+func (t *Task) isWithdrawn() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.content == nil && t.settled
 }
 
-func (t *Task) change(what func()) {
+func (t *Task) update(apply func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	what()
+	apply()
 	close(t.changed)
 	t.changed = make(chan struct{})
 }
@@ -251,9 +251,9 @@ func (t *Task) report(status report.Status) {
 	t.reporter.Report(report.Update{ID: t.id, Epoch: t.epoch, Status: status, Facts: t.facts})
 }
 
-// correct reports how the task stands if its record says otherwise, which it
+// correctRecord reports how the task stands if its record says otherwise, which it
 // does when the store has lost what it was told.
-func (t *Task) correct(s task.Standing) {
+func (t *Task) correctRecord(s task.Standing) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	fits := t.facts != nil && (s.Facts.PieceSize == 0 || s.Facts.Same(*t.facts))
@@ -323,8 +323,8 @@ func (t *Task) Open() (*store.Reader, error) {
 	return content.Open()
 }
 
-// served tells whether pieces of it can be read.
-func (t *Task) served() bool {
+// isServable tells whether pieces of it can be read.
+func (t *Task) isServable() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.content != nil
