@@ -8,7 +8,7 @@
 // the task's only fetch and keeps what happened for all listeners, fetch
 // decides between disk and source and cuts what comes, store keeps it,
 // download serves it, report tells the registry, capacity divides what can be
-// sent among schedulers. keeper follows the records
+// sent among schedulers. reconciler follows the records
 // that name the instance, and has the engine own, copy and let go accordingly.
 package cdn
 
@@ -30,7 +30,7 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/download"
 	"github.com/supernode-ha/supernode/services/cdn/internal/engine"
 	"github.com/supernode-ha/supernode/services/cdn/internal/fetch"
-	"github.com/supernode-ha/supernode/services/cdn/internal/keeper"
+	"github.com/supernode-ha/supernode/services/cdn/internal/reconciler"
 	"github.com/supernode-ha/supernode/services/cdn/internal/report"
 	"github.com/supernode-ha/supernode/services/cdn/internal/rpc"
 	"github.com/supernode-ha/supernode/services/cdn/internal/source"
@@ -39,16 +39,16 @@ import (
 
 // Service is one CDN instance.
 type Service struct {
-	log      *zap.Logger
-	listener net.Listener
-	files    *store.Store
-	client   *source.Client
-	others   *copies.Client
-	reporter *report.Reporter
-	keeper   *keeper.Keeper
-	tasks    *engine.Engine
-	download *download.Server
-	capacity *capacity.Hub
+	log        *zap.Logger
+	listener   net.Listener
+	files      *store.Store
+	client     *source.Client
+	others     *copies.Client
+	reporter   *report.Reporter
+	reconciler *reconciler.Reconciler
+	tasks      *engine.Engine
+	download   *download.Server
+	capacity   *capacity.Hub
 }
 
 // New makes an instance; nothing runs before Run.
@@ -74,8 +74,8 @@ func build(log *zap.Logger, cfg Config, deps Deps, files *store.Store) (*Service
 	if members == nil {
 		members = cluster.NewView(deps.Registry, log) // stays empty
 	}
-	records := keeper.New(cfg.ID, keeper.Options{ReplaceDelay: cfg.ReplaceDelay},
-		keeper.Deps{Logger: log, Registry: deps.Registry, Members: members, Dial: deps.Dial})
+	records := reconciler.New(cfg.ID, reconciler.Options{ReplaceDelay: cfg.ReplaceDelay},
+		reconciler.Deps{Logger: log, Registry: deps.Registry, Members: members, Dial: deps.Dial})
 	client := source.NewClient(source.Timeouts{Connect: cfg.ConnectTimeout, Idle: cfg.IdleTimeout})
 	others := copies.New(copies.Deps{
 		Member: func(id string) (cluster.Member, bool) { return members.Find(cluster.CDN, id) },
@@ -101,7 +101,7 @@ func build(log *zap.Logger, cfg Config, deps Deps, files *store.Store) (*Service
 	}
 	return &Service{
 		log: log, listener: deps.Download, files: files, client: client, others: others,
-		reporter: reporter, keeper: records, tasks: tasks, download: server, capacity: hub,
+		reporter: reporter, reconciler: records, tasks: tasks, download: server, capacity: hub,
 	}, nil
 }
 
@@ -130,7 +130,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return nil
 	})
 	work.Go(func() error {
-		s.keeper.Run(ctx, s.tasks)
+		s.reconciler.Run(ctx, s.tasks)
 		return nil
 	})
 	work.Go(func() error {
@@ -152,7 +152,7 @@ func (s *Service) Run(ctx context.Context) error {
 // waits until they have copies. It is called while Run runs, when the instance
 // is about to leave, and returns at once when there is no other CDN. The error
 // tells what is not whole elsewhere when ctx ends.
-func (s *Service) Handover(ctx context.Context) error { return s.keeper.Handover(ctx) }
+func (s *Service) Handover(ctx context.Context) error { return s.reconciler.Handover(ctx) }
 
 // register registers all of them or none.
 func register(metrics prometheus.Registerer, sets ...[]prometheus.Collector) error {

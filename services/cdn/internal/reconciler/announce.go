@@ -1,4 +1,4 @@
-package keeper
+package reconciler
 
 import (
 	"context"
@@ -15,51 +15,51 @@ import (
 )
 
 const (
-	// mostCopies is how many copies a call tells of.
-	mostCopies = 500
-	// mostBytes bounds it too: addresses may be long, and a message of gRPC not.
-	mostBytes = 1 << 20
+	// maxBatchCopies is how many copies a call tells of.
+	maxBatchCopies = 500
+	// maxBatchBytes bounds it too: addresses may be long, and a message of gRPC not.
+	maxBatchBytes = 1 << 20
 	// batchTimeout bounds it: each may be a transaction of the registry.
 	batchTimeout = 20 * time.Second
 )
 
 // announceCopies tells the registry what is on disk and no record names this
 // instance for, whenever it is woken, until ctx ends.
-func (k *Keeper) announceCopies(ctx context.Context, engine Engine) {
+func (r *Reconciler) announceCopies(ctx context.Context, engine Engine) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-k.announce:
+		case <-r.announceNow:
 		}
 		for failures := 1; ctx.Err() == nil; failures++ {
-			err := k.announceAll(ctx, engine)
+			err := r.announceAll(ctx, engine)
 			if err == nil {
 				break
 			}
 			if failures == 5 && ctx.Err() == nil { // it may not be a member yet
-				k.log.Warn("the registry is not told what is on disk; trying on", zap.Error(err))
+				r.log.Warn("the registry is not told what is on disk; trying on", zap.Error(err))
 			}
-			pause(ctx, backOff(k.options.RetryDelay, failures))
+			sleep(ctx, backOff(r.options.RetryDelay, failures))
 		}
 	}
 }
 
 // announceAll is one round. A stream that ends makes it end, too: the next one
 // begins another.
-func (k *Keeper) announceAll(ctx context.Context, engine Engine) error {
+func (r *Reconciler) announceAll(ctx context.Context, engine Engine) error {
 	inventory, err := engine.Inventory(ctx)
 	if err != nil {
 		return fmt.Errorf("listing what is on disk: %w", err)
 	}
-	unnamed, err := k.unnamed(ctx, inventory)
+	unnamed, err := r.unnamed(ctx, inventory)
 	if err != nil || len(unnamed) == 0 {
 		return err
 	}
-	k.log.Info("announcing copies that no record names this instance for", zap.Int("copies", len(unnamed)))
+	r.log.Info("announcing copies that no record names this instance for", zap.Int("copies", len(unnamed)))
 	for len(unnamed) > 0 {
-		n := batchOf(unnamed)
-		if err := k.announceBatch(ctx, engine, unnamed[:n]); err != nil {
+		n := batchSize(unnamed)
+		if err := r.announceBatch(ctx, engine, unnamed[:n]); err != nil {
 			return err
 		}
 		unnamed = unnamed[n:]
@@ -67,11 +67,11 @@ func (k *Keeper) announceAll(ctx context.Context, engine Engine) error {
 	return nil
 }
 
-// batchOf is how many of the copies one call may tell of, at least one.
-func batchOf(copies []task.Inventory) int {
+// batchSize is how many of the copies one call may tell of, at least one.
+func batchSize(copies []task.Inventory) int {
 	bytes := 0
 	for n, c := range copies {
-		if bytes += proto.Size(protoCopy(c)); n == mostCopies || n > 0 && bytes > mostBytes {
+		if bytes += proto.Size(protoCopy(c)); n == maxBatchCopies || n > 0 && bytes > maxBatchBytes {
 			return n
 		}
 	}
@@ -80,11 +80,11 @@ func batchOf(copies []task.Inventory) int {
 
 // unnamed are those that no record names this instance for, none while not
 // all records are known.
-func (k *Keeper) unnamed(ctx context.Context, copies []task.Inventory) ([]task.Inventory, error) {
-	return ask(ctx, k, func(d *desk) []task.Inventory {
+func (r *Reconciler) unnamed(ctx context.Context, copies []task.Inventory) ([]task.Inventory, error) {
+	return query(ctx, r, func(s *state) []task.Inventory {
 		var rest []task.Inventory
 		for _, c := range copies {
-			if d.complete && d.book.entries[c.ID] == nil {
+			if s.complete && s.index.entries[c.ID] == nil {
 				rest = append(rest, c)
 			}
 		}
@@ -92,12 +92,12 @@ func (k *Keeper) unnamed(ctx context.Context, copies []task.Inventory) ([]task.I
 	})
 }
 
-func (k *Keeper) announceBatch(ctx context.Context, engine Engine, batch []task.Inventory) error {
-	stream, err := ask(ctx, k, func(d *desk) uint64 { return d.stream })
+func (r *Reconciler) announceBatch(ctx context.Context, engine Engine, batch []task.Inventory) error {
+	stream, err := query(ctx, r, func(s *state) uint64 { return s.stream })
 	if err != nil {
 		return err
 	}
-	req := &registryv1.AnnounceCopiesRequest{CdnId: k.id}
+	req := &registryv1.AnnounceCopiesRequest{CdnId: r.id}
 	byID := make(map[string]task.Inventory, len(batch))
 	for _, c := range batch {
 		byID[string(c.ID)] = c
@@ -105,15 +105,15 @@ func (k *Keeper) announceBatch(ctx context.Context, engine Engine, batch []task.
 	}
 	bounded, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
-	resp, err := k.registry.AnnounceCopies(bounded, req)
-	k.metrics.count("announce", err)
+	resp, err := r.registry.AnnounceCopies(bounded, req)
+	r.metrics.count("announce", err)
 	if err != nil {
 		return fmt.Errorf("announcing copies: %w", err)
 	}
-	err = k.send(ctx, func(d *desk) {
-		for _, r := range resp.GetRecords() {
-			if rec, err := fromProto(r); err == nil && rec.names(k.id) && stream == d.stream {
-				d.take(rec, time.Now())
+	err = r.send(ctx, func(s *state) {
+		for _, pb := range resp.GetRecords() {
+			if rec, err := fromProto(pb); err == nil && rec.names(r.id) && stream == s.stream {
+				s.applyRecord(rec, time.Now())
 			}
 		}
 	})
@@ -126,7 +126,7 @@ func (k *Keeper) announceBatch(ctx context.Context, engine Engine, batch []task.
 			unwanted = append(unwanted, c)
 		}
 	}
-	return k.discard(ctx, engine, unwanted)
+	return r.discardUnwanted(ctx, engine, unwanted)
 }
 
 func protoCopy(c task.Inventory) *registryv1.Copy {
@@ -136,18 +136,18 @@ func protoCopy(c task.Inventory) *registryv1.Copy {
 	}
 }
 
-// discard removes copies that the registry does not want. What may have become
+// discardUnwanted removes copies that the registry does not want. What may have become
 // wanted meanwhile stays, and so does a whole copy unless its record is of
 // another version for certain: it may be the last.
-func (k *Keeper) discard(ctx context.Context, engine Engine, copies []task.Inventory) error {
-	copies, err := k.unnamed(ctx, copies)
+func (r *Reconciler) discardUnwanted(ctx context.Context, engine Engine, copies []task.Inventory) error {
+	copies, err := r.unnamed(ctx, copies)
 	if err != nil {
 		return err
 	}
 	for _, c := range copies {
-		log := k.log.With(zap.String("task_id", string(c.ID)))
+		log := r.log.With(zap.String("task_id", string(c.ID)))
 		if c.Whole {
-			outdated, err := k.outdated(ctx, c)
+			outdated, err := r.isOutdated(ctx, c)
 			if err != nil {
 				log.Warn("keeping a copy, since its record is not to be had", zap.Error(err))
 				continue
@@ -167,11 +167,11 @@ func (k *Keeper) discard(ctx context.Context, engine Engine, copies []task.Inven
 	return nil
 }
 
-// outdated says that the record of a task is of another version than the copy.
-func (k *Keeper) outdated(ctx context.Context, c task.Inventory) (bool, error) {
+// isOutdated says that the record of a task is of another version than the copy.
+func (r *Reconciler) isOutdated(ctx context.Context, c task.Inventory) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	resp, err := k.registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: string(c.ID), Fresh: true})
+	resp, err := r.registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: string(c.ID), Fresh: true})
 	if err != nil {
 		if rpcerr.From(err).Code == codes.NotFound {
 			return false, nil

@@ -1,4 +1,4 @@
-package keeper
+package reconciler
 
 import "github.com/prometheus/client_golang/prometheus"
 
@@ -25,14 +25,14 @@ func newMetrics() metrics {
 func (m metrics) count(call string, err error) { m.calls.WithLabelValues(call, reason(err)).Inc() }
 
 // Collectors are the metrics, to be registered.
-func (k *Keeper) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{k.metrics.calls, k.metrics.records, k.metrics.open}
+func (r *Reconciler) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{r.metrics.calls, r.metrics.records, r.metrics.open}
 }
 
-// show is called by the goroutine that owns the desk.
-func (m metrics) show(d *desk) {
-	owned := d.book.owned[d.k.id]
+// show is called by the goroutine that owns the state.
+func (m metrics) show(s *state) {
+	owned := s.index.ownedCount[s.r.id]
 	m.records.WithLabelValues("owner").Set(float64(owned))
-	m.records.WithLabelValues("replica").Set(float64(len(d.book.entries) - owned))
-	m.open.Set(float64(len(d.queue) + d.running))
+	m.records.WithLabelValues("replica").Set(float64(len(s.index.entries) - owned))
+	m.open.Set(float64(len(s.queue) + s.runningCalls))
 }

@@ -1,4 +1,4 @@
-package keeper
+package reconciler
 
 import (
 	"context"
@@ -17,46 +17,46 @@ import (
 const (
 	// callTimeout bounds a call to the registry.
 	callTimeout = 3 * time.Second
-	// askTimeout bounds the question whether this instance is still the owner:
+	// ownerCheckTimeout bounds the question whether this instance is still the owner:
 	// a fetch waits for it.
-	askTimeout = time.Second
+	ownerCheckTimeout = time.Second
 )
 
 // call is one call to the registry about a task.
 type call struct {
-	what   action
+	action action
 	id     task.ID
 	epoch  int64
 	stream uint64 // the stream that was heard when it was made
-	// look is where a copy must be like own before a task is moved, empty if
+	// copyAt is where a copy must be like own before a task is moved, empty if
 	// that does not matter.
-	look string
-	own  task.Inventory
+	copyAt string
+	own    task.Inventory
 }
 
 // answer is what came of a call.
 type answer struct {
-	record *record // nil when there is none
-	err    error
-	later  bool // it was not asked for yet
+	record   *record // nil when there is none
+	err      error
+	deferred bool // it was not asked for yet
 }
 
-// over says that nothing is left to be done about a loss or a stale record.
-func (a answer) over() bool { return a.err == nil || rpcerr.From(a.err).Code == codes.NotFound }
+// settled says that nothing is left to be done about a loss or a stale record.
+func (a answer) settled() bool { return a.err == nil || rpcerr.From(a.err).Code == codes.NotFound }
 
 // refused says that no other CDN takes the task, or that it is this one's no more.
 func (a answer) refused() bool {
 	return a.err != nil && (rpcerr.ReasonOf(a.err) == rpcerr.NoCDN || rpcerr.From(a.err).Code == codes.NotFound)
 }
 
-func (k *Keeper) call(ctx context.Context, c call) answer {
+func (r *Reconciler) call(ctx context.Context, c call) answer {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if c.look != "" && !k.has(ctx, c.look, c.own) {
-		return answer{later: true}
+	if c.copyAt != "" && !r.hasCopy(ctx, c.copyAt, c.own) {
+		return answer{deferred: true}
 	}
-	rec, err := k.callRegistry(ctx, c)
-	k.metrics.count(c.what.String(), err)
+	rec, err := r.callRegistry(ctx, c)
+	r.metrics.count(c.action.String(), err)
 	if err != nil || rec == nil {
 		return answer{err: err}
 	}
@@ -70,23 +70,23 @@ func (k *Keeper) call(ctx context.Context, c call) answer {
 	return answer{record: &found}
 }
 
-func (k *Keeper) callRegistry(ctx context.Context, c call) (*registryv1.TaskRecord, error) {
+func (r *Reconciler) callRegistry(ctx context.Context, c call) (*registryv1.TaskRecord, error) {
 	id := string(c.id)
-	switch c.what {
+	switch c.action {
 	case refresh:
-		resp, err := k.registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: id, Fresh: true})
+		resp, err := r.registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: id, Fresh: true})
 		return resp.GetRecord(), wrap(err, "asking for the record of a task")
 	case resign:
-		resp, err := k.registry.ResignTask(ctx, &registryv1.ResignTaskRequest{TaskId: id, CdnId: k.id})
+		resp, err := r.registry.ResignTask(ctx, &registryv1.ResignTaskRequest{TaskId: id, CdnId: r.id})
 		return resp.GetRecord(), wrap(err, "resigning from a task")
 	case repair:
-		resp, err := k.registry.RepairTask(ctx, &registryv1.RepairTaskRequest{TaskId: id, CdnId: k.id})
+		resp, err := r.registry.RepairTask(ctx, &registryv1.RepairTaskRequest{TaskId: id, CdnId: r.id})
 		return resp.GetRecord(), wrap(err, "asking for the repair of a task")
 	case move:
-		resp, err := k.registry.MoveTask(ctx, &registryv1.MoveTaskRequest{TaskId: id, Epoch: c.epoch})
+		resp, err := r.registry.MoveTask(ctx, &registryv1.MoveTaskRequest{TaskId: id, Epoch: c.epoch})
 		return resp.GetRecord(), wrap(err, "giving a task to another cdn")
 	default:
-		return nil, fmt.Errorf("there is no call for %q", c.what)
+		return nil, fmt.Errorf("there is no call for %q", c.action)
 	}
 }
 
@@ -100,21 +100,21 @@ func wrap(err error, what string) error {
 // StillOwner asks the store whether this instance owns the task. It is true,
 // with an error, as long as nobody can say: nothing steps down because of
 // silence.
-func (k *Keeper) StillOwner(ctx context.Context, id task.ID, epoch int64) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+func (r *Reconciler) StillOwner(ctx context.Context, id task.ID, epoch int64) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, ownerCheckTimeout)
 	defer cancel()
-	resp, err := k.registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: string(id), Fresh: true})
-	k.metrics.count("still_owner", err)
+	resp, err := r.registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: string(id), Fresh: true})
+	r.metrics.count("still_owner", err)
 	if err != nil {
 		return true, fmt.Errorf("asking who owns the task: %w", err)
 	}
 	rec := resp.GetRecord()
-	if rec.GetOwner() == k.id {
+	if rec.GetOwner() == r.id {
 		return true, nil
 	}
-	k.log.Info("another cdn owns the task", zap.String("task_id", string(id)), zap.Int64("known_epoch", epoch),
+	r.log.Info("another cdn owns the task", zap.String("task_id", string(id)), zap.Int64("known_epoch", epoch),
 		zap.String("owner", rec.GetOwner()), zap.Int64("epoch", rec.GetEpoch()))
-	k.Stale(id)
+	r.Stale(id)
 	return false, nil
 }
 

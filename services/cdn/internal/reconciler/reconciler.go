@@ -1,4 +1,4 @@
-package keeper
+package reconciler
 
 import (
 	"context"
@@ -26,7 +26,7 @@ type Engine interface {
 	Inventory(ctx context.Context) ([]task.Inventory, error)
 }
 
-// Options are what a keeper may be told; zero means the default.
+// Options are what a reconciler may be told; zero means the default.
 type Options struct {
 	// ReplaceDelay is how long a replica may be gone before another is made.
 	// The default is 5 s, so that a restart costs no copy.
@@ -36,7 +36,7 @@ type Options struct {
 	RetryDelay time.Duration
 }
 
-// Deps is what a keeper works with.
+// Deps is what a reconciler works with.
 type Deps struct {
 	Logger   *zap.Logger
 	Registry registryv1.RegistryServiceClient
@@ -45,10 +45,10 @@ type Deps struct {
 	Dial func(endpoint string) (grpc.ClientConnInterface, error)
 }
 
-// Keeper keeps this instance's part of the records that name it.
+// Reconciler keeps this instance's part of the records that name it.
 //
 //	New --Run--> running --Handover--> leaving --Run's ctx ends--> ended
-type Keeper struct {
+type Reconciler struct {
 	log      *zap.Logger
 	registry registryv1.RegistryServiceClient
 	members  *cluster.View
@@ -57,99 +57,99 @@ type Keeper struct {
 	options  Options
 	metrics  metrics
 
-	mail     chan func(*desk)
-	announce chan struct{}
-	notes    *notes
-	ended    chan struct{} // closed when Run is over
+	commands    chan func(*state)
+	announceNow chan struct{}
+	inbox       *inbox
+	ended       chan struct{} // closed when Run is over
 }
 
-// New makes the keeper of the CDN member id.
-func New(id string, options Options, deps Deps) *Keeper {
+// New makes the reconciler of the CDN member id.
+func New(id string, options Options, deps Deps) *Reconciler {
 	if options.ReplaceDelay == 0 {
 		options.ReplaceDelay = 5 * time.Second
 	}
 	if options.RetryDelay == 0 {
 		options.RetryDelay = 250 * time.Millisecond
 	}
-	return &Keeper{
+	return &Reconciler{
 		log: deps.Logger, registry: deps.Registry, members: deps.Members, dial: deps.Dial,
 		id: id, options: options, metrics: newMetrics(),
-		mail: make(chan func(*desk)), announce: make(chan struct{}, 1), notes: newNotes(), ended: make(chan struct{}),
+		commands: make(chan func(*state)), announceNow: make(chan struct{}, 1), inbox: newInbox(), ended: make(chan struct{}),
 	}
 }
 
 // Lost is told by the engine that it cannot keep a copy of the task: this
 // instance resigns from it. It does not wait.
-func (k *Keeper) Lost(id task.ID, err error) {
-	k.log.Warn("giving up a task", zap.String("task_id", string(id)), zap.Error(err))
-	if !k.notes.noteLost(id) {
-		k.log.Error("too many tasks to give up at once; the records go on naming this instance", zap.String("task_id", string(id)))
+func (r *Reconciler) Lost(id task.ID, err error) {
+	r.log.Warn("giving up a task", zap.String("task_id", string(id)), zap.Error(err))
+	if !r.inbox.addLost(id) {
+		r.log.Error("too many tasks to give up at once; the records go on naming this instance", zap.String("task_id", string(id)))
 	}
 }
 
 // Stale is told that the record of a task is another one than this instance
 // knows: it is asked for and given to the engine. It does not wait.
-func (k *Keeper) Stale(id task.ID) {
-	if !k.notes.noteStale(id) {
-		k.log.Warn("too many stale tasks at once; waiting for the registry to tell", zap.String("task_id", string(id)))
+func (r *Reconciler) Stale(id task.ID) {
+	if !r.inbox.addStale(id) {
+		r.log.Warn("too many stale tasks at once; waiting for the registry to tell", zap.String("task_id", string(id)))
 	}
 }
 
 // Run keeps the records until ctx ends. It is called once.
-func (k *Keeper) Run(ctx context.Context, engine Engine) {
-	defer close(k.ended)
+func (r *Reconciler) Run(ctx context.Context, engine Engine) {
+	defer close(r.ended)
 	ctx, cancel := context.WithCancel(ctx)
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer cancel()
-	d := &desk{
-		k: k, engine: engine, ctx: ctx, calls: &work,
-		book: newBook(), crowd: newCrowd(k.id), jobs: make(map[task.ID]*job), handover: newHandover(),
+	s := &state{
+		r: r, engine: engine, ctx: ctx, background: &work,
+		index: newIndex(), members: newMembers(r.id), jobs: make(map[task.ID]*job), handover: newHandover(),
 	}
-	work.Go(func() { k.watch(ctx) })
-	work.Go(func() { k.announceCopies(ctx, engine) })
-	changed := k.members.Changed()
-	d.meet(k.members.Members(cluster.CDN), time.Now())
+	work.Go(func() { r.watchRecords(ctx) })
+	work.Go(func() { r.announceCopies(ctx, engine) })
+	changed := r.members.Changed()
+	s.updateMembers(r.members.Members(cluster.CDN), time.Now())
 	for ctx.Err() == nil {
-		d.proceed(time.Now())
-		k.metrics.show(d)
+		s.runDue(time.Now())
+		r.metrics.show(s)
 		var timer <-chan time.Time
-		if at, ok := d.next(); ok {
+		if at, ok := s.nextDue(); ok {
 			timer = time.After(time.Until(at))
 		}
 		select {
 		case <-ctx.Done():
-		case f := <-k.mail:
-			f(d)
+		case f := <-r.commands:
+			f(s)
 		case <-changed:
-			changed = k.members.Changed()
-			d.meet(k.members.Members(cluster.CDN), time.Now())
-		case <-k.notes.wake:
-			d.hear(time.Now())
+			changed = r.members.Changed()
+			s.updateMembers(r.members.Members(cluster.CDN), time.Now())
+		case <-r.inbox.wake:
+			s.drainInbox(time.Now())
 		case <-timer:
 		}
 	}
 }
 
-var errEnded = errors.New("the keeper has ended")
+var errEnded = errors.New("the reconciler has ended")
 
-// send has f done by the goroutine that owns the desk.
-func (k *Keeper) send(ctx context.Context, f func(*desk)) error {
+// send has f done by the goroutine that owns the state.
+func (r *Reconciler) send(ctx context.Context, f func(*state)) error {
 	select {
-	case k.mail <- f:
+	case r.commands <- f:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-k.ended:
+	case <-r.ended:
 		return errEnded
 	}
 }
 
-// ask is send, and what f gives.
-func ask[T any](ctx context.Context, k *Keeper, f func(*desk) T) (T, error) {
+// query is send, and what f gives.
+func query[T any](ctx context.Context, r *Reconciler, f func(*state) T) (T, error) {
 	answer := make(chan T, 1)
 	var nothing T
-	if err := k.send(ctx, func(d *desk) { answer <- f(d) }); err != nil {
+	if err := r.send(ctx, func(s *state) { answer <- f(s) }); err != nil {
 		return nothing, err
 	}
 	// What was taken is done: the loop does not end between.

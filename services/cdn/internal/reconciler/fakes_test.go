@@ -1,4 +1,4 @@
-package keeper_test
+package reconciler_test
 
 import (
 	"context"
@@ -14,8 +14,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// recorder is an engine that notes what it is told.
-type recorder struct {
+// recordingEngine is an engine that notes what it is told.
+type recordingEngine struct {
 	mu        sync.Mutex
 	standing  map[string]task.Standing // by name, without those released; guarded by mu
 	assigned  []string                 // guarded by mu
@@ -23,7 +23,7 @@ type recorder struct {
 	disk      []task.Inventory         // guarded by mu
 }
 
-func (r *recorder) Assign(id task.ID, s task.Standing) {
+func (r *recordingEngine) Assign(id task.ID, s task.Standing) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if known, ok := r.standing[nameOf(string(id))]; ok && known.Epoch > s.Epoch {
@@ -33,14 +33,14 @@ func (r *recorder) Assign(id task.ID, s task.Standing) {
 	r.assigned = append(r.assigned, fmt.Sprintf("%s@%d", nameOf(string(id)), s.Epoch))
 }
 
-func (r *recorder) Release(id task.ID) {
+func (r *recordingEngine) Release(id task.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.standing, nameOf(string(id)))
 	r.assigned = append(r.assigned, nameOf(string(id))+" released")
 }
 
-func (r *recorder) Discard(_ context.Context, id task.ID) error {
+func (r *recordingEngine) Discard(_ context.Context, id task.ID) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.discarded = append(r.discarded, nameOf(string(id)))
@@ -48,13 +48,13 @@ func (r *recorder) Discard(_ context.Context, id task.ID) error {
 	return nil
 }
 
-func (r *recorder) Inventory(context.Context) ([]task.Inventory, error) {
+func (r *recordingEngine) Inventory(context.Context) ([]task.Inventory, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.disk), nil
 }
 
-func (r *recorder) has() string {
+func (r *recordingEngine) standings() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	text := ""
@@ -65,20 +65,20 @@ func (r *recorder) has() string {
 	return text
 }
 
-func (r *recorder) history() []string {
+func (r *recordingEngine) history() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.assigned)
 }
 
-// peers are the other CDNs, as far as Stat goes.
-type peers struct {
+// otherCDNs are the other CDNs, as far as Stat goes.
+type otherCDNs struct {
 	cdnv1.UnimplementedCdnServiceServer
 	mu    sync.Mutex
 	whole map[string]bool // by name; guarded by mu
 }
 
-func (p *peers) Stat(_ context.Context, r *cdnv1.StatRequest) (*cdnv1.StatResponse, error) {
+func (p *otherCDNs) Stat(_ context.Context, r *cdnv1.StatRequest) (*cdnv1.StatResponse, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.whole[nameOf(r.GetTaskId())] {
@@ -87,7 +87,7 @@ func (p *peers) Stat(_ context.Context, r *cdnv1.StatRequest) (*cdnv1.StatRespon
 	return &cdnv1.StatResponse{PieceCount: 1, Result: &cdnv1.SeedResult{PieceCount: 1}}, nil
 }
 
-func (p *peers) have(name string) {
+func (p *otherCDNs) addWhole(name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.whole[name] = true
