@@ -35,8 +35,8 @@ type Fetcher interface {
 	Fetch(ctx context.Context, job fetch.Job, sink fetch.Sink) error
 	// Copy makes a task whole from other CDNs.
 	Copy(ctx context.Context, job fetch.CopyJob, sink fetch.Sink) error
-	// Revive tells what is on disk of a task that is not whole.
-	Revive(ctx context.Context, id task.ID, sink fetch.Sink) error
+	// LoadPart tells what is on disk of a task that is not whole.
+	LoadPart(ctx context.Context, id task.ID, sink fetch.Sink) error
 }
 
 // Reporter is told every change of a task's state and must not wait.

@@ -107,8 +107,8 @@ func (t *Task) Begin(content *store.Content) {
 	t.update(func() { t.content = content })
 }
 
-// Drop implements fetch.Sink.
-func (t *Task) Drop() {
+// Withdraw implements fetch.Sink.
+func (t *Task) Withdraw() {
 	t.update(func() {
 		content := t.content
 		t.content = nil

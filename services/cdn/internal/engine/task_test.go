@@ -65,7 +65,7 @@ func TestExtentCoversOnlyPiecesOnDisk(t *testing.T) {
 		}
 	}
 	failed := taskWithPieces(12, 10, 10, 7)
-	failed.Drop()
+	failed.Withdraw()
 	_, ok := failed.Extent(0, 9)
 	require.False(t, ok)
 }

@@ -130,13 +130,13 @@ func (eng *Engine) execute(ctx context.Context, t *Task, g goal, standingChanged
 			return errOnDisk
 		}
 		return eng.Fetcher.Copy(ctx, fetch.CopyJob{
-			ID: t.id, Held: held, News: standingChanged, Standing: func() task.Standing { return eng.standingOf(t.id) },
+			ID: t.id, Held: held, StandingChanged: standingChanged, Standing: func() task.Standing { return eng.standingOf(t.id) },
 		}, t)
 	case reading:
 		if t.heldPart() != nil {
 			return nil // a copy that was ended has told it, and whoever goes on with it tells the rest
 		}
-		return eng.Fetcher.Revive(ctx, t.id, t)
+		return eng.Fetcher.LoadPart(ctx, t.id, t)
 	default:
 		return nil
 	}

@@ -24,9 +24,9 @@ type assembly struct {
 	sink    Sink
 	whole   *hasher
 
-	mu     sync.Mutex
-	pieces []task.Piece // in landing order; guarded by mu
-	places []int32      // 1 + the place in pieces by number, 0 for what is not here; guarded by mu
+	mu        sync.Mutex
+	pieces    []task.Piece // in landing order; guarded by mu
+	positions []int32      // 1 + the place in pieces by number, 0 for what is not here; guarded by mu
 }
 
 func (f *Fetcher) assemble(log *zap.Logger, id task.ID, content *store.Content, facts task.Facts, sink Sink) *assembly {
@@ -37,35 +37,35 @@ func (f *Fetcher) assemble(log *zap.Logger, id task.ID, content *store.Content, 
 func (a *assembly) has(num int32) (task.Piece, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if int(num) >= len(a.places) || a.places[num] == 0 {
+	if int(num) >= len(a.positions) || a.positions[num] == 0 {
 		return task.Piece{}, false
 	}
-	return a.pieces[a.places[num]-1], true
+	return a.pieces[a.positions[num]-1], true
 }
 
-// note remembers pieces that are on disk, each once.
-func (a *assembly) note(pieces ...task.Piece) {
+// add remembers pieces that are on disk, each once.
+func (a *assembly) add(pieces ...task.Piece) {
 	a.mu.Lock()
 	for _, p := range pieces {
-		for int(p.Num) >= len(a.places) {
-			a.places = append(a.places, 0)
+		for int(p.Num) >= len(a.positions) {
+			a.positions = append(a.positions, 0)
 		}
 		a.pieces = append(a.pieces, p)
-		a.places[p.Num] = int32(len(a.pieces))
+		a.positions[p.Num] = int32(len(a.pieces))
 	}
 	a.mu.Unlock()
-	a.whole.poke()
+	a.whole.signal()
 }
 
 // land makes a piece readable for everybody.
 func (a *assembly) land(b *buffer, p task.Piece) error {
 	if err := a.content.Write(p, b.data); err != nil {
 		if store.Hangs(err) {
-			b.lost.Store(true)
+			b.pinned.Store(true)
 		}
 		return err
 	}
-	a.note(p)
+	a.add(p)
 	a.sink.Land(p)
 	return nil
 }
@@ -127,10 +127,10 @@ func (a *assembly) seal(url, wanted string) (task.Result, error) {
 	return result, nil
 }
 
-// takeUp begins with what is held, and checks those pieces on disk that nobody
+// adoptHeld begins with what is held, and checks those pieces on disk that nobody
 // has been told of because the check of them was interrupted.
-func (a *assembly) takeUp(ctx context.Context, held *Held) error {
-	a.note(held.Pieces...)
+func (a *assembly) adoptHeld(ctx context.Context, held *Held) error {
+	a.add(held.Pieces...)
 	noted, err := a.content.Noted()
 	switch {
 	case store.Hangs(err):
@@ -146,8 +146,8 @@ func (a *assembly) takeUp(ctx context.Context, held *Held) error {
 }
 
 // verify gives those of the pieces that the disk has kept, telling each that it
-// finds if told is set.
-func (a *assembly) verify(ctx context.Context, pieces []task.Piece, tell bool) error {
+// finds if announce is set.
+func (a *assembly) verify(ctx context.Context, pieces []task.Piece, announce bool) error {
 	lost := 0
 	for _, p := range pieces {
 		if err := ctx.Err(); err != nil {
@@ -165,8 +165,8 @@ func (a *assembly) verify(ctx context.Context, pieces []task.Piece, tell bool) e
 			continue
 		}
 		a.buffers.put(b)
-		a.note(p)
-		if tell {
+		a.add(p)
+		if announce {
 			a.sink.Land(p)
 		}
 	}
@@ -176,8 +176,8 @@ func (a *assembly) verify(ctx context.Context, pieces []task.Piece, tell bool) e
 	return nil
 }
 
-// known is the version for the source.
-func known(v store.Version) source.Known {
+// knownVersion is the version for the source.
+func knownVersion(v store.Version) source.Known {
 	return source.Known{
 		Validators: source.Validators{ETag: v.Facts.ETag, LastModified: v.Facts.LastModified},
 		Length:     v.Facts.Length, At: time.UnixMilli(v.Known),

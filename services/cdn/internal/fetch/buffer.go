@@ -17,8 +17,8 @@ type buffer struct {
 	data []byte // the room for the piece, then the piece, wrapped
 	// users counts those who still read it.
 	users atomic.Int32
-	// lost is memory that a disk that hangs may still read or write.
-	lost atomic.Bool
+	// pinned is memory that a disk that hangs may still read or write.
+	pinned atomic.Bool
 }
 
 // content is the room for content.
@@ -56,7 +56,7 @@ func (b *buffers) get(size int32, room int64) *buffer {
 }
 
 func (b *buffers) put(used *buffer) {
-	if cap(used.data) >= piece.MinSize && !used.lost.Load() {
+	if cap(used.data) >= piece.MinSize && !used.pinned.Load() {
 		b.pool.Put(used)
 	}
 }

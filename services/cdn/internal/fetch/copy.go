@@ -18,16 +18,16 @@ import (
 
 // The pause between two rounds of asking all copies doubles up to a bound.
 const (
-	firstPause = 100 * time.Millisecond
-	mostPause  = 5 * time.Second
+	initialPause = 100 * time.Millisecond
+	maxPause     = 5 * time.Second
 )
 
 // ErrOtherVersion is a copy that has to be begun anew, because the owner has
 // another version than the one that has been told of here.
 var ErrOtherVersion = errors.New("the owner has another version")
 
-// errTold ends the following of a copy that has told all.
-var errTold = errors.New("all is told")
+// errComplete ends the following of a copy that has told all.
+var errComplete = errors.New("all is told")
 
 // errNoMore is a CDN of which all was taken that it has just now.
 var errNoMore = errors.New("it has no more just now")
@@ -38,22 +38,22 @@ type CopyJob struct {
 	ID task.ID
 	// Standing is what the record says just now.
 	Standing func() task.Standing
-	// News says that it says something else than before.
-	News <-chan struct{}
+	// StandingChanged says that it says something else than before.
+	StandingChanged <-chan struct{}
 	// Held is what is here already, nil for what may be found on disk.
 	Held *Held
 }
 
-// copying is one copy under way.
-type copying struct {
+// copier is one copy under way.
+type copier struct {
 	*Fetcher
-	log    *zap.Logger
-	job    CopyJob
-	sink   Sink
-	parts  *assembly     // nil until a version is known
-	hashed chan error    // what the hashing of parts came to
-	pause  time.Duration // before the next round
-	failed bool          // a failure was told of since something came
+	log           *zap.Logger
+	job           CopyJob
+	sink          Sink
+	parts         *assembly     // nil until a version is known
+	hashed        chan error    // what the hashing of parts came to
+	pause         time.Duration // before the next round
+	failureLogged bool          // a failure was told of since something came
 }
 
 // Copy makes the task whole from other CDNs, and goes on trying until it is, or
@@ -62,7 +62,7 @@ type copying struct {
 // the last case alone what is here stays.
 func (f *Fetcher) Copy(ctx context.Context, job CopyJob, sink Sink) error {
 	log := f.log.With(zap.String("task_id", string(job.ID)))
-	c := &copying{Fetcher: f, log: log, job: job, sink: sink}
+	c := &copier{Fetcher: f, log: log, job: job, sink: sink}
 	hashing, stop := context.WithCancel(ctx)
 	defer func() {
 		stop()
@@ -70,21 +70,21 @@ func (f *Fetcher) Copy(ctx context.Context, job CopyJob, sink Sink) error {
 			<-c.hashed //nolint:errcheck // what it came to does not matter any more
 		}
 	}()
-	return f.keepOrDrop(ctx, log, job.ID, sink, c.copy(ctx, hashing))
+	return f.keepOrRemove(ctx, log, job.ID, sink, c.run(ctx, hashing))
 }
 
-func (c *copying) copy(ctx, hashing context.Context) error {
+func (c *copier) run(ctx, hashing context.Context) error {
 	if held := c.job.Held; held != nil {
-		c.begin(hashing, held.Content)
-		if err := c.parts.takeUp(ctx, held); err != nil {
+		c.setContent(hashing, held.Content)
+		if err := c.parts.adoptHeld(ctx, held); err != nil {
 			return err
 		}
 	}
-	return c.rounds(ctx, hashing)
+	return c.copyRounds(ctx, hashing)
 }
 
-// begin makes the place for what is copied.
-func (c *copying) begin(ctx context.Context, content *store.Content) {
+// setContent makes the place for what is copied.
+func (c *copier) setContent(ctx context.Context, content *store.Content) {
 	c.parts = c.assemble(c.log, c.job.ID, content, content.Version().Facts, c.sink)
 	c.hashed = make(chan error, 1)
 	go func() {
@@ -93,60 +93,60 @@ func (c *copying) begin(ctx context.Context, content *store.Content) {
 	}()
 }
 
-// rounds asks the owner and then the others, again and again. An instance that
+// copyRounds asks the owner and then the others, again and again. An instance that
 // is to be the owner itself ends when the others have no more: its task waits
 // for a Seed.
-func (c *copying) rounds(ctx, hashing context.Context) error {
-	c.pause = firstPause
+func (c *copier) copyRounds(ctx, hashing context.Context) error {
+	c.pause = initialPause
 	for {
 		standing := c.job.Standing()
-		before := c.landed()
-		whole, failed, err := c.round(ctx, hashing, standing)
+		before := c.pieceCount()
+		whole, failed, err := c.copyRound(ctx, hashing, standing)
 		if whole || err != nil {
 			return err
 		}
-		if c.landed() > before {
-			c.pause = firstPause
-		} else if standing.Mine && (!failed || c.pause == mostPause) {
+		if c.pieceCount() > before {
+			c.pause = initialPause
+		} else if standing.Mine && (!failed || c.pause == maxPause) {
 			return nil
 		}
-		if err := c.rest(ctx, standing); err != nil {
+		if err := c.waitForNextRound(ctx, standing); err != nil {
 			return err
 		}
 	}
 }
 
-// round asks each of the others once, and tells whether all is here, and else
+// copyRound asks each of the others once, and tells whether all is here, and else
 // whether one of them failed.
-func (c *copying) round(ctx, hashing context.Context, standing task.Standing) (whole, failed bool, err error) {
+func (c *copier) copyRound(ctx, hashing context.Context, standing task.Standing) (whole, failed bool, err error) {
 	for _, cdn := range standing.Others {
-		before := c.landed()
-		err := c.inTurn(ctx, func() error { return c.from(ctx, hashing, standing, cdn) })
-		if c.landed() > before {
-			c.failed = false
+		before := c.pieceCount()
+		err := c.withSlot(ctx, func() error { return c.copyFrom(ctx, hashing, standing, cdn) })
+		if c.pieceCount() > before {
+			c.failureLogged = false
 		}
 		switch {
 		case err == nil:
 			return true, false, nil
 		case ctx.Err() != nil:
 			return false, false, context.Cause(ctx)
-		case ofDisk(err), errors.Is(err, ErrOtherVersion):
+		case isDiskError(err), errors.Is(err, ErrOtherVersion):
 			return false, false, err
 		case errors.Is(err, errNoMore):
 			continue
 		}
 		failed = true
-		c.complain(cdn, err)
+		c.logFailure(cdn, err)
 	}
 	return false, failed, nil
 }
 
-// from copies from one CDN. The owner is followed for as long as it has more.
+// copyFrom copies from one CDN. The owner is followed for as long as it has more.
 // The others are not: one of them may be following this instance, and both
 // would wait for ever while the owner is back.
-func (c *copying) from(ctx, hashing context.Context, standing task.Standing, cdn string) error {
+func (c *copier) copyFrom(ctx, hashing context.Context, standing task.Standing, cdn string) error {
 	if cdn == standing.Owner {
-		return c.follow(ctx, hashing, standing, cdn)
+		return c.followOwner(ctx, hashing, standing, cdn)
 	}
 	copied, err := c.copies.List(ctx, cdn, c.job.ID)
 	switch {
@@ -155,92 +155,92 @@ func (c *copying) from(ctx, hashing context.Context, standing task.Standing, cdn
 	case len(copied.Pieces) == 0:
 		return errNoMore
 	}
-	if err := c.accept(ctx, hashing, standing, copied.Facts); err != nil {
-		return notOwners(err)
+	if err := c.acceptVersion(ctx, hashing, standing, copied.Facts); err != nil {
+		return hideOtherVersion(err)
 	}
-	if err := c.parts.takeFrom(ctx, cdn, copied); err != nil {
+	if err := c.parts.fetchPiecesFrom(ctx, cdn, copied); err != nil {
 		return err
 	}
 	if copied.Result == nil {
 		return errNoMore
 	}
-	return c.finish(ctx, cdn, standing, *copied.Result)
+	return c.finishCopy(ctx, cdn, standing, *copied.Result)
 }
 
-// notOwners is a failure of a CDN that is not the owner: it is no reason to
+// hideOtherVersion is for a failure of a CDN that is not the owner: it is no reason to
 // begin anew that it has another version.
-func notOwners(err error) error {
+func hideOtherVersion(err error) error {
 	if errors.Is(err, ErrOtherVersion) {
 		return errors.New("it has another version than is here")
 	}
 	return err
 }
 
-// complain tells of a failure, but not aloud of every one in a row: a copy may
+// logFailure tells of a failure, but not aloud of every one in a row: a copy may
 // go on trying for days.
-func (c *copying) complain(cdn string, err error) {
+func (c *copier) logFailure(cdn string, err error) {
 	level := zap.WarnLevel
-	if c.failed {
+	if c.failureLogged {
 		level = zap.DebugLevel
 	}
-	c.failed = true
-	c.log.Log(level, "copying from another CDN", zap.String("from", cdn), zap.Int("pieces", c.landed()), zap.Error(err))
+	c.failureLogged = true
+	c.log.Log(level, "copying from another CDN", zap.String("from", cdn), zap.Int("pieces", c.pieceCount()), zap.Error(err))
 }
 
-// inTurn bounds how many are copied at a time. Those that wait for a CDN that
+// withSlot bounds how many are copied at a time. Those that wait for a CDN that
 // has nothing do not count.
-func (c *copying) inTurn(ctx context.Context, do func() error) error {
+func (c *copier) withSlot(ctx context.Context, do func() error) error {
 	select {
-	case c.copying <- struct{}{}:
+	case c.copySlots <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	defer func() { <-c.copying }()
+	defer func() { <-c.copySlots }()
 	return do()
 }
 
-// rest waits before the next round, unless there is news. Of a task that has
+// waitForNextRound waits before the next round, unless there is news. Of a task that has
 // failed nothing comes before there is.
-func (c *copying) rest(ctx context.Context, standing task.Standing) error {
-	var over <-chan time.Time
+func (c *copier) waitForNextRound(ctx context.Context, standing task.Standing) error {
+	var timeout <-chan time.Time
 	if standing.Status != task.Failed {
 		// Half of the pause is left to chance: many copies may have lost one owner.
 		timer := time.NewTimer(c.pause/2 + rand.N(c.pause/2+1))
 		defer timer.Stop()
-		over = timer.C
+		timeout = timer.C
 	}
 	select {
-	case <-over:
-		c.pause = min(2*c.pause, mostPause)
-	case <-c.job.News:
-		c.pause = firstPause
+	case <-timeout:
+		c.pause = min(2*c.pause, maxPause)
+	case <-c.job.StandingChanged:
+		c.pause = initialPause
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 	return nil
 }
 
-func (c *copying) landed() int {
+func (c *copier) pieceCount() int {
 	if c.parts == nil {
 		return 0
 	}
 	return len(c.parts.held())
 }
 
-// follow copies from one CDN for as long as it has more.
-func (c *copying) follow(ctx, hashing context.Context, standing task.Standing, cdn string) error {
+// followOwner copies from one CDN for as long as it has more.
+func (c *copier) followOwner(ctx, hashing context.Context, standing task.Standing, cdn string) error {
 	work, working := errgroup.WithContext(ctx)
-	work.SetLimit(mostTransfers)
+	work.SetLimit(maxTransfers)
 	var result *task.Result
 	err := c.copies.Follow(working, cdn, c.job.ID, func(e copies.Event) error {
 		switch {
 		case e.Facts != nil:
-			return c.accept(working, hashing, standing, *e.Facts)
+			return c.acceptVersion(working, hashing, standing, *e.Facts)
 		case e.Piece != nil:
-			return c.piece(working, work, cdn, *e.Piece)
+			return c.fetchPiece(working, work, cdn, *e.Piece)
 		case e.Result != nil:
 			result = e.Result
-			return errTold
+			return errComplete
 		}
 		return nil
 	})
@@ -248,17 +248,17 @@ func (c *copying) follow(ctx, hashing context.Context, standing task.Standing, c
 		return failed // it ended the following, so it came first
 	}
 	switch {
-	case err != nil && !errors.Is(err, errTold):
+	case err != nil && !errors.Is(err, errComplete):
 		return err
 	case result == nil || c.parts == nil:
 		return fmt.Errorf("cdn %s ended without a result", cdn)
 	}
-	return c.finish(ctx, cdn, standing, *result)
+	return c.finishCopy(ctx, cdn, standing, *result)
 }
 
-// accept takes the version of another CDN, unless it is not the one of the
+// acceptVersion takes the version of another CDN, unless it is not the one of the
 // record or not the one that is here.
-func (c *copying) accept(ctx, hashing context.Context, standing task.Standing, facts task.Facts) error {
+func (c *copier) acceptVersion(ctx, hashing context.Context, standing task.Standing, facts task.Facts) error {
 	if !facts.Possible() {
 		return fmt.Errorf("it tells of pieces of %d bytes of %d", facts.PieceSize, facts.Length)
 	}
@@ -290,16 +290,16 @@ func (c *copying) accept(ctx, hashing context.Context, standing task.Standing, f
 		}
 		part = &store.Part{Content: content}
 	}
-	c.begin(hashing, part.Content)
+	c.setContent(hashing, part.Content)
 	c.sink.Settle(part.Content.Version().Facts)
 	c.sink.Begin(part.Content)
 	c.log.Info("copying", zap.Int64("length", facts.Length), zap.Int("on_disk", len(part.Pieces)))
 	return c.parts.verify(ctx, part.Pieces, true)
 }
 
-// piece has a piece fetched that another CDN told of.
-func (c *copying) piece(ctx context.Context, work *errgroup.Group, cdn string, p task.Piece) error {
-	if c.parts == nil || !c.parts.possible(p) {
+// fetchPiece has a piece fetched that another CDN told of.
+func (c *copier) fetchPiece(ctx context.Context, work *errgroup.Group, cdn string, p task.Piece) error {
+	if c.parts == nil || !c.parts.isPossible(p) {
 		return fmt.Errorf("cdn %s tells of an impossible piece %d of %d bytes", cdn, p.Num, p.Length)
 	}
 	if here, ok := c.parts.has(p.Num); ok {
@@ -312,8 +312,8 @@ func (c *copying) piece(ctx context.Context, work *errgroup.Group, cdn string, p
 	return ctx.Err()
 }
 
-// finish makes the copy whole, if it comes to what the other CDN says.
-func (c *copying) finish(ctx context.Context, cdn string, standing task.Standing, result task.Result) error {
+// finishCopy makes the copy whole, if it comes to what the other CDN says.
+func (c *copier) finishCopy(ctx context.Context, cdn string, standing task.Standing, result task.Result) error {
 	var length int64
 	pieces := c.parts.held()
 	for _, p := range pieces {
@@ -340,7 +340,7 @@ func (c *copying) finish(ctx context.Context, cdn string, standing task.Standing
 	if got := c.parts.whole.md5(); got != result.MD5 {
 		c.log.Error("the pieces do not make the content that was told", zap.String("from", cdn),
 			zap.String("md5", got), zap.String("told", result.MD5))
-		if err := wait(ctx, mostPause); err != nil {
+		if err := sleep(ctx, maxPause); err != nil {
 			return err
 		}
 		return ErrOtherVersion
@@ -352,9 +352,9 @@ func (c *copying) finish(ctx context.Context, cdn string, standing task.Standing
 	return nil
 }
 
-// Revive tells what is on disk of a task that is not whole, for others to take.
+// LoadPart tells what is on disk of a task that is not whole, for others to take.
 // ErrAbsent means that there is nothing.
-func (f *Fetcher) Revive(ctx context.Context, id task.ID, sink Sink) error {
+func (f *Fetcher) LoadPart(ctx context.Context, id task.ID, sink Sink) error {
 	part, err := f.store.OpenPart(id)
 	if err != nil {
 		return err

@@ -16,39 +16,39 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// deserted is other CDNs that have nothing, and counts how often they are asked.
-type deserted struct {
+// emptyCopies is other CDNs that have nothing, and counts how often they are asked.
+type emptyCopies struct {
 	fetch.Copies
 	asked atomic.Int32
 }
 
-func (d *deserted) Follow(context.Context, string, task.ID, func(copies.Event) error) error {
+func (d *emptyCopies) Follow(context.Context, string, task.ID, func(copies.Event) error) error {
 	d.asked.Add(1)
 	return errors.New("nothing is here")
 }
 
 // A task that has failed stays in its record for long: its replicas leave its
 // owner alone until the record says something else.
-func TestReplicaOfAFailedTaskWaitsForNews(t *testing.T) {
+func TestReplicaOfAFailedTaskWaitsForAChange(t *testing.T) {
 	for name, c := range map[string]struct {
 		status task.Status
 		asks   bool
 	}{"failed": {task.Failed, false}, "running": {task.Running, true}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				others, news := new(deserted), make(chan struct{})
+				others, changed := new(emptyCopies), make(chan struct{})
 				f := fetch.NewFetcher(zap.NewNop(), nil, nil, others, fetch.Options{PoolSize: 1})
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error, 1)
 				go func() {
-					ended <- f.Copy(ctx, fetch.CopyJob{News: news, Standing: func() task.Standing {
+					ended <- f.Copy(ctx, fetch.CopyJob{StandingChanged: changed, Standing: func() task.Standing {
 						return task.Standing{Owner: "owner", Others: []string{"owner"}, Status: c.status}
 					}}, nil)
 				}()
 				<-time.After(time.Hour)
 				before := others.asked.Load()
 				require.Equal(t, c.asks, before > 1)
-				news <- struct{}{}
+				changed <- struct{}{}
 				synctest.Wait()
 				require.Equal(t, before+1, others.asked.Load())
 				cancel()

@@ -29,8 +29,8 @@ type Sink interface {
 	// Begin says where the pieces are going to be. The content is the sink's from
 	// then on, to be closed when nothing works on the task.
 	Begin(content *store.Content)
-	// Drop says that the pieces are not there any more.
-	Drop()
+	// Withdraw says that the pieces are not there any more.
+	Withdraw()
 	// Land announces pieces that can be read.
 	Land(pieces ...task.Piece)
 	// Finish announces the end: the task is whole.
@@ -69,21 +69,21 @@ type Fetcher struct {
 	copies Copies
 	// transfers bounds the pieces that are fetched from other CDNs, copying the
 	// CDNs that are followed for that.
-	transfers, copying chan struct{}
-	metrics            metrics
+	transferSlots, copySlots chan struct{}
+	metrics                  metrics
 }
 
-// mostCopying is how many tasks are followed at other CDNs at a time.
-const mostCopying = 1024
+// maxCopying is how many tasks are followed at other CDNs at a time.
+const maxCopying = 1024
 
 // NewFetcher makes a Fetcher.
 func NewFetcher(log *zap.Logger, files *store.Store, client *source.Client, others Copies, options Options) *Fetcher {
 	f := &Fetcher{
 		log: log, store: files, client: client, copies: others, options: options,
-		slots:     make(chan struct{}, options.PoolSize),
-		transfers: make(chan struct{}, options.PoolSize),
-		copying:   make(chan struct{}, mostCopying),
-		metrics:   newMetrics(),
+		slots:         make(chan struct{}, options.PoolSize),
+		transferSlots: make(chan struct{}, options.PoolSize),
+		copySlots:     make(chan struct{}, maxCopying),
+		metrics:       newMetrics(),
 	}
 	if options.MaxBandwidth > 0 {
 		f.limiter = rate.NewLimiter(rate.Limit(options.MaxBandwidth), int(max(options.MaxBandwidth, 1<<20)))

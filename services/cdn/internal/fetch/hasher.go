@@ -42,7 +42,7 @@ func (h *hasher) offer(b *buffer) bool {
 	}
 	h.offered = append(h.offered, b)
 	h.tail++
-	h.poke()
+	h.signal()
 	return true
 }
 
@@ -51,11 +51,11 @@ func (h *hasher) finish(count int32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.count = count
-	h.poke()
+	h.signal()
 }
 
-// poke makes run look again.
-func (h *hasher) poke() {
+// signal makes run look again.
+func (h *hasher) signal() {
 	select {
 	case h.wake <- struct{}{}:
 	default: // it is going to
@@ -133,7 +133,7 @@ func (h *hasher) readBack(a *assembly, p task.Piece) error {
 	defer a.buffers.put(b)
 	b.data = b.data[:p.Length]
 	if err := a.content.Read(p.Num, b.data); err != nil {
-		b.lost.Store(store.Hangs(err))
+		b.pinned.Store(store.Hangs(err))
 		return err
 	}
 	h.sum.Write(b.data[piece.HeadLength : len(b.data)-1])
@@ -143,10 +143,10 @@ func (h *hasher) readBack(a *assembly, p task.Piece) error {
 func (h *hasher) close(a *assembly) {
 	h.mu.Lock()
 	h.closed = true
-	left := h.offered
+	remaining := h.offered
 	h.offered = nil
 	h.mu.Unlock()
-	for _, b := range left {
+	for _, b := range remaining {
 		a.release(b)
 	}
 }

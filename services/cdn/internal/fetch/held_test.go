@@ -23,9 +23,9 @@ import (
 
 const pieceSize = 1 << 10
 
-// listener is a Sink that keeps what it is told.
-type listener struct {
-	landed func(count int)
+// recordingSink is a Sink that keeps what it is told.
+type recordingSink struct {
+	onLand func(count int)
 
 	mu      sync.Mutex
 	content *store.Content // guarded by mu
@@ -33,37 +33,37 @@ type listener struct {
 	result  *task.Result   // guarded by mu
 }
 
-func (l *listener) Provisional(task.Facts)             {}
-func (l *listener) Settle(facts task.Facts) task.Facts { return facts }
-func (l *listener) Drop()                              {}
+func (l *recordingSink) Provisional(task.Facts)             {}
+func (l *recordingSink) Settle(facts task.Facts) task.Facts { return facts }
+func (l *recordingSink) Withdraw()                          {}
 
-func (l *listener) Begin(content *store.Content) {
+func (l *recordingSink) Begin(content *store.Content) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.content = content
 }
 
-func (l *listener) Land(pieces ...task.Piece) {
+func (l *recordingSink) Land(pieces ...task.Piece) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.pieces = append(l.pieces, pieces...)
-	l.landed(len(l.pieces))
+	l.onLand(len(l.pieces))
 }
 
-func (l *listener) Finish(result task.Result) {
+func (l *recordingSink) Finish(result task.Result) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.result = &result
 }
 
-func (l *listener) held() *fetch.Held {
+func (l *recordingSink) held() *fetch.Held {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return &fetch.Held{Content: l.content, Pieces: slices.Clone(l.pieces)}
 }
 
-// part leaves count pieces of a version on disk.
-func part(t *testing.T, files *store.Store, id task.ID, facts task.Facts, count int32) {
+// writePart leaves count pieces of a version on disk.
+func writePart(t *testing.T, files *store.Store, id task.ID, facts task.Facts, count int32) {
 	t.Helper()
 	content, err := files.Create(id, store.Version{Facts: facts})
 	require.NoError(t, err)
@@ -80,26 +80,26 @@ func part(t *testing.T, files *store.Store, id task.ID, facts task.Facts, count 
 }
 
 // Whoever goes on with a part whose check was interrupted goes on with that.
-func TestInterruptedCheckForgetsNothing(t *testing.T) {
+func TestInterruptedVerificationIsResumed(t *testing.T) {
 	const count = 5
 	interrupted := errors.New("something else is to be done")
 	spec, err := source.Parse(source.Raw{URL: "http://127.0.0.1:1/nobody"})
 	require.NoError(t, err)
-	for name, goOn := range map[string]func(context.Context, *fetch.Fetcher, task.ID, *listener) error{
-		"owner": func(ctx context.Context, f *fetch.Fetcher, id task.ID, l *listener) error {
+	for name, resume := range map[string]func(context.Context, *fetch.Fetcher, task.ID, *recordingSink) error{
+		"owner": func(ctx context.Context, f *fetch.Fetcher, id task.ID, l *recordingSink) error {
 			err := f.Fetch(ctx, fetch.Job{ID: id, Spec: spec, Held: l.held()}, l)
 			require.NotNil(t, l.result, "all is here, and the source need not be asked")
 			return err
 		},
-		"replica": func(ctx context.Context, f *fetch.Fetcher, id task.ID, l *listener) error {
+		"replica": func(ctx context.Context, f *fetch.Fetcher, id task.ID, l *recordingSink) error {
 			ctx, cancel := context.WithCancelCause(ctx)
-			l.landed = func(landed int) {
+			l.onLand = func(landed int) {
 				if landed == count {
 					cancel(interrupted)
 				}
 			}
 			err := f.Copy(ctx, fetch.CopyJob{
-				ID: id, Held: l.held(), News: make(chan struct{}), Standing: func() task.Standing { return task.Standing{} },
+				ID: id, Held: l.held(), StandingChanged: make(chan struct{}), Standing: func() task.Standing { return task.Standing{} },
 			}, l)
 			require.ErrorIs(t, err, interrupted)
 			return nil
@@ -112,18 +112,18 @@ func TestInterruptedCheckForgetsNothing(t *testing.T) {
 			id, err := task.ParseID(taskid.Compute(name, "", "", nil))
 			require.NoError(t, err)
 			facts := task.Facts{Length: count * (pieceSize - piece.WrapLength), PieceSize: pieceSize, ETag: `"v1"`}
-			part(t, files, id, facts, count)
-			f := fetch.NewFetcher(zap.NewNop(), files, source.NewClient(source.Timeouts{}), new(deserted), fetch.Options{PoolSize: 1})
+			writePart(t, files, id, facts, count)
+			f := fetch.NewFetcher(zap.NewNop(), files, source.NewClient(source.Timeouts{}), new(emptyCopies), fetch.Options{PoolSize: 1})
 
 			ctx, cancel := context.WithCancelCause(t.Context())
-			l := &listener{landed: func(int) { cancel(interrupted) }}
-			require.ErrorIs(t, f.Revive(ctx, id, l), interrupted)
+			l := &recordingSink{onLand: func(int) { cancel(interrupted) }}
+			require.ErrorIs(t, f.LoadPart(ctx, id, l), interrupted)
 			require.Len(t, l.pieces, 1)
 
-			l.landed = func(int) {}
+			l.onLand = func(int) {}
 			patient, end := context.WithTimeout(t.Context(), 20*time.Second)
 			defer end()
-			require.NoError(t, goOn(patient, f, id, l))
+			require.NoError(t, resume(patient, f, id, l))
 			require.Len(t, l.pieces, count)
 			require.NoError(t, l.content.Close())
 		})

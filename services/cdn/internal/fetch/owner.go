@@ -44,58 +44,58 @@ func (f *Fetcher) fetch(ctx context.Context, log *zap.Logger, job Job, sink Sink
 	session := f.client.Session(job.Spec)
 	defer session.Close()
 	if job.Held != nil {
-		return fromSource, f.keepOrDrop(ctx, log, job.ID, sink, f.goOn(ctx, log, job, session, nil, nil, sink))
+		return fromSource, f.keepOrRemove(ctx, log, job.ID, sink, f.resumePart(ctx, log, job, session, nil, nil, sink))
 	}
-	saved := f.saved(log, job)
+	saved := f.findSaved(log, job)
 	if saved != nil {
-		return f.fromSaved(ctx, log, job, session, saved, sink)
+		return f.fetchWithSaved(ctx, log, job, session, saved, sink)
 	}
-	return fromSource, f.keepOrDrop(ctx, log, job.ID, sink, f.anew(ctx, log, job, session, sink))
+	return fromSource, f.keepOrRemove(ctx, log, job.ID, sink, f.fetchWithoutSaved(ctx, log, job, session, sink))
 }
 
-// fromSaved serves the copy on disk, once its source or its version has said
+// fetchWithSaved serves the copy on disk, once its source or its version has said
 // that it is right.
-func (f *Fetcher) fromSaved(
+func (f *Fetcher) fetchWithSaved(
 	ctx context.Context, log *zap.Logger, job Job, session *source.Session, saved *store.Saved, sink Sink,
 ) (how string, err error) {
 	// Named by its content, or by what peers have: nothing to ask.
-	agreed := job.Expected != nil && job.Expected.Settled() && job.Expected.Named()
-	if job.Spec.MD5 != "" || agreed {
-		f.reuse(log, job.ID, saved, sink)
+	identified := job.Expected != nil && job.Expected.Settled() && job.Expected.Named()
+	if job.Spec.MD5 != "" || identified {
+		f.serveSaved(log, job.ID, saved, sink)
 		return fromDisk, nil
 	}
 	// Whatever the source will answer, the saved copy's size is right.
 	provisional := task.Facts{Length: -1, PieceSize: saved.Meta.PieceSize}
-	res, err := f.open(ctx, session, provisional, source.Validators{
+	res, err := f.requestOrAnnounce(ctx, session, provisional, source.Validators{
 		ETag: saved.Meta.ETag, LastModified: saved.Meta.LastModifiedHeader(),
 	}, sink)
 	if err != nil {
-		return fromDisk, f.withoutSource(ctx, log, job.ID, saved, sink, err)
+		return fromDisk, f.serveUnchecked(ctx, log, job.ID, saved, sink, err)
 	}
 	if res.NotModified {
 		res.Close()
-		f.reuse(log, job.ID, saved, sink)
+		f.serveSaved(log, job.ID, saved, sink)
 		return fromDisk, nil
 	}
-	return fromSource, f.keepOrDrop(ctx, log, job.ID, sink, f.take(ctx, log, job, session, res, sink))
+	return fromSource, f.keepOrRemove(ctx, log, job.ID, sink, f.fetchFromStart(ctx, log, job, session, res, sink))
 }
 
-// keepOrDrop removes what is here after an error that is not just the end of
+// keepOrRemove removes what is here after an error that is not just the end of
 // the work on it, nor of the source's readiness to answer.
-func (f *Fetcher) keepOrDrop(ctx context.Context, log *zap.Logger, id task.ID, sink Sink, err error) error {
+func (f *Fetcher) keepOrRemove(ctx context.Context, log *zap.Logger, id task.ID, sink Sink, err error) error {
 	reason := rpcerr.ReasonOf(err)
-	if err == nil || ctx.Err() != nil || reason == rpcerr.StaleEpoch || reason == rpcerr.SourceUnreachable || errors.Is(err, errCut) {
+	if err == nil || ctx.Err() != nil || reason == rpcerr.StaleEpoch || reason == rpcerr.SourceUnreachable || errors.Is(err, errCutOff) {
 		return err
 	}
-	sink.Drop()
+	sink.Withdraw()
 	if removing := f.store.Remove(id); removing != nil {
 		log.Warn("removing what is left of a task", zap.Error(removing))
 	}
 	return err
 }
 
-// saved gives the whole copy on disk that may be the task's, or nil.
-func (f *Fetcher) saved(log *zap.Logger, job Job) *store.Saved {
+// findSaved gives the whole copy on disk that may be the task's, or nil.
+func (f *Fetcher) findSaved(log *zap.Logger, job Job) *store.Saved {
 	saved, err := f.store.Load(job.ID)
 	switch {
 	case errors.Is(err, store.ErrAbsent):
@@ -113,8 +113,8 @@ func (f *Fetcher) saved(log *zap.Logger, job Job) *store.Saved {
 	return saved
 }
 
-// open asks the source, with provisional facts if it takes its time.
-func (f *Fetcher) open(
+// requestOrAnnounce asks the source, with provisional facts if it takes its time.
+func (f *Fetcher) requestOrAnnounce(
 	ctx context.Context, session *source.Session, provisional task.Facts, have source.Validators, sink Sink,
 ) (*source.Response, error) {
 	late := time.AfterFunc(f.options.FactsTimeout, func() { sink.Provisional(provisional) })
@@ -122,9 +122,9 @@ func (f *Fetcher) open(
 	return session.Get(ctx, have)
 }
 
-// withoutSource serves the copy on disk if the source cannot be asked just
+// serveUnchecked serves the copy on disk if the source cannot be asked just
 // now, and gives err back otherwise.
-func (f *Fetcher) withoutSource(
+func (f *Fetcher) serveUnchecked(
 	ctx context.Context, log *zap.Logger, id task.ID, saved *store.Saved, sink Sink, err error,
 ) error {
 	if ctx.Err() != nil {
@@ -132,17 +132,17 @@ func (f *Fetcher) withoutSource(
 	}
 	if source.Transient(err) {
 		log.Warn("serving the copy on disk unchecked", zap.Error(err))
-		f.reuse(log, id, saved, sink)
+		f.serveSaved(log, id, saved, sink)
 		return nil
 	}
 	if rpcerr.ReasonOf(err) == rpcerr.SourceNotFound {
-		return f.keepOrDrop(ctx, log, id, sink, err)
+		return f.keepOrRemove(ctx, log, id, sink, err)
 	}
 	return err // such as wrong credentials: no reason to lose what others may use
 }
 
-// reuse serves the copy on disk.
-func (f *Fetcher) reuse(log *zap.Logger, id task.ID, saved *store.Saved, sink Sink) {
+// serveSaved serves the copy on disk.
+func (f *Fetcher) serveSaved(log *zap.Logger, id task.ID, saved *store.Saved, sink Sink) {
 	if err := f.store.Touch(id, saved.Meta, time.Now().UnixMilli()); err != nil {
 		log.Warn("noting the access", zap.Error(err))
 	}
@@ -153,12 +153,12 @@ func (f *Fetcher) reuse(log *zap.Logger, id task.ID, saved *store.Saved, sink Si
 	log.Info("serving the copy on disk", zap.Int64("length", saved.Result.Length))
 }
 
-// take turns the source's answer from the content's start into the task.
-func (f *Fetcher) take(
+// fetchFromStart turns the source's answer from the content's start into the task.
+func (f *Fetcher) fetchFromStart(
 	ctx context.Context, log *zap.Logger, job Job, session *source.Session, res *source.Response, sink Sink,
 ) error {
 	defer res.Close()
-	facts, err := job.facts(res)
+	facts, err := job.factsOf(res)
 	if err != nil {
 		return err
 	}
@@ -173,18 +173,18 @@ func (f *Fetcher) take(
 	log.Info("fetching from the source", zap.Int64("length", facts.Length), zap.Int32("piece_size", facts.PieceSize))
 	a := f.assemble(log, job.ID, content, facts, sink)
 	return a.finish(ctx, job, func(ctx context.Context, r *reading) (int32, error) {
-		return r.fromStart(ctx, session, res)
+		return r.readFromStart(ctx, session, res)
 	})
 }
 
-// facts returns those of the version that the source answered with. The piece
+// factsOf returns those of the version that the source answered with. The piece
 // size is the one that peers were told, else the one that the record has for
 // this version, else the one that follows from the length.
-func (job Job) facts(res *source.Response) (task.Facts, error) {
+func (job Job) factsOf(res *source.Response) (task.Facts, error) {
 	facts := task.Facts{Length: res.Length, ETag: res.ETag, LastModified: res.LastModified}
 	if job.Expected != nil {
 		facts.PieceSize = job.Expected.PieceSize
-		return facts, fits(*job.Expected, facts)
+		return facts, checkSourceVersion(*job.Expected, facts)
 	}
 	facts.PieceSize = job.Recorded.PieceSize
 	if job.Recorded.Settled() && job.Recorded.Possible() && job.Recorded.Same(facts) {
@@ -195,9 +195,9 @@ func (job Job) facts(res *source.Response) (task.Facts, error) {
 }
 
 // finish reads what is missing, checks the whole and seals it.
-func (a *assembly) finish(ctx context.Context, job Job, do func(context.Context, *reading) (int32, error)) error {
+func (a *assembly) finish(ctx context.Context, job Job, readMissing func(context.Context, *reading) (int32, error)) error {
 	began := time.Now()
-	if err := a.read(ctx, job, do); err != nil {
+	if err := a.read(ctx, job, readMissing); err != nil {
 		return err
 	}
 	if got := a.whole.md5(); job.Spec.MD5 != "" && job.Spec.MD5 != got {
@@ -211,8 +211,8 @@ func (a *assembly) finish(ctx context.Context, job Job, do func(context.Context,
 	return nil
 }
 
-// fits makes sure that the source gives the version that peers have pieces of.
-func fits(expected, got task.Facts) error {
+// checkSourceVersion makes sure that the source gives the version that peers have pieces of.
+func checkSourceVersion(expected, got task.Facts) error {
 	if piece.Count(max(got.Length, 0), expected.PieceSize) == 0 {
 		return source.Wrong("the source announces %d bytes, more than can be cut into pieces", got.Length)
 	}

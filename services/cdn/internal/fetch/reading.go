@@ -18,18 +18,18 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/source"
 )
 
-// mostAttempts is how often a fetch is continued at one place. A source that
+// maxAttempts is how often a fetch is continued at one place. A source that
 // cuts every answer off, but not before it has sent another piece, gets a fetch
 // to its end.
-const mostAttempts = 3
+const maxAttempts = 3
 
-// mostRefusals is how often a source is asked that does not answer at all: it
+// maxRefusals is how often a source is asked that does not answer at all: it
 // may just be restarted.
-const mostRefusals = 4
+const maxRefusals = 4
 
-// errCut is a source that was cut off and could not be gone on with in time.
+// errCutOff is a source that was cut off and could not be gone on with in time.
 // What is here is checked and of a version with a name.
-var errCut = errors.New("the source was cut off for good")
+var errCutOff = errors.New("the source was cut off for good")
 
 // reading is the source being read into an assembly. One goroutine reads and
 // cuts, one computes the MD5 of the whole in order, and for every piece one
@@ -41,22 +41,22 @@ type reading struct {
 	job  Job
 	work *errgroup.Group
 	body *source.Response
-	// ask asks for what follows from an offset of the content on; it is nil when
+	// requestFrom asks for what follows from an offset of the content on; it is nil when
 	// the source cannot do that.
-	ask      func(ctx context.Context, offset int64) (*source.Response, error)
-	attempts int       // to go on at resumed
-	resumed  int64     // where the content was cut off last
-	last     time.Time // when the source was read last
+	requestFrom  func(ctx context.Context, offset int64) (*source.Response, error)
+	attempts     int       // to go on at resumeOffset
+	resumeOffset int64     // where the content was cut off last
+	lastRead     time.Time // when the source was read last
 }
 
-// read lets do read what is to be read and gives the number of all pieces, and
+// read lets readMissing read what is to be read and gives the number of all pieces, and
 // waits until all that was read is on disk and in the MD5 of the whole.
-func (a *assembly) read(ctx context.Context, job Job, do func(context.Context, *reading) (int32, error)) error {
+func (a *assembly) read(ctx context.Context, job Job, readMissing func(context.Context, *reading) (int32, error)) error {
 	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() error { return a.whole.run(ctx, a) })
-	r := &reading{assembly: a, job: job, work: work, last: time.Now()}
+	r := &reading{assembly: a, job: job, work: work, lastRead: time.Now()}
 	defer r.close()
-	count, err := do(ctx, r)
+	count, err := readMissing(ctx, r)
 	if err != nil {
 		work.Go(func() error { return err }) // unless it ended because of another
 	}
@@ -70,20 +70,20 @@ func (r *reading) close() {
 	}
 }
 
-// fromStart reads all of an answer. Pieces that are here already must come out
+// readFromStart reads all of an answer. Pieces that are here already must come out
 // the same.
-func (r *reading) fromStart(ctx context.Context, session *source.Session, first *source.Response) (int32, error) {
+func (r *reading) readFromStart(ctx context.Context, session *source.Session, first *source.Response) (int32, error) {
 	// When a piece cannot be written, the reader may be waiting for the source.
 	stop := context.AfterFunc(ctx, func() { first.Cancel(context.Cause(ctx)) })
 	defer stop()
 	defer first.Close()
 	r.body = first
 	if first.Resumable() {
-		r.ask = func(ctx context.Context, offset int64) (*source.Response, error) {
+		r.requestFrom = func(ctx context.Context, offset int64) (*source.Response, error) {
 			return session.Resume(ctx, first, offset)
 		}
 	}
-	length, count, err := r.cut(ctx, first.Length)
+	length, count, err := r.readPieces(ctx, first.Length)
 	if err != nil {
 		return count, err
 	}
@@ -92,14 +92,14 @@ func (r *reading) fromStart(ctx context.Context, session *source.Session, first 
 	}
 	for _, p := range r.held() {
 		if p.Num >= count {
-			return count, changed(p.Num)
+			return count, errPieceChanged(p.Num)
 		}
 	}
 	return count, nil
 }
 
-// cut reads the content to its end and hands it on piece by piece.
-func (r *reading) cut(ctx context.Context, announced int64) (length int64, count int32, err error) {
+// readPieces reads the content to its end and hands it on piece by piece.
+func (r *reading) readPieces(ctx context.Context, announced int64) (length int64, count int32, err error) {
 	for ended := false; !ended; {
 		room := int64(math.MaxInt64)
 		if announced >= 0 {
@@ -118,7 +118,7 @@ func (r *reading) cut(ctx context.Context, announced int64) (length int64, count
 			break
 		}
 		b.seal(count, n)
-		if err := r.hand(ctx, b); err != nil {
+		if err := r.submit(ctx, b); err != nil {
 			return length, count, err
 		}
 		length += int64(n)
@@ -127,14 +127,14 @@ func (r *reading) cut(ctx context.Context, announced int64) (length int64, count
 	return length, count, nil
 }
 
-// runs reads the runs of pieces that are missing and nothing else; first is the
+// readRuns reads the runs of pieces that are missing and nothing else; first is the
 // answer for the first of them.
-func (r *reading) runs(ctx context.Context, session *source.Session, version source.Known, first *source.Response) (int32, error) {
+func (r *reading) readRuns(ctx context.Context, session *source.Session, version source.Known, first *source.Response) (int32, error) {
 	r.body = first
 	content := int64(r.facts.PieceSize) - piece.WrapLength
 	for _, run := range r.missing() {
 		begin, end := int64(run[0])*content, min(int64(run[1])*content, r.facts.Length)
-		r.ask = func(ctx context.Context, offset int64) (*source.Response, error) {
+		r.requestFrom = func(ctx context.Context, offset int64) (*source.Response, error) {
 			res, err := session.Range(ctx, version, offset, end-1)
 			if err == nil && !res.Partial {
 				res.Close()
@@ -160,7 +160,7 @@ func (r *reading) runs(ctx context.Context, session *source.Session, version sou
 				return 0, err
 			}
 			b.seal(num, n)
-			if err := r.hand(ctx, b); err != nil {
+			if err := r.submit(ctx, b); err != nil {
 				return 0, err
 			}
 		}
@@ -170,8 +170,8 @@ func (r *reading) runs(ctx context.Context, session *source.Session, version sou
 	return r.count(), nil
 }
 
-// hand gives a piece to those who hash, write and announce it.
-func (r *reading) hand(ctx context.Context, b *buffer) error {
+// submit gives a piece to those who hash, write and announce it.
+func (r *reading) submit(ctx context.Context, b *buffer) error {
 	select {
 	case r.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -186,7 +186,7 @@ func (r *reading) hand(ctx context.Context, b *buffer) error {
 		p := b.piece()
 		if here, ok := r.has(p.Num); ok {
 			if here != p {
-				return changed(p.Num)
+				return errPieceChanged(p.Num)
 			}
 			return nil
 		}
@@ -195,22 +195,22 @@ func (r *reading) hand(ctx context.Context, b *buffer) error {
 	return nil
 }
 
-func changed(num int32) error {
+func errPieceChanged(num int32) error {
 	return source.Wrong("the source changed: piece %d is another one than before", num)
 }
 
-// readAtMost is how much is read between two looks at the bandwidth limit.
-const readAtMost = 64 << 10
+// maxRead is how much is read between two looks at the bandwidth limit.
+const maxRead = 64 << 10
 
 // fill reads into dst until it is full or the content ends. offset is where in
 // the content dst begins: there a source that was cut off is asked to go on.
 func (r *reading) fill(ctx context.Context, dst []byte, offset int64) (n int, ended bool, err error) {
 	for n < len(dst) {
 		part := dst[n:]
-		if r.limiter != nil && len(part) > readAtMost {
-			part = part[:readAtMost]
+		if r.limiter != nil && len(part) > maxRead {
+			part = part[:maxRead]
 		}
-		if err := r.mayGoOn(ctx); err != nil {
+		if err := r.checkOwnership(ctx); err != nil {
 			return n, false, err
 		}
 		m, err := r.body.Read(part)
@@ -237,30 +237,30 @@ func (r *reading) fill(ctx context.Context, dst []byte, offset int64) (n int, en
 	return n, false, nil
 }
 
-// mayGoOn asks, after a pause, whether the task is still owned here: this
+// checkOwnership asks, after a pause, whether the task is still owned here: this
 // process may have been stopped, and another may have taken it over.
-func (r *reading) mayGoOn(ctx context.Context) error {
-	paused := time.Since(r.last)
-	r.last = time.Now()
+func (r *reading) checkOwnership(ctx context.Context) error {
+	paused := time.Since(r.lastRead)
+	r.lastRead = time.Now()
 	if r.job.Epoch == 0 || r.options.StillOwner == nil || paused < r.options.PauseLimit {
 		return nil
 	}
-	ours, err := r.options.StillOwner(ctx, r.id, r.job.Epoch)
-	r.last = time.Now() // the answer may have taken its time
+	isOwner, err := r.options.StillOwner(ctx, r.id, r.job.Epoch)
+	r.lastRead = time.Now() // the answer may have taken its time
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err != nil:
 		r.log.Warn("reading on after a pause, the registry does not say whether the task is still owned here",
 			zap.Duration("pause", paused), zap.Error(err))
-	case !ours:
+	case !isOwner:
 		r.log.Info("another owns the task since a pause", zap.Duration("pause", paused))
-		return errNotOurs()
+		return errNotOwner()
 	}
 	return nil
 }
 
-func errNotOurs() error {
+func errNotOwner() error {
 	return rpcerr.New(codes.Aborted, rpcerr.StaleEpoch, "another CDN owns the task")
 }
 
@@ -269,27 +269,27 @@ func errNotOurs() error {
 // version as before, or the fetch is broken. A source that does not answer any
 // more is not: what is here can be gone on with.
 func (r *reading) resume(ctx context.Context, offset int64, cause error) error {
-	if r.ask == nil {
+	if r.requestFrom == nil {
 		return source.Broken("%v at byte %d or later, and it cannot go on there", cause, offset)
 	}
-	if offset != r.resumed {
-		r.attempts, r.resumed = 0, offset
+	if offset != r.resumeOffset {
+		r.attempts, r.resumeOffset = 0, offset
 	}
-	for cause == nil || r.attempts < mostAttempts || source.Transient(cause) && r.attempts < mostRefusals {
+	for cause == nil || r.attempts < maxAttempts || source.Transient(cause) && r.attempts < maxRefusals {
 		if cause != nil {
 			delay := r.options.RetryDelay << r.attempts
 			r.attempts++
 			r.log.Warn("the source was cut off, going on", zap.Error(cause),
 				zap.Int64("offset", offset), zap.Int("attempt", r.attempts))
 			// Half of the delay is left to chance: many fetches may have been cut at once.
-			if err := wait(ctx, delay/2+rand.N(delay/2+1)); err != nil {
+			if err := sleep(ctx, delay/2+rand.N(delay/2+1)); err != nil {
 				return err
 			}
 		}
-		if err := r.mayGoOn(ctx); err != nil {
+		if err := r.checkOwnership(ctx); err != nil {
 			return err
 		}
-		next, err := r.ask(ctx, offset)
+		next, err := r.requestFrom(ctx, offset)
 		if err == nil {
 			r.close()
 			r.body = next
@@ -303,10 +303,10 @@ func (r *reading) resume(ctx context.Context, offset int64, cause error) error {
 	if source.Transient(cause) {
 		return fmt.Errorf("going on at byte %d after %d attempts: %w", offset, r.attempts, cause)
 	}
-	return fmt.Errorf("%w: %w", errCut, source.Broken("%v at byte %d or later, after %d attempts to go on", cause, offset, r.attempts))
+	return fmt.Errorf("%w: %w", errCutOff, source.Broken("%v at byte %d or later, after %d attempts to go on", cause, offset, r.attempts))
 }
 
-func wait(ctx context.Context, delay time.Duration) error {
+func sleep(ctx context.Context, delay time.Duration) error {
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
 	select {

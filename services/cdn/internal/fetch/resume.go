@@ -19,20 +19,20 @@ import (
 // source's clock nobody has looked at.
 const ageOfFacts = time.Minute
 
-// anew begins with what there is on disk and at other CDNs, and else with the
+// fetchWithoutSaved begins with what there is on disk and at other CDNs, and else with the
 // source alone.
-func (f *Fetcher) anew(ctx context.Context, log *zap.Logger, job Job, session *source.Session, sink Sink) error {
-	part, err := f.part(log, job)
+func (f *Fetcher) fetchWithoutSaved(ctx context.Context, log *zap.Logger, job Job, session *source.Session, sink Sink) error {
+	part, err := f.usablePart(log, job)
 	if err != nil {
 		return err
 	}
-	agreed := job.Expected != nil && job.Expected.Settled()
+	versionKnown := job.Expected != nil && job.Expected.Settled()
 	switch {
-	case part != nil && agreed:
-		return f.goOn(ctx, log, job, session, part, nil, sink)
+	case part != nil && versionKnown:
+		return f.resumePart(ctx, log, job, session, part, nil, sink)
 	case part != nil:
-		return f.askWithPart(ctx, log, job, session, part, sink)
-	case agreed && len(job.Copies) > 0:
+		return f.fetchWithPart(ctx, log, job, session, part, sink)
+	case versionKnown && len(job.Copies) > 0:
 		content, err := f.store.Create(job.ID, store.Version{
 			URL: job.Spec.Address(), Facts: *job.Expected, Epoch: job.Epoch,
 			Known: time.Now().Add(-ageOfFacts).UnixMilli(),
@@ -40,22 +40,22 @@ func (f *Fetcher) anew(ctx context.Context, log *zap.Logger, job Job, session *s
 		if err != nil {
 			return err
 		}
-		return f.goOn(ctx, log, job, session, &store.Part{Version: content.Version(), Content: content}, nil, sink)
+		return f.resumePart(ctx, log, job, session, &store.Part{Version: content.Version(), Content: content}, nil, sink)
 	}
 	provisional := task.Facts{Length: -1, PieceSize: piece.DefaultSize}
 	if job.Expected != nil {
 		provisional = *job.Expected
 	}
-	res, err := f.open(ctx, session, provisional, source.Validators{}, sink)
+	res, err := f.requestOrAnnounce(ctx, session, provisional, source.Validators{}, sink)
 	if err != nil {
 		return err
 	}
-	return f.take(ctx, log, job, session, res, sink)
+	return f.fetchFromStart(ctx, log, job, session, res, sink)
 }
 
-// part gives what is on disk of the version that peers have, or of any; nil if
+// usablePart gives what is on disk of the version that peers have, or of any; nil if
 // there is nothing that can be used.
-func (f *Fetcher) part(log *zap.Logger, job Job) (*store.Part, error) {
+func (f *Fetcher) usablePart(log *zap.Logger, job Job) (*store.Part, error) {
 	part, err := f.store.OpenPart(job.ID)
 	switch {
 	case errors.Is(err, store.ErrAbsent):
@@ -72,36 +72,36 @@ func (f *Fetcher) part(log *zap.Logger, job Job) (*store.Part, error) {
 	return nil, nil  //nolint:nilnil // nothing is a good answer
 }
 
-// askWithPart asks the source whether it still has the version of the part
+// fetchWithPart asks the source whether it still has the version of the part
 // before anybody is told of it. If not, or if nobody can know, the part is of
 // no use.
-func (f *Fetcher) askWithPart(
+func (f *Fetcher) fetchWithPart(
 	ctx context.Context, log *zap.Logger, job Job, session *source.Session, part *store.Part, sink Sink,
 ) error {
 	late := time.AfterFunc(f.options.FactsTimeout, func() {
 		sink.Provisional(task.Facts{Length: -1, PieceSize: part.Facts.PieceSize})
 	})
 	defer late.Stop()
-	taken := false
+	inUse := false
 	defer func() {
-		if !taken {
+		if !inUse {
 			_ = part.Close() // its place is taken by another version, or it is left for later
 		}
 	}()
 	a := f.assemble(log, job.ID, part.Content, part.Facts, sink)
-	version := known(part.Version)
+	version := knownVersion(part.Version)
 	if !session.Rangeable(version) {
 		res, err := session.Get(ctx, source.Validators{})
 		if err != nil {
 			return err
 		}
-		return f.take(ctx, log, job, session, res, sink)
+		return f.fetchFromStart(ctx, log, job, session, res, sink)
 	}
 	if err := a.verify(ctx, part.Pieces, false); err != nil {
 		return err
 	}
 	part.Pieces = a.held()
-	res, err := a.askFirst(ctx, session, version)
+	res, err := a.requestFirstMissing(ctx, session, version)
 	if rpcerr.ReasonOf(err) == rpcerr.SourceBroken { // such as a server that does not know If-Range: nobody was told of the part
 		res, err = session.Get(ctx, source.Validators{})
 	}
@@ -110,15 +110,15 @@ func (f *Fetcher) askWithPart(
 	}
 	if !res.Partial && !res.NotModified {
 		log.Info("the part on disk cannot be gone on with")
-		return f.take(ctx, log, job, session, res, sink)
+		return f.fetchFromStart(ctx, log, job, session, res, sink)
 	}
-	taken = true
-	return f.goOn(ctx, log, job, session, part, res, sink)
+	inUse = true
+	return f.resumePart(ctx, log, job, session, part, res, sink)
 }
 
-// askFirst asks for the first run that is missing, or just whether the version
+// requestFirstMissing asks for the first run that is missing, or just whether the version
 // is still there if nothing is.
-func (a *assembly) askFirst(ctx context.Context, session *source.Session, version source.Known) (*source.Response, error) {
+func (a *assembly) requestFirstMissing(ctx context.Context, session *source.Session, version source.Known) (*source.Response, error) {
 	runs := a.missing()
 	if len(runs) == 0 {
 		return session.Get(ctx, version.Validators)
@@ -127,10 +127,10 @@ func (a *assembly) askFirst(ctx context.Context, session *source.Session, versio
 	return session.Range(ctx, version, int64(runs[0][0])*content, min(int64(runs[0][1])*content, a.facts.Length)-1)
 }
 
-// goOn makes a part whole of which the version is known: the job's, or the one
+// resumePart makes a part whole of which the version is known: the job's, or the one
 // that was found on disk. first is the source's answer for the first run that
 // is missing, if it was asked already.
-func (f *Fetcher) goOn(
+func (f *Fetcher) resumePart(
 	ctx context.Context, log *zap.Logger, job Job, session *source.Session,
 	part *store.Part, first *source.Response, sink Sink,
 ) error {
@@ -147,38 +147,38 @@ func (f *Fetcher) goOn(
 	a := f.assemble(log, job.ID, content, version.Facts, sink)
 	switch {
 	case job.Held != nil:
-		if err := a.takeUp(ctx, job.Held); err != nil {
+		if err := a.adoptHeld(ctx, job.Held); err != nil {
 			return err
 		}
 	default:
 		sink.Settle(version.Facts)
 		sink.Begin(content)
 		if first != nil {
-			a.note(part.Pieces...)
+			a.add(part.Pieces...)
 			sink.Land(part.Pieces...)
 		} else if err := a.verify(ctx, part.Pieces, true); err != nil {
 			return err
 		}
 	}
 	if first == nil {
-		if err := a.gather(ctx, job.Copies); err != nil {
+		if err := a.fetchFromCopies(ctx, job.Copies); err != nil {
 			return err
 		}
 	}
 	log.Info("going on with a part", zap.Int("pieces", len(a.held())), zap.Int32("of", a.count()), zap.Int64("length", a.facts.Length))
-	return a.complete(ctx, job, session, version, first)
+	return a.fetchMissing(ctx, job, session, version, first)
 }
 
-// complete gets from the source what is missing.
-func (a *assembly) complete(
+// fetchMissing gets from the source what is missing.
+func (a *assembly) fetchMissing(
 	ctx context.Context, job Job, session *source.Session, version store.Version, first *source.Response,
 ) error {
 	if a.facts.Length >= 0 && len(a.missing()) == 0 {
 		return a.finish(ctx, job, func(context.Context, *reading) (int32, error) { return a.count(), nil })
 	}
-	asked := known(version)
+	asked := knownVersion(version)
 	if first == nil && session.Rangeable(asked) && len(a.held()) > 0 {
-		res, err := a.patiently(ctx, func() (*source.Response, error) { return a.askFirst(ctx, session, asked) })
+		res, err := a.requestWithRetries(ctx, func() (*source.Response, error) { return a.requestFirstMissing(ctx, session, asked) })
 		if err != nil {
 			return err
 		}
@@ -188,11 +188,11 @@ func (a *assembly) complete(
 		return a.finish(ctx, job, func(ctx context.Context, r *reading) (int32, error) {
 			stop := context.AfterFunc(ctx, func() { first.Cancel(context.Cause(ctx)) })
 			defer stop()
-			return r.runs(ctx, session, asked, first)
+			return r.readRuns(ctx, session, asked, first)
 		})
 	}
 	if first == nil {
-		res, err := a.patiently(ctx, func() (*source.Response, error) { return session.Get(ctx, source.Validators{}) })
+		res, err := a.requestWithRetries(ctx, func() (*source.Response, error) { return session.Get(ctx, source.Validators{}) })
 		if err != nil {
 			return err
 		}
@@ -200,28 +200,28 @@ func (a *assembly) complete(
 	}
 	defer first.Close()
 	got := task.Facts{Length: first.Length, PieceSize: a.facts.PieceSize, ETag: first.ETag, LastModified: first.LastModified}
-	if err := fits(a.facts, got); err != nil {
+	if err := checkSourceVersion(a.facts, got); err != nil {
 		return err
 	}
 	a.log.Info("fetching from the start, to compare with what is here", zap.Int("pieces", len(a.held())))
 	return a.finish(ctx, job, func(ctx context.Context, r *reading) (int32, error) {
-		return r.fromStart(ctx, session, first)
+		return r.readFromStart(ctx, session, first)
 	})
 }
 
-// patiently asks a source again that may just have a bad time: what is here is
+// requestWithRetries asks a source again that may just have a bad time: what is here is
 // worth more than a fetch that has only begun.
-func (a *assembly) patiently(ctx context.Context, ask func() (*source.Response, error)) (*source.Response, error) {
-	for attempt := range mostRefusals {
-		res, err := ask()
+func (a *assembly) requestWithRetries(ctx context.Context, request func() (*source.Response, error)) (*source.Response, error) {
+	for attempt := range maxRefusals {
+		res, err := request()
 		if err == nil || ctx.Err() != nil || !source.Transient(err) {
 			return res, err
 		}
 		a.log.Warn("the source does not answer, asking again", zap.Error(err), zap.Int("attempt", attempt+1))
 		delay := a.options.RetryDelay << attempt
-		if err := wait(ctx, delay/2+rand.N(delay/2+1)); err != nil {
+		if err := sleep(ctx, delay/2+rand.N(delay/2+1)); err != nil {
 			return nil, err
 		}
 	}
-	return ask()
+	return request()
 }
