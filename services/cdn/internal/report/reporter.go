@@ -21,10 +21,10 @@ import (
 
 const (
 	workers      = 4
-	mostPending  = 10_000 // tasks a worker; beyond that, news of new tasks is dropped
+	maxPending   = 10_000 // tasks a worker; beyond that, news of new tasks is dropped
 	callTimeout  = 2 * time.Second
-	firstDelay   = 200 * time.Millisecond
-	mostDelay    = 5 * time.Second
+	initialDelay = 200 * time.Millisecond
+	maxDelay     = 5 * time.Second
 	flushTimeout = 2 * time.Second // for all that is pending at the end
 )
 
@@ -56,12 +56,12 @@ type Reporter struct {
 	registry registryv1.RegistryServiceClient
 	owner    string
 	stale    func(task.ID)
-	lanes    []*lane
+	queues   []*queue
 }
 
-// lane is what one worker has to send. A task always uses the same one, so its
+// queue is what one worker has to send. A task always uses the same one, so its
 // states arrive in order.
-type lane struct {
+type queue struct {
 	mu      sync.Mutex
 	pending map[task.ID]Update // guarded by mu
 	order   []task.ID          // the keys of pending, oldest first; guarded by mu
@@ -73,7 +73,7 @@ type lane struct {
 func New(log *zap.Logger, registry registryv1.RegistryServiceClient, owner string, stale func(task.ID)) *Reporter {
 	r := &Reporter{log: log, registry: registry, owner: owner, stale: stale}
 	for range workers {
-		r.lanes = append(r.lanes, &lane{pending: make(map[task.ID]Update), wake: make(chan struct{}, 1)})
+		r.queues = append(r.queues, &queue{pending: make(map[task.ID]Update), wake: make(chan struct{}, 1)})
 	}
 	return r
 }
@@ -85,8 +85,8 @@ func (r *Reporter) Report(u Update) {
 	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(u.ID)) // cannot fail
-	l := r.lanes[h.Sum32()%workers]
-	if !l.put(u) {
+	q := r.queues[h.Sum32()%workers]
+	if !q.put(u) {
 		r.log.Warn("not telling the registry, too much is waiting", zap.String("task_id", string(u.ID)))
 	}
 }
@@ -94,41 +94,41 @@ func (r *Reporter) Report(u Update) {
 // Run sends until ctx ends, and then what is left within a short time.
 func (r *Reporter) Run(ctx context.Context) {
 	var wg sync.WaitGroup
-	for _, l := range r.lanes {
-		wg.Go(func() { r.work(ctx, l) })
+	for _, q := range r.queues {
+		wg.Go(func() { r.runWorker(ctx, q) })
 	}
 	wg.Wait()
 }
 
-func (r *Reporter) work(ctx context.Context, l *lane) {
-	delay := firstDelay
+func (r *Reporter) runWorker(ctx context.Context, q *queue) {
+	delay := initialDelay
 	for ctx.Err() == nil {
-		u, ok := l.take()
+		u, ok := q.take()
 		if !ok {
 			select {
-			case <-l.wake:
+			case <-q.wake:
 			case <-ctx.Done():
 			}
 			continue
 		}
-		if r.send(ctx, l, u) {
-			delay = firstDelay
+		if r.send(ctx, q, u) {
+			delay = initialDelay
 			continue
 		}
-		// Most often the registry is away, for the others of the lane, too.
+		// Most often the registry is away, for the others of the queue, too.
 		select {
 		case <-time.After(delay):
-			delay = min(2*delay, mostDelay)
+			delay = min(2*delay, maxDelay)
 		case <-ctx.Done():
 		}
 	}
-	r.flush(ctx, l)
+	r.flush(ctx, q)
 }
 
-func (r *Reporter) flush(ctx context.Context, l *lane) {
+func (r *Reporter) flush(ctx context.Context, q *queue) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
 	defer cancel()
-	for u, ok := l.take(); ok; u, ok = l.take() {
+	for u, ok := q.take(); ok; u, ok = q.take() {
 		if err := r.call(ctx, u); err != nil {
 			r.log.Warn("telling the registry at the end", zap.String("task_id", string(u.ID)), zap.Error(err))
 		}
@@ -137,18 +137,18 @@ func (r *Reporter) flush(ctx context.Context, l *lane) {
 
 // send is false if the registry has neither taken nor refused the update; then
 // it waits for its turn again, behind the others.
-func (r *Reporter) send(ctx context.Context, l *lane, u Update) bool {
+func (r *Reporter) send(ctx context.Context, q *queue, u Update) bool {
 	err := r.call(ctx, u)
 	if err == nil {
 		return true
 	}
 	log := r.log.With(zap.String("task_id", string(u.ID)), zap.Int64("epoch", u.Epoch), zap.Error(err))
 	switch {
-	case ctx.Err() != nil || retriable(err):
+	case ctx.Err() != nil || isRetriable(err):
 		if ctx.Err() == nil {
 			log.Debug("the registry is to be told later")
 		}
-		l.putBack(u)
+		q.putBack(u)
 		return false
 	case rpcerr.ReasonOf(err) == rpcerr.StaleEpoch:
 		log.Info("the task is owned in another epoch")
@@ -159,8 +159,8 @@ func (r *Reporter) send(ctx context.Context, l *lane, u Update) bool {
 	return true
 }
 
-// retriable tells an error that may pass from a refusal, such as STALE_EPOCH.
-func retriable(err error) bool {
+// isRetriable tells an error that may pass from a refusal, such as STALE_EPOCH.
+func isRetriable(err error) bool {
 	switch rpcerr.From(err).Code {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted, codes.Internal, codes.Unknown:
 		return true

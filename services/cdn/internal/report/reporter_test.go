@@ -23,34 +23,34 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// registry answers UpdateTask and nothing else.
-type registry struct {
+// fakeRegistry answers UpdateTask and nothing else.
+type fakeRegistry struct {
 	registryv1.RegistryServiceClient
-	mu     sync.Mutex
-	told   []*registryv1.UpdateTaskRequest // guarded by mu
-	before func(n int) error               // of the nth call
+	mu       sync.Mutex
+	requests []*registryv1.UpdateTaskRequest // guarded by mu
+	onCall   func(n int) error               // of the nth call
 }
 
-func (r *registry) UpdateTask(
+func (r *fakeRegistry) UpdateTask(
 	_ context.Context, req *registryv1.UpdateTaskRequest, _ ...grpc.CallOption,
 ) (*registryv1.UpdateTaskResponse, error) {
 	r.mu.Lock()
-	r.told = append(r.told, req)
-	n := len(r.told)
+	r.requests = append(r.requests, req)
+	n := len(r.requests)
 	r.mu.Unlock()
-	if r.before != nil {
-		if err := r.before(n); err != nil {
+	if r.onCall != nil {
+		if err := r.onCall(n); err != nil {
 			return nil, err
 		}
 	}
 	return &registryv1.UpdateTaskResponse{}, nil
 }
 
-func TestLastStateWinsWhileTheRegistryIsAway(t *testing.T) {
+func TestOnlyTheLastStateIsSentAfterAnOutage(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
-	client := new(registry)
+	client := new(fakeRegistry)
 	r := New(zaptest.NewLogger(t), client, "cdn-1", func(task.ID) {})
-	client.before = func(n int) error {
+	client.onCall = func(n int) error {
 		switch n {
 		case 1: // while this is under way, the fetch goes on
 			r.Report(Update{ID: "a", Epoch: 1, Status: Running, Facts: &task.Facts{PieceSize: 9}})
@@ -63,47 +63,47 @@ func TestLastStateWinsWhileTheRegistryIsAway(t *testing.T) {
 	}
 	r.Report(Update{ID: "a", Epoch: 1, Status: Running})
 	r.Run(ctx)
-	require.Len(t, client.told, 2)
-	last := client.told[1]
+	require.Len(t, client.requests, 2)
+	last := client.requests[1]
 	require.Equal(t, registryv1.TaskStatus_TASK_STATUS_SUCCESS, last.GetStatus())
 	require.EqualValues(t, 2, last.GetEpoch())
 	require.EqualValues(t, 9, last.GetPieceSize())
 }
 
-func TestWhatIsLeftIsToldAtTheEnd(t *testing.T) {
+func TestPendingUpdatesAreFlushedAtTheEnd(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	stop()
-	client := new(registry)
+	client := new(fakeRegistry)
 	r := New(zaptest.NewLogger(t), client, "cdn-1", func(task.ID) {})
 	for i := range 20 {
 		r.Report(Update{ID: task.ID(strconv.Itoa(i)), Epoch: 1, Status: Success})
 	}
 	r.Run(ctx)
-	require.Len(t, client.told, 20)
+	require.Len(t, client.requests, 20)
 }
 
-func TestPendingIsBounded(t *testing.T) {
-	l := &lane{pending: make(map[task.ID]Update), wake: make(chan struct{}, 1)}
-	for i := range mostPending {
-		require.True(t, l.put(Update{ID: task.ID(strconv.Itoa(i))}))
+func TestPendingUpdatesAreBounded(t *testing.T) {
+	q := &queue{pending: make(map[task.ID]Update), wake: make(chan struct{}, 1)}
+	for i := range maxPending {
+		require.True(t, q.put(Update{ID: task.ID(strconv.Itoa(i))}))
 	}
-	require.False(t, l.put(Update{ID: "one more"}))
-	require.True(t, l.put(Update{ID: "7", Status: Success}), "a newer state needs no room")
+	require.False(t, q.put(Update{ID: "one more"}))
+	require.True(t, q.put(Update{ID: "7", Status: Success}), "a newer state needs no room")
 	for range 7 {
-		_, ok := l.take()
+		_, ok := q.take()
 		require.True(t, ok)
 	}
-	u, ok := l.take()
+	u, ok := q.take()
 	require.True(t, ok)
 	require.Equal(t, Update{ID: "7", Status: Success}, u)
 }
 
-func TestNothingIsLostHoweverLongTheRegistryIsAway(t *testing.T) {
+func TestNoUpdateIsLostDuringALongOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		const tasks, tries = 50, 500
-		client := &registry{before: func(n int) error {
-			if n > tries {
+		const tasks, attempts = 50, 500
+		client := &fakeRegistry{onCall: func(n int) error {
+			if n > attempts {
 				return nil
 			}
 			return status.Error(codes.Unavailable, "away")
@@ -117,7 +117,7 @@ func TestNothingIsLostHoweverLongTheRegistryIsAway(t *testing.T) {
 		stop()
 		synctest.Wait()
 		taken := make(map[string]bool)
-		for _, u := range client.told[tries:] {
+		for _, u := range client.requests[attempts:] {
 			require.False(t, taken[u.GetTaskId()], "told twice")
 			taken[u.GetTaskId()] = true
 		}
@@ -125,9 +125,9 @@ func TestNothingIsLostHoweverLongTheRegistryIsAway(t *testing.T) {
 	})
 }
 
-func TestRefusalAsksForTheRecord(t *testing.T) {
+func TestStaleEpochIsPassedToTheStaleFunction(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
-	client := &registry{before: func(int) error {
+	client := &fakeRegistry{onCall: func(int) error {
 		return rpcerr.Status(rpcerr.New(codes.Aborted, rpcerr.StaleEpoch, "another owner")).Err()
 	}}
 	var stale []task.ID
@@ -138,16 +138,16 @@ func TestRefusalAsksForTheRecord(t *testing.T) {
 	r.Report(Update{ID: "a", Epoch: 3, Status: Running})
 	r.Run(ctx)
 	require.Equal(t, []task.ID{"a"}, stale)
-	require.Len(t, client.told, 1)
+	require.Len(t, client.requests, 1)
 }
 
-func TestWhatIsUnclaimedIsNotTold(t *testing.T) {
+func TestUpdatesInEpoch0AreNotSent(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
-	client := &registry{before: func(int) error { stop(); return nil }}
+	client := &fakeRegistry{onCall: func(int) error { stop(); return nil }}
 	r := New(zaptest.NewLogger(t), client, "cdn-1", func(task.ID) {})
 	r.Report(Update{ID: "a", Status: Running})
 	r.Report(Update{ID: "b", Epoch: 1, Status: Running})
 	r.Run(ctx)
-	require.Len(t, client.told, 1)
-	require.Equal(t, "b", client.told[0].GetTaskId())
+	require.Len(t, client.requests, 1)
+	require.Equal(t, "b", client.requests[0].GetTaskId())
 }

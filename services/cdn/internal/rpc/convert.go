@@ -28,36 +28,36 @@ func pieceOf(p task.Piece) *cdnv1.Piece {
 	return &cdnv1.Piece{Num: p.Num, Md5: p.MD5, Length: p.Length}
 }
 
-// seeding tells events on a Seed stream.
-type seeding struct {
+// seedSender tells events on a Seed stream.
+type seedSender struct {
 	stream grpc.ServerStreamingServer[cdnv1.SeedResponse]
 }
 
-func (s seeding) facts(f task.Facts) error {
+func (s seedSender) facts(f task.Facts) error {
 	return s.stream.Send(&cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Facts{Facts: facts(f)}})
 }
 
-func (s seeding) piece(p task.Piece) error {
+func (s seedSender) piece(p task.Piece) error {
 	return s.stream.Send(&cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Piece{Piece: pieceOf(p)}})
 }
 
-func (s seeding) result(r task.Result) error {
+func (s seedSender) result(r task.Result) error {
 	return s.stream.Send(&cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Result{Result: result(r)}})
 }
 
-// following tells events on a Follow stream.
-type following struct {
+// followSender tells events on a Follow stream.
+type followSender struct {
 	stream grpc.ServerStreamingServer[cdnv1.FollowResponse]
 }
 
-func (s following) facts(f task.Facts) error {
+func (s followSender) facts(f task.Facts) error {
 	return s.stream.Send(&cdnv1.FollowResponse{Event: &cdnv1.FollowResponse_Facts{Facts: facts(f)}})
 }
 
-func (s following) piece(p task.Piece) error {
+func (s followSender) piece(p task.Piece) error {
 	return s.stream.Send(&cdnv1.FollowResponse{Event: &cdnv1.FollowResponse_Piece{Piece: pieceOf(p)}})
 }
 
-func (s following) result(r task.Result) error {
+func (s followSender) result(r task.Result) error {
 	return s.stream.Send(&cdnv1.FollowResponse{Event: &cdnv1.FollowResponse_Result{Result: result(r)}})
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// teller is where events go.
-type teller interface {
+// eventSender is where events go.
+type eventSender interface {
 	facts(f task.Facts) error
 	piece(p task.Piece) error
 	result(r task.Result) error
@@ -20,7 +20,7 @@ type teller interface {
 // listener tells everything that happens to a task, in its order, to its end.
 type listener struct {
 	task *engine.Task
-	to   teller
+	to   eventSender
 	// term is that of the owner who is listened to, nil for who listens to any copy.
 	term *int
 	// stay goes on behind the result.
@@ -29,9 +29,9 @@ type listener struct {
 
 func (l listener) listen(ctx context.Context) error {
 	var facts, result bool
-	seen := 0
+	sent := 0
 	for {
-		view := l.task.View(seen)
+		view := l.task.View(sent)
 		if l.term != nil && view.Term != *l.term {
 			return engine.ErrStale()
 		}
@@ -47,7 +47,7 @@ func (l listener) listen(ctx context.Context) error {
 				return err
 			}
 		}
-		seen += len(view.Pieces)
+		sent += len(view.Pieces)
 		switch {
 		case view.Err != nil:
 			return view.Err
@@ -57,7 +57,7 @@ func (l listener) listen(ctx context.Context) error {
 				return err
 			}
 		case view.Result == nil && !view.Active && l.term == nil:
-			return rpcerr.New(codes.OutOfRange, rpcerr.CopyPartial, "nothing makes more than %d pieces here just now", seen)
+			return rpcerr.New(codes.OutOfRange, rpcerr.CopyPartial, "nothing makes more than %d pieces here just now", sent)
 		}
 		select {
 		case <-view.Changed:

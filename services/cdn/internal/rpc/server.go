@@ -46,7 +46,7 @@ func (s *Server) seed(req *cdnv1.SeedRequest, stream grpc.ServerStreamingServer[
 	if err != nil {
 		return err
 	}
-	return listener{task: t, to: seeding{stream}, term: &term, stay: req.GetStay()}.listen(stream.Context())
+	return listener{task: t, to: seedSender{stream}, term: &term, stay: req.GetStay()}.listen(stream.Context())
 }
 
 // Follow tells what is here of the task and what comes.
@@ -67,9 +67,9 @@ func (s *Server) follow(req *cdnv1.FollowRequest, stream grpc.ServerStreamingSer
 		return err
 	}
 	if t == nil {
-		return notHere()
+		return errNotFound()
 	}
-	return listener{task: t, to: following{stream}, stay: req.GetStay()}.listen(stream.Context())
+	return listener{task: t, to: followSender{stream}, stay: req.GetStay()}.listen(stream.Context())
 }
 
 // ShareCapacity divides the instance's transfers among schedulers.
@@ -90,11 +90,11 @@ func (s *Server) Stat(_ context.Context, req *cdnv1.StatRequest) (*cdnv1.StatRes
 	}
 	t := s.tasks.Get(id)
 	if t == nil {
-		return nil, rpcerr.Status(notHere()).Err()
+		return nil, rpcerr.Status(errNotFound()).Err()
 	}
 	view := t.View(0)
 	if view.Err != nil {
-		return nil, rpcerr.Status(notHere()).Err()
+		return nil, rpcerr.Status(errNotFound()).Err()
 	}
 	answer := &cdnv1.StatResponse{PieceCount: int32(len(view.Pieces))}
 	if view.Facts != nil {
@@ -118,7 +118,7 @@ func (s *Server) Delete(ctx context.Context, req *cdnv1.DeleteRequest) (*cdnv1.D
 	return &cdnv1.DeleteResponse{}, nil
 }
 
-func notHere() error {
+func errNotFound() error {
 	return rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "nothing of the task is here")
 }
 
