@@ -14,7 +14,7 @@ import (
 // BenchmarkFetch is the way of 200 MB from a local source onto the disk, the
 // listener's last event included.
 func BenchmarkFetch(b *testing.B) {
-	content := noise(200 << 20)
+	content := randomContent(200 << 20)
 	o := serveOrigin(b, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(content)))
 		_, _ = io.Copy(w, bytes.NewReader(content))
@@ -36,8 +36,8 @@ func BenchmarkFetch(b *testing.B) {
 
 // BenchmarkFetchSmall is the same for 300 KB, where the time is all overhead.
 func BenchmarkFetchSmall(b *testing.B) {
-	content := noise(300_000)
-	o := serveOrigin(b, bare(content))
+	content := randomContent(300_000)
+	o := serveOrigin(b, plainFile(content))
 	n := start(b, cdn.Config{})
 	b.SetBytes(int64(len(content)))
 	for i := 0; b.Loop(); i++ {

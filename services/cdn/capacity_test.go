@@ -12,8 +12,8 @@ import (
 
 func TestSchedulerReceivesItsWindowAndTheDeliveryRate(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(3 << 20)
-	o := serveOrigin(t, bare(content))
+	content := randomContent(3 << 20)
+	o := serveOrigin(t, plainFile(content))
 	id := idOf("rate")
 	n.mustSeed(t, id, o.source(), content)
 	ctx, cancel := contextOf(t)

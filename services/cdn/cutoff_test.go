@@ -13,8 +13,8 @@ import (
 
 // A source that is cut off and does not come back in time costs nothing that
 // was fetched: what is here is a part of a version with a name.
-func TestCutOffForLongKeepsWhatIsHere(t *testing.T) {
-	content := noise(3 * full)
+func TestCutOffSourceKeepsTheFetchedPieces(t *testing.T) {
+	content := randomContent(3 * full)
 	const sent = 2*full + 1000
 	for name, c := range map[string]struct {
 		then     http.HandlerFunc
@@ -24,19 +24,19 @@ func TestCutOffForLongKeepsWhatIsHere(t *testing.T) {
 		"always down": {answer(http.StatusServiceUnavailable), 5, rpcerr.SourceUnreachable},
 		"always cut": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", 2*full, len(content)-1, len(content)))
-			named(cutAfter(content[2*full:], 100, nil))(&partial{w}, r)
+			withValidators(cutAfter(content[2*full:], 100, nil))(&partial{w}, r)
 		}, 4, rpcerr.SourceBroken},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := start(t, cdn.Config{})
-			o := serveOrigin(t, once(named(cutAfter(content, sent, nil)), c.then))
+			o := serveOrigin(t, firstThen(withValidators(cutAfter(content, sent, nil)), c.then))
 			id := idOf("cut off")
-			_, err := hear(n.small(t, id, o.source()))
+			_, err := receiveAll(n.seedSmall(t, id, o.source()))
 			requireReason(t, err, c.reason)
 			require.Len(t, o.seen(), c.requests)
 			o.set(file(content, `"v1"`))
 			n.mustSeed(t, id, o.source(), content)
-			require.Equal(t, []string{run(2, 3, len(content))}, o.ranges(c.requests))
+			require.Equal(t, []string{rangeOf(2, 3, len(content))}, o.ranges(c.requests))
 		})
 	}
 }

@@ -22,8 +22,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// left runs an instance that fetches content once, and gives its home.
-func left(t *testing.T, id string, src *cdnv1.Source, content []byte) string {
+// homeWithCopy runs an instance that fetches content once, and gives its home.
+func homeWithCopy(t *testing.T, id string, src *cdnv1.Source, content []byte) string {
 	t.Helper()
 	n := start(t, cdn.Config{})
 	n.mustSeed(t, id, src, content)
@@ -32,7 +32,7 @@ func left(t *testing.T, id string, src *cdnv1.Source, content []byte) string {
 }
 
 func TestRestartAsksTheSourceOnce(t *testing.T) {
-	content, changed := noise(9<<20), noise(5<<20)
+	content, changed := randomContent(9<<20), randomContent(5<<20)
 	id := idOf("restart")
 	for name, c := range map[string]struct {
 		before, after http.HandlerFunc
@@ -43,12 +43,12 @@ func TestRestartAsksTheSourceOnce(t *testing.T) {
 		"not modified by etag": {file(content, `"v1"`), file(content, `"v1"`), content, "cached", 2},
 		"not modified by date": {file(content, ""), file(content, ""), content, "cached", 2},
 		"modified":             {file(content, `"v1"`), file(changed, `"v2"`), changed, "success", 2},
-		"no validator":         {bare(content), bare(changed), changed, "success", 2},
+		"no validator":         {plainFile(content), plainFile(changed), changed, "success", 2},
 		"bad time":             {file(content, `"v1"`), answer(503), content, "cached", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := serveOrigin(t, c.before)
-			home := left(t, id, o.source(), content)
+			home := homeWithCopy(t, id, o.source(), content)
 			o.set(c.after)
 			n := start(t, cdn.Config{HomeDir: home})
 			n.mustSeed(t, id, o.source(), c.want)
@@ -64,10 +64,10 @@ func answer(status int) http.HandlerFunc {
 }
 
 func TestRestartWithoutSource(t *testing.T) {
-	content := noise(9 << 20)
+	content := randomContent(9 << 20)
 	id := idOf("restart")
 	o := serveOrigin(t, file(content, `"v1"`))
-	home := left(t, id, o.source(), content)
+	home := homeWithCopy(t, id, o.source(), content)
 	src := o.source()
 	o.Close()
 	n := start(t, cdn.Config{HomeDir: home})
@@ -75,10 +75,10 @@ func TestRestartWithoutSource(t *testing.T) {
 }
 
 func TestRestartWithWrongCredentialsKeepsTheCopy(t *testing.T) {
-	content := noise(1000)
+	content := randomContent(1000)
 	id := idOf("restart")
 	o := serveOrigin(t, file(content, `"v1"`))
-	home := left(t, id, o.source(), content)
+	home := homeWithCopy(t, id, o.source(), content)
 	n := start(t, cdn.Config{HomeDir: home})
 	o.set(answer(401))
 	_, err := n.seed(t, id, o.source())
@@ -96,12 +96,12 @@ func TestRestartWithWrongCredentialsKeepsTheCopy(t *testing.T) {
 }
 
 func TestRestartOfATaskNamedByItsContent(t *testing.T) {
-	content := noise(1000)
+	content := randomContent(1000)
 	id := idOf("restart")
 	o := serveOrigin(t, file(content, `"v1"`))
 	src := o.source()
 	src.Md5 = sum(content)
-	home := left(t, id, src, content)
+	home := homeWithCopy(t, id, src, content)
 	n := start(t, cdn.Config{HomeDir: home})
 	n.mustSeed(t, id, src, content)
 	require.Len(t, o.seen(), 1)
@@ -110,10 +110,10 @@ func TestRestartOfATaskNamedByItsContent(t *testing.T) {
 // A source that does not answer in time must not make clients cut a copy on
 // disk at other places than it was cut before.
 func TestRestartWithSilentSourceKeepsThePieceSize(t *testing.T) {
-	content := noise(1000)
+	content := randomContent(1000)
 	id := idOf("restart")
 	o := serveOrigin(t, file(content, `"v1"`))
-	home := left(t, id, o.source(), content)
+	home := homeWithCopy(t, id, o.source(), content)
 	const odd = 5 << 20
 	recut(t, home, id, content, odd)
 	answered := make(chan struct{})
@@ -122,7 +122,7 @@ func TestRestartWithSilentSourceKeepsThePieceSize(t *testing.T) {
 		file(content, `"v1"`)(w, r)
 	})
 	n := start(t, cdn.Config{HomeDir: home, FactsTimeout: 1})
-	stream := n.begin(t, id, o.source())
+	stream := n.startDefaultSeed(t, id, o.source())
 	event, err := stream.Recv()
 	require.NoError(t, err)
 	require.EqualValues(t, odd, event.GetFacts().GetPieceSize())
@@ -159,7 +159,7 @@ func editMeta(t *testing.T, base string, change map[string]any) {
 }
 
 func TestBrokenCopiesAreFetchedAgain(t *testing.T) {
-	content := noise(5 << 20)
+	content := randomContent(5 << 20)
 	id := idOf("broken")
 	for name, spoil := range map[string]func(base string) error{
 		"unfinished":   func(base string) error { editMeta(t, base, map[string]any{"finish": false}); return nil },
@@ -184,7 +184,7 @@ func TestBrokenCopiesAreFetchedAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := serveOrigin(t, file(content, `"v1"`))
-			home := left(t, id, o.source(), content)
+			home := homeWithCopy(t, id, o.source(), content)
 			require.NoError(t, spoil(filepath.Join(home, "repo", "download", id[:3], id)))
 			n := start(t, cdn.Config{HomeDir: home})
 			status, _ := n.get(t, path(id), "bytes=0-99")
@@ -241,10 +241,10 @@ func TestFilesAreAsDragonflyV1WroteThem(t *testing.T) {
 	o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Last-Modified", "Sun, 22 Nov 2026 18:02:02 GMT")
 		w.Header().Set("ETag", `"6b032e1a-493e0"`)
-		bare(content)(w, r)
+		plainFile(content)(w, r)
 	})
 	n := start(t, cdn.Config{})
-	got, err := hear(n.seeding(t, &cdnv1.SeedRequest{
+	got, err := receiveAll(n.startSeed(t, &cdnv1.SeedRequest{
 		TaskId: v1ID, Expected: &cdnv1.SourceFacts{Length: -1, PieceSize: piece.DefaultSize}, // the size that it chose
 		Source: &cdnv1.Source{Url: strings.Replace(o.URL, "://", "://user:secret@", 1) + "/sample.bin#part"},
 	}))
@@ -283,7 +283,7 @@ func TestDiskFull(t *testing.T) {
 	signal.Ignore(syscall.SIGXFSZ)
 	t.Cleanup(func() { signal.Reset(syscall.SIGXFSZ) })
 	n := start(t, cdn.Config{})
-	content := noise(9 << 20)
+	content := randomContent(9 << 20)
 	g := newGate(t, content, 8<<20) // it never ends by itself
 	o := serveOrigin(t, g.ServeHTTP)
 	id := idOf("full")
@@ -296,7 +296,7 @@ func TestDiskFull(t *testing.T) {
 	requireReason(t, err, rpcerr.DiskFull)
 	requireNoFiles(t, n, id)
 
-	o.set(bare(content))
+	o.set(plainFile(content))
 	n.mustSeed(t, id, o.source(), content)
 }
 
@@ -311,28 +311,28 @@ func TestHomeIsNotShared(t *testing.T) {
 	require.ErrorContains(t, err, "in use")
 	n.stop()
 	again := start(t, cdn.Config{HomeDir: n.home})
-	content := noise(1000)
-	again.mustSeed(t, idOf("again"), serveOrigin(t, bare(content)).source(), content)
+	content := randomContent(1000)
+	again.mustSeed(t, idOf("again"), serveOrigin(t, plainFile(content)).source(), content)
 }
 
 // What was fetched before a stop is not fetched again, if the source can say
 // that it is still the same.
 func TestStopKeepsThePart(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(9 << 18)
-	o := serveOrigin(t, named(newGate(t, content, 5<<18)))
+	content := randomContent(9 << 18)
+	o := serveOrigin(t, withValidators(newGate(t, content, 5<<18)))
 	id := idOf("stopped")
-	stream := n.begin(t, id, o.source())
+	stream := n.startDefaultSeed(t, id, o.source())
 	for range 2 { // facts and a piece
 		_, err := stream.Recv()
 		require.NoError(t, err)
 	}
 	n.stop()
-	_, err := hear(stream)
+	_, err := receiveAll(stream)
 	require.Error(t, err)
 	require.Empty(t, rpcerr.ReasonOf(err), "it is not the task's fault")
 	for _, u := range n.records.of(id) {
-		require.Equal(t, "RUNNING", lines([]*update{u}))
+		require.Equal(t, "RUNNING", statusesOf([]*update{u}))
 	}
 	o.set(file(content, `"v1"`))
 	again := start(t, cdn.Config{HomeDir: n.home})

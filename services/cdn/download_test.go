@@ -20,8 +20,8 @@ import (
 
 func TestDownloadRanges(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(5 << 18)
-	o := serveOrigin(t, bare(content))
+	content := randomContent(5 << 18)
+	o := serveOrigin(t, plainFile(content))
 	id := idOf("ranges")
 	n.mustSeed(t, id, o.source(), content)
 	whole, err := os.ReadFile(filepath.Join(n.home, "repo", "download", id[:3], id))
@@ -72,8 +72,8 @@ func TestDownloadRanges(t *testing.T) {
 
 func TestDownloadPathsCannotLeave(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(1000)
-	o := serveOrigin(t, bare(content))
+	content := randomContent(1000)
+	o := serveOrigin(t, plainFile(content))
 	id := idOf("here")
 	n.mustSeed(t, id, o.source(), content)
 	require.NoError(t, os.WriteFile(filepath.Join(n.home, "secret"), []byte("secret"), 0o600))
@@ -108,9 +108,9 @@ func (n *node) raw(t *testing.T, request string) int {
 }
 
 func TestStopFinishesTransfers(t *testing.T) {
-	n := start(t, cdn.Config{DrainTimeout: patience})
-	content := noise(30 << 20) // more than the sockets hold
-	o := serveOrigin(t, bare(content))
+	n := start(t, cdn.Config{DrainTimeout: testTimeout})
+	content := randomContent(30 << 20) // more than the sockets hold
+	o := serveOrigin(t, plainFile(content))
 	id := idOf("transfer")
 	_, err := n.seed(t, id, o.source())
 	require.NoError(t, err)

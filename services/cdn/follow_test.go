@@ -13,20 +13,20 @@ import (
 // Replicas whose owner is away do not wait for each other: they see when it is
 // back.
 func TestReplicasDoNotWaitForEachOther(t *testing.T) {
-	content := noise(3*full + 7)
-	h := newHall(t)
+	content := randomContent(3*full + 7)
+	reg := newFakeRegistry(t)
 	o := serveOrigin(t, file(content, `"v1"`))
 	id := idOf("each other")
-	last := witnessOf(content, `"v1"`, allGood)
-	last.events = tell(nil, `"v1"`)
+	last := newCopyServer(content, `"v1"`, allPieces)
+	last.events = followEvents(nil, `"v1"`)
 	last.events[len(last.events)-1].GetResult().PieceCount = 0 // it has nothing
-	h.joinWitness(t, "last", last)
-	h.write(id, o, 7, "a", "b", "c", "last")
-	b, c := h.join(t, "b", cdn.Config{}), h.join(t, "c", cdn.Config{})
+	reg.joinCopyServer(t, "last", last)
+	reg.write(id, o, 7, "a", "b", "c", "last")
+	b, c := reg.join(t, "b", cdn.Config{}), reg.join(t, "c", cdn.Config{})
 	asked := last.stats.Load()
-	eventually(t, func() bool { return b.knows("c") && c.knows("b") && last.stats.Load() > asked+6 })
-	a := h.join(t, "a", cdn.Config{})
-	got, err := hear(a.small(t, id, o.source()))
+	eventually(t, func() bool { return b.isMember("c") && c.isMember("b") && last.stats.Load() > asked+6 })
+	a := reg.join(t, "a", cdn.Config{})
+	got, err := receiveAll(a.seedSmall(t, id, o.source()))
 	require.NoError(t, err)
 	a.check(t, id, got, content)
 	b.awaitWhole(t, id, content)
@@ -36,13 +36,13 @@ func TestReplicasDoNotWaitForEachOther(t *testing.T) {
 
 // Who becomes the owner in mid-copy goes on with the copy, and says when it is
 // whole: nobody may seed the task for long, and the one before may be leaving.
-func TestPromotedInMidCopyGoesOnCopying(t *testing.T) {
-	content := noise(5*full + 7)
-	h := newHall(t)
+func TestReplicaPromotedDuringACopyContinuesIt(t *testing.T) {
+	content := randomContent(5*full + 7)
+	reg := newFakeRegistry(t)
 	o := serveOrigin(t, answer(http.StatusNotFound))
 	id := idOf("mid-copy")
 	opened := make(chan struct{})
-	w := witnessOf(content, `"v1"`, func(num int32) http.HandlerFunc {
+	w := newCopyServer(content, `"v1"`, func(num int32) http.HandlerFunc {
 		select {
 		case <-opened:
 			return nil
@@ -53,15 +53,15 @@ func TestPromotedInMidCopyGoesOnCopying(t *testing.T) {
 		}
 		return func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	})
-	h.joinWitness(t, "a", w)
-	h.write(id, o, 7, "a", "b")
-	b := h.join(t, "b", cdn.Config{})
+	reg.joinCopyServer(t, "a", w)
+	reg.write(id, o, 7, "a", "b")
+	b := reg.join(t, "b", cdn.Config{})
 	b.awaitPieces(t, id, 2)
-	h.write(id, o, 8, "b", "a")
+	reg.write(id, o, 8, "b", "a")
 	close(opened)
 	b.awaitWhole(t, id, content)
 	eventually(t, func() bool {
-		for _, u := range h.of(id) {
+		for _, u := range reg.of(id) {
 			if u.GetOwner() == "b" && u.GetEpoch() == 8 && u.GetStatus() == registryv1.TaskStatus_TASK_STATUS_SUCCESS {
 				return true
 			}

@@ -31,7 +31,7 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-const patience = 20 * time.Second
+const testTimeout = 20 * time.Second
 
 // node is a CDN instance with real listeners, and the registry it talks to.
 type node struct {
@@ -41,7 +41,7 @@ type node struct {
 	metrics  *prometheus.Registry
 	records  *records
 	stop     func()
-	knows    func(cdn string) bool // of one in a hall: whether another is a member for it
+	isMember func(cdn string) bool // of one with a fakeRegistry: whether another is a member for it
 }
 
 // records is a registry that notes what it is told.
@@ -62,7 +62,7 @@ func (r *records) UpdateTask(_ context.Context, req *registryv1.UpdateTaskReques
 	return &registryv1.UpdateTaskResponse{}, nil
 }
 
-func (r *records) setAnswer(err error) {
+func (r *records) setError(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.refusal = err
@@ -140,16 +140,16 @@ func serve(t testing.TB, register func(grpc.ServiceRegistrar)) (*grpc.ClientConn
 	}
 }
 
-// told is everything that a Seed stream said.
-type told struct {
+// received is everything that a Seed stream said.
+type received struct {
 	facts  *cdnv1.SourceFacts
 	pieces []*cdnv1.Piece
 	result *cdnv1.SeedResult
 }
 
-func (n *node) begin(t testing.TB, id string, src *cdnv1.Source) grpc.ServerStreamingClient[cdnv1.SeedResponse] {
+func (n *node) startDefaultSeed(t testing.TB, id string, src *cdnv1.Source) grpc.ServerStreamingClient[cdnv1.SeedResponse] {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	t.Cleanup(cancel)
 	stream, err := n.Seed(ctx, &cdnv1.SeedRequest{TaskId: id, Source: src, Epoch: 7})
 	require.NoError(t, err)
@@ -157,14 +157,14 @@ func (n *node) begin(t testing.TB, id string, src *cdnv1.Source) grpc.ServerStre
 }
 
 // seed listens to a task to its end.
-func (n *node) seed(t testing.TB, id string, src *cdnv1.Source) (told, error) {
+func (n *node) seed(t testing.TB, id string, src *cdnv1.Source) (received, error) {
 	t.Helper()
-	return hear(n.begin(t, id, src))
+	return receiveAll(n.startDefaultSeed(t, id, src))
 }
 
-// hear listens to the end of a stream, and is strict about its order.
-func hear(stream grpc.ServerStreamingClient[cdnv1.SeedResponse]) (told, error) {
-	var got told
+// receiveAll listens to the end of a stream, and is strict about its order.
+func receiveAll(stream grpc.ServerStreamingClient[cdnv1.SeedResponse]) (received, error) {
+	var got received
 	for {
 		event, err := stream.Recv()
 		switch {
@@ -196,7 +196,7 @@ func hear(stream grpc.ServerStreamingClient[cdnv1.SeedResponse]) (told, error) {
 
 // mustSeed seeds, fetches every piece from the download port as a peer would,
 // and checks all of it against the content.
-func (n *node) mustSeed(t testing.TB, id string, src *cdnv1.Source, content []byte) told {
+func (n *node) mustSeed(t testing.TB, id string, src *cdnv1.Source, content []byte) received {
 	t.Helper()
 	got, err := n.seed(t, id, src)
 	require.NoError(t, err)
@@ -204,7 +204,7 @@ func (n *node) mustSeed(t testing.TB, id string, src *cdnv1.Source, content []by
 	return got
 }
 
-func (n *node) check(t testing.TB, id string, got told, content []byte) {
+func (n *node) check(t testing.TB, id string, got received, content []byte) {
 	t.Helper()
 	size := got.facts.GetPieceSize()
 	require.Equal(t, sum(content), got.result.GetMd5())
@@ -279,8 +279,8 @@ func sha1Of(s string) string {
 // idOf makes a task id.
 func idOf(name string) string { return taskid.Compute(name, "", "", nil) }
 
-// noise is content in which no two parts are alike, the same for every length.
-func noise(length int) []byte {
+// randomContent is content in which no two parts are alike, the same for every length.
+func randomContent(length int) []byte {
 	b := make([]byte, length)
 	_, _ = rand.NewChaCha8([32]byte{byte(length)}).Read(b) // cannot fail
 	return b
@@ -294,10 +294,10 @@ func requireReason(t testing.TB, err error, reason rpcerr.Reason) {
 
 func eventually(t testing.TB, what func() bool) {
 	t.Helper()
-	require.Eventually(t, what, patience, 5*time.Millisecond)
+	require.Eventually(t, what, testTimeout, 5*time.Millisecond)
 }
 
-func lines(updates []*registryv1.UpdateTaskRequest) string {
+func statusesOf(updates []*registryv1.UpdateTaskRequest) string {
 	var names []string
 	for _, u := range updates {
 		names = append(names, strings.TrimPrefix(u.GetStatus().String(), "TASK_STATUS_"))
@@ -306,7 +306,7 @@ func lines(updates []*registryv1.UpdateTaskRequest) string {
 }
 
 func contextOf(t testing.TB) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	t.Cleanup(cancel)
 	return ctx, cancel
 }

@@ -63,8 +63,8 @@ func file(content []byte, etag string) http.HandlerFunc {
 	}
 }
 
-// bare serves content with its length and nothing else.
-func bare(content []byte) http.HandlerFunc {
+// plainFile serves content with its length and nothing else.
+func plainFile(content []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(content)))
 		_, _ = w.Write(content)
@@ -111,8 +111,8 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// named makes an answer one of a version that can be gone on with.
-func named(h http.Handler) http.HandlerFunc {
+// withValidators makes an answer one of a version that can be gone on with.
+func withValidators(h http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"v1"`)
 		w.Header().Set("Last-Modified", modified.Format(http.TimeFormat))

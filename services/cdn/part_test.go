@@ -17,13 +17,13 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// halfDone leaves a home with the first pieces of a task as a process leaves it
+// homeWithPart leaves a home with the first pieces of a task as a process leaves it
 // that is killed, and gives the path of the content.
-func halfDone(t *testing.T, id string, o *origin, content []byte, pieces int) (home, base string) {
+func homeWithPart(t *testing.T, id string, o *origin, content []byte, pieces int) (home, base string) {
 	t.Helper()
 	n := start(t, cdn.Config{})
-	o.set(named(newGate(t, content, pieces*full+1000)))
-	n.small(t, id, o.source())
+	o.set(withValidators(newGate(t, content, pieces*full+1000)))
+	n.seedSmall(t, id, o.source())
 	n.awaitPieces(t, id, pieces)
 	n.stop()
 	return n.home, filepath.Join(n.home, "repo", "download", id[:3], id)
@@ -44,21 +44,21 @@ const (
 	full = size - piece.WrapLength
 )
 
-// small begins a Seed with small pieces.
-func (n *node) small(t testing.TB, id string, src *cdnv1.Source) grpc.ServerStreamingClient[cdnv1.SeedResponse] {
+// seedSmall begins a Seed with small pieces.
+func (n *node) seedSmall(t testing.TB, id string, src *cdnv1.Source) grpc.ServerStreamingClient[cdnv1.SeedResponse] {
 	t.Helper()
-	return n.seeding(t, &cdnv1.SeedRequest{
+	return n.startSeed(t, &cdnv1.SeedRequest{
 		TaskId: id, Source: src, Epoch: 7, Expected: &cdnv1.SourceFacts{Length: -1, PieceSize: size},
 	})
 }
 
-// run is the Range header for the pieces from first to before last.
-func run(first, last, length int) string {
+// rangeOf is the Range header for the pieces from first to before last.
+func rangeOf(first, last, length int) string {
 	return fmt.Sprintf("bytes=%d-%d", first*full, min(last*full, length)-1)
 }
 
-func TestRestartGoesOnWithThePart(t *testing.T) {
-	content := noise(5*full + 100)
+func TestRestartResumesThePart(t *testing.T) {
+	content := randomContent(5*full + 100)
 	length := len(content)
 	id := idOf("part")
 	editJournal := func(base string, edit func(lines []string) []string) {
@@ -74,35 +74,35 @@ func TestRestartGoesOnWithThePart(t *testing.T) {
 		spoil func(base string)
 		want  []string
 	}{
-		"as it was": {func(string) {}, []string{run(4, 6, length)}},
+		"as it was": {func(string) {}, []string{rangeOf(4, 6, length)}},
 		"torn last line": {func(base string) {
 			editJournal(base, func(lines []string) []string { return append(lines, "4 d41d8cd98f00b2") })
-		}, []string{run(4, 6, length)}},
+		}, []string{rangeOf(4, 6, length)}},
 		"nonsense lines": {func(base string) {
 			editJournal(base, func(lines []string) []string {
 				return append(lines, "\n", "x\n", "-1 d41d8cd98f00b204e9800998ecf8427e:5\n", "99 d41d8cd98f00b204e9800998ecf8427e:5\n", "\xff\xfe\n")
 			})
-		}, []string{run(4, 6, length)}},
+		}, []string{rangeOf(4, 6, length)}},
 		"a line of a piece that is not there": {func(base string) {
 			editJournal(base, func(lines []string) []string {
 				return append(lines, "4 d41d8cd98f00b204e9800998ecf8427e:65536\n")
 			})
-		}, []string{run(4, 6, length)}},
+		}, []string{rangeOf(4, 6, length)}},
 		"holes": {func(base string) {
 			editJournal(base, func(lines []string) []string {
 				return slices.DeleteFunc(slices.DeleteFunc(lines, lineOf("0")), lineOf("2"))
 			})
-		}, []string{run(0, 1, length), run(2, 3, length), run(4, 6, length)}},
+		}, []string{rangeOf(0, 1, length), rangeOf(2, 3, length), rangeOf(4, 6, length)}},
 		"bytes that the disk lost": {func(base string) {
 			f, err := os.OpenFile(base, os.O_WRONLY, 0)
 			require.NoError(t, err)
 			_, err = f.WriteAt(make([]byte, 10), size+1000)
 			require.NoError(t, err)
 			require.NoError(t, f.Close())
-		}, []string{run(1, 2, length), run(4, 6, length)}},
+		}, []string{rangeOf(1, 2, length), rangeOf(4, 6, length)}},
 		"cut content": {func(base string) {
 			require.NoError(t, os.Truncate(base, 3*size+5))
-		}, []string{run(3, 6, length)}},
+		}, []string{rangeOf(3, 6, length)}},
 		"unreadable journal": {func(base string) {
 			require.NoError(t, os.WriteFile(base+".part", []byte("{"), 0o600))
 		}, []string{""}},
@@ -110,7 +110,7 @@ func TestRestartGoesOnWithThePart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := serveOrigin(t, nil)
-			home, base := halfDone(t, id, o, content, 4)
+			home, base := homeWithPart(t, id, o, content, 4)
 			c.spoil(base)
 			o.set(file(content, `"v1"`))
 			n := start(t, cdn.Config{HomeDir: home})
@@ -123,18 +123,18 @@ func TestRestartGoesOnWithThePart(t *testing.T) {
 }
 
 func TestRestartWithAChangedSource(t *testing.T) {
-	content, changed := noise(3*full), noise(3*full+1)
+	content, changed := randomContent(3*full), randomContent(3*full+1)
 	id := idOf("part")
 	for name, c := range map[string]struct {
 		then http.HandlerFunc
 		want []byte
 	}{
 		"changed":   {file(changed, `"v2"`), changed},
-		"no ranges": {named(bare(changed)), changed},
+		"no ranges": {withValidators(plainFile(changed)), changed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := serveOrigin(t, nil)
-			home, _ := halfDone(t, id, o, content, 2)
+			home, _ := homeWithPart(t, id, o, content, 2)
 			o.set(c.then)
 			n := start(t, cdn.Config{HomeDir: home})
 			n.mustSeed(t, id, o.source(), c.want)
@@ -144,35 +144,35 @@ func TestRestartWithAChangedSource(t *testing.T) {
 }
 
 // A run of holes that the source cuts off is gone on with inside the run.
-func TestHoleThatIsCutOff(t *testing.T) {
-	content := noise(5 * full)
+func TestCutOffRunIsResumedWithinTheRun(t *testing.T) {
+	content := randomContent(5 * full)
 	id := idOf("part")
 	o := serveOrigin(t, nil)
-	home, _ := halfDone(t, id, o, content, 2)
-	o.set(once(func(w http.ResponseWriter, r *http.Request) {
+	home, _ := homeWithPart(t, id, o, content, 2)
+	o.set(firstThen(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"v1"`)
 		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", 2*full, 5*full-1, 5*full))
 		cutAfter(content[2*full:], full+1000, nil)(&partial{w}, r)
 	}, file(content, `"v1"`)))
 	n := start(t, cdn.Config{HomeDir: home})
 	n.mustSeed(t, id, o.source(), content)
-	require.Equal(t, []string{run(2, 5, len(content)), run(3, 5, len(content))}, o.ranges(1))
+	require.Equal(t, []string{rangeOf(2, 5, len(content)), rangeOf(3, 5, len(content))}, o.ranges(1))
 }
 
 // A client's Range is part of what the task is: its parts are asked for within.
-func TestPartOfARange(t *testing.T) {
-	content := noise(4 * full)
+func TestPartOfARangedTaskIsResumed(t *testing.T) {
+	content := randomContent(4 * full)
 	id := idOf("part")
 	n := start(t, cdn.Config{})
 	o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"v1"`)
 		w.Header().Set("Content-Range", fmt.Sprintf("bytes 100-%d/%d", 3*full-1, len(content)))
 		g := newGate(t, content[100:3*full], 2*full+5)
-		named(g)(&partial{w}, r)
+		withValidators(g)(&partial{w}, r)
 	})
 	src := o.source()
 	src.Headers = []string{fmt.Sprintf("Range: bytes=100-%d", 3*full-1)}
-	n.small(t, id, src)
+	n.seedSmall(t, id, src)
 	n.awaitPieces(t, id, 2)
 	n.stop()
 	o.set(file(content, `"v1"`))
@@ -182,39 +182,39 @@ func TestPartOfARange(t *testing.T) {
 }
 
 // What other copies have is not fetched from the source.
-func TestOtherCopiesFillHoles(t *testing.T) {
-	content := noise(5*full + 7)
+func TestMissingPiecesAreFetchedFromOtherCopies(t *testing.T) {
+	content := randomContent(5*full + 7)
 	id := idOf("part")
-	h := newHall(t)
+	reg := newFakeRegistry(t)
 	o := serveOrigin(t, nil)
-	home, _ := halfDone(t, id, o, content, 3)
-	h.join(t, "b", cdn.Config{HomeDir: home})
-	other, base := halfDone(t, id, o, content, 2)
+	home, _ := homeWithPart(t, id, o, content, 3)
+	reg.join(t, "b", cdn.Config{HomeDir: home})
+	other, base := homeWithPart(t, id, o, content, 2)
 	data, err := os.ReadFile(base + ".part")
 	require.NoError(t, err)
 	kept := slices.DeleteFunc(strings.SplitAfter(string(data), "\n"), func(line string) bool { return strings.HasPrefix(line, "0 ") })
 	require.NoError(t, os.WriteFile(base+".part", []byte(strings.Join(kept, "")), 0o600))
-	a := h.join(t, "a", cdn.Config{HomeDir: other})
+	a := reg.join(t, "a", cdn.Config{HomeDir: other})
 	o.set(file(content, `"v1"`))
 	facts := &cdnv1.SourceFacts{
 		Length: int64(len(content)), PieceSize: size, Etag: `"v1"`, LastModified: modified.Format(http.TimeFormat),
 	}
-	_, err = hear(h.nodes["b"].follow(t, id, false)) // it reads what it has
+	_, err = receiveAll(reg.nodes["b"].follow(t, id, false)) // it reads what it has
 	require.Error(t, err)
-	eventually(t, func() bool { return a.knows("b") })
-	got, err := hear(a.seeding(t, &cdnv1.SeedRequest{
+	eventually(t, func() bool { return a.isMember("b") })
+	got, err := receiveAll(a.startSeed(t, &cdnv1.SeedRequest{
 		TaskId: id, Source: o.source(), Epoch: 9, Expected: facts, Copies: []string{"gone", "b"},
 	}))
 	require.NoError(t, err)
 	a.check(t, id, got, content)
-	require.Equal(t, []string{run(3, 6, len(content))}, o.ranges(2))
+	require.Equal(t, []string{rangeOf(3, 6, len(content))}, o.ranges(2))
 
 	// Nothing is asked of the source when the copies have it all, be it that they
 	// are asked by one that has nothing.
 	o.set(answer(500))
-	c := h.join(t, "c", cdn.Config{})
-	eventually(t, func() bool { return c.knows("a") })
-	got, err = hear(c.seeding(t, &cdnv1.SeedRequest{
+	c := reg.join(t, "c", cdn.Config{})
+	eventually(t, func() bool { return c.isMember("a") })
+	got, err = receiveAll(c.startSeed(t, &cdnv1.SeedRequest{
 		TaskId: id, Source: o.source(), Epoch: 10, Expected: facts, Copies: []string{"b", "a"},
 	}))
 	require.NoError(t, err)

@@ -18,8 +18,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// seeding begins a Seed as a scheduler does it.
-func (n *node) seeding(t testing.TB, req *cdnv1.SeedRequest) grpc.ServerStreamingClient[cdnv1.SeedResponse] {
+// startSeed begins a Seed as a scheduler does it.
+func (n *node) startSeed(t testing.TB, req *cdnv1.SeedRequest) grpc.ServerStreamingClient[cdnv1.SeedResponse] {
 	t.Helper()
 	ctx, cancel := contextOf(t)
 	t.Cleanup(cancel)
@@ -28,12 +28,12 @@ func (n *node) seeding(t testing.TB, req *cdnv1.SeedRequest) grpc.ServerStreamin
 	return stream
 }
 
-// followed is a Follow stream as if it were a Seed stream.
-type followed struct {
+// seedView is a Follow stream as if it were a Seed stream.
+type seedView struct {
 	grpc.ServerStreamingClient[cdnv1.FollowResponse]
 }
 
-func (f followed) Recv() (*cdnv1.SeedResponse, error) {
+func (f seedView) Recv() (*cdnv1.SeedResponse, error) {
 	event, err := f.ServerStreamingClient.Recv()
 	if err != nil {
 		return nil, err
@@ -55,7 +55,7 @@ func (n *node) follow(t testing.TB, id string, stay bool) grpc.ServerStreamingCl
 	t.Cleanup(cancel)
 	stream, err := n.Follow(ctx, &cdnv1.FollowRequest{TaskId: id, Stay: stay})
 	require.NoError(t, err)
-	return followed{stream}
+	return seedView{stream}
 }
 
 // awaitPieces waits until so many pieces are told of by Stat.
@@ -74,7 +74,7 @@ func (n *node) awaitWhole(t testing.TB, id string, content []byte) {
 		s, err := n.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id})
 		return err == nil && s.GetResult() != nil
 	})
-	got, err := hear(n.follow(t, id, false))
+	got, err := receiveAll(n.follow(t, id, false))
 	require.NoError(t, err)
 	n.check(t, id, got, content)
 }
@@ -93,37 +93,37 @@ func sameFiles(t testing.TB, id string, a, b *node) {
 }
 
 func TestReplicaCopiesWhileTheOwnerFetches(t *testing.T) {
-	h := newHall(t)
-	a, b := h.join(t, "a", cdn.Config{}), h.join(t, "b", cdn.Config{})
-	content := noise(4*full + 9)
+	reg := newFakeRegistry(t)
+	a, b := reg.join(t, "a", cdn.Config{}), reg.join(t, "b", cdn.Config{})
+	content := randomContent(4*full + 9)
 	g := newGate(t, content, 2*full+1000)
-	o := serveOrigin(t, named(g))
+	o := serveOrigin(t, withValidators(g))
 	id := idOf("live")
-	h.write(id, o, 7, "a", "b")
-	stream := a.small(t, id, o.source())
+	reg.write(id, o, 7, "a", "b")
+	stream := a.seedSmall(t, id, o.source())
 	b.awaitPieces(t, id, 2)
 	status, wrapped := b.get(t, path(id), "bytes="+piece.Range(1, size))
 	require.Equal(t, http.StatusPartialContent, status, "what has been copied is served at once")
 	require.Len(t, wrapped, size)
 	listening := b.follow(t, id, false)
 	g.open()
-	_, err := hear(stream)
+	_, err := receiveAll(stream)
 	require.NoError(t, err)
-	got, err := hear(listening)
+	got, err := receiveAll(listening)
 	require.NoError(t, err)
 	b.check(t, id, got, content)
 	sameFiles(t, id, a, b)
 	require.Len(t, o.seen(), 1)
 	require.EqualValues(t, len(content), a.counter(t, "supernode_cdn_fetched_bytes_total"))
 	require.Zero(t, b.counter(t, "supernode_cdn_fetched_bytes_total"))
-	for _, u := range h.of(id) {
+	for _, u := range reg.of(id) {
 		require.Equal(t, "a", u.GetOwner(), "a replica tells the registry nothing")
 	}
 
 	// Promoted, it serves what it has.
 	a.stop()
-	h.write(id, o, 8, "b")
-	got, err = hear(b.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 8, Expected: got.facts}))
+	reg.write(id, o, 8, "b")
+	got, err = receiveAll(b.startSeed(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 8, Expected: got.facts}))
 	require.NoError(t, err)
 	b.check(t, id, got, content)
 	require.Len(t, o.seen(), 1)
@@ -132,40 +132,40 @@ func TestReplicaCopiesWhileTheOwnerFetches(t *testing.T) {
 // promotion makes a replica the owner in mid-fetch, with two pieces of three.
 func promotion(t *testing.T, first http.HandlerFunc) (b *node, o *origin, stream grpc.ServerStreamingClient[cdnv1.SeedResponse]) {
 	t.Helper()
-	h := newHall(t)
-	a, b := h.join(t, "a", cdn.Config{}), h.join(t, "b", cdn.Config{})
+	reg := newFakeRegistry(t)
+	a, b := reg.join(t, "a", cdn.Config{}), reg.join(t, "b", cdn.Config{})
 	o = serveOrigin(t, first)
 	id := idOf("promoted")
-	h.write(id, o, 7, "a", "b")
-	a.small(t, id, o.source())
+	reg.write(id, o, 7, "a", "b")
+	a.seedSmall(t, id, o.source())
 	b.awaitPieces(t, id, 2)
 	s, err := b.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id})
 	require.NoError(t, err)
 	a.stop()
-	h.write(id, o, 8, "b")
-	return b, o, b.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 8, Expected: s.GetFacts()})
+	reg.write(id, o, 8, "b")
+	return b, o, b.startSeed(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 8, Expected: s.GetFacts()})
 }
 
-func TestPromotedInMidFetchGoesOn(t *testing.T) {
-	content := noise(2*full + 5000)
+func TestPromotedReplicaResumesTheFetch(t *testing.T) {
+	content := randomContent(2*full + 5000)
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Range") != "" {
 			file(content, `"v1"`)(w, r)
 			return
 		}
-		named(&gate{content: content, first: 2*full + 1000, opened: make(chan struct{})})(w, r)
+		withValidators(&gate{content: content, first: 2*full + 1000, opened: make(chan struct{})})(w, r)
 	}
 	b, o, stream := promotion(t, handler)
-	got, err := hear(stream)
+	got, err := receiveAll(stream)
 	require.NoError(t, err)
 	b.check(t, idOf("promoted"), got, content)
 	require.Len(t, o.seen(), 2)
-	require.Equal(t, run(2, 3, len(content)), o.seen()[1].Header.Get("Range"))
+	require.Equal(t, rangeOf(2, 3, len(content)), o.seen()[1].Header.Get("Range"))
 	require.EqualValues(t, 5000, b.counter(t, "supernode_cdn_fetched_bytes_total"))
 }
 
-// once answers the first request with one handler and all others with another.
-func once(first, then http.HandlerFunc) http.HandlerFunc {
+// firstThen answers the first request with one handler and all others with another.
+func firstThen(first, then http.HandlerFunc) http.HandlerFunc {
 	var asked atomic.Bool
 	return func(w http.ResponseWriter, r *http.Request) {
 		if asked.Swap(true) {
@@ -176,25 +176,25 @@ func once(first, then http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-func TestPromotedWithASourceThatCannotGoOn(t *testing.T) {
-	content, changed := noise(2*full+5000), noise(2*full+5000)
+func TestPromotedReplicaWithASourceThatCannotResume(t *testing.T) {
+	content, changed := randomContent(2*full+5000), randomContent(2*full+5000)
 	changed[full]++ // in a piece that is here
 	for name, c := range map[string]struct {
 		first, then http.HandlerFunc
 		reason      rpcerr.Reason
 	}{
-		"no names, same":         {newGate(t, content, 2*full+1000).ServeHTTP, bare(content), ""},
-		"no names, changed":      {newGate(t, content, 2*full+1000).ServeHTTP, bare(changed), rpcerr.SourceBroken},
-		"no names, other length": {newGate(t, content, 2*full+1000).ServeHTTP, bare(content[:2*full+10]), rpcerr.SourceBroken},
-		"no ranges, same":        {named(newGate(t, content, 2*full+1000)), named(bare(content)), ""},
-		"no ranges, lies":        {named(newGate(t, content, 2*full+1000)), named(bare(changed)), rpcerr.SourceBroken},
-		"changed":                {named(newGate(t, content, 2*full+1000)), file(changed, `"v2"`), rpcerr.SourceBroken},
-		"bad time":               {named(newGate(t, content, 2*full+1000)), once(answer(503), file(content, `"v1"`)), ""},
-		"gone":                   {named(newGate(t, content, 2*full+1000)), answer(404), rpcerr.SourceNotFound},
+		"no names, same":         {newGate(t, content, 2*full+1000).ServeHTTP, plainFile(content), ""},
+		"no names, changed":      {newGate(t, content, 2*full+1000).ServeHTTP, plainFile(changed), rpcerr.SourceBroken},
+		"no names, other length": {newGate(t, content, 2*full+1000).ServeHTTP, plainFile(content[:2*full+10]), rpcerr.SourceBroken},
+		"no ranges, same":        {withValidators(newGate(t, content, 2*full+1000)), withValidators(plainFile(content)), ""},
+		"no ranges, lies":        {withValidators(newGate(t, content, 2*full+1000)), withValidators(plainFile(changed)), rpcerr.SourceBroken},
+		"changed":                {withValidators(newGate(t, content, 2*full+1000)), file(changed, `"v2"`), rpcerr.SourceBroken},
+		"bad time":               {withValidators(newGate(t, content, 2*full+1000)), firstThen(answer(503), file(content, `"v1"`)), ""},
+		"gone":                   {withValidators(newGate(t, content, 2*full+1000)), answer(404), rpcerr.SourceNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b, o, stream := promotion(t, once(c.first, c.then))
-			got, err := hear(stream)
+			b, o, stream := promotion(t, firstThen(c.first, c.then))
+			got, err := receiveAll(stream)
 			if name != "bad time" {
 				require.Len(t, o.seen(), 2)
 			}
@@ -211,34 +211,34 @@ func TestPromotedWithASourceThatCannotGoOn(t *testing.T) {
 
 // A source that is away for long fails the fetch, and the part is there when it
 // is back.
-func TestPromotedWithASourceThatIsAway(t *testing.T) {
-	content := noise(2*full + 5000)
-	b, o, stream := promotion(t, once(named(newGate(t, content, 2*full+1000)), answer(503)))
-	_, err := hear(stream)
+func TestPromotedReplicaWithAnUnavailableSource(t *testing.T) {
+	content := randomContent(2*full + 5000)
+	b, o, stream := promotion(t, firstThen(withValidators(newGate(t, content, 2*full+1000)), answer(503)))
+	_, err := receiveAll(stream)
 	requireReason(t, err, rpcerr.SourceUnreachable)
 	o.set(file(content, `"v1"`))
 	seen := len(o.seen())
-	got, err := hear(b.seeding(t, &cdnv1.SeedRequest{TaskId: idOf("promoted"), Source: o.source(), Epoch: 8}))
+	got, err := receiveAll(b.startSeed(t, &cdnv1.SeedRequest{TaskId: idOf("promoted"), Source: o.source(), Epoch: 8}))
 	require.NoError(t, err)
 	b.check(t, idOf("promoted"), got, content)
-	require.Equal(t, []string{run(2, 3, len(content))}, o.ranges(seen))
+	require.Equal(t, []string{rangeOf(2, 3, len(content))}, o.ranges(seen))
 }
 
-func TestReplicasOfAllShapes(t *testing.T) {
-	h := newHall(t)
-	a, b := h.join(t, "a", cdn.Config{}), h.join(t, "b", cdn.Config{})
+func TestReplicasOfAllLengths(t *testing.T) {
+	reg := newFakeRegistry(t)
+	a, b := reg.join(t, "a", cdn.Config{}), reg.join(t, "b", cdn.Config{})
 	for name, length := range map[string]int{"empty": 0, "one byte": 1, "a piece": full, "two pieces": 2 * full, "more": 3*full + 1} {
-		content := noise(length)
+		content := randomContent(length)
 		for kind, handler := range map[string]http.HandlerFunc{
-			"": bare(content), " of unknown length": func(w http.ResponseWriter, _ *http.Request) {
+			"": plainFile(content), " of unknown length": func(w http.ResponseWriter, _ *http.Request) {
 				_ = http.NewResponseController(w).Flush()
 				_, _ = w.Write(content)
 			},
 		} {
 			id := idOf(name + kind)
 			o := serveOrigin(t, handler)
-			h.write(id, o, 7, "a", "b")
-			got, err := hear(a.small(t, id, o.source()))
+			reg.write(id, o, 7, "a", "b")
+			got, err := receiveAll(a.seedSmall(t, id, o.source()))
 			require.NoError(t, err, name)
 			a.check(t, id, got, content)
 			b.awaitWhole(t, id, content)
@@ -249,23 +249,23 @@ func TestReplicasOfAllShapes(t *testing.T) {
 }
 
 // An instance that owns nothing of a task any more has it no more when told.
-func TestReplicaThatIsNotNamedAnyMore(t *testing.T) {
-	h := newHall(t)
-	a, b := h.join(t, "a", cdn.Config{}), h.join(t, "b", cdn.Config{})
-	content := noise(3 * full)
+func TestReplicaStopsCopyingIfItsRecordDoesNotNameIt(t *testing.T) {
+	reg := newFakeRegistry(t)
+	a, b := reg.join(t, "a", cdn.Config{}), reg.join(t, "b", cdn.Config{})
+	content := randomContent(3 * full)
 	g := newGate(t, content, full+1000)
-	o := serveOrigin(t, named(g))
+	o := serveOrigin(t, withValidators(g))
 	id := idOf("released")
-	h.write(id, o, 7, "a", "b")
-	stream := a.small(t, id, o.source())
+	reg.write(id, o, 7, "a", "b")
+	stream := a.seedSmall(t, id, o.source())
 	b.awaitPieces(t, id, 1)
 	follow := b.follow(t, id, true)
-	h.write(id, o, 7, "a")
-	got, err := hear(follow)
+	reg.write(id, o, 7, "a")
+	got, err := receiveAll(follow)
 	require.Error(t, err)
 	require.Len(t, got.pieces, 1)
 	g.open()
-	_, err = hear(stream)
+	_, err = receiveAll(stream)
 	require.NoError(t, err)
 	s, err := b.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id})
 	require.True(t, err != nil || s.GetResult() == nil, "it has ceased to copy")
@@ -273,20 +273,20 @@ func TestReplicaThatIsNotNamedAnyMore(t *testing.T) {
 
 func TestSeedWithAnotherExpectedVersion(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(5 << 20)
+	content := randomContent(5 << 20)
 	o := serveOrigin(t, file(content, `"v1"`))
 	id := idOf("expected")
 	date := modified.Format(http.TimeFormat)
 	want := &cdnv1.SourceFacts{Length: int64(len(content)), PieceSize: piece.DefaultSize, Etag: `"v0"`, LastModified: date}
-	_, err := hear(n.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7, Expected: want}))
+	_, err := receiveAll(n.startSeed(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7, Expected: want}))
 	requireReason(t, err, rpcerr.SourceBroken)
 	requireNoFiles(t, n, id)
 	want.Etag = `"v1"`
-	got, err := hear(n.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7, Expected: want}))
+	got, err := receiveAll(n.startSeed(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7, Expected: want}))
 	require.NoError(t, err)
 	n.check(t, id, got, content)
 	want = &cdnv1.SourceFacts{Length: int64(len(content)), PieceSize: 5 << 20, Etag: `"v1"`, LastModified: date}
-	got, err = hear(n.seeding(t, &cdnv1.SeedRequest{TaskId: idOf("size"), Source: o.source(), Epoch: 7, Expected: want}))
+	got, err = receiveAll(n.startSeed(t, &cdnv1.SeedRequest{TaskId: idOf("size"), Source: o.source(), Epoch: 7, Expected: want}))
 	require.NoError(t, err)
 	require.EqualValues(t, 5<<20, got.facts.GetPieceSize())
 	n.check(t, idOf("size"), got, content)
@@ -294,10 +294,10 @@ func TestSeedWithAnotherExpectedVersion(t *testing.T) {
 
 func TestStayEndsWithTheCopy(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(1000)
+	content := randomContent(1000)
 	o := serveOrigin(t, file(content, `"v1"`))
 	id := idOf("stay")
-	seed := n.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7, Stay: true})
+	seed := n.startSeed(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7, Stay: true})
 	await := func(stream grpc.ServerStreamingClient[cdnv1.SeedResponse]) {
 		for result := (*cdnv1.SeedResult)(nil); result == nil; {
 			event, err := stream.Recv()
@@ -322,23 +322,23 @@ func TestStayEndsWithTheCopy(t *testing.T) {
 // What is on disk after a restart is told before anybody seeds it.
 func TestFollowAfterARestart(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(3 * full)
-	o := serveOrigin(t, named(newGate(t, content, 2*full+1000)))
+	content := randomContent(3 * full)
+	o := serveOrigin(t, withValidators(newGate(t, content, 2*full+1000)))
 	id, whole := idOf("part"), idOf("whole")
-	n.small(t, id, o.source())
+	n.seedSmall(t, id, o.source())
 	n.awaitPieces(t, id, 2)
 	o.set(file(content, `"v1"`))
 	n.mustSeed(t, whole, o.source(), content)
 	n.stop()
 	again := start(t, cdn.Config{HomeDir: n.home})
-	got, err := hear(again.follow(t, id, false))
+	got, err := receiveAll(again.follow(t, id, false))
 	requireReason(t, err, rpcerr.CopyPartial)
 	require.Len(t, got.pieces, 2)
 	require.EqualValues(t, len(content), got.facts.GetLength())
 	status, wrapped := again.get(t, path(id), "bytes="+piece.Range(1, size))
 	require.Equal(t, http.StatusPartialContent, status)
 	require.Len(t, wrapped, size)
-	got, err = hear(again.follow(t, whole, false))
+	got, err = receiveAll(again.follow(t, whole, false))
 	require.NoError(t, err)
 	again.check(t, whole, got, content)
 	require.Len(t, o.seen(), 2)
@@ -346,9 +346,9 @@ func TestFollowAfterARestart(t *testing.T) {
 
 // A copy that the record has was cut when another size was usual.
 func TestSeedUsesTheRecordedPieceSizeForTheRecordedVersion(t *testing.T) {
-	h := newHall(t)
-	a := h.join(t, "a", cdn.Config{})
-	content, other := noise(3*full), noise(4*full)
+	reg := newFakeRegistry(t)
+	a := reg.join(t, "a", cdn.Config{})
+	content, other := randomContent(3*full), randomContent(4*full)
 	recorded := &cdnv1.SourceFacts{
 		Length: int64(len(content)), PieceSize: size, Etag: `"v1"`, LastModified: modified.Format(http.TimeFormat),
 	}
@@ -362,13 +362,13 @@ func TestSeedUsesTheRecordedPieceSizeForTheRecordedVersion(t *testing.T) {
 	} {
 		o := serveOrigin(t, c.source)
 		id, last := idOf(name), idOf(name+", last")
-		h.writeFacts(id, o, 7, recorded, "a")
-		h.write(last, o, 9, "a")
+		reg.writeFacts(id, o, 7, recorded, "a")
+		reg.write(last, o, 9, "a")
 		eventually(t, func() bool { // the records are delivered in this order
-			_, err := hear(a.seeding(t, &cdnv1.SeedRequest{TaskId: last, Source: o.source(), Epoch: 8}))
+			_, err := receiveAll(a.startSeed(t, &cdnv1.SeedRequest{TaskId: last, Source: o.source(), Epoch: 8}))
 			return rpcerr.ReasonOf(err) == rpcerr.StaleEpoch
 		})
-		got, err := hear(a.seeding(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7}))
+		got, err := receiveAll(a.startSeed(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 7}))
 		require.NoError(t, err)
 		require.Equal(t, c.size, got.facts.GetPieceSize(), name)
 		a.check(t, id, got, c.content)

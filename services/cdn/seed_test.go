@@ -17,7 +17,7 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-func TestContentsOfAllShapes(t *testing.T) {
+func TestContentsOfAllLengths(t *testing.T) {
 	n := start(t, cdn.Config{})
 	const full, unknown = piece.MinSize - piece.WrapLength, piece.DefaultSize - piece.WrapLength
 	for name, length := range map[string]int{
@@ -26,9 +26,9 @@ func TestContentsOfAllShapes(t *testing.T) {
 		"one large piece exactly": unknown, "one byte more than a large piece": unknown + 1,
 		"three large pieces exactly": 3 * unknown,
 	} {
-		content := noise(length)
+		content := randomContent(length)
 		t.Run(name, func(t *testing.T) {
-			o := serveOrigin(t, bare(content))
+			o := serveOrigin(t, plainFile(content))
 			got := n.mustSeed(t, idOf(name), o.source(), content)
 			require.EqualValues(t, length, got.facts.GetLength())
 			require.EqualValues(t, piece.MinSize, got.facts.GetPieceSize())
@@ -48,14 +48,14 @@ func TestContentsOfAllShapes(t *testing.T) {
 	}
 }
 
-func TestManyListenersOneFetch(t *testing.T) {
+func TestManyListenersShareOneFetch(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(9 << 18)
+	content := randomContent(9 << 18)
 	g := newGate(t, content, 5<<18)
 	o := serveOrigin(t, g.ServeHTTP)
-	id := idOf("crowd")
+	id := idOf("shared")
 
-	first := n.begin(t, id, o.source())
+	first := n.startDefaultSeed(t, id, o.source())
 	event, err := first.Recv()
 	require.NoError(t, err)
 	require.EqualValues(t, len(content), event.GetFacts().GetLength())
@@ -73,20 +73,20 @@ func TestManyListenersOneFetch(t *testing.T) {
 	status, _ = n.get(t, path(id), "")
 	require.Equal(t, http.StatusNotFound, status)
 
-	const crowd = 50
-	heard, errs := make([]told, crowd), make([]error, crowd)
+	const listeners = 50
+	answers, errs := make([]received, listeners), make([]error, listeners)
 	var wg sync.WaitGroup
-	for i := range crowd {
-		stream := n.begin(t, id, o.source())
-		wg.Go(func() { heard[i], errs[i] = hear(stream) })
+	for i := range listeners {
+		stream := n.startDefaultSeed(t, id, o.source())
+		wg.Go(func() { answers[i], errs[i] = receiveAll(stream) })
 	}
 	g.open()
 	wg.Wait()
-	for i := range crowd {
+	for i := range listeners {
 		require.NoError(t, errs[i])
-		require.Len(t, heard[i].pieces, 3)
+		require.Len(t, answers[i].pieces, 3)
 	}
-	n.check(t, id, heard[0], content)
+	n.check(t, id, answers[0], content)
 	n.mustSeed(t, id, o.source(), content) // who comes when all is over
 	require.Len(t, o.seen(), 1)
 	n.awaitFetch(t, "success")
@@ -94,9 +94,9 @@ func TestManyListenersOneFetch(t *testing.T) {
 	require.EqualValues(t, 1, n.counter(t, "supernode_cdn_tasks"))
 }
 
-func TestListenerThatLeavesStopsNothing(t *testing.T) {
+func TestFetchContinuesAfterAListenerLeaves(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(9 << 18)
+	content := randomContent(9 << 18)
 	g := newGate(t, content, 5<<18)
 	o := serveOrigin(t, g.ServeHTTP)
 	id := idOf("leaver")
@@ -106,23 +106,23 @@ func TestListenerThatLeavesStopsNothing(t *testing.T) {
 	_, err = stream.Recv()
 	require.NoError(t, err)
 	leave()
-	_, err = hear(stream)
+	_, err = receiveAll(stream)
 	require.Error(t, err)
 	g.open()
 	n.mustSeed(t, id, o.source(), content)
 	require.Len(t, o.seen(), 1)
 }
 
-func TestSilentSourceGetsProvisionalFacts(t *testing.T) {
+func TestSlowSourceCausesProvisionalFacts(t *testing.T) {
 	n := start(t, cdn.Config{FactsTimeout: 1})
-	content := noise(1000)
+	content := randomContent(1000)
 	answer := make(chan struct{})
 	o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		<-answer
 		file(content, `"v1"`)(w, r)
 	})
 	id := idOf("silent")
-	stream := n.begin(t, id, o.source())
+	stream := n.startDefaultSeed(t, id, o.source())
 	event, err := stream.Recv()
 	require.NoError(t, err)
 	require.EqualValues(t, -1, event.GetFacts().GetLength())
@@ -169,7 +169,7 @@ func TestInvalidRequests(t *testing.T) {
 
 func TestStatAndDelete(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(9 << 18)
+	content := randomContent(9 << 18)
 	g := newGate(t, content, 5<<18)
 	o := serveOrigin(t, g.ServeHTTP)
 	id := idOf("deleted")
@@ -179,14 +179,14 @@ func TestStatAndDelete(t *testing.T) {
 	_, err = n.Delete(t.Context(), &cdnv1.DeleteRequest{TaskId: id})
 	require.NoError(t, err)
 
-	stream := n.begin(t, id, o.source())
+	stream := n.startDefaultSeed(t, id, o.source())
 	eventually(t, func() bool {
 		s, err := stat()
 		return err == nil && s.GetPieceCount() == 1 && s.GetFacts() != nil && s.GetResult() == nil
 	})
 	_, err = n.Delete(t.Context(), &cdnv1.DeleteRequest{TaskId: id}) // in mid-fetch
 	require.NoError(t, err)
-	_, err = hear(stream)
+	_, err = receiveAll(stream)
 	requireReason(t, err, rpcerr.TaskDeleted)
 	_, err = stat()
 	requireReason(t, err, rpcerr.TaskNotFound)
@@ -194,7 +194,7 @@ func TestStatAndDelete(t *testing.T) {
 	status, _ := n.get(t, path(id), "bytes="+piece.Range(0, piece.MinSize))
 	require.Equal(t, http.StatusNotFound, status)
 
-	o.set(bare(content))
+	o.set(plainFile(content))
 	n.mustSeed(t, id, o.source(), content) // anew
 	s, err := stat()
 	require.NoError(t, err)
@@ -210,17 +210,17 @@ func TestStatAndDelete(t *testing.T) {
 // task or with TASK_DELETED.
 func TestSeedAndDeleteAtTheSameTime(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(5 << 18)
+	content := randomContent(5 << 18)
 	o := serveOrigin(t, file(content, `"v1"`))
 	id := idOf("contended")
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for range 10 {
-				ctx, cancel := context.WithTimeout(context.Background(), patience)
+				ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 				stream, err := n.Seed(ctx, &cdnv1.SeedRequest{TaskId: id, Source: o.source()})
 				if assert.NoError(t, err) {
-					got, err := hear(stream)
+					got, err := receiveAll(stream)
 					switch {
 					case err != nil:
 						assert.Equal(t, rpcerr.TaskDeleted, rpcerr.ReasonOf(err), "%v", err)
@@ -253,11 +253,11 @@ func TestDeleteWhileTheSourceIsSilent(t *testing.T) {
 		<-r.Context().Done()
 	})
 	id := idOf("silent")
-	stream := n.begin(t, id, o.source())
+	stream := n.startDefaultSeed(t, id, o.source())
 	<-asked
 	_, err := n.Delete(t.Context(), &cdnv1.DeleteRequest{TaskId: id})
 	require.NoError(t, err)
-	_, err = hear(stream)
+	_, err = receiveAll(stream)
 	requireReason(t, err, rpcerr.TaskDeleted)
 }
 
@@ -270,8 +270,8 @@ func requireNoFiles(t *testing.T, n *node, id string) {
 
 func TestFilesThatVanishAreFetchedAgain(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(1000)
-	o := serveOrigin(t, bare(content))
+	content := randomContent(1000)
+	o := serveOrigin(t, plainFile(content))
 	id := idOf("vanished")
 	n.mustSeed(t, id, o.source(), content)
 	require.NoError(t, os.Remove(filepath.Join(n.home, "repo", "download", id[:3], id)))

@@ -29,7 +29,7 @@ import (
 
 func TestClientHeaders(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(1000)
+	content := randomContent(1000)
 	o := serveOrigin(t, file(content, ""))
 	src := o.source()
 	src.Url = strings.Replace(src.Url, "://", "://user:secret@", 1)
@@ -52,20 +52,20 @@ func TestClientHeaders(t *testing.T) {
 
 func TestRangeIsPartOfTheTask(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(1000)
+	content := randomContent(1000)
 	o := serveOrigin(t, file(content, ""))
 	src := o.source()
 	src.Headers = []string{"range: bytes=100-299"}
 	n.mustSeed(t, idOf("ranged"), src, content[100:300])
 
-	o.set(bare(content))
+	o.set(plainFile(content))
 	_, err := n.seed(t, idOf("range ignored"), src)
 	requireReason(t, err, rpcerr.SourceBroken)
 }
 
-func TestRedirectKeepsCredentialsAtHome(t *testing.T) {
+func TestRedirectToAnotherOriginDropsCredentials(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(1000)
+	content := randomContent(1000)
 	target := serveOrigin(t, file(content, ""))
 	o := serveOrigin(t, nil)
 	o.set(func(w http.ResponseWriter, r *http.Request) {
@@ -94,9 +94,9 @@ func TestRedirectKeepsCredentialsAtHome(t *testing.T) {
 	requireReason(t, err, rpcerr.SourceUnreachable)
 }
 
-func TestTLSSettingsAreTheTasksOwn(t *testing.T) {
+func TestTLSSettingsArePerTask(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(1000)
+	content := randomContent(1000)
 	server := httptest.NewUnstartedServer(file(content, ""))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0) // refused handshakes are what is tested
 	server.StartTLS()
@@ -144,8 +144,8 @@ func TestRefusals(t *testing.T) {
 		requireReason(t, err, c.reason)
 	}
 	// What failed is forgotten: the same task can be had when the source can.
-	content := noise(1000)
-	o.set(bare(content))
+	content := randomContent(1000)
+	o.set(plainFile(content))
 	n.mustSeed(t, idOf("refused"), o.source(), content)
 
 	gone := listen(t)
@@ -156,16 +156,16 @@ func TestRefusals(t *testing.T) {
 }
 
 // Validators that cannot be passed on are as good as none.
-func TestStrangeValidators(t *testing.T) {
+func TestInvalidValidatorsAreIgnored(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(5 << 20)
+	content := randomContent(5 << 20)
 	for name, value := range map[string]string{
 		"latin-1": "\"\xe4\xff\"", "endless": `"` + strings.Repeat("x", 20<<10) + `"`,
 	} {
 		o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("ETag", value)
 			w.Header().Set("Last-Modified", value)
-			bare(content)(w, r)
+			plainFile(content)(w, r)
 		})
 		n.mustSeed(t, idOf(name), o.source(), content)
 		n.mustSeed(t, idOf(name), o.source(), content)
@@ -175,10 +175,10 @@ func TestStrangeValidators(t *testing.T) {
 	}
 }
 
-func TestMD5ThatWasAskedFor(t *testing.T) {
+func TestRequestedMD5IsChecked(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(5 << 18)
-	o := serveOrigin(t, bare(content))
+	content := randomContent(5 << 18)
+	o := serveOrigin(t, plainFile(content))
 	src := o.source()
 	src.Md5 = strings.ToUpper(sum(content))
 	n.mustSeed(t, idOf("right"), src, content)
@@ -191,7 +191,7 @@ func TestMD5ThatWasAskedFor(t *testing.T) {
 
 func TestCutOffWithoutValidator(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(9 << 20)
+	content := randomContent(9 << 20)
 	for name, header := range map[string]http.Header{
 		"nothing":       {},
 		"no validator":  {"Accept-Ranges": {"bytes"}},
@@ -219,7 +219,7 @@ const stalled = 5 * time.Second
 func TestStalledSource(t *testing.T) {
 	t.Parallel()
 	n := start(t, cdn.Config{IdleTimeout: stalled})
-	content := noise(9 << 20)
+	content := randomContent(9 << 20)
 	g := newGate(t, content, 5<<20)
 	o := serveOrigin(t, g.ServeHTTP)
 	_, err := n.seed(t, idOf("stalled"), o.source())
@@ -227,9 +227,9 @@ func TestStalledSource(t *testing.T) {
 }
 
 // One that has a name for its version is asked to go on.
-func TestStalledSourceGoesOn(t *testing.T) {
+func TestStalledSourceIsResumed(t *testing.T) {
 	t.Parallel()
-	content := noise(9 << 20)
+	content := randomContent(9 << 20)
 	g := newGate(t, content, 5<<20)
 	o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Range") != "" {
@@ -246,11 +246,11 @@ func TestStalledSourceGoesOn(t *testing.T) {
 }
 
 // One that never answers at all was never reached.
-func TestMuteSource(t *testing.T) {
+func TestSourceThatNeverAnswersIsUnreachable(t *testing.T) {
 	silent := listen(t)
 	t.Cleanup(func() { require.NoError(t, silent.Close()) })
-	hasty := start(t, cdn.Config{IdleTimeout: 50 * time.Millisecond})
-	_, err := hasty.seed(t, idOf("mute"), &cdnv1.Source{Url: "http://" + silent.Addr().String()})
+	impatient := start(t, cdn.Config{IdleTimeout: 50 * time.Millisecond})
+	_, err := impatient.seed(t, idOf("mute"), &cdnv1.Source{Url: "http://" + silent.Addr().String()})
 	requireReason(t, err, rpcerr.SourceUnreachable)
 }
 
@@ -267,9 +267,9 @@ func interrupted(content []byte, cuts, sent int, header http.Header, then http.H
 	}
 }
 
-func TestCutOffAndResumed(t *testing.T) {
+func TestCutOffSourceIsResumed(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(9 << 18)
+	content := randomContent(9 << 18)
 	date := modified.Format(http.TimeFormat)
 	const second = piece.MinSize - piece.WrapLength // where the second piece begins
 	for name, c := range map[string]struct {
@@ -332,12 +332,12 @@ func (p *partial) Write(b []byte) (int, error) {
 
 func (p *partial) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
-func TestCutOffAndGivenUp(t *testing.T) {
+func TestCutOffSourceThatCannotResumeIsBroken(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content, changed := noise(9<<18), noise(9<<18)
+	content, changed := randomContent(9<<18), randomContent(9<<18)
 	changed[8<<18]++
 	header := http.Header{"Etag": {`"v1"`}, "Accept-Ranges": {"bytes"}}
-	lying := func(contentRange string, length int) http.HandlerFunc {
+	wrongRange := func(contentRange string, length int) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("ETag", `"v1"`)
 			w.Header().Set("Content-Range", contentRange)
@@ -351,10 +351,10 @@ func TestCutOffAndGivenUp(t *testing.T) {
 	}{
 		"changed":       {file(changed, `"v2"`), 2},
 		"other version": {func(w http.ResponseWriter, r *http.Request) { r.Header.Del("If-Range"); file(changed, `"v2"`)(w, r) }, 2},
-		"other place":   {lying("bytes 0-2359295/2359296", 9<<18), 2},
-		"other length":  {lying("bytes 1048571-2359311/2359312", 100), 2},
+		"other place":   {wrongRange("bytes 0-2359295/2359296", 9<<18), 2},
+		"other length":  {wrongRange("bytes 1048571-2359311/2359312", 100), 2},
 		"gone":          {http.NotFound, 2},
-		"range ignored": {bare(content), 2},
+		"range ignored": {plainFile(content), 2},
 	} {
 		o := serveOrigin(t, interrupted(content, 1, 5<<18, header, c.then))
 		_, err := n.seed(t, idOf(name), o.source())
@@ -366,7 +366,7 @@ func TestCutOffAndGivenUp(t *testing.T) {
 
 func TestBandwidthLimitsDeliverAll(t *testing.T) {
 	n := start(t, cdn.Config{MaxBandwidth: 64 << 20, MaxUploadBandwidth: 64 << 20})
-	content := noise(9 << 20)
+	content := randomContent(9 << 20)
 	o := serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = bytes.NewReader(content).WriteTo(w) })
 	n.mustSeed(t, idOf("limited"), o.source(), content)
 }

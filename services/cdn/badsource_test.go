@@ -17,8 +17,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// verbatim answers with bytes that no HTTP server of ours would send.
-func verbatim(answer string) http.HandlerFunc {
+// rawAnswer answers with bytes that no HTTP server of ours would send.
+func rawAnswer(answer string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -31,7 +31,7 @@ func verbatim(answer string) http.HandlerFunc {
 
 // No number and no byte that a source sends may bring the instance down, or
 // pass for a fault of ours.
-func TestAbsurdAnswers(t *testing.T) {
+func TestInvalidAnswersOfTheSourceFailTheTask(t *testing.T) {
 	n := start(t, cdn.Config{})
 	for name, c := range map[string]struct {
 		ranges, answer string
@@ -42,7 +42,7 @@ func TestAbsurdAnswers(t *testing.T) {
 		"header":        {"", "HTTP/1.1 200 OK\r\n\xff\xfe\r\n\r\n", rpcerr.SourceUnreachable},
 		"chunk":         {"", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\xff\xfe\r\n\r\n", rpcerr.SourceBroken},
 	} {
-		src := serveOrigin(t, verbatim(c.answer)).source()
+		src := serveOrigin(t, rawAnswer(c.answer)).source()
 		if c.ranges != "" {
 			src.Headers = []string{"Range: " + c.ranges}
 		}
@@ -52,9 +52,9 @@ func TestAbsurdAnswers(t *testing.T) {
 	}
 }
 
-func TestAnotherRangeThanAskedFor(t *testing.T) {
+func TestAnswerWithAnotherRangeIsRejected(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(1000)
+	content := randomContent(1000)
 	for name, c := range map[string]struct{ asked, given string }{
 		"elsewhere":            {"bytes=100-299", "bytes=0-199"},
 		"longer":               {"bytes=100-299", "bytes=100-399"},
@@ -83,12 +83,12 @@ func TestAnotherRangeThanAskedFor(t *testing.T) {
 
 // A date has whole seconds: what changed in the second that the answer was
 // given in may change again without another date.
-func TestCutOffWithTooYoungADate(t *testing.T) {
+func TestCutOffSourceWithARecentDateIsNotResumed(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(9 << 20)
+	content := randomContent(9 << 20)
 	date := modified.Format(http.TimeFormat)
 	o := serveOrigin(t, interrupted(content, 1, 5<<20,
-		http.Header{"Accept-Ranges": {"bytes"}, "Last-Modified": {date}, "Date": {date}}, file(noise(9<<20), "")))
+		http.Header{"Accept-Ranges": {"bytes"}, "Last-Modified": {date}, "Date": {date}}, file(randomContent(9<<20), "")))
 	_, err := n.seed(t, idOf("young"), o.source())
 	requireReason(t, err, rpcerr.SourceBroken)
 	require.Len(t, o.seen(), 1)
@@ -96,9 +96,9 @@ func TestCutOffWithTooYoungADate(t *testing.T) {
 
 // A source that cuts every answer off after some time can be fetched as long
 // as every answer brings something new.
-func TestCutOffAgainAndAgain(t *testing.T) {
+func TestSourceThatCutsOffEveryAnswerIsFetched(t *testing.T) {
 	n := start(t, cdn.Config{})
-	content := noise(24 << 20)
+	content := randomContent(24 << 20)
 	o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"v1"`)
 		w.Header().Set("Accept-Ranges", "bytes")
@@ -121,7 +121,7 @@ func TestCutOffAgainAndAgain(t *testing.T) {
 	require.Greater(t, len(o.seen()), 4)
 }
 
-func TestTrickleIsAsGoodAsNothing(t *testing.T) {
+func TestTricklingSourceTimesOut(t *testing.T) {
 	t.Parallel()
 	n := start(t, cdn.Config{IdleTimeout: stalled})
 	o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
@@ -144,11 +144,11 @@ func TestTrickleIsAsGoodAsNothing(t *testing.T) {
 
 // What was served from disk before anybody asked to seed it is not told of any
 // more once its source has said that it is gone.
-func TestStatOfACopyThatWasGivenUp(t *testing.T) {
-	content := noise(1000)
+func TestStatDoesNotFindACopyWhoseSourceIsGone(t *testing.T) {
+	content := randomContent(1000)
 	id := idOf("given up")
 	o := serveOrigin(t, file(content, `"v1"`))
-	home := left(t, id, o.source(), content)
+	home := homeWithCopy(t, id, o.source(), content)
 	n := start(t, cdn.Config{HomeDir: home})
 	status, _ := n.get(t, path(id), "bytes=0-99")
 	require.Equal(t, http.StatusPartialContent, status)
@@ -161,11 +161,11 @@ func TestStatOfACopyThatWasGivenUp(t *testing.T) {
 
 // A process that was killed leaves content without .meta, which nobody may
 // ever ask for again.
-func TestLeftoversOfAKilledProcess(t *testing.T) {
-	content := noise(1000)
+func TestFilesOfAKilledProcessAreRemovedAtStart(t *testing.T) {
+	content := randomContent(1000)
 	whole, half := idOf("whole"), idOf("half")
 	o := serveOrigin(t, file(content, `"v1"`))
-	home := left(t, whole, o.source(), content)
+	home := homeWithCopy(t, whole, o.source(), content)
 	dir := filepath.Join(home, "repo", "download", half[:3])
 	require.NoError(t, os.MkdirAll(dir, 0o755))
 	for _, name := range []string{half, half + ".md5", half + ".md5.tmp", half + ".meta.tmp", "other.txt"} {

@@ -15,20 +15,20 @@ import (
 
 // A copy with one bad piece, a connection that breaks and a slow answer gives
 // all the same what it has: only what it has not is asked of the source.
-func TestOneBadPieceIsAllThatTheSourceIsAskedFor(t *testing.T) {
-	content := noise(12*full + 5)
-	h := newHall(t)
+func TestSourceIsAskedOnlyForPiecesThatTheCopiesLack(t *testing.T) {
+	content := randomContent(12*full + 5)
+	reg := newFakeRegistry(t)
 	o := serveOrigin(t, file(content, `"v1"`))
 	const broken, rotten, gone = 1, 4, 7
 	var breaks atomic.Int32
-	w := witnessOf(content, `"v1"`, func(num int32) http.HandlerFunc {
+	w := newCopyServer(content, `"v1"`, func(num int32) http.HandlerFunc {
 		switch num {
 		case broken:
 			if breaks.Add(1) == 1 {
 				return func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 			}
 		case rotten:
-			bytes := wrap(content[rotten*full : (rotten+1)*full])
+			bytes := wrapPiece(content[rotten*full : (rotten+1)*full])
 			bytes[1000]++
 			return partial206(bytes)
 		case gone:
@@ -42,34 +42,34 @@ func TestOneBadPieceIsAllThatTheSourceIsAskedFor(t *testing.T) {
 		}
 		return nil
 	}
-	h.joinWitness(t, "w", w)
-	b := h.join(t, "b", cdn.Config{})
-	eventually(t, func() bool { return b.knows("w") })
+	reg.joinCopyServer(t, "w", w)
+	b := reg.join(t, "b", cdn.Config{})
+	eventually(t, func() bool { return b.isMember("w") })
 	id := idOf("gathered")
-	got, err := hear(b.seeding(t, &cdnv1.SeedRequest{
+	got, err := receiveAll(b.startSeed(t, &cdnv1.SeedRequest{
 		TaskId: id, Source: o.source(), Epoch: 7, Expected: w.events[0].GetFacts(), Copies: []string{"w"},
 	}))
 	require.NoError(t, err)
 	b.check(t, id, got, content)
-	require.Equal(t, []string{run(rotten, rotten+1, len(content)), run(gone, gone+1, len(content))}, o.ranges(0))
+	require.Equal(t, []string{rangeOf(rotten, rotten+1, len(content)), rangeOf(gone, gone+1, len(content))}, o.ranges(0))
 	require.EqualValues(t, 2, w.stats.Load())
 }
 
 // A copy that gives nothing is left alone soon.
-func TestCopyThatGivesNothingIsLeftAlone(t *testing.T) {
-	content := noise(40 * full)
-	h := newHall(t)
+func TestCopyIsAbandonedAfterConsecutiveFailures(t *testing.T) {
+	content := randomContent(40 * full)
+	reg := newFakeRegistry(t)
 	o := serveOrigin(t, file(content, `"v1"`))
 	var asked atomic.Int32
-	w := witnessOf(content, `"v1"`, func(int32) http.HandlerFunc {
+	w := newCopyServer(content, `"v1"`, func(int32) http.HandlerFunc {
 		asked.Add(1)
 		return answer(http.StatusNotFound)
 	})
-	h.joinWitness(t, "w", w)
-	b := h.join(t, "b", cdn.Config{})
-	eventually(t, func() bool { return b.knows("w") })
+	reg.joinCopyServer(t, "w", w)
+	b := reg.join(t, "b", cdn.Config{})
+	eventually(t, func() bool { return b.isMember("w") })
 	id := idOf("gathered")
-	got, err := hear(b.seeding(t, &cdnv1.SeedRequest{
+	got, err := receiveAll(b.startSeed(t, &cdnv1.SeedRequest{
 		TaskId: id, Source: o.source(), Epoch: 7, Expected: w.events[0].GetFacts(), Copies: []string{"w"},
 	}))
 	require.NoError(t, err)
@@ -79,34 +79,34 @@ func TestCopyThatGivesNothingIsLeftAlone(t *testing.T) {
 
 // Two versions of one length that their source gave no name are never mixed,
 // whatever the copies have of them.
-func TestVersionsWithoutANameAreNotMixed(t *testing.T) {
-	content, other := noise(3*full), noise(3*full)
+func TestVersionsWithoutValidatorsAreNotMixed(t *testing.T) {
+	content, other := randomContent(3*full), randomContent(3*full)
 	for i := range other {
 		other[i] ^= 0xff
 	}
 	facts := &cdnv1.SourceFacts{Length: int64(len(content)), PieceSize: size}
 	for name, theirs := range map[string][]*cdnv1.FollowResponse{
-		"another piece":      tell(other, ""),
-		"no piece in common": append(tell(other, "")[:1], tell(other, "")[3:]...), // the last piece alone
+		"another piece":      followEvents(other, ""),
+		"no piece in common": append(followEvents(other, "")[:1], followEvents(other, "")[3:]...), // the last piece alone
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newHall(t)
+			reg := newFakeRegistry(t)
 			o := serveOrigin(t, newGate(t, content, 2*full+1000).ServeHTTP)
 			id := idOf("unnamed")
-			a := h.join(t, "a", cdn.Config{})
-			a.small(t, id, o.source())
+			a := reg.join(t, "a", cdn.Config{})
+			a.seedSmall(t, id, o.source())
 			a.awaitPieces(t, id, 2)
-			w := witnessOf(other, "", allGood)
+			w := newCopyServer(other, "", allPieces)
 			w.events = theirs
 			theirs[0].GetFacts().LastModified = ""
 			if len(theirs) < 5 {
 				w.events[len(w.events)-1].GetResult().PieceCount = 1
 			}
-			h.joinWitness(t, "w", w)
-			b := h.join(t, "b", cdn.Config{})
-			eventually(t, func() bool { return b.knows("w") && b.knows("a") })
-			o.set(bare(content))
-			got, err := hear(b.seeding(t, &cdnv1.SeedRequest{
+			reg.joinCopyServer(t, "w", w)
+			b := reg.join(t, "b", cdn.Config{})
+			eventually(t, func() bool { return b.isMember("w") && b.isMember("a") })
+			o.set(plainFile(content))
+			got, err := receiveAll(b.startSeed(t, &cdnv1.SeedRequest{
 				TaskId: id, Source: o.source(), Epoch: 7, Expected: facts, Copies: []string{"a", "w"},
 			}))
 			require.NoError(t, err)

@@ -25,48 +25,48 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// hall is a registry whose records are what the test writes, and nothing else.
-type hall struct {
+// fakeRegistry is a registry whose records are what the test writes, and nothing else.
+type fakeRegistry struct {
 	*records
 	conn *grpc.ClientConn
 
-	nodes   map[string]*node
-	state   sync.Mutex
-	members map[string]*registryv1.Member     // guarded by state
-	tasks   map[string]*registryv1.TaskRecord // guarded by state
-	changed chan struct{}                     // closed and replaced; guarded by state
-	gone    []*registryv1.ResignTaskRequest   // guarded by state
-	muted   bool                              // records are not told of; guarded by state
+	nodes        map[string]*node
+	state        sync.Mutex
+	members      map[string]*registryv1.Member     // guarded by state
+	tasks        map[string]*registryv1.TaskRecord // guarded by state
+	changed      chan struct{}                     // closed and replaced; guarded by state
+	resignations []*registryv1.ResignTaskRequest   // guarded by state
+	silent       bool                              // records are not told of; guarded by state
 }
 
-func newHall(t testing.TB) *hall {
+func newFakeRegistry(t testing.TB) *fakeRegistry {
 	t.Helper()
-	h := &hall{
+	reg := &fakeRegistry{
 		records: new(records), members: make(map[string]*registryv1.Member),
 		nodes: make(map[string]*node), tasks: make(map[string]*registryv1.TaskRecord), changed: make(chan struct{}),
 	}
-	conn, stop := serve(t, func(s grpc.ServiceRegistrar) { registryv1.RegisterRegistryServiceServer(s, h) })
-	h.conn = conn
+	conn, stop := serve(t, func(s grpc.ServiceRegistrar) { registryv1.RegisterRegistryServiceServer(s, reg) })
+	reg.conn = conn
 	t.Cleanup(stop)
-	return h
+	return reg
 }
 
-func (h *hall) change(what func()) {
-	h.state.Lock()
-	defer h.state.Unlock()
+func (reg *fakeRegistry) change(what func()) {
+	reg.state.Lock()
+	defer reg.state.Unlock()
 	what()
-	close(h.changed)
-	h.changed = make(chan struct{})
+	close(reg.changed)
+	reg.changed = make(chan struct{})
 }
 
 // write makes the record of a task, one epoch after the other.
-func (h *hall) write(id string, o *origin, epoch int64, owner string, replicas ...string) {
-	h.change(func() {
+func (reg *fakeRegistry) write(id string, o *origin, epoch int64, owner string, replicas ...string) {
+	reg.change(func() {
 		rev := int64(1)
-		if old := h.tasks[id]; old != nil {
+		if old := reg.tasks[id]; old != nil {
 			rev = old.GetRevision() + 1
 		}
-		h.tasks[id] = &registryv1.TaskRecord{
+		reg.tasks[id] = &registryv1.TaskRecord{
 			TaskId: id, Url: o.URL + "/file", Owner: owner, Replicas: replicas, Epoch: epoch, Revision: rev,
 			Status: registryv1.TaskStatus_TASK_STATUS_RUNNING,
 		}
@@ -74,10 +74,10 @@ func (h *hall) write(id string, o *origin, epoch int64, owner string, replicas .
 }
 
 // writeFacts is write with what is known of the source.
-func (h *hall) writeFacts(id string, o *origin, epoch int64, facts *cdnv1.SourceFacts, owner string, replicas ...string) {
-	h.write(id, o, epoch, owner, replicas...)
-	h.change(func() {
-		r := h.tasks[id]
+func (reg *fakeRegistry) writeFacts(id string, o *origin, epoch int64, facts *cdnv1.SourceFacts, owner string, replicas ...string) {
+	reg.write(id, o, epoch, owner, replicas...)
+	reg.change(func() {
+		r := reg.tasks[id]
 		r.Revision++
 		r.PieceSize = facts.GetPieceSize()
 		r.Source = &registryv1.SourceIdentity{
@@ -86,11 +86,11 @@ func (h *hall) writeFacts(id string, o *origin, epoch int64, facts *cdnv1.Source
 	})
 }
 
-func (h *hall) ResignTask(_ context.Context, req *registryv1.ResignTaskRequest) (*registryv1.ResignTaskResponse, error) {
+func (reg *fakeRegistry) ResignTask(_ context.Context, req *registryv1.ResignTaskRequest) (*registryv1.ResignTaskResponse, error) {
 	var record *registryv1.TaskRecord
-	h.change(func() {
-		h.gone = append(h.gone, req)
-		record = h.tasks[req.GetTaskId()]
+	reg.change(func() {
+		reg.resignations = append(reg.resignations, req)
+		record = reg.tasks[req.GetTaskId()]
 		if record != nil {
 			record.Revision++
 			record.Replicas = slices.DeleteFunc(record.Replicas, func(cdn string) bool { return cdn == req.GetCdnId() })
@@ -100,10 +100,10 @@ func (h *hall) ResignTask(_ context.Context, req *registryv1.ResignTaskRequest) 
 	return &registryv1.ResignTaskResponse{Record: record}, nil
 }
 
-func (h *hall) resigned(id string) (cdns []string) {
-	h.state.Lock()
-	defer h.state.Unlock()
-	for _, req := range h.gone {
+func (reg *fakeRegistry) resigned(id string) (cdns []string) {
+	reg.state.Lock()
+	defer reg.state.Unlock()
+	for _, req := range reg.resignations {
 		if req.GetTaskId() == id {
 			cdns = append(cdns, req.GetCdnId())
 		}
@@ -111,14 +111,14 @@ func (h *hall) resigned(id string) (cdns []string) {
 	return cdns
 }
 
-func (h *hall) mute(muted bool) { h.change(func() { h.muted = muted }) }
+func (reg *fakeRegistry) setSilent(silent bool) { reg.change(func() { reg.silent = silent }) }
 
-func (h *hall) WatchMembers(_ *registryv1.WatchMembersRequest, s registryv1.RegistryService_WatchMembersServer) error {
+func (reg *fakeRegistry) WatchMembers(_ *registryv1.WatchMembersRequest, s registryv1.RegistryService_WatchMembersServer) error {
 	for {
-		h.state.Lock()
-		list := slices.Collect(maps.Values(h.members))
-		changed := h.changed
-		h.state.Unlock()
+		reg.state.Lock()
+		list := slices.Collect(maps.Values(reg.members))
+		changed := reg.changed
+		reg.state.Unlock()
 		if err := s.Send(&registryv1.WatchMembersResponse{Members: list}); err != nil {
 			return err
 		}
@@ -130,26 +130,26 @@ func (h *hall) WatchMembers(_ *registryv1.WatchMembersRequest, s registryv1.Regi
 	}
 }
 
-func (h *hall) WatchTasks(req *registryv1.WatchTasksRequest, s registryv1.RegistryService_WatchTasksServer) error {
-	told := make(map[string]int64)
+func (reg *fakeRegistry) WatchTasks(req *registryv1.WatchTasksRequest, s registryv1.RegistryService_WatchTasksServer) error {
+	sent := make(map[string]int64)
 	for first := true; ; first = false {
-		h.state.Lock()
+		reg.state.Lock()
 		message := &registryv1.WatchTasksResponse{Complete: first, Replicas: 1}
-		for id, r := range h.tasks {
-			if h.muted || told[id] == r.GetRevision() {
+		for id, r := range reg.tasks {
+			if reg.silent || sent[id] == r.GetRevision() {
 				continue
 			}
 			named := r.GetOwner() == req.GetMemberId() || slices.Contains(r.GetReplicas(), req.GetMemberId())
 			switch {
 			case named:
 				message.Records = append(message.Records, proto.CloneOf(r))
-			case told[id] != 0:
+			case sent[id] != 0:
 				message.Gone = append(message.Gone, id)
 			}
-			told[id] = r.GetRevision()
+			sent[id] = r.GetRevision()
 		}
-		changed := h.changed
-		h.state.Unlock()
+		changed := reg.changed
+		reg.state.Unlock()
 		if err := s.Send(message); err != nil {
 			return err
 		}
@@ -161,27 +161,27 @@ func (h *hall) WatchTasks(req *registryv1.WatchTasksRequest, s registryv1.Regist
 	}
 }
 
-func (h *hall) GetTask(_ context.Context, req *registryv1.GetTaskRequest) (*registryv1.GetTaskResponse, error) {
-	h.state.Lock()
-	defer h.state.Unlock()
-	r := h.tasks[req.GetTaskId()]
+func (reg *fakeRegistry) GetTask(_ context.Context, req *registryv1.GetTaskRequest) (*registryv1.GetTaskResponse, error) {
+	reg.state.Lock()
+	defer reg.state.Unlock()
+	r := reg.tasks[req.GetTaskId()]
 	if r == nil {
 		return nil, rpcerr.Status(rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "no such task")).Err()
 	}
 	return &registryv1.GetTaskResponse{Record: proto.CloneOf(r)}, nil
 }
 
-func (h *hall) AnnounceCopies(context.Context, *registryv1.AnnounceCopiesRequest) (*registryv1.AnnounceCopiesResponse, error) {
+func (reg *fakeRegistry) AnnounceCopies(context.Context, *registryv1.AnnounceCopiesRequest) (*registryv1.AnnounceCopiesResponse, error) {
 	return &registryv1.AnnounceCopiesResponse{}, nil
 }
 
-// join runs an instance that is a member of the hall.
-func (h *hall) join(t testing.TB, id string, cfg cdn.Config) *node {
+// join runs an instance that is a member of the registry.
+func (reg *fakeRegistry) join(t testing.TB, id string, cfg cdn.Config) *node {
 	t.Helper()
-	return h.joinAt(t, id, cfg, listen(t))
+	return reg.joinAt(t, id, cfg, listen(t))
 }
 
-func (h *hall) joinAt(t testing.TB, id string, cfg cdn.Config, listener net.Listener) *node {
+func (reg *fakeRegistry) joinAt(t testing.TB, id string, cfg cdn.Config, listener net.Listener) *node {
 	t.Helper()
 	if cfg.HomeDir == "" {
 		cfg.HomeDir = t.TempDir()
@@ -192,11 +192,11 @@ func (h *hall) joinAt(t testing.TB, id string, cfg cdn.Config, listener net.List
 		cfg.DrainTimeout = 50 * time.Millisecond
 	}
 	if cfg.AnswerTimeout == 0 {
-		cfg.AnswerTimeout = patience // whoever is slow to say what he has would be passed over
+		cfg.AnswerTimeout = testTimeout // whoever is slow to say what he has would be passed over
 	}
 	log := zaptest.NewLogger(t, zaptest.Level(levelOf(t)))
-	n := &node{home: cfg.HomeDir, metrics: prometheus.NewRegistry(), records: h.records, download: listener.Addr().String()}
-	registry := registryv1.NewRegistryServiceClient(h.conn)
+	n := &node{home: cfg.HomeDir, metrics: prometheus.NewRegistry(), records: reg.records, download: listener.Addr().String()}
+	registry := registryv1.NewRegistryServiceClient(reg.conn)
 	view := cluster.NewView(registry, log)
 	pool := rpcclient.NewPool("", nil)
 	service, err := cdn.New(cfg, cdn.Deps{
@@ -214,12 +214,12 @@ func (h *hall) joinAt(t testing.TB, id string, cfg cdn.Config, listener net.List
 	require.NoError(t, err)
 	number, err := strconv.Atoi(port)
 	require.NoError(t, err)
-	h.enter(&registryv1.Member{
+	reg.addMember(&registryv1.Member{
 		Id: id, Role: cluster.CDN, Endpoint: conn.Target(), DownloadIp: host, DownloadPort: int32(number),
 		State: registryv1.MemberState_MEMBER_STATE_READY,
 	})
 	n.stop = sync.OnceFunc(func() {
-		h.change(func() { delete(h.members, id) })
+		reg.change(func() { delete(reg.members, id) })
 		cancel()
 		require.NoError(t, <-ended)
 		stopServer()
@@ -227,12 +227,14 @@ func (h *hall) joinAt(t testing.TB, id string, cfg cdn.Config, listener net.List
 		require.NoError(t, pool.Close())
 	})
 	t.Cleanup(n.stop)
-	n.knows = func(id string) bool {
+	n.isMember = func(id string) bool {
 		_, there := view.Find(cluster.CDN, id)
 		return there
 	}
-	h.nodes[id] = n
+	reg.nodes[id] = n
 	return n
 }
 
-func (h *hall) enter(m *registryv1.Member) { h.change(func() { h.members[m.GetId()] = m }) }
+func (reg *fakeRegistry) addMember(m *registryv1.Member) {
+	reg.change(func() { reg.members[m.GetId()] = m })
+}

@@ -18,9 +18,9 @@ import (
 	"github.com/supernode-ha/supernode/pkg/piece"
 )
 
-// witness is a CDN with a whole copy that counts what it is asked for, and may
+// copyServer is a CDN with a whole copy that counts what it is asked for, and may
 // be slow or have bad pieces.
-type witness struct {
+type copyServer struct {
 	cdnv1.UnimplementedCdnServiceServer
 	events []*cdnv1.FollowResponse // facts, pieces and result
 	stat   func(n int32) error     // of the n-th question, from 1 on
@@ -28,25 +28,25 @@ type witness struct {
 	stats  atomic.Int32
 }
 
-// witnessOf has content; bad gives the answer for a piece that is not to be had,
+// newCopyServer has content; bad gives the answer for a piece that is not to be had,
 // nil for one that is.
-func witnessOf(content []byte, etag string, bad func(num int32) http.HandlerFunc) *witness {
-	return &witness{
-		events: tell(content, etag), stat: func(int32) error { return nil },
+func newCopyServer(content []byte, etag string, bad func(num int32) http.HandlerFunc) *copyServer {
+	return &copyServer{
+		events: followEvents(content, etag), stat: func(int32) error { return nil },
 		send: func(w http.ResponseWriter, r *http.Request) {
 			num, _, _ := piece.ParseRange(r.Header.Get("Range")[len("bytes="):])
 			if handler := bad(num); handler != nil {
 				handler(w, r)
 				return
 			}
-			partial206(wrap(content[int(num)*full:min(len(content), (int(num)+1)*full)]))(w, r)
+			partial206(wrapPiece(content[int(num)*full:min(len(content), (int(num)+1)*full)]))(w, r)
 		},
 	}
 }
 
-func allGood(int32) http.HandlerFunc { return nil }
+func allPieces(int32) http.HandlerFunc { return nil }
 
-func (w *witness) Stat(context.Context, *cdnv1.StatRequest) (*cdnv1.StatResponse, error) {
+func (w *copyServer) Stat(context.Context, *cdnv1.StatRequest) (*cdnv1.StatResponse, error) {
 	if err := w.stat(w.stats.Add(1)); err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (w *witness) Stat(context.Context, *cdnv1.StatRequest) (*cdnv1.StatResponse
 	return &cdnv1.StatResponse{Facts: w.events[0].GetFacts(), PieceCount: result.GetPieceCount(), Result: result}, nil
 }
 
-func (w *witness) Follow(_ *cdnv1.FollowRequest, s cdnv1.CdnService_FollowServer) error {
+func (w *copyServer) Follow(_ *cdnv1.FollowRequest, s cdnv1.CdnService_FollowServer) error {
 	for _, e := range w.events {
 		if err := s.Send(e); err != nil {
 			return err
@@ -63,8 +63,8 @@ func (w *witness) Follow(_ *cdnv1.FollowRequest, s cdnv1.CdnService_FollowServer
 	return nil
 }
 
-// joinWitness makes one a member of the hall.
-func (h *hall) joinWitness(t *testing.T, id string, w *witness) {
+// joinCopyServer makes one a member of the registry.
+func (reg *fakeRegistry) joinCopyServer(t *testing.T, id string, w *copyServer) {
 	t.Helper()
 	conn, stop := serve(t, func(s grpc.ServiceRegistrar) { cdnv1.RegisterCdnServiceServer(s, w) })
 	t.Cleanup(stop)
@@ -74,7 +74,7 @@ func (h *hall) joinWitness(t *testing.T, id string, w *witness) {
 	require.NoError(t, err)
 	number, err := strconv.Atoi(port)
 	require.NoError(t, err)
-	h.enter(&registryv1.Member{
+	reg.addMember(&registryv1.Member{
 		Id: id, Role: cluster.CDN, Endpoint: conn.Target(), DownloadIp: host, DownloadPort: int32(number),
 		State: registryv1.MemberState_MEMBER_STATE_READY,
 	})

@@ -11,15 +11,15 @@ import (
 
 // A server that knows ranges but not If-Range answers for the version that it
 // has now: the part that is here is of no use, and nobody was told of it.
-func TestRestartWithAChangedSourceThatDoesNotKnowIfRange(t *testing.T) {
-	content := noise(4 * full)
+func TestRestartWithAChangedSourceThatIgnoresIfRange(t *testing.T) {
+	content := randomContent(4 * full)
 	id := idOf("part")
 	for name, changed := range map[string][]byte{
-		"another length": noise(4*full + 1), "the same length": noise(4 * full), "shorter than the part": noise(full),
+		"another length": randomContent(4*full + 1), "the same length": randomContent(4 * full), "shorter than the part": randomContent(full),
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := serveOrigin(t, nil)
-			home, _ := halfDone(t, id, o, content, 2)
+			home, _ := homeWithPart(t, id, o, content, 2)
 			o.set(func(w http.ResponseWriter, r *http.Request) {
 				r.Header.Del("If-Range")
 				file(changed, `"v2"`)(w, r)

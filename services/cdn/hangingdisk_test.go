@@ -21,21 +21,21 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// frail is a file system that hangs when it is told to: then nothing that
+// hangingFS is a file system that hangs when it is told to: then nothing that
 // reads, writes, flushes, creates or removes comes back.
-type frail struct {
+type hangingFS struct {
 	mu      sync.Mutex
 	gate    chan struct{} // nil while it does not hang; guarded by mu
 	waiting atomic.Int32
 }
 
-func (f *frail) hang() {
+func (f *hangingFS) hang() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.gate = make(chan struct{})
 }
 
-func (f *frail) recover() {
+func (f *hangingFS) recover() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.gate != nil {
@@ -44,7 +44,7 @@ func (f *frail) recover() {
 	}
 }
 
-func (f *frail) pass() {
+func (f *hangingFS) pass() {
 	f.mu.Lock()
 	gate := f.gate
 	f.mu.Unlock()
@@ -54,67 +54,67 @@ func (f *frail) pass() {
 	}
 }
 
-type frailNode struct {
+type hangingNode struct {
 	*fs.LoopbackNode
-	frail *frail
+	hanging *hangingFS
 }
 
-// frailFile hides from the kernel that it could go past us.
-type frailFile struct{ file fs.FileHandle }
+// hangingFile hides from the kernel that it could go past us.
+type hangingFile struct{ file fs.FileHandle }
 
-func (f *frailFile) Release(ctx context.Context) syscall.Errno {
+func (f *hangingFile) Release(ctx context.Context) syscall.Errno {
 	return f.file.(fs.FileReleaser).Release(ctx) //nolint:forcetypeassert // those of a loopback are
 }
 
 // WrapChild is part of fs.NodeWrapChilder.
-func (n *frailNode) WrapChild(_ context.Context, child fs.InodeEmbedder) fs.InodeEmbedder {
+func (n *hangingNode) WrapChild(_ context.Context, child fs.InodeEmbedder) fs.InodeEmbedder {
 	if loopback, ok := child.(*fs.LoopbackNode); ok {
-		return &frailNode{LoopbackNode: loopback, frail: n.frail}
+		return &hangingNode{LoopbackNode: loopback, hanging: n.hanging}
 	}
 	return child
 }
 
-func (n *frailNode) Create(
+func (n *hangingNode) Create(
 	ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut,
 ) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
 	inode, file, fuseFlags, errno := n.LoopbackNode.Create(ctx, name, flags, mode, out)
-	return inode, &frailFile{file}, fuseFlags, errno
+	return inode, &hangingFile{file}, fuseFlags, errno
 }
 
-func (n *frailNode) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
+func (n *hangingNode) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
 	file, fuseFlags, errno := n.LoopbackNode.Open(ctx, flags)
-	return &frailFile{file}, fuseFlags, errno
+	return &hangingFile{file}, fuseFlags, errno
 }
 
-func (n *frailNode) Write(ctx context.Context, f fs.FileHandle, data []byte, off int64) (uint32, syscall.Errno) {
-	n.frail.pass()
-	return f.(*frailFile).file.(fs.FileWriter).Write(ctx, data, off) //nolint:forcetypeassert // those of a loopback are
+func (n *hangingNode) Write(ctx context.Context, f fs.FileHandle, data []byte, off int64) (uint32, syscall.Errno) {
+	n.hanging.pass()
+	return f.(*hangingFile).file.(fs.FileWriter).Write(ctx, data, off) //nolint:forcetypeassert // those of a loopback are
 }
 
-func (n *frailNode) Read(ctx context.Context, f fs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	n.frail.pass()
-	return f.(*frailFile).file.(fs.FileReader).Read(ctx, dest, off) //nolint:forcetypeassert // those of a loopback are
+func (n *hangingNode) Read(ctx context.Context, f fs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	n.hanging.pass()
+	return f.(*hangingFile).file.(fs.FileReader).Read(ctx, dest, off) //nolint:forcetypeassert // those of a loopback are
 }
 
-func (n *frailNode) Flush(ctx context.Context, f fs.FileHandle) syscall.Errno {
-	n.frail.pass()
-	return f.(*frailFile).file.(fs.FileFlusher).Flush(ctx) //nolint:forcetypeassert // those of a loopback are
+func (n *hangingNode) Flush(ctx context.Context, f fs.FileHandle) syscall.Errno {
+	n.hanging.pass()
+	return f.(*hangingFile).file.(fs.FileFlusher).Flush(ctx) //nolint:forcetypeassert // those of a loopback are
 }
 
-func (n *frailNode) Unlink(ctx context.Context, name string) syscall.Errno {
-	n.frail.pass()
+func (n *hangingNode) Unlink(ctx context.Context, name string) syscall.Errno {
+	n.hanging.pass()
 	return n.LoopbackNode.Unlink(ctx, name)
 }
 
-// mountFrail gives a directory on a frail file system.
-func mountFrail(t *testing.T) (string, *frail) {
+// mountHangingFS gives a directory on a hangingFS.
+func mountHangingFS(t *testing.T) (string, *hangingFS) {
 	t.Helper()
 	back, dir := t.TempDir(), t.TempDir()
-	f := new(frail)
+	f := new(hangingFS)
 	var stat syscall.Stat_t
 	require.NoError(t, syscall.Stat(back, &stat))
 	data := &fs.LoopbackRoot{Path: back, Dev: stat.Dev}
-	root := &frailNode{LoopbackNode: &fs.LoopbackNode{RootData: data}, frail: f}
+	root := &hangingNode{LoopbackNode: &fs.LoopbackNode{RootData: data}, hanging: f}
 	data.RootNode = root
 	server, err := fs.Mount(dir, root, &fs.Options{MountOptions: fuse.MountOptions{DirectMount: true}})
 	require.NoError(t, err, "mounting a FUSE file system, which takes /dev/fuse and CAP_SYS_ADMIN")
@@ -126,29 +126,29 @@ func mountFrail(t *testing.T) (string, *frail) {
 }
 
 // What hangs is one system call, and nothing but it.
-func TestDiskThatHangsHoldsUpNobody(t *testing.T) {
-	home, disk := mountFrail(t)
+func TestHangingDiskFailsTasksAndBlocksNoCall(t *testing.T) {
+	home, disk := mountHangingFS(t)
 	n := start(t, cdn.Config{HomeDir: home, DiskTimeout: 5 * time.Second})
-	content := noise(2*full + 1000)
+	content := randomContent(2*full + 1000)
 	g := newGate(t, content, full+1000)
-	o := serveOrigin(t, named(bare(content)))
+	o := serveOrigin(t, withValidators(plainFile(content)))
 	whole, hung, later := idOf("whole"), idOf("hung"), idOf("later")
 	n.mustSeed(t, whole, o.source(), content)
 	stay := n.follow(t, whole, true)
-	o.set(named(g))
-	stream := n.small(t, hung, o.source())
+	o.set(withValidators(g))
+	stream := n.seedSmall(t, hung, o.source())
 	n.awaitPieces(t, hung, 1)
 
 	disk.hang()
 	g.open()
-	_, err := hear(stream)
+	_, err := receiveAll(stream)
 	requireReason(t, err, rpcerr.DiskFailed)
 
 	// From here on nothing may wait, not even for the disk's patience.
 	began := time.Now()
 	_, err = n.Stat(t.Context(), &cdnv1.StatRequest{TaskId: hung})
 	requireReason(t, err, rpcerr.TaskNotFound)
-	_, err = hear(n.small(t, later, o.source()))
+	_, err = receiveAll(n.seedSmall(t, later, o.source()))
 	requireReason(t, err, rpcerr.DiskFailed)
 	_, err = n.follow(t, hung, false).Recv()
 	requireReason(t, err, rpcerr.TaskNotFound)
@@ -158,24 +158,24 @@ func TestDiskThatHangsHoldsUpNobody(t *testing.T) {
 		status, _ := n.get(t, path(hung), "bytes="+piece.Range(0, size))
 		require.Equal(t, http.StatusNotFound, status)
 	}
-	_, err = hear(stay)
+	_, err = receiveAll(stay)
 	requireReason(t, err, rpcerr.TaskDeleted)
 	n.stop()
-	require.Less(t, time.Since(began), patience, "it did not wait for what hangs")
+	require.Less(t, time.Since(began), testTimeout, "it did not wait for what hangs")
 
 	disk.recover()
-	again := start(t, cdn.Config{HomeDir: freed(t, home)})
+	again := start(t, cdn.Config{HomeDir: unlockedHome(t, home)})
 	o.set(file(content, `"v1"`))
 	again.mustSeed(t, hung, o.source(), content)
 	again.stop()
 }
 
 // A peer's piece that the disk does not give is that peer's trouble alone.
-func TestReadThatHangsHoldsUpNobody(t *testing.T) {
-	home, disk := mountFrail(t)
+func TestHangingReadDoesNotBlockTheStop(t *testing.T) {
+	home, disk := mountHangingFS(t)
 	n := start(t, cdn.Config{HomeDir: home})
-	content := noise(full)
-	o := serveOrigin(t, bare(content))
+	content := randomContent(full)
+	o := serveOrigin(t, plainFile(content))
 	id := idOf("read")
 	_, err := n.seed(t, id, o.source())
 	require.NoError(t, err)
@@ -195,8 +195,8 @@ func TestReadThatHangsHoldsUpNobody(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-// freed waits until what hung has let the directory go.
-func freed(t *testing.T, home string) string {
+// unlockedHome waits until what hung has let the directory go.
+func unlockedHome(t *testing.T, home string) string {
 	t.Helper()
 	eventually(t, func() bool {
 		dir, err := os.Open(home + "/repo/download")
