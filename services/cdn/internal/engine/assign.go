@@ -8,10 +8,10 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// Assign tells what the record of a task says of it. It does not wait. The
-// newest epoch wins: an older one is ignored. An owner fetches nothing before a
-// Seed brings the source, but goes on to copy what it was copying; a replica
-// copies until it is whole.
+// Assign sets the standing of this instance to a task, as its record states it. It does
+// not block. A standing of an older epoch is ignored. A replica starts to copy the task.
+// An owner continues a copy under way, but it starts a fetch only when a Seed brings the
+// source.
 func (eng *Engine) Assign(id task.ID, s task.Standing) {
 	eng.mu.Lock()
 	defer eng.mu.Unlock()
@@ -30,10 +30,10 @@ func (eng *Engine) Assign(id task.ID, s task.Standing) {
 	eng.applyStanding(id, s)
 }
 
-// applyStanding does what a standing asks for. The caller holds mu.
+// applyStanding changes the goal of a task to fit its standing. The caller holds mu.
 func (eng *Engine) applyStanding(id task.ID, s task.Standing) {
 	if eng.workCtx == nil || eng.stopped {
-		return // Run does it, or it is too late
+		return // Run has not started and will apply it, or has ended
 	}
 	e := eng.entries[id]
 	if e != nil && (e.deleteAfterWork || e.removing) {
@@ -52,7 +52,7 @@ func (eng *Engine) applyStanding(id task.ID, s task.Standing) {
 	_, owner, whole, _ := e.task.state()
 	switch {
 	case owner:
-		eng.Logger.Info("another owns the task now", zap.String("task_id", string(id)),
+		eng.Logger.Info("another CDN owns the task now; this one continues as a replica", zap.String("task_id", string(id)),
 			zap.String("owner", s.Owner), zap.Int64("epoch", s.Epoch))
 		e.task.stepDown(s.Epoch)
 		if !whole {
@@ -64,8 +64,8 @@ func (eng *Engine) applyStanding(id task.ID, s task.Standing) {
 	}
 }
 
-// ensureCopying has the task copied, or tells the copy under way that there is news. The
-// caller holds mu.
+// ensureCopying starts to copy a task. If a copy from the same owner is under way, it
+// notifies that copy of the changed standing. The caller holds mu.
 func (eng *Engine) ensureCopying(e *entry, s task.Standing) {
 	if !e.working || e.goal.kind != copying || e.goal.from != s.Owner {
 		eng.setGoal(e, goal{kind: copying, from: s.Owner})
@@ -73,13 +73,14 @@ func (eng *Engine) ensureCopying(e *entry, s task.Standing) {
 	}
 	select {
 	case e.standingChanged <- struct{}{}:
-	default: // it is going to look
+	default: // a notification is pending already
 	}
 }
 
-// promote is for an instance that is the owner by its record. Nobody may ask it
-// to seed the task for long, and the owner before may be about to leave with
-// the only whole copy: a copy under way goes on. The caller holds mu.
+// promote applies a standing that makes this instance the owner. A copy under way
+// continues if there are other copies: it may take long until a scheduler sends a Seed,
+// and until then the only whole copy may be that of the previous owner, which may be
+// about to stop. The caller holds mu.
 func (eng *Engine) promote(e *entry, s task.Standing) {
 	if e.goal.kind == copying {
 		if len(s.Others) > 0 {
@@ -91,8 +92,9 @@ func (eng *Engine) promote(e *entry, s task.Standing) {
 	e.task.correctRecord(s)
 }
 
-// Release tells that no record names this instance for the task any more: a
-// copy under way stops, a whole one stays on disk and is served.
+// Release removes the standing of a task, because its record does not name this
+// instance any more. A copy under way is stopped. A whole copy stays on disk and is
+// served.
 func (eng *Engine) Release(id task.ID) {
 	eng.mu.Lock()
 	defer eng.mu.Unlock()
@@ -107,7 +109,8 @@ func (eng *Engine) Release(id task.ID) {
 	}
 }
 
-// Inventory is all that is on disk, whole or not.
+// Inventory returns all copies on disk, whole or partial, each with the newest epoch of
+// its task that this instance has received.
 func (eng *Engine) Inventory(ctx context.Context) ([]task.Inventory, error) {
 	all, err := eng.Files.Inventory(ctx)
 	if err != nil {

@@ -1,15 +1,32 @@
-// Package engine is the tasks that the CDN has in memory. It makes sure that a
-// task is worked on once however many ask, that the work is what the newest
-// epoch says, that it ends when the task is deleted or the service stops, and
-// that a task that failed is forgotten. How a task is fetched or copied, and
-// how listeners are told, is not known here.
+// Package engine holds the tasks that a CDN has in memory and decides what is done
+// for each of them: it is fetched as its owner, copied as a replica, read from disk,
+// or idle. Package fetch does this work, and package rpc sends the events of a Task to
+// its listeners.
 //
-// A task in the engine is being fetched as its owner, being copied as a replica,
-// being read from disk, or idle: whole, or a part that nobody makes more of.
-// A Seed or a newer epoch turns one into another; what is here already stays.
-// It leaves the engine when the work fails or it is deleted: it is leaving while
-// its files are removed, and whoever asks for it in that time waits and begins
-// anew.
+// The goal of a task:
+//
+//	new --Seed---------------------------------------> owning
+//	new --Assign as replica--------------------------> copying
+//	new --Follow of a partial copy on disk-----------> reading
+//	new --Follow of a whole copy on disk-------------> idle
+//
+//	owning, copying, reading --the work is done------> idle
+//	idle, copying, reading   --Seed------------------> owning, unless the copy is whole and checked
+//	owning --Assign as replica, or STALE_EPOCH-------> copying, or idle until the record arrives
+//	idle, reading --Assign as replica----------------> copying, unless the copy is whole
+//	copying --Release, or Assign as the only copy----> idle
+//
+//	any --Delete, or the work fails--> removing --files are removed or closed--> no entry
+//
+// Invariants:
+//
+//   - At most one worker runs for a task, whatever the number of callers.
+//   - The newest epoch decides who owns a task. An older one is ignored (Assign) or
+//     refused with STALE_EPOCH (Seed).
+//   - The pieces of a task stay on disk and in memory when its goal changes, unless
+//     the new goal is another version of the source.
+//   - While a task is removing, Seed and Delete wait and then start from scratch, and
+//     Find, Get and Follow answer as if there were no such task.
 package engine
 
 import (
@@ -28,59 +45,59 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// Fetcher makes tasks whole. Its methods block until that is so, or until it
-// failed, and tell sink on the way.
+// Fetcher downloads tasks. Each method blocks until its work is done or has failed,
+// and passes what it gets to sink.
 type Fetcher interface {
-	// Fetch makes a task whole as its owner.
+	// Fetch completes a task as its owner.
 	Fetch(ctx context.Context, job fetch.Job, sink fetch.Sink) error
-	// Copy makes a task whole from other CDNs.
+	// Copy completes a task from other CDNs.
 	Copy(ctx context.Context, job fetch.CopyJob, sink fetch.Sink) error
-	// LoadPart tells what is on disk of a task that is not whole.
+	// LoadPart passes the pieces of a partial copy on disk to sink.
 	LoadPart(ctx context.Context, id task.ID, sink fetch.Sink) error
 }
 
-// Reporter is told every change of a task's state and must not wait.
+// Reporter reports the states of tasks to the registry.
 type Reporter interface {
-	// Report takes note of a state.
+	// Report queues an update. It must not block.
 	Report(u report.Update)
 }
 
-// Losses is told of copies that cannot be kept here, and must not wait.
+// Losses resigns from tasks.
 type Losses interface {
-	// Lost is told that the disk does not take the task.
+	// Lost is called for a task that the local disk cannot store. It must not block.
 	Lost(id task.ID, err error)
 }
 
-// Deps is what an engine works with.
+// Deps holds the dependencies of an engine.
 type Deps struct {
-	// Logger takes the messages.
 	Logger *zap.Logger
-	// Files is where tasks are kept.
+	// Files is the cache directory.
 	Files *store.Store
-	// Fetcher makes them whole.
+	// Fetcher does the work.
 	Fetcher Fetcher
-	// Reporter tells the registry.
+	// Reporter receives every change of an owned task's state.
 	Reporter Reporter
-	// Losses is told of copies that the disk does not take.
+	// Losses receives the tasks that failed because of the local disk.
 	Losses Losses
 }
 
-// Engine is the tasks in memory. Run must be running for tasks to be worked on.
+// Engine holds the tasks in memory. It is safe for concurrent use. It starts no work
+// until Run is called.
 type Engine struct {
 	Deps
 	onDisk  *onDisk
 	gauge   prometheus.Gauge
-	started chan struct{} // closed when Run has begun
+	started chan struct{} // closed when Run has started
 
 	mu        sync.Mutex
 	entries   map[task.ID]*entry        // guarded by mu
-	standings map[task.ID]task.Standing // of the records that name this instance; guarded by mu
-	workCtx   context.Context           // of all work, set by Run; guarded by mu
+	standings map[task.ID]task.Standing // from the records that name this instance; guarded by mu
+	workCtx   context.Context           // parent of the contexts of all work, set by Run; guarded by mu
 	stopped   bool                      // guarded by mu
-	workers   sync.WaitGroup            // added to under mu, unless stopped
+	workers   sync.WaitGroup            // Go is called with mu held and not after stopped is set
 }
 
-// New makes an empty engine.
+// New returns an empty engine.
 func New(deps Deps) (*Engine, error) {
 	cached, err := newOnDisk(deps.Files, deps.Reporter)
 	if err != nil {
@@ -97,17 +114,17 @@ func New(deps Deps) (*Engine, error) {
 	}, nil
 }
 
-// Collectors are the metrics, to be registered.
+// Collectors returns the metrics for registration.
 func (eng *Engine) Collectors() []prometheus.Collector { return []prometheus.Collector{eng.gauge} }
 
-// Run lets tasks be worked on until ctx ends, then ends all work and everybody's
-// listening and waits for the work to end. What is here can be found on. It is
-// called once.
+// Run starts the work on tasks. When ctx ends, it stops all work, ends all tasks with
+// an error for their listeners, and waits for the workers. Find and Get still return
+// tasks afterwards. Run must be called once.
 func (eng *Engine) Run(ctx context.Context) {
 	workCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	eng.mu.Lock()
 	eng.workCtx = workCtx
-	for id, s := range eng.standings { // told before the begin
+	for id, s := range eng.standings { // assigned before Run
 		eng.applyStanding(id, s)
 	}
 	eng.mu.Unlock()
@@ -125,7 +142,7 @@ func (eng *Engine) Run(ctx context.Context) {
 	eng.workers.Wait()
 }
 
-// Close lets the files go, after Run.
+// Close closes the files of all tasks. It must be called after Run has returned.
 func (eng *Engine) Close() {
 	eng.mu.Lock()
 	var all []*Task
@@ -138,9 +155,9 @@ func (eng *Engine) Close() {
 	}
 }
 
-// Find gives what can be served of a task: what has landed of one in memory,
-// or a whole copy on disk, also while its source is asked whether it is still
-// right. It is nil if there is neither.
+// Find returns a task whose pieces can be served: a task in memory that has files, or
+// else a whole copy on disk. It returns the copy on disk also while the source is asked
+// whether that copy is current. It returns nil if there is neither.
 func (eng *Engine) Find(id task.ID) *Task {
 	t, removing := eng.lookUp(id)
 	switch {
@@ -152,8 +169,8 @@ func (eng *Engine) Find(id task.ID) *Task {
 	return eng.onDisk.find(id)
 }
 
-// Get gives a task as it stands, in memory or else on disk; nil if nothing of
-// it is here.
+// Get returns a task from memory, or else a whole copy on disk. It returns nil if there
+// is neither.
 func (eng *Engine) Get(id task.ID) *Task {
 	t, removing := eng.lookUp(id)
 	switch {
@@ -175,8 +192,8 @@ func (eng *Engine) lookUp(id task.ID) (t *Task, removing bool) {
 	return e.task, e.deleteAfterWork || e.removing
 }
 
-// Lost is told that a task that Find gave has no file any more. It is
-// forgotten, so that it can be fetched again.
+// Lost removes a task that Find returned and whose file does not exist any more, so
+// that the next Seed fetches the task again.
 func (eng *Engine) Lost(t *Task) {
 	eng.onDisk.evict(t.id)
 	eng.mu.Lock()
@@ -187,9 +204,9 @@ func (eng *Engine) Lost(t *Task) {
 	}
 	e.removing = true
 	eng.mu.Unlock()
-	eng.Logger.Error("the files of a task are gone", zap.String("task_id", string(t.id)))
+	eng.Logger.Error("a file of the task does not exist any more; removing the task", zap.String("task_id", string(t.id)))
 	if err := eng.removeFiles(e); err != nil {
-		eng.Logger.Warn("removing what is left of a task", zap.String("task_id", string(t.id)), zap.Error(err))
+		eng.Logger.Warn("cannot remove the other files of the task", zap.String("task_id", string(t.id)), zap.Error(err))
 	}
 }
 
@@ -198,16 +215,20 @@ func errDeleted() error {
 }
 
 func errReplaced() error {
-	return rpcerr.New(codes.Aborted, rpcerr.TaskDeleted, "another version of the task takes its place")
+	return rpcerr.New(codes.Aborted, rpcerr.TaskDeleted, "the task was replaced by another version of the source")
 }
 
-// ErrStale is the answer to whoever takes this instance for the owner.
+// ErrStale returns the error for a caller that expects this instance to own the task.
 func ErrStale() error {
-	return rpcerr.New(codes.Aborted, rpcerr.StaleEpoch, "another CDN owns the task, or in another epoch")
+	return rpcerr.New(codes.Aborted, rpcerr.StaleEpoch, "this CDN does not own the task in this epoch")
 }
 
-// errStopping has no reason: it says nothing about the task or its source.
-func errStopping() error { return status.Error(codes.Unavailable, "the service stops") }
+// errStopping returns an error without a reason, because neither the task nor its
+// source has failed.
+func errStopping() error { return status.Error(codes.Unavailable, "the CDN is stopping") }
 
-// errRetry is for listeners of a task that has just changed its place.
-func errRetry() error { return status.Error(codes.Unavailable, "ask again") }
+// errRetry returns the error for the listeners of an entry that is removed while the
+// task itself has not failed.
+func errRetry() error {
+	return status.Error(codes.Unavailable, "the work on the task was stopped; retry")
+}

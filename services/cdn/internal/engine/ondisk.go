@@ -10,16 +10,16 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// maxOnDisk is how many tasks are kept that were read from disk only to be
-// served, so that a peer's next piece does not have them read again.
+// maxOnDisk is the number of loaded tasks that are kept, so that the next request of a
+// peer does not read the metadata again.
 const maxOnDisk = 512
 
-// onDisk is the whole tasks on disk that nobody has asked to seed since the
-// start: they can be served, but their sources have not been asked whether
-// they are still right. Its contents may be out of date: opening tells.
+// onDisk loads and caches the whole copies on disk, so that they can be served before
+// their tasks are seeded, when the source was not asked yet whether they are current. A
+// cached task may be outdated: if its file was removed since, Task.Open fails.
 type onDisk struct {
 	files    *store.Store
-	reporter Reporter // for those that become tasks of the engine
+	reporter Reporter // for tasks that get an entry later
 	loaded   *lru.Cache[task.ID, *Task]
 	loads    singleflight.Group
 }
@@ -27,12 +27,12 @@ type onDisk struct {
 func newOnDisk(files *store.Store, reporter Reporter) (*onDisk, error) {
 	loaded, err := lru.New[task.ID, *Task](maxOnDisk)
 	if err != nil {
-		return nil, fmt.Errorf("making the cache of tasks on disk: %w", err)
+		return nil, fmt.Errorf("creating the cache of tasks on disk: %w", err)
 	}
 	return &onDisk{files: files, reporter: reporter, loaded: loaded}, nil
 }
 
-// find gives the task as it is on disk, or nil.
+// find returns the task with its whole copy on disk. It returns nil if there is none.
 func (o *onDisk) find(id task.ID) *Task {
 	if t, ok := o.loaded.Get(id); ok {
 		return t
@@ -51,9 +51,9 @@ func (o *onDisk) find(id task.ID) *Task {
 		return t, nil
 	})
 	if err != nil {
-		return nil // not here, or not fit to be served; a fetch would say which
+		return nil // there is no copy, or it is damaged; a fetch logs which
 	}
-	return found.(*Task) //nolint:forcetypeassert // Do gives what the function above gave
+	return found.(*Task) //nolint:forcetypeassert // the function above returns a *Task
 }
 
 func (o *onDisk) evict(id task.ID) { o.loaded.Remove(id) }

@@ -10,8 +10,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// removeEmpty takes a task out of the engine on which nobody works and tells its
-// listeners why. The caller holds mu.
+// removeEmpty removes the entry of a task that has no worker and no files, and ends the
+// task with an error. The caller holds mu.
 func (eng *Engine) removeEmpty(e *entry, why error) {
 	delete(eng.entries, e.task.id)
 	eng.gauge.Dec()
@@ -19,14 +19,15 @@ func (eng *Engine) removeEmpty(e *entry, why error) {
 	close(e.task.removed)
 }
 
-// removeEntry takes a task whose work has ended out of the engine and tells its
-// listeners why, in this order: who asks again finds nothing of it. If it is to
-// be copied since it began to leave, that begins.
+// removeEntry removes the entry of a task whose worker has ended, and then ends the
+// task with an error. In this order a listener that gets the error and retries does not
+// find the old entry. If a record has made this instance a replica of the task since the
+// removal began, removeEntry starts to copy the task.
 func (eng *Engine) removeEntry(e *entry, why error, reportFailure bool) {
 	t := e.task
 	eng.closeFiles(t)
 	eng.mu.Lock()
-	old := e.replaced // the work may have ended before it let them go
+	old := e.replaced // the worker may have ended before it closed their files
 	e.replaced = nil
 	delete(eng.entries, t.id)
 	eng.gauge.Dec()
@@ -43,18 +44,19 @@ func (eng *Engine) removeEntry(e *entry, why error, reportFailure bool) {
 
 func (eng *Engine) closeFiles(t *Task) {
 	if err := t.closeFiles(); err != nil {
-		eng.Logger.Warn("closing the files of a task", zap.String("task_id", string(t.id)), zap.Error(err))
+		eng.Logger.Warn("cannot close the files of a task", zap.String("task_id", string(t.id)), zap.Error(err))
 	}
 }
 
-// Delete ends all work on the task, tells its listeners TASK_DELETED and
-// removes its files. An unknown task is no error.
+// Delete stops the work on a task, ends it with TASK_DELETED for its listeners, and
+// removes its files. It returns nil if there is no such task.
 func (eng *Engine) Delete(ctx context.Context, id task.ID) error {
 	return eng.delete(ctx, id, false)
 }
 
-// Discard is Delete, unless the task is being fetched as its owner or a record
-// names this instance for it: it has become wanted.
+// Discard deletes a task that the registry does not need here. It returns STALE_EPOCH
+// if the task is needed now: a record names this instance, or the task is being fetched
+// as its owner.
 func (eng *Engine) Discard(ctx context.Context, id task.ID) error {
 	return eng.delete(ctx, id, true)
 }
@@ -74,16 +76,17 @@ func (eng *Engine) delete(ctx context.Context, id task.ID, onlyUnwanted bool) er
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if e.deleteAfterWork { // written before removed was closed
+		if e.deleteAfterWork { // set before removed was closed
 			return nil
 		}
-		// It left because it failed, and may have left an older copy on disk.
+		// The entry was removed for another reason, such as a failed fetch, so files
+		// may still be on disk.
 	}
 }
 
-// markDeleted makes a task leave: at the end of the work on it if there is some, else
-// it is the caller's to remove. A task that is not in memory gets an entry, so
-// that nobody begins to fetch it before its files are gone.
+// markDeleted begins to delete a task. If a worker runs, it is stopped and removes the
+// files. Otherwise callerRemoves is true, and the caller has to remove them. A task
+// without an entry gets one, so that no fetch starts before its files are removed.
 func (eng *Engine) markDeleted(id task.ID, onlyUnwanted bool) (e *entry, callerRemoves bool, err error) {
 	eng.mu.Lock()
 	defer eng.mu.Unlock()
@@ -109,7 +112,7 @@ func (eng *Engine) markDeleted(id task.ID, onlyUnwanted bool) (e *entry, callerR
 	return e, true, nil
 }
 
-// removeFiles removes the files of a task that is leaving.
+// removeFiles removes the files of a task and then its entry, whose removing is set.
 func (eng *Engine) removeFiles(e *entry) error {
 	eng.onDisk.evict(e.task.id)
 	eng.closeFiles(e.task)

@@ -14,7 +14,7 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// newTestEngine is an engine on which nothing works, with a real store.
+// newTestEngine returns an engine with a real store, on which Run is not called.
 func newTestEngine(t *testing.T) (*Engine, task.ID) {
 	t.Helper()
 	files, err := store.Open(t.TempDir(), time.Minute)
@@ -27,7 +27,7 @@ func newTestEngine(t *testing.T) (*Engine, task.ID) {
 	return eng, id
 }
 
-// createContent gives content of a task on disk.
+// createContent creates an empty partial copy of a task.
 func createContent(t *testing.T, eng *Engine, id task.ID) *store.Content {
 	t.Helper()
 	content, err := eng.Files.Create(id, store.Version{Facts: task.Facts{Length: -1, PieceSize: 100}})
@@ -35,8 +35,8 @@ func createContent(t *testing.T, eng *Engine, id task.ID) *store.Content {
 	return content
 }
 
-// Between the registry's word that a copy is not wanted and its removal a
-// record may have come to name this instance for it.
+// A record may name this instance for a task after the registry has answered that the
+// copy is not needed and before it is removed.
 func TestDiscardKeepsACopyThatARecordNames(t *testing.T) {
 	eng, id := newTestEngine(t)
 	require.NoError(t, createContent(t, eng, id).Close())
@@ -48,8 +48,8 @@ func TestDiscardKeepsACopyThatARecordNames(t *testing.T) {
 	require.False(t, eng.Files.HasPart(id))
 }
 
-// A delete may come when another version has just taken the place of one that
-// nobody has let go yet.
+// Delete may be called after a task was replaced and before the worker has closed the
+// files of the earlier version.
 func TestDeleteClosesTheFilesOfAReplacedVersion(t *testing.T) {
 	eng, id := newTestEngine(t)
 	content := createContent(t, eng, id)
@@ -62,8 +62,8 @@ func TestDeleteClosesTheFilesOfAReplacedVersion(t *testing.T) {
 	require.ErrorIs(t, content.Read(0, make([]byte, 1)), os.ErrClosed)
 }
 
-// What an owner announced before its source answered does not cut what it
-// copies from the next one.
+// The piece size that an owner announced before its source answered does not apply to
+// the copy of the next owner's pieces.
 func TestStepDownDiscardsProvisionalFacts(t *testing.T) {
 	provisional, theirs := task.Facts{Length: -1, PieceSize: 100}, task.Facts{Length: 5000, PieceSize: 200}
 	e := newTask("", 0, new(statuses))
@@ -71,6 +71,6 @@ func TestStepDownDiscardsProvisionalFacts(t *testing.T) {
 	e.Provisional(provisional)
 	e.stepDown(2)
 	require.Nil(t, e.View(0).Facts)
-	e.Provisional(provisional) // its timer fires late
+	e.Provisional(provisional) // the timer of the fetch fires late
 	require.Equal(t, theirs, e.Settle(theirs))
 }

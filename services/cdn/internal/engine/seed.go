@@ -10,10 +10,14 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// Seed gives the task, with its term, and begins to fetch it as its owner if it
-// is not whole. It waits only for Run to begin, and for an earlier task of this
-// id to be gone. Errors: STALE_EPOCH, and SOURCE_BROKEN for another version than
-// the expected one.
+// Seed makes this instance the owner of a task and returns the task with its current
+// term. It starts a fetch if the task is not whole or is of another version than
+// job.Expected, or if its whole copy was not checked since the start and job.Expected
+// does not identify it. Seed blocks only until Run has started and an earlier task with
+// this id is removed.
+//
+// Seed returns STALE_EPOCH if another CDN owns the task in this epoch or a newer one, and
+// SOURCE_BROKEN if the fetch under way is of another version than job.Expected.
 func (eng *Engine) Seed(ctx context.Context, job fetch.Job) (*Task, int, error) {
 	select {
 	case <-eng.started:
@@ -69,11 +73,12 @@ func (eng *Engine) seed(job fetch.Job) (t *Task, term int, removed <-chan struct
 	return e.task, e.task.currentTerm(), nil, nil
 }
 
-// claimEpoch makes sure that the epoch is not older than what is known, and that no
-// other is known to own the task in it. The caller holds mu.
+// claimEpoch returns STALE_EPOCH if the epoch of the job is older than the newest one
+// that this instance has received, or if another CDN owns the task in it. Otherwise it
+// stores a newer epoch in the standing of the task. The caller holds mu.
 func (eng *Engine) claimEpoch(e *entry, job fetch.Job) error {
 	s, known := eng.standings[job.ID]
-	unclaimed := job.Epoch == 0 && s.Mine // who asks cannot reach the store
+	unclaimed := job.Epoch == 0 && s.Mine // the scheduler cannot reach the store
 	if known && !unclaimed && (job.Epoch < s.Epoch || job.Epoch == s.Epoch && !s.Mine) {
 		return ErrStale()
 	}
@@ -83,24 +88,25 @@ func (eng *Engine) claimEpoch(e *entry, job fetch.Job) error {
 			return ErrStale()
 		}
 	}
-	if known && job.Epoch > s.Epoch { // its news is on its way
+	if known && job.Epoch > s.Epoch { // the record of this epoch has not arrived yet
 		s.Epoch, s.Mine, s.Owner = job.Epoch, true, ""
 		eng.standings[job.ID] = s
 	}
 	return nil
 }
 
-// identified tells that a version is one that peers have and that has a name.
+// identified reports whether an expected version has a length and validators, so that
+// a copy on disk can be compared with it and the source need not be asked.
 func identified(version *task.Facts) bool {
 	return version != nil && version.Settled() && version.Named()
 }
 
 func errOtherVersion() error {
-	return rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "another version of the task is here than peers have")
+	return rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "the fetch under way is of another version than the one that peers have")
 }
 
-// Follow gives the task to whoever wants to know what is here and gets. What is
-// on disk is read for that. It is nil if nothing is here.
+// Follow returns a task for a listener that must not start a fetch. It reads the local
+// copy from disk if the task has no entry. It returns nil if there is no local copy.
 func (eng *Engine) Follow(ctx context.Context, id task.ID) (*Task, error) {
 	select {
 	case <-eng.started:
@@ -123,14 +129,14 @@ func (eng *Engine) Follow(ctx context.Context, id task.ID) (*Task, error) {
 	if eng.stopped {
 		return nil, errStopping()
 	}
-	if e := eng.entries[id]; e != nil { // it came in the meantime
+	if e := eng.entries[id]; e != nil { // another call has added it meanwhile
 		return e.task, nil
 	}
 	e := eng.addEntry(id)
 	if saved != nil {
-		e.task = saved // from now on whoever follows hears of its end
+		e.task = saved // its entry makes it end for its listeners if it is deleted
 		if s, known := eng.standings[id]; known && s.Mine && s.Status == task.Running {
-			saved.correctRecord(s) // it was sealed, and this instance ended before it could say so
+			saved.correctRecord(s) // an earlier process ended before it could report the result
 		}
 		return saved, nil
 	}

@@ -13,30 +13,35 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// Task is one task from its first Seed to its end: waiting for the source,
-// running, then whole or failed, be it as owner or as replica. What happened to it is a list that only
-// grows, so a listener needs no more than its place in the list, and nobody
-// who is slow holds up anybody else.
+// Task holds what is known of one version of a task: the facts of its source, its
+// pieces, and its result or error.
+//
+//	no facts --Provisional--> provisional --Settle--> settled --Begin, Land--> pieces --Finish--> whole
+//	    +-----------------------Settle------------------^
+//	any --fail--> failed
+//
+// The pieces are a list that only grows. A listener therefore needs only the number of
+// pieces that it has received, and a slow listener does not delay the others.
 type Task struct {
 	id       task.ID
 	reporter Reporter
-	// removed is closed when the task has left the engine with all its files.
+	// removed is closed when the entry of the task is removed and its files are closed.
 	removed chan struct{}
 
 	mu        sync.Mutex
-	epoch     int64            // fences what is told the registry; guarded by mu
-	facts     *task.Facts      // replaced, never changed; guarded by mu
-	settled   bool             // facts are the source's, not provisional; guarded by mu
-	pieces    []task.Piece     // in landing order, only appended to; guarded by mu
-	lengths   []int32          // wrapped length by number, 0 for what is not here; guarded by mu
+	epoch     int64            // sent with reports to the registry, which refuses an older one; guarded by mu
+	facts     *task.Facts      // replaced, never modified; guarded by mu
+	settled   bool             // facts are the answer of the source, not provisional; guarded by mu
+	pieces    []task.Piece     // in the order in which they landed; guarded by mu
+	lengths   []int32          // wrapped lengths in bytes by piece number, 0 for a missing piece; guarded by mu
 	result    *task.Result     // guarded by mu
 	err       error            // guarded by mu
 	content   *store.Content   // guarded by mu
-	owner     bool             // it is fetched, or was, as its owner: the registry is told; guarded by mu
-	term      int              // grows whenever it ceases to be owned here; guarded by mu
-	withdrawn []*store.Content // to be closed by whoever ends the work on it; guarded by mu
-	active    bool             // something is under way for it; guarded by mu
-	changed   chan struct{}    // closed and replaced whenever any of the above changes; guarded by mu
+	owner     bool             // this instance is the owner and reports to the registry; guarded by mu
+	term      int              // counts the times that this instance stopped owning the task; guarded by mu
+	withdrawn []*store.Content // withdrawn files, which closeFiles closes; guarded by mu
+	active    bool             // a worker runs; guarded by mu
+	changed   chan struct{}    // closed and replaced with every update; guarded by mu
 }
 
 func newTask(id task.ID, epoch int64, reporter Reporter) *Task {
@@ -46,34 +51,34 @@ func newTask(id task.ID, epoch int64, reporter Reporter) *Task {
 	}
 }
 
-// ID names it.
+// ID returns the id of the task.
 func (t *Task) ID() task.ID { return t.id }
 
-// View is a task at one moment.
+// View is a snapshot of a task.
 type View struct {
-	// Facts are nil while nothing is known of the source.
+	// Facts is nil until facts are known or announced provisionally.
 	Facts *task.Facts
-	// Settled tells that the facts are the source's and will not change.
+	// Settled is set if Facts is the answer of the source and final.
 	Settled bool
-	// Pieces are those that landed since the listener's place in the list.
+	// Pieces are the pieces that landed since the previous view.
 	Pieces []task.Piece
 	// Result is set when the task is whole.
 	Result *task.Result
-	// Err is why the task failed.
+	// Err is the reason why the task ended.
 	Err error
-	// Term is how often the task has ceased to be owned here.
+	// Term counts the times that this instance stopped owning the task.
 	Term int
-	// Active tells that something is under way that makes more of it.
+	// Active is set while a worker runs, so that more pieces may land.
 	Active bool
-	// Changed is closed when there is more to see.
+	// Changed is closed with the next change of the task.
 	Changed <-chan struct{}
 }
 
-// View shows the task to a listener who has seen the first pieces already.
+// View returns a snapshot for a listener that has received the first seen pieces.
 func (t *Task) View(seen int) View {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	// The slice may be shared, because what is in it never changes.
+	// The pieces are shared with the view, because elements of the list never change.
 	return View{
 		Facts: t.facts, Settled: t.settled, Pieces: t.pieces[seen:len(t.pieces):len(t.pieces)], Result: t.result,
 		Err: t.err, Term: t.term, Active: t.active, Changed: t.changed,
@@ -83,7 +88,9 @@ func (t *Task) View(seen int) View {
 // Provisional implements fetch.Sink.
 func (t *Task) Provisional(facts task.Facts) {
 	t.update(func() {
-		if t.facts == nil && t.err == nil && t.owner { // the fetch may have failed just now, or have another owner
+		// The timer of the fetch may fire after the fetch has failed or another CDN has
+		// become the owner.
+		if t.facts == nil && t.err == nil && t.owner {
 			t.facts = &facts
 			t.report(report.Running)
 		}
@@ -94,7 +101,7 @@ func (t *Task) Provisional(facts task.Facts) {
 func (t *Task) Settle(facts task.Facts) task.Facts {
 	t.update(func() {
 		if t.facts != nil {
-			facts.PieceSize = t.facts.PieceSize // some know it already
+			facts.PieceSize = t.facts.PieceSize // listeners may have received it
 		}
 		t.facts, t.settled = &facts, true
 		t.report(report.Running)
@@ -139,7 +146,8 @@ func (t *Task) Finish(result task.Result) {
 	})
 }
 
-// fail tells everybody that the task is over.
+// fail ends the task with an error for its listeners. It reports the failure to the
+// registry if reportFailure is set.
 func (t *Task) fail(err error, reportFailure bool) {
 	t.update(func() {
 		t.err = err
@@ -149,7 +157,7 @@ func (t *Task) fail(err error, reportFailure bool) {
 	})
 }
 
-// closeFiles lets the files go that it may hold open.
+// closeFiles closes the files of the task, including withdrawn ones.
 func (t *Task) closeFiles() error {
 	t.mu.Lock()
 	open := t.withdrawn
@@ -165,8 +173,8 @@ func (t *Task) closeFiles() error {
 	return errors.Join(errs...)
 }
 
-// becomeOwner makes this instance the owner in an epoch, and tells the registry under a
-// higher one what is known, because its record may be a new one.
+// becomeOwner makes this instance the owner in an epoch. If it was not the owner, or the
+// epoch is newer, becomeOwner reports the current state, because the record may be new.
 func (t *Task) becomeOwner(epoch int64) {
 	t.update(func() {
 		if t.owner && epoch <= t.epoch {
@@ -182,9 +190,9 @@ func (t *Task) becomeOwner(epoch int64) {
 	})
 }
 
-// stepDown makes another the owner in an epoch: whoever listened to this one
-// as to the owner hears of it. What was announced before the source answered is
-// of no more use: the new owner may have announced something else.
+// stepDown ends the ownership of this instance, because another CDN owns the task in an
+// epoch. The term changes, which ends the Seed streams. Provisional facts are dropped,
+// because the new owner may have announced others.
 func (t *Task) stepDown(epoch int64) {
 	t.update(func() {
 		if t.owner {
@@ -198,10 +206,11 @@ func (t *Task) stepDown(epoch int64) {
 	})
 }
 
-// setActive notes whether something is under way.
+// setActive records whether a worker runs.
 func (t *Task) setActive(active bool) { t.update(func() { t.active = active }) }
 
-// state gives what decides about its place in the engine.
+// state returns what the engine's decisions depend on. version is nil until the facts
+// are settled.
 func (t *Task) state() (epoch int64, owner, whole bool, version *task.Facts) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -211,14 +220,15 @@ func (t *Task) state() (epoch int64, owner, whole bool, version *task.Facts) {
 	return t.epoch, t.owner, t.result != nil, version
 }
 
-// currentTerm tells how often it has ceased to be owned here.
+// currentTerm returns the number of times that this instance stopped owning the task.
 func (t *Task) currentTerm() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.term
 }
 
-// heldPart gives what has been told of a task that is not whole, nil for nothing.
+// heldPart returns the pieces that listeners may have received and their files. It
+// returns nil if the task has no files.
 func (t *Task) heldPart() *fetch.Held {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -228,7 +238,8 @@ func (t *Task) heldPart() *fetch.Held {
 	return &fetch.Held{Content: t.content, Pieces: slices.Clone(t.pieces)}
 }
 
-// isWithdrawn tells that what was told of it is not there any more.
+// isWithdrawn reports whether the task has settled facts but no files, because the fetch
+// has withdrawn them.
 func (t *Task) isWithdrawn() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -243,7 +254,8 @@ func (t *Task) update(apply func()) {
 	t.changed = make(chan struct{})
 }
 
-// report is called under mu, so that the states are told in their order.
+// report reports a state to the registry if this instance is the owner. The caller holds
+// mu, so that states are reported in their order.
 func (t *Task) report(status report.Status) {
 	if !t.owner {
 		return
@@ -251,8 +263,9 @@ func (t *Task) report(status report.Status) {
 	t.reporter.Report(report.Update{ID: t.id, Epoch: t.epoch, Status: status, Facts: t.facts})
 }
 
-// correctRecord reports how the task stands if its record says otherwise, which it
-// does when the store has lost what it was told.
+// correctRecord reports the result of a whole task whose record does not have it, for
+// example because the store has lost the report. It reports nothing if the record is of
+// another version or of an older epoch.
 func (t *Task) correctRecord(s task.Standing) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -262,9 +275,10 @@ func (t *Task) correctRecord(s task.Standing) {
 	}
 }
 
-// Extent gives the last byte of the wrapped file, up to last, such that all
-// from first on is here; last is beyond the end for a last piece. It is false
-// if any of it is missing that the file has, or is going to have.
+// Extent returns the offset of the last byte of the range from first to last that the
+// wrapped file has. It is smaller than last if last is beyond the end of the file, as it
+// is for a short last piece. Extent returns false if a piece of the range is missing, or
+// if first is beyond the end.
 func (t *Task) Extent(first, last int64) (end int64, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -285,15 +299,15 @@ func (t *Task) Extent(first, last int64) (end int64, ok bool) {
 			return 0, false
 		}
 		end = min(last, pieceEnd)
-		if int64(t.lengths[num]) < size { // the last one
+		if int64(t.lengths[num]) < size { // the last piece
 			break
 		}
 	}
 	return end, end >= first
 }
 
-// Total gives the length of the wrapped file in bytes, -1 while it is unknown,
-// and whether all of it is here.
+// Total returns the length of the wrapped file in bytes, or -1 while it is unknown, and
+// whether the file is complete.
 func (t *Task) Total() (total int64, whole bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -311,8 +325,8 @@ func (t *Task) total() int64 {
 	}
 }
 
-// Open gives the wrapped file; the caller closes it. os.ErrNotExist means that
-// there is none any more.
+// Open opens the wrapped file for reading. The caller closes it. Open returns
+// os.ErrNotExist if there is no file any more.
 func (t *Task) Open() (*store.Reader, error) {
 	t.mu.Lock()
 	content := t.content
@@ -323,7 +337,7 @@ func (t *Task) Open() (*store.Reader, error) {
 	return content.Open()
 }
 
-// isServable tells whether pieces of it can be read.
+// isServable reports whether the task has files to read pieces from.
 func (t *Task) isServable() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

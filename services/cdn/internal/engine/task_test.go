@@ -10,8 +10,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// taskWithPieces makes a task with pieces of 10 bytes; lengths are by number, 0 for
-// what has not landed.
+// taskWithPieces returns a task with pieces of 10 bytes. lengths are their wrapped
+// lengths by number, 0 for a piece that has not landed.
 func taskWithPieces(length int64, lengths ...int32) *Task {
 	t := newTask("", 0, new(statuses))
 	t.Settle(task.Facts{Length: length, PieceSize: 10})
@@ -70,7 +70,7 @@ func TestExtentCoversOnlyPiecesOnDisk(t *testing.T) {
 	require.False(t, ok)
 }
 
-// statuses is a reporter that notes what it is told.
+// statuses is a reporter that records the reported states.
 type statuses []report.Status
 
 func (s *statuses) Report(u report.Update) { *s = append(*s, u.Status) }

@@ -12,42 +12,48 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// goalKind is what is done about a task.
+// goalKind is the kind of work that a task needs. The package comment shows the
+// transitions.
 type goalKind int
 
 const (
 	idle    goalKind = iota
-	owning           // fetching it as its owner
-	copying          // copying it as a replica
-	reading          // reading a part from disk that nobody makes more of
+	owning           // fetch the task as its owner
+	copying          // copy the task as a replica
+	reading          // load a partial copy from disk and leave it as it is
 )
 
-// goal is what is to be done about a task.
+// goal is the work that a task needs, with its parameters.
 type goal struct {
 	kind goalKind
-	job  fetch.Job // of owning
-	from string    // whom copying begins with
+	job  fetch.Job // for owning
+	from string    // for copying: the owner, which is followed
 }
 
-// entry is a task's place in the engine; guarded by Engine.mu.
+// entry holds a task and the state of its work. Its fields are guarded by Engine.mu.
+//
+//	idle --setGoal--> working --the goal is reached-----------------> idle
+//	                     |-----the work fails-----------------------> removing --> no entry
+//	                     +-----markDeleted--> deleteAfterWork ------> removing --> no entry
+//	idle --markDeleted, or Lost-------------------------------------> removing --> no entry
 type entry struct {
 	task             *Task
 	goal             goal
-	generation       int                     // grows with every change of goal
-	working          bool                    // a worker is at it
-	cancel           context.CancelCauseFunc // ends what the worker is at, nil for nothing
-	checked          bool                    // a whole one: its source or its owner said that it is right
-	deleteAfterWork  bool                    // it is to leave when the work ends
-	removing         bool                    // its files are being removed
-	standingChanged  chan struct{}           // that the standing is another one, for a copy under way
-	copyAfterRemoval bool                    // it is to be copied once it has left
-	replaced         []*Task                 // whose place it has taken, to be let go by the worker
+	generation       int                     // counts the calls of setGoal
+	working          bool                    // a worker runs
+	cancel           context.CancelCauseFunc // stops the current work; nil between two pieces of work
+	checked          bool                    // the copy is whole, and its source or its owner has confirmed the version
+	deleteAfterWork  bool                    // the worker removes the task when it has stopped
+	removing         bool                    // the files are being closed or removed, then the entry is removed
+	standingChanged  chan struct{}           // notifies a copy under way of a changed standing
+	copyAfterRemoval bool                    // the removal is followed by a new entry that copies the task
+	replaced         []*Task                 // earlier versions of the task, whose files the worker closes
 }
 
-// errGoalChanged ends work that is not wanted any more.
-var errGoalChanged = errors.New("something else is to be done")
+// errGoalChanged stops the current work because the goal has changed.
+var errGoalChanged = errors.New("the goal of the task has changed")
 
-// addEntry makes an entry. The caller holds mu.
+// addEntry adds an entry with an empty task. The caller holds mu.
 func (eng *Engine) addEntry(id task.ID) *entry {
 	e := &entry{task: newTask(id, 0, eng.Reporter), standingChanged: make(chan struct{}, 1)}
 	eng.entries[id] = e
@@ -55,7 +61,8 @@ func (eng *Engine) addEntry(id task.ID) *entry {
 	return e
 }
 
-// setGoal changes what is to be done, and has it done. The caller holds mu.
+// setGoal changes the goal. It stops the current work, and starts a worker if none runs
+// and the goal needs one. The caller holds mu.
 func (eng *Engine) setGoal(e *entry, g goal) {
 	e.goal = g
 	e.generation++
@@ -69,8 +76,8 @@ func (eng *Engine) setGoal(e *entry, g goal) {
 	}
 }
 
-// replaceTask puts a new task in the place of one that is of another version; what is
-// to be done about it is set next. The caller holds mu.
+// replaceTask replaces the task of an entry by an empty one, because the next goal is
+// another version of the source. The caller holds mu and sets the goal afterwards.
 func (eng *Engine) replaceTask(e *entry) {
 	old := e.task
 	epoch, owner, _, _ := old.state()
@@ -86,7 +93,7 @@ func (eng *Engine) replaceTask(e *entry) {
 	e.replaced = append(e.replaced, old)
 }
 
-// runWorker does what is to be done about a task until nothing is.
+// runWorker works on the goals of an entry until the entry is idle or removed.
 func (eng *Engine) runWorker(e *entry) {
 	for {
 		eng.mu.Lock()
@@ -111,13 +118,14 @@ func (eng *Engine) runWorker(e *entry) {
 	}
 }
 
-// execute does one thing to its end.
+// execute works on one goal and blocks until the goal is reached, the work fails, or ctx
+// ends.
 func (eng *Engine) execute(ctx context.Context, t *Task, g goal, standingChanged <-chan struct{}) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	if _, _, whole, _ := t.state(); whole {
-		return nil // what was done before has made it so
+		return nil // the work on an earlier goal has completed it
 	}
 	switch g.kind {
 	case owning:
@@ -134,7 +142,9 @@ func (eng *Engine) execute(ctx context.Context, t *Task, g goal, standingChanged
 		}, t)
 	case reading:
 		if t.heldPart() != nil {
-			return nil // a copy that was ended has told it, and whoever goes on with it tells the rest
+			// The pieces were loaded by work on an earlier goal. If that was interrupted,
+			// the next fetch or copy loads the remaining ones.
+			return nil
 		}
 		return eng.Fetcher.LoadPart(ctx, t.id, t)
 	default:
@@ -142,10 +152,11 @@ func (eng *Engine) execute(ctx context.Context, t *Task, g goal, standingChanged
 	}
 }
 
-// errOnDisk is a task to copy of which a whole copy is on disk.
+// errOnDisk is returned for a task that need not be copied, because a whole copy is on
+// disk. Its entry is removed, and onDisk serves the copy.
 var errOnDisk = errors.New("a whole copy is on disk")
 
-// hasWholeCopy tells whether a whole copy is on disk that fits the record.
+// hasWholeCopy reports whether a whole copy of the recorded version is on disk.
 func (eng *Engine) hasWholeCopy(id task.ID) bool {
 	saved, err := eng.Files.Load(id)
 	if err != nil {
@@ -161,8 +172,8 @@ func (eng *Engine) standingOf(id task.ID) task.Standing {
 	return eng.standings[id]
 }
 
-// handleResult draws the conclusion from what one piece of work came to, and tells
-// whether there is more to do.
+// handleResult processes the result of the work on a goal. It returns true if the worker
+// must continue with the current goal of the entry.
 func (eng *Engine) handleResult(e *entry, t *Task, g goal, generation int, err, cause error) (more bool) {
 	eng.mu.Lock()
 	e.cancel = nil
@@ -172,7 +183,7 @@ func (eng *Engine) handleResult(e *entry, t *Task, g goal, generation int, err, 
 		e.working, e.removing = false, true
 		eng.mu.Unlock()
 		if err := eng.removeFiles(e); err != nil {
-			eng.Logger.Warn("removing the files of a deleted task", zap.String("task_id", string(t.id)), zap.Error(err))
+			eng.Logger.Warn("cannot remove the files of a deleted task", zap.String("task_id", string(t.id)), zap.Error(err))
 		}
 		return false
 	case err == nil && !superseded:
@@ -200,8 +211,8 @@ func (eng *Engine) handleResult(e *entry, t *Task, g goal, generation int, err, 
 	return false
 }
 
-// becomeIdle is the end of work that was done. The caller holds mu, which becomeIdle
-// releases.
+// becomeIdle ends the worker of an entry whose goal is reached. It returns false. The
+// caller holds mu, and becomeIdle releases it.
 func (eng *Engine) becomeIdle(e *entry, g goal) bool {
 	defer eng.mu.Unlock()
 	e.goal, e.working = goal{}, false
@@ -212,9 +223,9 @@ func (eng *Engine) becomeIdle(e *entry, g goal) bool {
 		return false
 	}
 	if s, known := eng.standings[e.task.id]; known && s.Mine {
-		e.task.correctRecord(s) // it became whole after it was to be the owner
+		e.task.correctRecord(s) // a copy was completed after this instance became the owner
 	}
-	if !whole && version == nil { // it was not wanted before anything came
+	if !whole && version == nil { // the goal was withdrawn before the version was known
 		eng.removeEmpty(e, errRetry())
 		return false
 	}
@@ -222,8 +233,10 @@ func (eng *Engine) becomeIdle(e *entry, g goal) bool {
 	return false
 }
 
-// becomeReplica makes a replica of an owner that has heard that it is none. The
-// caller holds mu, which becomeReplica releases.
+// becomeReplica handles a fetch that ended because another CDN owns the task. It changes
+// the goal to copying, or ends the worker until the record arrives that names the new
+// owner. It returns true if the worker must continue. The caller holds mu, and
+// becomeReplica releases it.
 func (eng *Engine) becomeReplica(e *entry) bool {
 	s, known := eng.standings[e.task.id]
 	epoch, _, _, _ := e.task.state()
@@ -233,13 +246,13 @@ func (eng *Engine) becomeReplica(e *entry) bool {
 		eng.mu.Unlock()
 		return true
 	}
-	return eng.becomeIdle(e, goal{kind: reading}) // until the record's news comes
+	return eng.becomeIdle(e, goal{kind: reading})
 }
 
-// handleFailure is the end of work that failed.
+// handleFailure removes the entry of a task whose work has failed, and logs the failure.
 func (eng *Engine) handleFailure(e *entry, g goal, err error) {
 	t := e.task
-	eng.onDisk.evict(t.id) // the work may have removed the copy on disk
+	eng.onDisk.evict(t.id) // the fetch may have removed the copy on disk
 	switch reason := rpcerr.ReasonOf(err); {
 	case errors.Is(err, errOnDisk):
 		eng.removeEntry(e, errRetry(), false)
@@ -248,7 +261,7 @@ func (eng *Engine) handleFailure(e *entry, g goal, err error) {
 		eng.removeEntry(e, errRetry(), false)
 		return
 	case reason == rpcerr.DiskFull, reason == rpcerr.DiskFailed:
-		eng.Logger.Error("the disk does not take the task", zap.String("task_id", string(t.id)), zap.Error(err))
+		eng.Logger.Error("cannot store the task on disk; resigning from it", zap.String("task_id", string(t.id)), zap.Error(err))
 	default:
 		eng.logFailure(t, err)
 	}
@@ -262,10 +275,10 @@ func (eng *Engine) logFailure(t *Task, err error) {
 	log := eng.Logger.With(zap.String("task_id", string(t.id)), zap.Error(err))
 	switch rpcerr.ReasonOf(err) {
 	case rpcerr.SourceNotFound, rpcerr.SourceAuthRequired:
-		log.Info("the task cannot be fetched")
+		log.Info("the source refuses the task; removing it from memory")
 	case rpcerr.SourceUnreachable, rpcerr.SourceBroken:
-		log.Warn("the task cannot be fetched")
+		log.Warn("the source is unreachable or broken; removing the task from memory")
 	default:
-		log.Error("the task cannot be fetched")
+		log.Error("fetching or copying the task failed; removing it from memory")
 	}
 }
