@@ -15,16 +15,17 @@ import (
 )
 
 const (
-	// maxBatchCopies is how many copies a call tells of.
+	// maxBatchCopies bounds the copies in one call.
 	maxBatchCopies = 500
-	// maxBatchBytes bounds it too: addresses may be long, and a message of gRPC not.
+	// maxBatchBytes bounds the encoded size of the copies in one call. URLs may be long,
+	// and gRPC refuses messages above 4 MiB.
 	maxBatchBytes = 1 << 20
-	// batchTimeout bounds it: each may be a transaction of the registry.
+	// batchTimeout bounds one call, in which the registry may need a transaction per copy.
 	batchTimeout = 20 * time.Second
 )
 
-// announceCopies tells the registry what is on disk and no record names this
-// instance for, whenever it is woken, until ctx ends.
+// announceCopies announces the copies on disk whose records do not name this instance. It
+// does so with each signal of announceNow, until ctx ends.
 func (r *Reconciler) announceCopies(ctx context.Context, engine Engine) {
 	for {
 		select {
@@ -37,26 +38,26 @@ func (r *Reconciler) announceCopies(ctx context.Context, engine Engine) {
 			if err == nil {
 				break
 			}
-			if failures == 5 && ctx.Err() == nil { // it may not be a member yet
-				r.log.Warn("the registry is not told what is on disk; trying on", zap.Error(err))
+			if failures == 5 && ctx.Err() == nil { // it fails while this instance is not a member yet
+				r.log.Warn("cannot announce the copies on disk; retrying", zap.Error(err))
 			}
 			sleep(ctx, backOff(r.options.RetryDelay, failures))
 		}
 	}
 }
 
-// announceAll is one round. A stream that ends makes it end, too: the next one
-// begins another.
+// announceAll announces all copies once. It announces none while the stream is not
+// complete: the next complete stream starts another announcement.
 func (r *Reconciler) announceAll(ctx context.Context, engine Engine) error {
 	inventory, err := engine.Inventory(ctx)
 	if err != nil {
-		return fmt.Errorf("listing what is on disk: %w", err)
+		return fmt.Errorf("listing the copies on disk: %w", err)
 	}
 	unnamed, err := r.unnamed(ctx, inventory)
 	if err != nil || len(unnamed) == 0 {
 		return err
 	}
-	r.log.Info("announcing copies that no record names this instance for", zap.Int("copies", len(unnamed)))
+	r.log.Info("announcing copies on disk whose records do not name this CDN", zap.Int("copies", len(unnamed)))
 	for len(unnamed) > 0 {
 		n := batchSize(unnamed)
 		if err := r.announceBatch(ctx, engine, unnamed[:n]); err != nil {
@@ -67,7 +68,7 @@ func (r *Reconciler) announceAll(ctx context.Context, engine Engine) error {
 	return nil
 }
 
-// batchSize is how many of the copies one call may tell of, at least one.
+// batchSize returns how many of the first copies one call may announce. It is at least 1.
 func batchSize(copies []task.Inventory) int {
 	bytes := 0
 	for n, c := range copies {
@@ -78,8 +79,8 @@ func batchSize(copies []task.Inventory) int {
 	return len(copies)
 }
 
-// unnamed are those that no record names this instance for, none while not
-// all records are known.
+// unnamed returns the copies whose records do not name this instance. It returns none
+// while the stream is not complete.
 func (r *Reconciler) unnamed(ctx context.Context, copies []task.Inventory) ([]task.Inventory, error) {
 	return query(ctx, r, func(s *state) []task.Inventory {
 		var rest []task.Inventory
@@ -92,6 +93,8 @@ func (r *Reconciler) unnamed(ctx context.Context, copies []task.Inventory) ([]ta
 	})
 }
 
+// announceBatch announces copies with one call, applies the returned records, and removes
+// the copies that the registry does not need.
 func (r *Reconciler) announceBatch(ctx context.Context, engine Engine, batch []task.Inventory) error {
 	stream, err := query(ctx, r, func(s *state) uint64 { return s.stream })
 	if err != nil {
@@ -136,9 +139,9 @@ func protoCopy(c task.Inventory) *registryv1.Copy {
 	}
 }
 
-// discardUnwanted removes copies that the registry does not want. What may have become
-// wanted meanwhile stays, and so does a whole copy unless its record is of
-// another version for certain: it may be the last.
+// discardUnwanted removes copies that the registry does not need. It keeps a copy if a
+// record names this instance for it meanwhile. It keeps a whole copy also unless the
+// record is definitely of another version, because the copy may be the last one.
 func (r *Reconciler) discardUnwanted(ctx context.Context, engine Engine, copies []task.Inventory) error {
 	copies, err := r.unnamed(ctx, copies)
 	if err != nil {
@@ -149,7 +152,7 @@ func (r *Reconciler) discardUnwanted(ctx context.Context, engine Engine, copies 
 		if c.Whole {
 			outdated, err := r.isOutdated(ctx, c)
 			if err != nil {
-				log.Warn("keeping a copy, since its record is not to be had", zap.Error(err))
+				log.Warn("cannot read the record of an unneeded copy; keeping the copy", zap.Error(err))
 				continue
 			}
 			if !outdated {
@@ -157,17 +160,18 @@ func (r *Reconciler) discardUnwanted(ctx context.Context, engine Engine, copies 
 			}
 		}
 		if err := engine.Discard(ctx, c.ID); err != nil {
-			if rpcerr.ReasonOf(err) != rpcerr.StaleEpoch { // it is being fetched
-				log.Warn("removing a copy that nobody needs", zap.Error(err))
+			if rpcerr.ReasonOf(err) != rpcerr.StaleEpoch { // with STALE_EPOCH it is needed now
+				log.Warn("cannot remove an unneeded copy", zap.Error(err))
 			}
 			continue
 		}
-		log.Info("removed a copy that nobody needs", zap.Bool("whole", c.Whole))
+		log.Info("removed an unneeded copy", zap.Bool("whole", c.Whole))
 	}
 	return nil
 }
 
-// isOutdated says that the record of a task is of another version than the copy.
+// isOutdated reports whether the record of a task is definitely of another version than
+// the copy.
 func (r *Reconciler) isOutdated(ctx context.Context, c task.Inventory) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -176,7 +180,7 @@ func (r *Reconciler) isOutdated(ctx context.Context, c task.Inventory) (bool, er
 		if rpcerr.From(err).Code == codes.NotFound {
 			return false, nil
 		}
-		return false, wrap(err, "asking for the record of a task")
+		return false, wrap(err, "reading the record of a task")
 	}
 	rec, err := fromProto(resp.GetRecord())
 	if err != nil {
@@ -185,8 +189,8 @@ func (r *Reconciler) isOutdated(ctx context.Context, c task.Inventory) (bool, er
 	return differ(rec.facts, c.Facts), nil
 }
 
-// differ says that two facts are of two versions for certain. What one of them
-// does not tell proves nothing.
+// differ reports whether two facts are definitely of different versions. A value that one
+// of them does not have is not compared.
 func differ(a, b task.Facts) bool {
 	if a.PieceSize == 0 || b.PieceSize == 0 {
 		return false

@@ -17,38 +17,39 @@ import (
 const (
 	// callTimeout bounds a call to the registry.
 	callTimeout = 3 * time.Second
-	// ownerCheckTimeout bounds the question whether this instance is still the owner:
-	// a fetch waits for it.
+	// ownerCheckTimeout bounds a call of StillOwner, during which a fetch is paused.
 	ownerCheckTimeout = time.Second
 )
 
-// call is one call to the registry about a task.
+// call is a call to the registry about a task.
 type call struct {
 	action action
 	id     task.ID
 	epoch  int64
-	stream uint64 // the stream that was heard when it was made
-	// copyAt is where a copy must be like own before a task is moved, empty if
-	// that does not matter.
+	stream uint64 // the number of the stream when the call was started
+	// copyAt is the endpoint of the CDN that must have a copy as complete as own before
+	// the task is moved. It is empty if no copy is required.
 	copyAt string
 	own    task.Inventory
 }
 
-// answer is what came of a call.
+// answer is the result of a call.
 type answer struct {
-	record   *record // nil when there is none
+	record   *record // nil if the registry returned none
 	err      error
-	deferred bool // it was not asked for yet
+	deferred bool // the call was not made, because the copy at copyAt is incomplete
 }
 
-// settled says that nothing is left to be done about a loss or a stale record.
+// settled reports whether a resign or a refresh need not be repeated.
 func (a answer) settled() bool { return a.err == nil || rpcerr.From(a.err).Code == codes.NotFound }
 
-// refused says that no other CDN takes the task, or that it is this one's no more.
+// refused reports whether a move failed because no other CDN accepts the task or the
+// task has no record.
 func (a answer) refused() bool {
 	return a.err != nil && (rpcerr.ReasonOf(a.err) == rpcerr.NoCDN || rpcerr.From(a.err).Code == codes.NotFound)
 }
 
+// call makes a call, after it has checked the copy that the call requires.
 func (r *Reconciler) call(ctx context.Context, c call) answer {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -65,7 +66,7 @@ func (r *Reconciler) call(ctx context.Context, c call) answer {
 		return answer{err: err}
 	}
 	if found.id != c.id {
-		return answer{err: fmt.Errorf("asked about task %s, the registry answered about %s", c.id, found.id)}
+		return answer{err: fmt.Errorf("the registry returned the record of task %s, not of task %s", found.id, c.id)}
 	}
 	return answer{record: &found}
 }
@@ -75,18 +76,18 @@ func (r *Reconciler) callRegistry(ctx context.Context, c call) (*registryv1.Task
 	switch c.action {
 	case refresh:
 		resp, err := r.registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: id, Fresh: true})
-		return resp.GetRecord(), wrap(err, "asking for the record of a task")
+		return resp.GetRecord(), wrap(err, "reading the record of a task")
 	case resign:
 		resp, err := r.registry.ResignTask(ctx, &registryv1.ResignTaskRequest{TaskId: id, CdnId: r.id})
 		return resp.GetRecord(), wrap(err, "resigning from a task")
 	case repair:
 		resp, err := r.registry.RepairTask(ctx, &registryv1.RepairTaskRequest{TaskId: id, CdnId: r.id})
-		return resp.GetRecord(), wrap(err, "asking for the repair of a task")
+		return resp.GetRecord(), wrap(err, "repairing the record of a task")
 	case move:
 		resp, err := r.registry.MoveTask(ctx, &registryv1.MoveTaskRequest{TaskId: id, Epoch: c.epoch})
-		return resp.GetRecord(), wrap(err, "giving a task to another cdn")
+		return resp.GetRecord(), wrap(err, "moving a task to another CDN")
 	default:
-		return nil, fmt.Errorf("there is no call for %q", c.action)
+		return nil, fmt.Errorf("unknown action %q", c.action)
 	}
 }
 
@@ -97,28 +98,28 @@ func wrap(err error, what string) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// StillOwner asks the store whether this instance owns the task. It is true,
-// with an error, as long as nobody can say: nothing steps down because of
-// silence.
+// StillOwner reads from the store whether this instance owns a task. If the store does
+// not answer or has no record, StillOwner returns true and an error: an instance does not
+// stop its work because the registry is unavailable.
 func (r *Reconciler) StillOwner(ctx context.Context, id task.ID, epoch int64) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, ownerCheckTimeout)
 	defer cancel()
 	resp, err := r.registry.GetTask(ctx, &registryv1.GetTaskRequest{TaskId: string(id), Fresh: true})
 	r.metrics.count("still_owner", err)
 	if err != nil {
-		return true, fmt.Errorf("asking who owns the task: %w", err)
+		return true, fmt.Errorf("reading the owner of the task: %w", err)
 	}
 	rec := resp.GetRecord()
 	if rec.GetOwner() == r.id {
 		return true, nil
 	}
-	r.log.Info("another cdn owns the task", zap.String("task_id", string(id)), zap.Int64("known_epoch", epoch),
+	r.log.Info("another CDN owns the task", zap.String("task_id", string(id)), zap.Int64("known_epoch", epoch),
 		zap.String("owner", rec.GetOwner()), zap.Int64("epoch", rec.GetEpoch()))
 	r.Stale(id)
 	return false, nil
 }
 
-// reason is an error as a metric's label.
+// reason returns the value of the metric label for the result of a call.
 func reason(err error) string {
 	if err == nil {
 		return "ok"

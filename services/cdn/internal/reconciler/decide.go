@@ -6,27 +6,35 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// action is what this instance has to ask the registry for about a task.
+// action is a call to the registry about a task.
 type action int
 
 const (
 	none action = iota
-	// refresh asks for the record, because the one that is known is wrong.
+	// refresh reads the record, because the known one is outdated.
 	refresh
-	// resign gives up a copy that cannot be kept.
+	// resign removes this instance from the record, because it cannot keep a copy.
 	resign
-	// repair replaces who is gone, or places a copy that is missing.
+	// repair has the registry replace a missing owner or replica, or add a replica.
 	repair
-	// move makes another CDN the owner.
+	// move has the registry make another CDN the owner.
 	move
 )
 
-// String is the name in metrics and logs.
+// String returns the name for metrics and logs.
 func (a action) String() string {
 	return [...]string{"none", "refresh", "resign", "repair", "move"}[a]
 }
 
-// decide is what is to be done about a task, and from when on.
+// decide returns the call that a task needs and the time from which on it may be made:
+//
+//   - The local copy cannot be kept: resign.
+//   - The known record is outdated: refresh.
+//   - Another member precedes this instance in the record, or this instance is cut off
+//     from the cluster: none.
+//   - This instance owns the task and drains: move, or repair if no other CDN has a copy.
+//   - The owner is not a member: repair.
+//   - Replicas are missing: repair.
 func (s *state) decide(id task.ID, now time.Time) (action, time.Time) {
 	if j := s.jobs[id]; j != nil {
 		switch {
@@ -48,16 +56,16 @@ func (s *state) decide(id task.ID, now time.Time) (action, time.Time) {
 			break
 		}
 	}
-	return none, now // another one sees to it
+	return none, now // another member repairs the record
 }
 
-// decideAsFirst is decide for the first member that the record names.
+// decideAsFirst decides for an instance that is the first member that the record names.
 func (s *state) decideAsFirst(e *entry, now time.Time) (action, time.Time) {
 	if e.owner == s.r.id && s.draining() && s.otherCDNAvailable() {
 		return s.decideMove(e), now
 	}
 	if e.owner != s.r.id {
-		// It is no member, because this instance is the first that is.
+		// The owner precedes this instance in the record, so it is not a member.
 		gone := s.members.departureOf(e.owner, now)
 		if gone.seen {
 			return repair, now
@@ -67,27 +75,30 @@ func (s *state) decideAsFirst(e *entry, now time.Time) (action, time.Time) {
 	return s.decideReplicas(e, now)
 }
 
-// maxRepairs is how often a copy is asked for before a task is given to
-// somebody who has none.
+// maxRepairs limits the repairs that request a copy at another CDN before the task is
+// moved without one.
 const maxRepairs = 4
 
-// decideMove sees to it that somebody has a copy of what is whole here before the
-// task is given away: a new owner fetches nothing before it is asked for the
-// task, and this instance may be gone by then.
+// decideMove decides for an owner that drains. If the local copy is whole, another CDN
+// must have a replica before the task is moved to it. The reason is that a new owner
+// downloads nothing until a scheduler sends a Seed, and this instance may have stopped
+// by then.
 func (s *state) decideMove(e *entry) action {
 	switch {
 	case s.inventory == nil:
-		return none // until it is known what is here
+		return none // the local copies are being listed
 	case s.needsCopyBeforeMove(e) && s.successor(e) == "" && s.jobOf(e.id).attempts < maxRepairs:
 		return repair
 	}
 	return move
 }
 
-// needsCopyBeforeMove says that the task is to be whole elsewhere before it is given away.
+// needsCopyBeforeMove reports whether another CDN must have a whole copy before the task
+// is moved.
 func (s *state) needsCopyBeforeMove(e *entry) bool { return !s.moveAtOnce && s.inventory[e.id].Whole }
 
-// successor is the first replica that takes tasks.
+// successor returns the first replica that accepts tasks, or an empty string. MoveTask
+// makes it the owner.
 func (s *state) successor(e *entry) string {
 	for _, cdn := range e.replicas {
 		if s.members.accepts(cdn) {
@@ -97,11 +108,11 @@ func (s *state) successor(e *entry) string {
 	return ""
 }
 
-// decideReplicas asks for repair when there are fewer copies than there should
-// be and somebody could make one. A replica that is gone counts until it is
-// clear that it does not come back at once.
+// decideReplicas decides for an owner. A repair is needed if there are fewer copies than
+// wanted and another CDN can make one, or if a replica's CDN has been missing for
+// ReplaceDelay. Until then such a replica counts as a copy, because it may return.
 func (s *state) decideReplicas(e *entry, now time.Time) (action, time.Time) {
-	var have, spare int // copies at members that take tasks, and those that may come back
+	var have, spare int // copies at members that accept tasks, and at CDNs that may return
 	var back time.Time
 	for _, cdn := range e.copies() {
 		switch {
@@ -127,10 +138,10 @@ func (s *state) decideReplicas(e *entry, now time.Time) (action, time.Time) {
 	return none, now
 }
 
-// draining says that this instance gives away what it owns.
+// draining reports whether this instance moves its tasks to other CDNs.
 func (s *state) draining() bool { return s.handingOver || s.members.byID[s.r.id].Draining }
 
-// otherCDNAvailable says that there is another one that could own something.
+// otherCDNAvailable reports whether another CDN accepts tasks.
 func (s *state) otherCDNAvailable() bool {
 	if s.members.accepts(s.r.id) {
 		return s.members.ready > 1
@@ -138,8 +149,8 @@ func (s *state) otherCDNAvailable() bool {
 	return s.members.ready > 0
 }
 
-// lacksCopies says that a task has fewer copies than it should have: whoever joins
-// may be given one.
+// lacksCopies reports whether a task has fewer copies than wanted at CDNs that accept
+// tasks. A CDN that joins can get one.
 func (s *state) lacksCopies(e *entry) bool {
 	have := 0
 	for _, cdn := range e.copies() {

@@ -7,19 +7,25 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// job is what is under way or owed for one task.
+// job holds the state of the calls to the registry about one task. A task has no job if
+// it needs no call and no earlier call delays the next one.
+//
+//	evaluate --no call is needed--> removed, attemptsTTL after the last call
+//	evaluate --a call, but later--> delayed --dueAt--> evaluate
+//	evaluate --a call now---------> queued --startCall--> calling --finishCall--> evaluate
 type job struct {
-	lost, stale bool // its copy cannot be kept; its record is another one
-	calling     bool // a call is under way
-	queued      bool // it is in the queue
-	refused     bool // no other CDN took it from this one
-	attempts    int  // calls of late
-	lastCall    time.Time
-	notBefore   time.Time // when what it waits for is to be looked at again
-	dueAt       time.Time // when to look again; the queue's entries with other times are void
+	lost      bool // the local copy cannot be kept
+	stale     bool // the known record is outdated
+	calling   bool // a call is under way
+	queued    bool // the task is in state.queue
+	refused   bool // the last move found no CDN that accepts the task
+	attempts  int  // number of calls, without those before the last pause of attemptsTTL
+	lastCall  time.Time
+	notBefore time.Time // the earliest time of the next check of another CDN's copy
+	dueAt     time.Time // the time of the next evaluation; delay queue entries with another time are void
 }
 
-// delayQueue is the tasks that are to be looked at later.
+// delayQueue is a heap of the tasks to evaluate later, ordered by time.
 type delayQueue []delayedTask
 
 type delayedTask struct {
@@ -27,19 +33,19 @@ type delayedTask struct {
 	id task.ID
 }
 
-// Len is for heap.
+// Len implements heap.Interface.
 func (q delayQueue) Len() int { return len(q) }
 
-// Less is for heap.
+// Less implements heap.Interface.
 func (q delayQueue) Less(i, j int) bool { return q[i].at.Before(q[j].at) }
 
-// Swap is for heap.
+// Swap implements heap.Interface.
 func (q delayQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
 
-// Push is for heap.
-func (q *delayQueue) Push(x any) { *q = append(*q, x.(delayedTask)) } //nolint:forcetypeassert // add gives it
+// Push implements heap.Interface.
+func (q *delayQueue) Push(x any) { *q = append(*q, x.(delayedTask)) } //nolint:forcetypeassert // add pushes a delayedTask
 
-// Pop is for heap.
+// Pop implements heap.Interface.
 func (q *delayQueue) Pop() any {
 	last := len(*q) - 1
 	x := (*q)[last]
@@ -49,7 +55,7 @@ func (q *delayQueue) Pop() any {
 
 func (q *delayQueue) add(at time.Time, id task.ID) { heap.Push(q, delayedTask{at, id}) }
 
-// first is the time of the first one.
+// first returns the earliest time in the queue.
 func (q delayQueue) first() (time.Time, bool) {
 	if len(q) == 0 {
 		return time.Time{}, false
@@ -57,10 +63,10 @@ func (q delayQueue) first() (time.Time, bool) {
 	return q[0].at, true
 }
 
-// popDue takes the first one out if its time has come.
+// popDue removes and returns the first task if its time has come.
 func (q *delayQueue) popDue(now time.Time) (delayedTask, bool) {
 	if len(*q) == 0 || (*q)[0].at.After(now) {
 		return delayedTask{}, false
 	}
-	return heap.Pop(q).(delayedTask), true //nolint:forcetypeassert // add gave it
+	return heap.Pop(q).(delayedTask), true //nolint:forcetypeassert // add pushed a delayedTask
 }

@@ -9,19 +9,23 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// handover is what is given away: what is still owed, and what has gone to
-// another CDN while this instance drained. It is a part of state.
+// handover holds the progress of the moves to other CDNs while this instance drains. It
+// is a part of state.
+//
+//	pending --another CDN owns the task----------> moved
+//	pending --NO_CDN, NOT_FOUND, or released-----> removed; a task without a taker stays owned here
+//	pending --no other CDN accepts tasks---------> removed
 type handover struct {
 	pending map[task.ID]struct{}
 	moved   map[task.ID]struct{}
-	done    chan struct{} // closed when nothing is owed; nil while nobody waits
+	done    chan struct{} // closed when pending is empty; nil unless Handover waits
 }
 
 func newHandover() *handover {
 	return &handover{pending: make(map[task.ID]struct{}), moved: make(map[task.ID]struct{})}
 }
 
-// recordChanged is told how a record has changed.
+// recordChanged processes a change of a record.
 func (h *handover) recordChanged(before, rec record, self string, draining bool) {
 	switch {
 	case rec.owner == self:
@@ -33,16 +37,16 @@ func (h *handover) recordChanged(before, rec record, self string, draining bool)
 	h.resolve(rec.id)
 }
 
-// removed is told that this instance has nothing to do with a task any more.
+// removed processes a record that names this instance no longer.
 func (h *handover) removed(id task.ID) {
 	delete(h.moved, id)
 	h.resolve(id)
 }
 
-// refused is told that nobody takes a task: it is kept.
+// refused processes a task that no other CDN accepts. This instance keeps it.
 func (h *handover) refused(id task.ID) { h.resolve(id) }
 
-// noTarget is told that there is nobody to take anything.
+// noTarget processes that no other CDN accepts tasks.
 func (h *handover) noTarget() {
 	clear(h.pending)
 	h.signalIfDone()
@@ -60,8 +64,8 @@ func (h *handover) signalIfDone() {
 	}
 }
 
-// listInventory has it found out what is on disk, when this instance begins to give away
-// what it owns; when it ends to, that is forgotten.
+// listInventory lists the copies on disk in the background if this instance drains, and
+// clears the list if it does not.
 func (s *state) listInventory() {
 	if !s.draining() {
 		s.inventory = nil
@@ -73,7 +77,7 @@ func (s *state) listInventory() {
 	s.listingInventory = true
 	s.background.Go(func() {
 		all, err := s.engine.Inventory(s.ctx)
-		_ = s.r.send(s.ctx, func(s *state) { s.inventoryListed(all, err) }) // when Run is over nobody asks
+		_ = s.r.send(s.ctx, func(s *state) { s.inventoryListed(all, err) }) // fails only if Run ends
 	})
 }
 
@@ -83,7 +87,7 @@ func (s *state) inventoryListed(all []task.Inventory, err error) {
 		return
 	}
 	if err != nil {
-		s.r.log.Warn("listing what is to be handed over; handing it over blindly", zap.Error(err))
+		s.r.log.Warn("cannot list the copies on disk; moving the tasks without checking other copies", zap.Error(err))
 	}
 	s.inventory = make(map[task.ID]task.Inventory, len(all))
 	for _, own := range all {
@@ -92,7 +96,7 @@ func (s *state) inventoryListed(all []task.Inventory, err error) {
 	s.retryPlacement(time.Now())
 }
 
-// moveAllAtOnce gives away at once what is still owned.
+// moveAllAtOnce moves the tasks that are still owned without waiting for copies.
 func (s *state) moveAllAtOnce() {
 	s.moveAtOnce = true
 	for _, j := range s.jobs {
@@ -101,10 +105,10 @@ func (s *state) moveAllAtOnce() {
 	s.retryPlacement(time.Now())
 }
 
-// startHandover begins to give away everything that is owned. The channel is closed
-// when nothing of that is left that somebody takes.
+// startHandover begins to move all owned tasks. The returned channel is closed when no
+// task is left that another CDN accepts.
 func (s *state) startHandover() <-chan struct{} {
-	s.updateMembers(s.r.members.Members(cluster.CDN), time.Now()) // the last list may not have been heard of yet
+	s.updateMembers(s.r.members.Members(cluster.CDN), time.Now()) // Run may not have received the latest list yet
 	s.handingOver = true
 	s.listInventory()
 	done := make(chan struct{})
@@ -121,7 +125,7 @@ func (s *state) startHandover() <-chan struct{} {
 	return done
 }
 
-// movedCopies is what was here of the tasks that have been given away.
+// movedCopies returns the local copies of the tasks that were moved.
 func (s *state) movedCopies() []task.Inventory {
 	var moved []task.Inventory
 	for id := range s.handover.moved {
@@ -132,12 +136,13 @@ func (s *state) movedCopies() []task.Inventory {
 	if len(s.handover.moved) == 0 {
 		return nil
 	}
-	s.r.log.Info("others own all tasks that they take", zap.Int("tasks", len(s.handover.moved)), zap.Int("copies", len(moved)))
+	s.r.log.Info("moved the owned tasks to other CDNs; waiting for their copies", zap.Int("tasks", len(s.handover.moved)), zap.Int("copies", len(moved)))
 	return moved
 }
 
-// ownerEndpoints is where the owners are, empty for one that is no member. What names
-// this instance no more is not there, and nothing when everybody leaves.
+// ownerEndpoints returns the endpoints of the owners of the given tasks. The endpoint of
+// an owner that is not a member is empty. The result has no tasks whose records do not
+// name this instance, and no tasks at all if no other CDN accepts tasks.
 func (s *state) ownerEndpoints(own []task.Inventory) map[task.ID]string {
 	endpoints := make(map[task.ID]string, len(own))
 	if !s.otherCDNAvailable() {

@@ -6,7 +6,8 @@ import (
 	"slices"
 )
 
-// MemberIDs is who the reconciler believes to be there.
+// MemberIDs returns the ids of the CDN members that the reconciler has, with a minus
+// sign before that of a draining one.
 func (r *Reconciler) MemberIDs(ctx context.Context) ([]string, error) {
 	return query(ctx, r, func(s *state) []string {
 		var ids []string

@@ -14,10 +14,10 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// recordingEngine is an engine that notes what it is told.
+// recordingEngine is an engine that records its calls.
 type recordingEngine struct {
 	mu        sync.Mutex
-	standing  map[string]task.Standing // by name, without those released; guarded by mu
+	standing  map[string]task.Standing // by name, without the released ones; guarded by mu
 	assigned  []string                 // guarded by mu
 	discarded []string                 // guarded by mu
 	disk      []task.Inventory         // guarded by mu
@@ -71,7 +71,7 @@ func (r *recordingEngine) history() []string {
 	return slices.Clone(r.assigned)
 }
 
-// otherCDNs are the other CDNs, as far as Stat goes.
+// otherCDNs answers Stat for all other CDNs.
 type otherCDNs struct {
 	cdnv1.UnimplementedCdnServiceServer
 	mu    sync.Mutex
@@ -82,7 +82,7 @@ func (p *otherCDNs) Stat(_ context.Context, r *cdnv1.StatRequest) (*cdnv1.StatRe
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.whole[nameOf(r.GetTaskId())] {
-		return nil, status.Error(codes.NotFound, "nothing of it is here")
+		return nil, status.Error(codes.NotFound, "no local copy")
 	}
 	return &cdnv1.StatResponse{PieceCount: 1, Result: &cdnv1.SeedResult{PieceCount: 1}}, nil
 }

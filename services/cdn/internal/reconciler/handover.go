@@ -14,18 +14,19 @@ import (
 )
 
 const (
-	// copyCheckInterval is the pause between two looks at what others have.
+	// copyCheckInterval is the time between two checks of the copies of other CDNs.
 	copyCheckInterval = 100 * time.Millisecond
-	// maxCopyChecks is how many others are asked at a time.
+	// maxCopyChecks bounds the concurrent checks. copyCheckTimeout bounds one of them.
 	maxCopyChecks    = 16
 	copyCheckTimeout = time.Second
-	// maxRegistryOutage is how long a handover waits for a registry.
+	// maxRegistryOutage is how long a handover waits for a registry with a store.
 	maxRegistryOutage = 3 * time.Second
 )
 
-// Handover makes other CDNs the owners of all that this instance owns, and
-// waits until they have as much of it as this one. It returns the error of ctx
-// when that ends before, and has no way back: the instance is to leave.
+// Handover moves all tasks that this instance owns to other CDNs and waits until their
+// copies are as complete as the local ones. It returns an error if ctx ends before, or if
+// the registry or its store is unavailable. It cannot be undone: the instance must stop
+// afterwards.
 func (r *Reconciler) Handover(ctx context.Context) error {
 	done, err := query(ctx, r, (*state).startHandover)
 	if err != nil {
@@ -34,13 +35,13 @@ func (r *Reconciler) Handover(ctx context.Context) error {
 	stopTimer := r.moveAtOnceAfter(ctx)
 	defer stopTimer()
 	if err := r.awaitOwners(ctx, done); err != nil {
-		return fmt.Errorf("handing over: not all tasks have another owner: %w", err)
+		return fmt.Errorf("handing over: some tasks have no new owner: %w", err)
 	}
 	return r.awaitCopies(ctx)
 }
 
-// moveAtOnceAfter has the rest handed over whether others have copies or not when
-// two thirds of the time are over. The function that it gives ends that.
+// moveAtOnceAfter moves the remaining tasks without waiting for copies once two thirds of
+// the time until the deadline of ctx have passed. The caller must call stop.
 func (r *Reconciler) moveAtOnceAfter(ctx context.Context) (stop func()) {
 	deadline, limited := ctx.Deadline()
 	if !limited {
@@ -51,7 +52,7 @@ func (r *Reconciler) moveAtOnceAfter(ctx context.Context) (stop func()) {
 	go func() {
 		defer close(ended)
 		if sleep(ctx, time.Until(deadline)*2/3); ctx.Err() == nil {
-			_ = r.send(ctx, (*state).moveAllAtOnce) // what cannot be sent is over
+			_ = r.send(ctx, (*state).moveAllAtOnce) // fails only if the handover or Run ends
 		}
 	}()
 	return func() {
@@ -60,8 +61,9 @@ func (r *Reconciler) moveAtOnceAfter(ctx context.Context) (stop func()) {
 	}
 }
 
-// awaitOwners waits until done is closed, but not long for a registry that
-// does not answer or has no store: whoever takes over then will have to find out.
+// awaitOwners waits until done is closed. It returns an error if no registry with a store
+// is available for maxRegistryOutage. The other CDNs then take the tasks over once this
+// instance is not a member any more.
 func (r *Reconciler) awaitOwners(ctx context.Context, done <-chan struct{}) error {
 	ticker := time.NewTicker(copyCheckInterval)
 	defer ticker.Stop()
@@ -80,13 +82,13 @@ func (r *Reconciler) awaitOwners(ctx context.Context, done <-chan struct{}) erro
 				lastAnswer = time.Now()
 			}
 			if time.Since(lastAnswer) > maxRegistryOutage {
-				return errors.New("no registry answers")
+				return errors.New("the registry or its store is unavailable")
 			}
 		}
 	}
 }
 
-// awaitCopies waits until the new owners have what this instance has.
+// awaitCopies waits until the copies of the new owners are as complete as the local ones.
 func (r *Reconciler) awaitCopies(ctx context.Context) error {
 	incomplete, err := query(ctx, r, (*state).movedCopies)
 	if err != nil {
@@ -100,13 +102,13 @@ func (r *Reconciler) awaitCopies(ctx context.Context) error {
 			sleep(ctx, copyCheckInterval)
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("handing over: %d tasks are not whole elsewhere: %w", len(incomplete), ctx.Err())
+			return fmt.Errorf("handing over: the new owners have incomplete copies of %d tasks: %w", len(incomplete), ctx.Err())
 		}
 	}
 	return nil
 }
 
-// incompleteCopies are those of which the new owner has less than this instance.
+// incompleteCopies returns the local copies of which the new owner has fewer pieces.
 func (r *Reconciler) incompleteCopies(ctx context.Context, own []task.Inventory) ([]task.Inventory, error) {
 	endpoints, err := query(ctx, r, func(s *state) map[task.ID]string { return s.ownerEndpoints(own) })
 	if err != nil {
@@ -135,14 +137,14 @@ func (r *Reconciler) incompleteCopies(ctx context.Context, own []task.Inventory)
 	return incomplete, nil
 }
 
-// hasCopy asks whether the CDN at endpoint has as much of the task as this one.
+// hasCopy reports whether the copy of the CDN at endpoint is as complete as the local one.
 func (r *Reconciler) hasCopy(ctx context.Context, endpoint string, own task.Inventory) bool {
 	if endpoint == "" {
 		return false
 	}
 	conn, err := r.dial(endpoint)
 	if err != nil {
-		r.log.Debug("asking another cdn for its copy", zap.String("endpoint", endpoint), zap.Error(err))
+		r.log.Debug("cannot reach another CDN to check its copy", zap.String("endpoint", endpoint), zap.Error(err))
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, copyCheckTimeout)

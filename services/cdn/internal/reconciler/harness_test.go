@@ -35,24 +35,25 @@ const (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// scriptedRegistry is a registry that says what a test wants, where the real one would
-// not: it is away, late, repeats itself or lies. Streams tell what is put into
-// them; calls are noted and answered by the test's functions.
+// scriptedRegistry is a registry that a test scripts, for behaviour that the real one does
+// not have on demand: it is unavailable or late, or it sends old, repeated or invalid
+// records. Streams send the messages of the test. Calls are recorded, and functions of the
+// test answer them.
 type scriptedRegistry struct {
 	registryv1.UnimplementedRegistryServiceServer
 	mu          sync.Mutex
 	members     []*registryv1.Member                        // guarded by mu
 	changed     chan struct{}                               // closed and replaced with members; guarded by mu
-	stream      chan *registryv1.WatchTasksResponse         // of the stream that is open; closed to end it; guarded by mu
-	opened      int                                         // streams; guarded by mu
+	stream      chan *registryv1.WatchTasksResponse         // messages of the open stream; closed to end it; guarded by mu
+	opened      int                                         // number of streams; guarded by mu
 	unavailable bool                                        // guarded by mu
 	calls       []string                                    // guarded by mu
-	answers     map[string]func(n int) (*record, error)     // by "call task", n counts from 1; guarded by mu
+	answers     map[string]func(n int) (*record, error)     // by "call task"; n counts the calls from 1; guarded by mu
 	counts      map[string]int                              // guarded by mu
 	onAnnounce  func([]*registryv1.Copy) (*announce, error) // guarded by mu
 	running     int                                         // guarded by mu
 	maxRunning  int                                         // guarded by mu
-	blockCalls  chan struct{}                               // calls wait for it; guarded by mu
+	blockCalls  chan struct{}                               // calls block until it is closed; guarded by mu
 }
 
 type (
@@ -99,7 +100,7 @@ func (s *scriptedRegistry) WatchTasks(req *registryv1.WatchTasksRequest, stream 
 	s.mu.Lock()
 	if s.unavailable || req.GetMemberId() != self {
 		s.mu.Unlock()
-		return status.Error(codes.Unavailable, "away")
+		return status.Error(codes.Unavailable, "unavailable")
 	}
 	messages := make(chan *watchResponse, 100)
 	s.stream = messages
@@ -109,7 +110,7 @@ func (s *scriptedRegistry) WatchTasks(req *registryv1.WatchTasksRequest, stream 
 		select {
 		case m, ok := <-messages:
 			if !ok {
-				return status.Error(codes.Unavailable, "the store is away")
+				return status.Error(codes.Unavailable, "the store is unavailable")
 			}
 			if err := stream.Send(m); err != nil {
 				return err
@@ -120,7 +121,7 @@ func (s *scriptedRegistry) WatchTasks(req *registryv1.WatchTasksRequest, stream 
 	}
 }
 
-// handleCall notes a call and gives the answer to it.
+// handleCall records a call and answers it.
 func (s *scriptedRegistry) handleCall(ctx context.Context, call, id string) (*record, error) {
 	s.mu.Lock()
 	s.running++
@@ -143,7 +144,7 @@ func (s *scriptedRegistry) handleCall(ctx context.Context, call, id string) (*re
 	}
 	switch {
 	case unavailable:
-		return nil, status.Error(codes.Unavailable, "away")
+		return nil, status.Error(codes.Unavailable, "unavailable")
 	case answer == nil:
 		return nil, status.Error(codes.NotFound, "no such task")
 	}
@@ -167,7 +168,7 @@ func (s *scriptedRegistry) ResignTask(ctx context.Context, r *registryv1.ResignT
 
 func (s *scriptedRegistry) GetTask(ctx context.Context, r *registryv1.GetTaskRequest) (*registryv1.GetTaskResponse, error) {
 	if !r.GetFresh() {
-		return nil, status.Error(codes.InvalidArgument, "a copy may lag")
+		return nil, status.Error(codes.InvalidArgument, "the record must be read from the store")
 	}
 	rec, err := s.handleCall(ctx, "get", r.GetTaskId())
 	return &registryv1.GetTaskResponse{Record: rec}, err
@@ -177,12 +178,12 @@ func (s *scriptedRegistry) AnnounceCopies(_ context.Context, r *registryv1.Annou
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.onAnnounce == nil || s.unavailable {
-		return nil, status.Error(codes.Unavailable, "away")
+		return nil, status.Error(codes.Unavailable, "unavailable")
 	}
 	return s.onAnnounce(r.GetCopies())
 }
 
-// sendTasks sends on the stream that is open, once one is.
+// sendTasks waits for an open stream and sends messages on it.
 func (s *scriptedRegistry) sendTasks(t *testing.T, messages ...*watchResponse) {
 	t.Helper()
 	var stream chan *watchResponse
@@ -197,7 +198,7 @@ func (s *scriptedRegistry) sendTasks(t *testing.T, messages ...*watchResponse) {
 	}
 }
 
-// breakStream ends the stream that is open.
+// breakStream ends the open stream with an error.
 func (s *scriptedRegistry) breakStream() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -229,7 +230,7 @@ func (s *scriptedRegistry) allCalls() []string {
 	return slices.Clone(s.calls)
 }
 
-// harness is a reconciler that runs against a scripted registry.
+// harness runs a reconciler with a scripted registry.
 type harness struct {
 	*testing.T
 	*scriptedRegistry
@@ -245,8 +246,8 @@ func start(t *testing.T, replaceDelay time.Duration, disk ...task.Inventory) *ha
 	return startAt(t, l, (&net.Dialer{}).DialContext, replaceDelay, disk...)
 }
 
-// startInSynctest is start in a bubble of synctest, where no time passes as long
-// as anybody has something to do.
+// startInSynctest is start for a synctest bubble, in which no time passes while a
+// goroutine can run.
 func startInSynctest(t *testing.T, replaceDelay time.Duration, disk ...task.Inventory) *harness {
 	t.Helper()
 	const window = 64 << 10
@@ -270,7 +271,7 @@ func startAt(t *testing.T, l net.Listener, dial dial, replaceDelay time.Duration
 	registryv1.RegisterRegistryServiceServer(server, h.scriptedRegistry)
 	cdnv1.RegisterCdnServiceServer(server, h.otherCDNs)
 	var work sync.WaitGroup
-	work.Go(func() { _ = server.Serve(l) }) // ends when it is stopped
+	work.Go(func() { _ = server.Serve(l) }) // returns when the server is stopped
 	conn, err := grpc.NewClient("passthrough:///"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, "tcp", address) }))
 	require.NoError(t, err)
@@ -281,7 +282,7 @@ func startAt(t *testing.T, l net.Listener, dial dial, replaceDelay time.Duration
 		Dial: func(string) (grpc.ClientConnInterface, error) { return conn, nil },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
-	work.Go(func() { _ = view.Run(ctx) }) // has no errors
+	work.Go(func() { _ = view.Run(ctx) }) // always returns nil
 	work.Go(func() { h.reconciler.Run(ctx, h.recordingEngine) })
 	t.Cleanup(func() {
 		cancel()
@@ -292,7 +293,7 @@ func startAt(t *testing.T, l net.Listener, dial dial, replaceDelay time.Duration
 	return h
 }
 
-// setMembers changes the list and waits until the reconciler has heard of it.
+// setMembers changes the list of members and waits until the reconciler has received it.
 func (h *harness) setMembers(ids ...string) {
 	h.Helper()
 	h.scriptedRegistry.setMembers(ids...)
@@ -313,7 +314,7 @@ func (h *harness) awaitStandings(standing string) {
 	require.EventuallyWithT(h.T, func(c *assertCollect) { require.Equal(c, standing, h.standings()) }, testTimeout, time.Millisecond)
 }
 
-// idOf makes a task id that nameOf knows again.
+// idOf returns a task id from which nameOf returns the name.
 func idOf(name string) string {
 	id := []byte(taskid.Compute("", "", "", nil))
 	for i := range id {
@@ -335,7 +336,7 @@ func nameOf(id string) string {
 	return string(name)
 }
 
-// newRecord makes a record whose revision is 100 times its epoch.
+// newRecord returns a record whose revision is 100 times its epoch.
 func newRecord(name string, epoch int64, owner string, replicas ...string) *record {
 	return &record{
 		TaskId: idOf(name), Url: "http://origin/" + name, Owner: owner, Replicas: replicas, Epoch: epoch, Revision: 100 * epoch,
@@ -343,7 +344,7 @@ func newRecord(name string, epoch int64, owner string, replicas ...string) *reco
 	}
 }
 
-// bumpRevision is the same record, written later.
+// bumpRevision changes the revision of a record.
 func bumpRevision(r *record, by int64) *record {
 	r.Revision += by
 	return r

@@ -6,11 +6,11 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// maxInbox is how many tasks may wait to be heard of. Run hears them at once;
-// only an engine that loses everything in one moment could write more.
+// maxInbox limits the tasks of one kind in the inbox. Run drains the inbox at once, so
+// the limit is reached only if very many copies are lost at the same moment.
 const maxInbox = 100_000
 
-// inbox is what others have to tell the reconciler without waiting for it.
+// inbox passes tasks from other goroutines to Run without blocking them.
 type inbox struct {
 	mu    sync.Mutex
 	lost  map[task.ID]struct{} // guarded by mu
@@ -26,7 +26,7 @@ func (in *inbox) addLost(id task.ID) bool { return in.add(in.lost, id) }
 
 func (in *inbox) addStale(id task.ID) bool { return in.add(in.stale, id) }
 
-// add is false when there is no room.
+// add adds a task to one of the sets. It returns false if the set is full.
 func (in *inbox) add(set map[task.ID]struct{}, id task.ID) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -38,6 +38,7 @@ func (in *inbox) add(set map[task.ID]struct{}, id task.ID) bool {
 	return true
 }
 
+// drain returns and removes all tasks.
 func (in *inbox) drain() (lost, stale []task.ID) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -52,10 +53,11 @@ func (in *inbox) drain() (lost, stale []task.ID) {
 	return lost, stale
 }
 
-// signal tells a goroutine that listens now or later, once however often.
+// signal sends to a channel of capacity 1 without blocking. Signals that are not
+// received yet are merged into one.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
-	default: // it has not heard the last one yet
+	default: // a signal is pending already
 	}
 }

@@ -5,18 +5,18 @@ import "github.com/supernode-ha/supernode/services/cdn/internal/task"
 // entry is a record that names this instance.
 type entry struct {
 	record
-	// stream is the number of the stream that told it last.
+	// stream is the number of the stream that sent the record last.
 	stream uint64
 }
 
-// index is the records that name this instance, found by task and by every CDN
-// that they name, so that a change of members costs what it concerns.
+// index holds the records that name this instance. They are indexed by task and by each
+// CDN that they name, so that a change of a member takes time only for its tasks.
 type index struct {
 	entries    map[task.ID]*entry
 	byCDN      map[string]map[task.ID]struct{}
-	ownedCount map[string]int // tasks by owner
-	// unnamedAt is the revision at which a task was seen to name this instance no
-	// more, ahead of the stream, which may still tell older records.
+	ownedCount map[string]int // number of tasks by owner
+	// unnamedAt holds the revision of a record that a call returned and that does not
+	// name this instance. The stream may still deliver older revisions.
 	unnamedAt map[task.ID]int64
 }
 
@@ -27,7 +27,7 @@ func newIndex() *index {
 	}
 }
 
-// put replaces the record of a task and gives back the one before, if any.
+// put stores the record of a task and returns the previous one, or the zero record.
 func (ix *index) put(rec record, stream uint64) (before record) {
 	e := ix.entries[rec.id]
 	if e == nil {

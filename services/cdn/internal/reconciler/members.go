@@ -6,20 +6,20 @@ import (
 	"github.com/supernode-ha/supernode/pkg/cluster"
 )
 
-// members is the CDNs of the cluster, and since when those are gone that were there.
+// members holds the CDN members, and the departure times of CDNs that are not members.
 type members struct {
 	self     string
 	byID     map[string]cluster.Member
-	ready    int // members that are not draining
+	ready    int // number of members that are not draining
 	departed map[string]departure
 }
 
-// departure is when a member was missed first.
+// departure is the time at which this instance first found that a CDN is not a member.
 type departure struct {
 	at time.Time
-	// seen says that it had been there. One that has never been seen may be
-	// about to come: a whole cluster that starts must not take its tasks from
-	// those who start a moment later.
+	// seen is set if the CDN was a member before. A CDN that was never a member may be
+	// about to join: when a whole cluster starts, the first instances must not take the
+	// tasks of those that start a moment later.
 	seen bool
 }
 
@@ -27,15 +27,17 @@ func newMembers(self string) *members {
 	return &members{self: self, byID: make(map[string]cluster.Member), departed: make(map[string]departure)}
 }
 
-// memberChange is what is different in a new list.
+// memberChange is the difference between two lists of members.
 type memberChange struct {
-	// ids are the ids of those who came, went, or began or ended draining.
+	// ids are the members that joined, left, or changed their draining state.
 	ids []string
-	// newTarget says that somebody takes tasks who did not before.
+	// newTarget is set if a member accepts tasks that did not accept them before.
 	newTarget bool
-	// joined and self say that this instance came, or is among ids.
+	// joined is set if this instance joined, self if it is among ids.
 	joined, self bool
 }
+
+// update stores a new list of members and returns what has changed.
 
 func (m *members) update(list []cluster.Member, now time.Time) memberChange {
 	var ch memberChange
@@ -71,12 +73,14 @@ func (m *members) isMember(id string) bool {
 	return there
 }
 
+// accepts reports whether a CDN is a member that accepts tasks.
 func (m *members) accepts(id string) bool {
 	member, there := m.byID[id]
 	return there && !member.Draining
 }
 
-// departureOf says since when a member that is not there is missed.
+// departureOf returns the departure of a CDN that is not a member. If there is none yet,
+// it stores one with the time now.
 func (m *members) departureOf(id string, now time.Time) departure {
 	d, known := m.departed[id]
 	if !known {
@@ -86,7 +90,7 @@ func (m *members) departureOf(id string, now time.Time) departure {
 	return d
 }
 
-// prune forgets departures that concern nobody.
+// prune removes the departures of CDNs that no record names.
 func (m *members) prune(named func(string) bool) {
 	for id := range m.departed {
 		if !named(id) {

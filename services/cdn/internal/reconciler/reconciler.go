@@ -14,40 +14,40 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// Engine owns, copies and keeps tasks as it is told.
+// Engine holds the tasks of this instance.
 type Engine interface {
-	// Assign says how this instance stands to a task. It must not wait.
+	// Assign sets the standing of this instance to a task. It must not block.
 	Assign(id task.ID, s task.Standing)
-	// Release says that no record names this instance for a task.
+	// Release removes the standing. It must not block.
 	Release(id task.ID)
-	// Discard removes what is on disk of a task.
+	// Discard removes the local copy of a task, unless it is needed.
 	Discard(ctx context.Context, id task.ID) error
-	// Inventory is everything on disk.
+	// Inventory returns all copies on disk.
 	Inventory(ctx context.Context) ([]task.Inventory, error)
 }
 
-// Options are what a reconciler may be told; zero means the default.
+// Options holds the intervals of a reconciler. A zero value means the default.
 type Options struct {
-	// ReplaceDelay is how long a replica may be gone before another is made.
-	// The default is 5 s, so that a restart costs no copy.
+	// ReplaceDelay is how long the CDN of a replica may be missing before the replica
+	// is replaced. The default is 5 s, so that a restart causes no copy.
 	ReplaceDelay time.Duration
-	// RetryDelay is waited before the registry is asked again; it doubles. The
-	// default is 250 ms.
+	// RetryDelay is the time before the second call about a task. It doubles with each
+	// further call. The default is 250 ms.
 	RetryDelay time.Duration
 }
 
-// Deps is what a reconciler works with.
+// Deps holds the dependencies of a reconciler.
 type Deps struct {
 	Logger   *zap.Logger
 	Registry registryv1.RegistryServiceClient
 	Members  *cluster.View
-	// Dial reaches the gRPC server of another CDN.
+	// Dial returns a connection to the gRPC server of another CDN.
 	Dial func(endpoint string) (grpc.ClientConnInterface, error)
 }
 
-// Reconciler keeps this instance's part of the records that name it.
+// Reconciler reconciles the tasks of one CDN instance. It is safe for concurrent use.
 //
-//	New --Run--> running --Handover--> leaving --Run's ctx ends--> ended
+//	New --Run--> running --Handover--> handing over --ctx of Run ends--> ended
 type Reconciler struct {
 	log      *zap.Logger
 	registry registryv1.RegistryServiceClient
@@ -60,10 +60,10 @@ type Reconciler struct {
 	commands    chan func(*state)
 	announceNow chan struct{}
 	inbox       *inbox
-	ended       chan struct{} // closed when Run is over
+	ended       chan struct{} // closed when Run has ended
 }
 
-// New makes the reconciler of the CDN member id.
+// New returns the reconciler of the CDN member id.
 func New(id string, options Options, deps Deps) *Reconciler {
 	if options.ReplaceDelay == 0 {
 		options.ReplaceDelay = 5 * time.Second
@@ -78,24 +78,27 @@ func New(id string, options Options, deps Deps) *Reconciler {
 	}
 }
 
-// Lost is told by the engine that it cannot keep a copy of the task: this
-// instance resigns from it. It does not wait.
+// Lost makes this instance resign from a task, because it cannot keep a copy. It does
+// not block.
 func (r *Reconciler) Lost(id task.ID, err error) {
-	r.log.Warn("giving up a task", zap.String("task_id", string(id)), zap.Error(err))
+	r.log.Warn("cannot keep a copy of the task; resigning from it", zap.String("task_id", string(id)), zap.Error(err))
 	if !r.inbox.addLost(id) {
-		r.log.Error("too many tasks to give up at once; the records go on naming this instance", zap.String("task_id", string(id)))
+		r.log.Error("cannot resign from the task, too many resignations are pending; its record still names this CDN",
+			zap.String("task_id", string(id)))
 	}
 }
 
-// Stale is told that the record of a task is another one than this instance
-// knows: it is asked for and given to the engine. It does not wait.
+// Stale makes the reconciler read the record of a task, because the known one is
+// outdated, and pass it to the engine. It does not block.
 func (r *Reconciler) Stale(id task.ID) {
 	if !r.inbox.addStale(id) {
-		r.log.Warn("too many stale tasks at once; waiting for the registry to tell", zap.String("task_id", string(id)))
+		r.log.Warn("cannot read an outdated record, too many reads are pending; waiting for the watched stream",
+			zap.String("task_id", string(id)))
 	}
 }
 
-// Run keeps the records until ctx ends. It is called once.
+// Run reconciles the tasks of engine until ctx ends, and waits for its goroutines. It
+// must be called once.
 func (r *Reconciler) Run(ctx context.Context, engine Engine) {
 	defer close(r.ended)
 	ctx, cancel := context.WithCancel(ctx)
@@ -133,7 +136,8 @@ func (r *Reconciler) Run(ctx context.Context, engine Engine) {
 
 var errEnded = errors.New("the reconciler has ended")
 
-// send has f done by the goroutine that owns the state.
+// send has the goroutine that owns the state run f. It returns when that goroutine has
+// accepted f, or with an error if ctx or Run ends before.
 func (r *Reconciler) send(ctx context.Context, f func(*state)) error {
 	select {
 	case r.commands <- f:
@@ -145,13 +149,13 @@ func (r *Reconciler) send(ctx context.Context, f func(*state)) error {
 	}
 }
 
-// query is send, and what f gives.
+// query has the goroutine that owns the state run f, and returns the result of f.
 func query[T any](ctx context.Context, r *Reconciler, f func(*state) T) (T, error) {
 	answer := make(chan T, 1)
 	var nothing T
 	if err := r.send(ctx, func(s *state) { answer <- f(s) }); err != nil {
 		return nothing, err
 	}
-	// What was taken is done: the loop does not end between.
+	// The goroutine of Run always runs a function that it has accepted.
 	return <-answer, nil
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// record is a task's record.
+// record is the registry's record of a task.
 type record struct {
 	id       task.ID
 	url      string
@@ -23,7 +23,7 @@ type record struct {
 func fromProto(r *registryv1.TaskRecord) (record, error) {
 	id, err := task.ParseID(r.GetTaskId())
 	if err != nil {
-		return record{}, fmt.Errorf("a record of the registry: %w", err)
+		return record{}, fmt.Errorf("reading a record: %w", err)
 	}
 	rec := record{
 		id: id, url: r.GetUrl(), owner: r.GetOwner(), replicas: r.GetReplicas(),
@@ -51,7 +51,8 @@ func statusOf(s registryv1.TaskStatus) task.Status {
 	}
 }
 
-// copies are the CDNs of the record in the order in which they would own it.
+// copies returns the CDNs that the record names, in the order in which they would become
+// the owner.
 func (r record) copies() []string {
 	all := make([]string, 0, len(r.replicas)+1)
 	if r.owner != "" {
@@ -62,7 +63,7 @@ func (r record) copies() []string {
 
 func (r record) names(cdn string) bool { return r.owner == cdn || slices.Contains(r.replicas, cdn) }
 
-// standing is the record as self sees it.
+// standing returns the standing of the CDN self to the task.
 func (r record) standing(self string) task.Standing {
 	return task.Standing{
 		Epoch: r.epoch, Owner: r.owner, Mine: r.owner == self, URL: r.url, Facts: r.facts, Status: r.status,

@@ -9,14 +9,14 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// streamStarted is told that a new stream of records has begun.
+// streamStarted prepares for the messages of a new stream.
 func (s *state) streamStarted() {
 	s.stream++
 	s.complete = false
 	clear(s.index.unnamedAt)
 }
 
-// applyMessage takes a message of the stream.
+// applyMessage applies a message of the stream.
 func (s *state) applyMessage(m *registryv1.WatchTasksResponse) {
 	now := time.Now()
 	if n := int(m.GetReplicas()); n > 0 && n != s.wantedCopies {
@@ -26,7 +26,7 @@ func (s *state) applyMessage(m *registryv1.WatchTasksResponse) {
 	for _, pb := range m.GetRecords() {
 		rec, err := fromProto(pb)
 		if err != nil {
-			s.r.log.Warn("the registry tells of a task that can be none", zap.Error(err))
+			s.r.log.Warn("ignoring an invalid record from the registry", zap.Error(err))
 			continue
 		}
 		s.applyRecord(rec, now)
@@ -42,7 +42,8 @@ func (s *state) applyMessage(m *registryv1.WatchTasksResponse) {
 	}
 }
 
-// streamCompleted lets go of what the new stream has not told.
+// streamCompleted releases the tasks whose records the new stream has not sent, and
+// announces the copies on disk.
 func (s *state) streamCompleted(now time.Time) {
 	s.complete = true
 	for id, e := range s.index.entries {
@@ -51,22 +52,23 @@ func (s *state) streamCompleted(now time.Time) {
 		}
 	}
 	for _, j := range s.jobs {
-		j.attempts = 0 // what failed while the registry was away need not wait
+		j.attempts = 0 // calls that failed during the outage do not delay the next ones
 	}
 	s.evaluateAll(now)
 	signal(s.r.announceNow)
-	s.r.log.Info("the records of this instance are known", zap.Int("tasks", len(s.index.entries)))
+	s.r.log.Info("received all records that name this CDN", zap.Int("tasks", len(s.index.entries)))
 }
 
-// applyRecord takes a record, from the stream or from an answer, unless it is older
-// than what is known.
+// applyRecord passes a record from the stream or from a call to the engine, unless it is
+// older than the known one. The first record that a new stream sends of a task always
+// counts as newer, because the store may have lost its revisions.
 func (s *state) applyRecord(rec record, now time.Time) {
 	if e := s.index.entries[rec.id]; e != nil && e.stream == s.stream {
 		if rec.revision <= e.revision {
 			return
 		}
 		if rec.epoch < e.epoch {
-			s.r.log.Warn("the registry tells an older epoch in a newer record; ignoring it", zap.String("task_id", string(rec.id)),
+			s.r.log.Warn("ignoring a record with a newer revision but an older epoch", zap.String("task_id", string(rec.id)),
 				zap.Int64("epoch", rec.epoch), zap.Int64("known_epoch", e.epoch))
 			return
 		}
@@ -86,38 +88,40 @@ func (s *state) applyRecord(rec record, now time.Time) {
 	s.evaluate(rec.id, now)
 }
 
-// removeUnnamed is for a record that names this instance no more. The engine has
-// been told who owns the task, so that it does not go on as its owner.
+// removeUnnamed releases a task whose record names this instance no longer. The caller
+// has assigned the record to the engine before, so that the engine stops an owner.
 func (s *state) removeUnnamed(rec record, now time.Time) {
 	s.index.unnamedAt[rec.id] = rec.revision
 	s.engine.Release(rec.id)
 	s.remove(rec.id, now)
 }
 
-// release is for a task of which nothing is known but that no record names
-// this instance for it.
+// release releases a task whose record the registry has not sent, because the record
+// does not name this instance.
 func (s *state) release(id task.ID, now time.Time) {
 	e := s.index.entries[id]
 	if e == nil {
 		return
 	}
 	if e.owner == s.r.id {
-		// Another may own it now, which must be known if it is being fetched.
+		// The engine may be fetching the task and needs the record of the new owner.
 		s.markStale(id)
 	}
 	s.engine.Release(id)
 	s.remove(id, now)
 }
 
+// remove removes the record of a task.
 func (s *state) remove(id task.ID, now time.Time) {
 	s.index.remove(id)
 	s.handover.removed(id)
 	s.evaluate(id, now)
 }
 
-// markStale has the record of a task asked for.
+// markStale requests a read of the record of a task.
 func (s *state) markStale(id task.ID) { s.jobOf(id).stale = true }
 
+// jobOf returns the job of a task and creates it if there is none.
 func (s *state) jobOf(id task.ID) *job {
 	j := s.jobs[id]
 	if j == nil {
@@ -127,7 +131,7 @@ func (s *state) jobOf(id task.ID) *job {
 	return j
 }
 
-// drainInbox takes what the engine and the reporter have noted.
+// drainInbox processes the tasks that Lost and Stale have queued.
 func (s *state) drainInbox(now time.Time) {
 	lost, stale := s.r.inbox.drain()
 	for _, id := range lost {

@@ -1,27 +1,19 @@
 package reconciler_test
 
 import (
-	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/supernode-ha/supernode/pkg/rpcerr"
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-func refuseNoCDN(int) (*record, error) {
-	return nil, rpcerr.Status(rpcerr.New(codes.FailedPrecondition, rpcerr.NoCDN, "nobody takes it")).Err()
-}
-
-// always answers always the same.
+// always returns a function that always returns the same record.
 func always(r *record) func(int) (*record, error) {
 	return func(int) (*record, error) { return r, nil }
 }
@@ -38,12 +30,12 @@ func TestOnlyTheFirstMemberOfARecordRepairs(t *testing.T) {
 	h.eventually(func() bool { return strings.Count(h.standings(), "@") == 4 })
 	h.setMembers(self, "y")
 	h.eventually(func() bool { return strings.Contains(h.standings(), "first@2:self[y]") })
-	// When the other that could have repaired is gone too, it falls to this one.
+	// If the member that precedes this instance leaves too, this instance repairs.
 	require.Equal(t, []string{"repair first"}, h.allCalls())
 	h.setMembers(self)
 	h.eventually(func() bool { return h.callCount("repair second") > 0 })
-	require.Zero(t, h.callCount("repair replica"), "a replica may come back")
-	require.Zero(t, h.callCount("repair right"), "a replica may come back")
+	require.Zero(t, h.callCount("repair replica"), "a replica may return")
+	require.Zero(t, h.callCount("repair right"), "a replica may return")
 }
 
 func TestReplicaIsReplacedAfterReplaceDelay(t *testing.T) {
@@ -70,19 +62,19 @@ func TestMissingCopyIsPlacedWhenACDNJoins(t *testing.T) {
 	}
 	h.setMembers(self, "-x", "y")
 	h.eventually(func() bool { return h.callCount("repair a") > 0 && h.callCount("repair c") > 0 })
-	require.Zero(t, h.callCount("repair d"), "the owner is there and sees to it")
+	require.Zero(t, h.callCount("repair d"), "the owner is a member and repairs the record itself")
 }
 
 func TestNoRepairWithoutMembershipOrCompleteStream(t *testing.T) {
 	t.Parallel()
 	h := start(t, time.Nanosecond)
-	// Not a member itself, which the list may be too old to say.
+	// This instance is not a member: its list of members may be outdated.
 	h.setMembers("z")
 	h.sendTasks(t, completeMessage(newRecord("a", 1, "x", self)))
 	h.awaitStandings("a@1:x[x] ")
 	h.breakStream()
 	h.sendTasks(t, recordsMessage(newRecord("b", 1, "x", self)))
-	h.setMembers(self, "z") // but not all records are known yet
+	h.setMembers(self, "z") // the stream is not complete yet
 	h.awaitStandings("a@1:x[x] b@1:x[x] ")
 	h.reconciler.Stale(task.ID(idOf("then")))
 	h.eventually(func() bool { return h.callCount("get then") > 0 })
@@ -155,116 +147,9 @@ func TestQueuedRepairIsSkippedIfTheOwnerReturns(t *testing.T) {
 	h.eventually(func() bool { return strings.Count(h.standings(), "@1") == tasks })
 	h.setMembers(self)
 	h.eventually(func() bool { return len(h.allCalls()) == 8 })
-	h.setMembers(self, "x") // it was away for a moment
+	h.setMembers(self, "x") // x has returned
 	close(hold)
 	h.reconciler.Stale(task.ID(idOf("then")))
 	h.eventually(func() bool { return h.callCount("get then") > 0 })
 	require.Len(t, h.allCalls(), 9)
-}
-
-func TestHandoverMovesOwnedTasksAndWaitsForCopies(t *testing.T) {
-	t.Parallel()
-	h := start(t, never, inventoryOf("a"), inventoryOf("b"), inventoryOf("kept"), inventoryOf("replica"))
-	h.setMembers(self, "x", "y")
-	h.sendTasks(t, completeMessage(newRecord("a", 1, self, "x"), newRecord("b", 5, self, "y"), newRecord("empty", 1, self, "x"),
-		newRecord("kept", 1, self, "x"), newRecord("replica", 1, "x", self)))
-	h.eventually(func() bool { return strings.Count(h.standings(), "@") == 5 })
-	h.onCall("move@1 a", always(newRecord("a", 2, "x", self)))
-	h.onCall("move@5 b", func(n int) (*record, error) {
-		if n == 1 {
-			return nil, status.Error(codes.Unavailable, "not now")
-		}
-		return newRecord("b", 6, "y", self), nil
-	})
-	h.onCall("move@1 empty", always(newRecord("empty", 2, "x", self)))
-	h.onCall("move@1 kept", refuseNoCDN)
-	ended := make(chan error, 1)
-	go func() { ended <- h.reconciler.Handover(t.Context()) }()
-	// What is not whole here is given away at once, the rest when it is whole there.
-	h.awaitStandings("a@1:self[x] b@5:self[y] empty@2:x[x] kept@1:self[x] replica@1:x[x] ")
-	h.otherCDNs.addWhole("b")
-	h.awaitStandings("a@1:self[x] b@6:y[y] empty@2:x[x] kept@1:self[x] replica@1:x[x] ")
-	h.otherCDNs.addWhole("kept")
-	h.eventually(func() bool { return h.callCount("move@1 kept") > 0 })
-	require.Empty(t, ended, "nobody has what is owned here")
-	h.otherCDNs.addWhole("a")
-	require.NoError(t, <-ended)
-	require.Equal(t, "a@2:x[x] b@6:y[y] empty@2:x[x] kept@1:self[x] replica@1:x[x] ", h.standings())
-	for _, call := range h.allCalls() {
-		require.NotContains(t, call, "replica")
-		require.NotContains(t, call, "repair")
-	}
-}
-
-func TestHandoverPlacesACopyBeforeItMovesTheOnlyOne(t *testing.T) {
-	t.Parallel()
-	h := start(t, never, inventoryOf("a"))
-	h.setMembers(self, "x")
-	h.onCall("repair a", always(bumpRevision(newRecord("a", 1, self, "x"), 1)))
-	h.onCall("move@1 a", always(newRecord("a", 2, "x", self)))
-	h.sendTasks(t, &watchResponse{Records: []*record{newRecord("a", 1, self)}, Replicas: 1, Complete: true})
-	h.awaitStandings("a@1:self[] ")
-	ended := make(chan error, 1)
-	go func() { ended <- h.reconciler.Handover(t.Context()) }()
-	h.awaitStandings("a@1:self[x] ")
-	require.Equal(t, []string{"repair a"}, h.allCalls())
-	h.otherCDNs.addWhole("a")
-	require.NoError(t, <-ended)
-	require.Equal(t, []string{"repair a", "move@1 a"}, h.allCalls())
-}
-
-func TestHandoverMovesTasksWithoutCopiesBeforeItsDeadline(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, testHandoverMovesTasksWithoutCopiesBeforeItsDeadline)
-}
-
-func testHandoverMovesTasksWithoutCopiesBeforeItsDeadline(t *testing.T) {
-	h := startInSynctest(t, never, inventoryOf("a"))
-	h.setMembers(self, "x")
-	h.onCall("move@1 a", always(newRecord("a", 2, "x", self)))
-	h.sendTasks(t, completeMessage(newRecord("a", 1, self, "x")))
-	h.awaitStandings("a@1:self[x] ")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	// A copy that does not come in time keeps nobody from having an owner.
-	require.ErrorIs(t, h.reconciler.Handover(ctx), context.DeadlineExceeded)
-	require.Equal(t, "a@2:x[x] ", h.standings())
-}
-
-func TestHandoverOfTheOnlyCDNEndsAtOnce(t *testing.T) {
-	t.Parallel()
-	h := start(t, never, inventoryOf("a"))
-	h.setMembers("-" + self)
-	h.sendTasks(t, completeMessage(newRecord("a", 1, self)))
-	h.awaitStandings("a@1:self[] ")
-	require.NoError(t, h.reconciler.Handover(t.Context()))
-	require.Empty(t, h.allCalls())
-}
-
-func TestHandoverFailsIfNoRegistryIsAvailable(t *testing.T) {
-	t.Parallel()
-	h := start(t, never, inventoryOf("a"))
-	h.setMembers(self, "x")
-	h.sendTasks(t, completeMessage(newRecord("a", 1, self, "x")))
-	h.awaitStandings("a@1:self[x] ")
-	h.setUnavailable(true)
-	h.breakStream()
-	require.ErrorContains(t, h.reconciler.Handover(t.Context()), "no registry answers")
-}
-
-func TestDrainingMemberMovesItsTasks(t *testing.T) {
-	t.Parallel()
-	h := start(t, never)
-	h.setMembers(self, "x", "y")
-	h.onCall("move@1 a", always(newRecord("a", 2, "x", self)))
-	h.onCall("move@1 b", refuseNoCDN)
-	h.sendTasks(t, completeMessage(newRecord("a", 1, self, "x"), newRecord("b", 1, self, "x"), newRecord("c", 1, "x", self)))
-	h.awaitStandings("a@1:self[x] b@1:self[x] c@1:x[x] ")
-	h.setMembers("-"+self, "x", "y")
-	h.awaitStandings("a@2:x[x] b@1:self[x] c@1:x[x] ")
-	// It begins again with what nobody took when somebody comes.
-	h.onCall("move@1 b", always(newRecord("b", 2, "z", self)))
-	h.setMembers("-"+self, "x", "y", "z")
-	h.awaitStandings("a@2:x[x] b@2:z[z] c@1:x[x] ")
-	require.False(t, slices.Contains(h.allCalls(), "move@1 c"))
 }

@@ -13,51 +13,53 @@ import (
 )
 
 const (
-	// maxCalls is how many tasks the registry is asked about at a time, and
-	// maxMoves while this instance gives away what it owns.
+	// maxCalls bounds the concurrent calls to the registry, and maxMoves those while
+	// this instance drains.
 	maxCalls = 8
 	maxMoves = 16
-	// maxDelay is the longest pause between two calls about a task, and
-	// attemptsTTL is when earlier calls count no more.
+	// maxDelay bounds the time between two calls about a task. Calls that are older than
+	// attemptsTTL do not delay the next one.
 	maxDelay    = 30 * time.Second
 	attemptsTTL = 2 * maxDelay
-	// announceDelay is how long changes may be on their way that were made while
-	// this instance was no member.
+	// announceDelay is the time between joining the cluster and the announcement of the
+	// copies on disk. Changes of records that were made while this instance was not a
+	// member arrive within this time.
 	announceDelay = time.Second
 )
 
-// state is the state of a reconciler; it belongs to the goroutine of Run.
+// state is the mutable state of a reconciler. Only the goroutine of Run accesses it.
 type state struct {
 	r          *Reconciler
 	engine     Engine
-	ctx        context.Context //nolint:containedctx // of the calls, which end with Run
+	ctx        context.Context //nolint:containedctx // for calls, which end with Run
 	background *sync.WaitGroup
 
 	index   *index
 	members *members
-	// stream numbers the streams, and complete says that this one has told all.
+	// stream is the number of the current stream. complete is set once that stream has
+	// sent all records.
 	stream       uint64
 	complete     bool
-	wantedCopies int // copies of a task
-	// storeUnavailable says that the last answer was that the store cannot be asked.
+	wantedCopies int // copies per task, the owner's included
+	// storeUnavailable is set if the last call failed because the registry has no store.
 	storeUnavailable bool
 
 	jobs         map[task.ID]*job
-	queue        []task.ID
+	queue        []task.ID // tasks whose calls wait for a slot
 	delayed      delayQueue
 	runningCalls int
 
-	announceAt  time.Time // zero for never
-	handingOver bool
+	announceAt  time.Time // zero if no announcement is scheduled
+	handingOver bool      // Handover was called
 	handover    *handover
-	// inventory is what was on disk when this instance began to give away what it
-	// owns, nil while it does not; listingInventory says that it is being found out.
+	// inventory holds the copies that were on disk when this instance began to drain. It
+	// is nil while the instance does not drain, and while listingInventory is set.
 	inventory        map[task.ID]task.Inventory
 	listingInventory bool
-	moveAtOnce       bool // there is no time to wait for others' copies
+	moveAtOnce       bool // tasks are moved without waiting for copies
 }
 
-// updateMembers takes a new list of members.
+// updateMembers applies a new list of members.
 func (s *state) updateMembers(list []cluster.Member, now time.Time) {
 	wasDraining := s.draining()
 	ch := s.members.update(list, now)
@@ -86,7 +88,7 @@ func (s *state) updateMembers(list []cluster.Member, now time.Time) {
 	}
 }
 
-// retryPlacement looks for what somebody who takes tasks could be given.
+// retryPlacement evaluates the tasks that a CDN which accepts tasks now could get.
 func (s *state) retryPlacement(now time.Time) {
 	for id, e := range s.index.entries {
 		if j := s.jobs[id]; j != nil && j.refused {
@@ -107,11 +109,12 @@ func (s *state) evaluateAll(now time.Time) {
 	}
 }
 
-// evaluate has a task looked at now or when its time comes.
+// evaluate decides which call a task needs, and queues it or schedules the next
+// evaluation. The comment of job shows the transitions.
 func (s *state) evaluate(id task.ID, now time.Time) {
 	j := s.jobs[id]
 	if j != nil && j.calling {
-		return // the answer has it checked
+		return // finishCall evaluates it again
 	}
 	what, at := s.decide(id, now)
 	switch {
@@ -136,12 +139,13 @@ func (s *state) evaluate(id task.ID, now time.Time) {
 	}
 }
 
-// retire keeps the memory of calls for a while, so that what is repaired over
-// and over again is so ever more slowly.
+// retire removes the job of a task that needs no call, but keeps it for attemptsTTL after
+// its last call, so that a task that needs repairs again and again gets them at growing
+// intervals.
 func (s *state) retire(id task.ID, j *job, now time.Time) {
 	until := j.lastCall.Add(attemptsTTL)
 	switch {
-	case j.queued: // its turn will come, and it is looked at then
+	case j.queued: // startCall evaluates it
 	case j.attempts > 0 && until.After(now):
 		s.evaluateAt(until, id, j)
 	default:
@@ -149,6 +153,7 @@ func (s *state) retire(id task.ID, j *job, now time.Time) {
 	}
 }
 
+// evaluateAt schedules the next evaluation of a task.
 func (s *state) evaluateAt(at time.Time, id task.ID, j *job) {
 	if j.dueAt.Equal(at) {
 		return
@@ -157,7 +162,7 @@ func (s *state) evaluateAt(at time.Time, id task.ID, j *job) {
 	s.delayed.add(at, id)
 }
 
-// earliestCall is when the registry may be asked about the task again.
+// earliestCall returns the earliest time of the next call about a task.
 func (s *state) earliestCall(j *job, now time.Time) time.Time {
 	if j.attempts == 0 || now.Sub(j.lastCall) > attemptsTTL {
 		j.attempts = 0
@@ -173,12 +178,14 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// backOff doubles from first on.
+// backOff returns the delay after a number of attempts: first, doubled with each attempt
+// after the first one, and at most maxDelay.
 func backOff(first time.Duration, attempts int) time.Duration {
 	return min(first<<min(attempts-1, 10), maxDelay)
 }
 
-// runDue does what is due.
+// runDue evaluates the tasks whose time has come, and starts queued calls up to the
+// limit.
 func (s *state) runDue(now time.Time) {
 	for {
 		next, ok := s.delayed.popDue(now)
@@ -205,7 +212,7 @@ func (s *state) runDue(now time.Time) {
 	}
 }
 
-// nextDue is when runDue has something to do.
+// nextDue returns the time at which runDue must be called again.
 func (s *state) nextDue() (time.Time, bool) {
 	at, ok := s.delayed.first()
 	if !s.announceAt.IsZero() && (!ok || s.announceAt.Before(at)) {
@@ -214,7 +221,7 @@ func (s *state) nextDue() (time.Time, bool) {
 	return at, ok
 }
 
-// startCall calls the registry about a task, if that is still to be done.
+// startCall makes the call that a queued task needs, if it still needs one.
 func (s *state) startCall(id task.ID, now time.Time) {
 	j := s.jobs[id]
 	if j == nil {
@@ -238,11 +245,11 @@ func (s *state) startCall(id task.ID, now time.Time) {
 	}
 	s.background.Go(func() {
 		answer := s.r.call(s.ctx, c)
-		_ = s.r.send(s.ctx, func(s *state) { s.finishCall(c, answer) }) // when Run is over nobody asks
+		_ = s.r.send(s.ctx, func(s *state) { s.finishCall(c, answer) }) // fails only if Run ends
 	})
 }
 
-// finishCall takes an answer of the registry.
+// finishCall applies the result of a call and evaluates the task again.
 func (s *state) finishCall(c call, a answer) {
 	now := time.Now()
 	s.runningCalls--
@@ -259,7 +266,7 @@ func (s *state) finishCall(c call, a answer) {
 		s.storeUnavailable = rpcerr.ReasonOf(a.err) == rpcerr.StoreUnavailable
 	}
 	if a.err != nil {
-		log.Debug("the registry did not do it", zap.Error(a.err))
+		log.Debug("the call to the registry failed", zap.Error(a.err))
 	}
 	if a.settled() {
 		switch c.action {
@@ -271,7 +278,7 @@ func (s *state) finishCall(c call, a answer) {
 	}
 	if a.record != nil && c.stream == s.stream {
 		s.applyRecord(*a.record, now)
-		log.Debug("the registry has answered", zap.String("owner", a.record.owner), zap.Strings("replicas", a.record.replicas))
+		log.Debug("the registry returned a record", zap.String("owner", a.record.owner), zap.Strings("replicas", a.record.replicas))
 	}
 	if c.action == move && a.refused() {
 		j.refused = true

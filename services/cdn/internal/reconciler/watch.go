@@ -11,14 +11,14 @@ import (
 	"github.com/supernode-ha/supernode/pkg/cluster"
 )
 
-// streamTimeout is how long a registry may take for its next message until it has
-// told everything; then another is asked.
+// streamTimeout bounds the time between two messages of a stream until all records
+// were received. Then the stream is closed and another one is opened.
 const streamTimeout = 10 * time.Second
 
-// maxWatchDelay is the longest pause before the records are asked for again.
+// maxWatchDelay bounds the time before the next stream is opened.
 const maxWatchDelay = 5 * time.Second
 
-// watchRecords follows the records that name this instance until ctx ends.
+// watchRecords receives the records that name this instance until ctx ends.
 func (r *Reconciler) watchRecords(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; {
 		complete, err := r.followStream(ctx)
@@ -26,15 +26,16 @@ func (r *Reconciler) watchRecords(ctx context.Context) {
 			failures = 0
 		}
 		failures++
-		if ctx.Err() == nil && failures == 3 { // a registry that is restarted is no news
-			r.log.Warn("the registry does not tell which tasks are this instance's; going on with those that are known", zap.Error(err))
+		if ctx.Err() == nil && failures == 3 { // fewer failures are normal when a registry restarts
+			r.log.Warn("cannot watch the records of this CDN; retrying, and continuing with the known records", zap.Error(err))
 		}
 		_ = r.send(ctx, func(s *state) { s.complete = false })
 		sleep(ctx, min(backOff(r.options.RetryDelay, failures), maxWatchDelay))
 	}
 }
 
-// followStream takes what one stream tells until it ends, and says whether it told all.
+// followStream applies the messages of one stream until it ends. It returns whether the
+// stream has sent all records, and the error that ended it.
 func (r *Reconciler) followStream(ctx context.Context) (complete bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -42,7 +43,7 @@ func (r *Reconciler) followStream(ctx context.Context) (complete bool, err error
 	defer silent.Stop()
 	stream, err := r.registry.WatchTasks(ctx, &registryv1.WatchTasksRequest{Role: cluster.CDN, MemberId: r.id})
 	if err != nil {
-		return false, fmt.Errorf("watching the tasks of this cdn: %w", err)
+		return false, fmt.Errorf("watching the records of this CDN: %w", err)
 	}
 	if err := r.send(ctx, (*state).streamStarted); err != nil {
 		return false, err
@@ -50,7 +51,7 @@ func (r *Reconciler) followStream(ctx context.Context) (complete bool, err error
 	for {
 		m, err := stream.Recv()
 		if err != nil {
-			return complete, fmt.Errorf("watching the tasks of this cdn: %w", err)
+			return complete, fmt.Errorf("watching the records of this CDN: %w", err)
 		}
 		if complete = complete || m.GetComplete(); complete {
 			silent.Stop()
@@ -63,7 +64,7 @@ func (r *Reconciler) followStream(ctx context.Context) (complete bool, err error
 	}
 }
 
-// sleep waits, or until ctx ends.
+// sleep blocks for the duration, or until ctx ends.
 func sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
