@@ -14,7 +14,7 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// assembly is a copy that is being made, whoever its pieces come from.
+// assembly is a copy under construction, from the source or from other CDNs.
 type assembly struct {
 	*Fetcher
 	log     *zap.Logger
@@ -25,15 +25,15 @@ type assembly struct {
 	whole   *hasher
 
 	mu        sync.Mutex
-	pieces    []task.Piece // in landing order; guarded by mu
-	positions []int32      // 1 + the place in pieces by number, 0 for what is not here; guarded by mu
+	pieces    []task.Piece // in the order in which they landed; guarded by mu
+	positions []int32      // by piece number: 1 + its index in pieces, 0 for a missing piece; guarded by mu
 }
 
 func (f *Fetcher) assemble(log *zap.Logger, id task.ID, content *store.Content, facts task.Facts, sink Sink) *assembly {
 	return &assembly{Fetcher: f, log: log, id: id, content: content, facts: facts, sink: sink, whole: newHasher()}
 }
 
-// has gives a piece that is here.
+// has returns the piece with a number, if it is on disk.
 func (a *assembly) has(num int32) (task.Piece, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -43,7 +43,7 @@ func (a *assembly) has(num int32) (task.Piece, bool) {
 	return a.pieces[a.positions[num]-1], true
 }
 
-// add remembers pieces that are on disk, each once.
+// add records pieces that are on disk. A piece must not be added twice.
 func (a *assembly) add(pieces ...task.Piece) {
 	a.mu.Lock()
 	for _, p := range pieces {
@@ -57,7 +57,7 @@ func (a *assembly) add(pieces ...task.Piece) {
 	a.whole.signal()
 }
 
-// land makes a piece readable for everybody.
+// land writes a piece to disk and announces it.
 func (a *assembly) land(b *buffer, p task.Piece) error {
 	if err := a.content.Write(p, b.data); err != nil {
 		if store.Hangs(err) {
@@ -70,7 +70,8 @@ func (a *assembly) land(b *buffer, p task.Piece) error {
 	return nil
 }
 
-// release gives the memory of a piece back, and its slot.
+// release ends one use of a buffer. With the last one it returns the buffer to the pool
+// and releases the slot.
 func (a *assembly) release(b *buffer) {
 	if b.users.Add(-1) == 0 {
 		a.buffers.put(b)
@@ -78,11 +79,11 @@ func (a *assembly) release(b *buffer) {
 	}
 }
 
-// count is the number of pieces, 0 while the length is not known.
+// count returns the number of pieces, or 0 while the length is unknown.
 func (a *assembly) count() int32 { return piece.Count(a.facts.Length, a.facts.PieceSize) }
 
-// missing gives the runs of pieces that are not here, each from its first to
-// behind its last.
+// missing returns the runs of missing pieces, each as its first number and the number
+// after its last one. It returns none while the length is unknown.
 func (a *assembly) missing() [][2]int32 {
 	var runs [][2]int32
 	for num := range a.count() {
@@ -98,15 +99,15 @@ func (a *assembly) missing() [][2]int32 {
 	return runs
 }
 
-// held gives all pieces that are here.
+// held returns all pieces that are on disk.
 func (a *assembly) held() []task.Piece {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.pieces)
 }
 
-// seal makes the copy whole on disk and for everybody; wanted is the MD5 that
-// was asked for, or empty. The MD5 of the whole must be there.
+// seal marks the copy on disk as whole and announces the result. wanted is the MD5 that
+// the client requested, or empty. The hasher must have ended before.
 func (a *assembly) seal(url, wanted string) (task.Result, error) {
 	result := task.Result{MD5: a.whole.md5()}
 	pieces := a.held()
@@ -127,8 +128,8 @@ func (a *assembly) seal(url, wanted string) (task.Result, error) {
 	return result, nil
 }
 
-// adoptHeld begins with what is held, and checks those pieces on disk that nobody
-// has been told of because the check of them was interrupted.
+// adoptHeld adds the pieces of a held copy. It also verifies and announces the pieces in
+// the journal that are not held, because an earlier verification was interrupted.
 func (a *assembly) adoptHeld(ctx context.Context, held *Held) error {
 	a.add(held.Pieces...)
 	noted, err := a.content.Noted()
@@ -136,7 +137,7 @@ func (a *assembly) adoptHeld(ctx context.Context, held *Held) error {
 	case store.Hangs(err):
 		return err
 	case err != nil:
-		a.log.Warn("finding what else is on disk", zap.Error(err))
+		a.log.Warn("cannot read the journal; using only the pieces that were verified before", zap.Error(err))
 		return nil
 	}
 	return a.verify(ctx, slices.DeleteFunc(noted, func(p task.Piece) bool {
@@ -145,8 +146,8 @@ func (a *assembly) adoptHeld(ctx context.Context, held *Held) error {
 	}), true)
 }
 
-// verify gives those of the pieces that the disk has kept, telling each that it
-// finds if announce is set.
+// verify reads pieces from disk and adds those whose MD5s match. It announces each of
+// them if announce is set.
 func (a *assembly) verify(ctx context.Context, pieces []task.Piece, announce bool) error {
 	lost := 0
 	for _, p := range pieces {
@@ -171,12 +172,12 @@ func (a *assembly) verify(ctx context.Context, pieces []task.Piece, announce boo
 		}
 	}
 	if lost > 0 {
-		a.log.Warn("the disk has not kept all pieces", zap.Int("lost", lost), zap.Int("kept", len(pieces)-lost))
+		a.log.Warn("some pieces on disk are damaged or missing; fetching them again", zap.Int("lost", lost), zap.Int("kept", len(pieces)-lost))
 	}
 	return nil
 }
 
-// knownVersion is the version for the source.
+// knownVersion converts the version of a copy for requests to the source.
 func knownVersion(v store.Version) source.Known {
 	return source.Known{
 		Validators: source.Validators{ETag: v.Facts.ETag, LastModified: v.Facts.LastModified},

@@ -16,50 +16,56 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// The pause between two rounds of asking all copies doubles up to a bound.
+// The pause between two rounds over all copies doubles from initialPause to maxPause.
 const (
 	initialPause = 100 * time.Millisecond
 	maxPause     = 5 * time.Second
 )
 
-// ErrOtherVersion is a copy that has to be begun anew, because the owner has
-// another version than the one that has been told of here.
+// ErrOtherVersion is returned for a copy that must start from scratch, because the owner
+// has another version than the pieces that were announced.
 var ErrOtherVersion = errors.New("the owner has another version")
 
-// errComplete ends the following of a copy that has told all.
-var errComplete = errors.New("all is told")
+// errComplete ends the following of a copy whose result was received.
+var errComplete = errors.New("the result was received")
 
-// errNoMore is a CDN of which all was taken that it has just now.
-var errNoMore = errors.New("it has no more just now")
+// errNoMore is returned if a CDN has no missing piece at the moment.
+var errNoMore = errors.New("the copy has no more pieces at the moment")
 
-// CopyJob is a task that is to be copied from other CDNs.
+// CopyJob is a task to copy from other CDNs.
 type CopyJob struct {
-	// ID names it.
 	ID task.ID
-	// Standing is what the record says just now.
+	// Standing returns the current standing of this instance to the task.
 	Standing func() task.Standing
-	// StandingChanged says that it says something else than before.
+	// StandingChanged receives a value when the standing has changed.
 	StandingChanged <-chan struct{}
-	// Held is what is here already, nil for what may be found on disk.
+	// Held is the announced partial copy. If it is nil, a partial copy on disk is used.
 	Held *Held
 }
 
-// copier is one copy under way.
+// copier copies one task.
+//
+//	round: the owner is followed, each other copy is listed once
+//	round --whole-------------------------------------------> done
+//	round --the owner is this instance, nothing was copied--> done
+//	round --otherwise, after a pause or a changed standing--> next round
+//	round --disk error, other version, end of ctx-----------> failed
 type copier struct {
 	*Fetcher
 	log           *zap.Logger
 	job           CopyJob
 	sink          Sink
 	parts         *assembly     // nil until a version is known
-	hashed        chan error    // what the hashing of parts came to
+	hashed        chan error    // receives the result of the hasher of parts
 	pause         time.Duration // before the next round
-	failureLogged bool          // a failure was told of since something came
+	failureLogged bool          // a warning was logged since the last piece was copied
 }
 
-// Copy makes the task whole from other CDNs, and goes on trying until it is, or
-// until this instance is to own it and the others have no more. Errors are
-// ErrOtherVersion, those of the own disk, or the cause that ctx ended with; in
-// the last case alone what is here stays.
+// Copy completes a task from other CDNs. It retries until the task is whole, or until
+// this instance owns the task and the others have no more pieces.
+//
+// It returns ErrOtherVersion, errors of the local disk, or the cause of the end of ctx.
+// The pieces stay on disk only in the last case.
 func (f *Fetcher) Copy(ctx context.Context, job CopyJob, sink Sink) error {
 	log := f.log.With(zap.String("task_id", string(job.ID)))
 	c := &copier{Fetcher: f, log: log, job: job, sink: sink}
@@ -67,7 +73,7 @@ func (f *Fetcher) Copy(ctx context.Context, job CopyJob, sink Sink) error {
 	defer func() {
 		stop()
 		if c.parts != nil {
-			<-c.hashed //nolint:errcheck // what it came to does not matter any more
+			<-c.hashed //nolint:errcheck // finishCopy has received the result, or the copy has failed
 		}
 	}()
 	return f.keepOrRemove(ctx, log, job.ID, sink, c.run(ctx, hashing))
@@ -83,7 +89,7 @@ func (c *copier) run(ctx, hashing context.Context) error {
 	return c.copyRounds(ctx, hashing)
 }
 
-// setContent makes the place for what is copied.
+// setContent sets the files to copy to, and starts the hasher.
 func (c *copier) setContent(ctx context.Context, content *store.Content) {
 	c.parts = c.assemble(c.log, c.job.ID, content, content.Version().Facts, c.sink)
 	c.hashed = make(chan error, 1)
@@ -93,9 +99,8 @@ func (c *copier) setContent(ctx context.Context, content *store.Content) {
 	}()
 }
 
-// copyRounds asks the owner and then the others, again and again. An instance that
-// is to be the owner itself ends when the others have no more: its task waits
-// for a Seed.
+// copyRounds runs rounds until the task is whole. If this instance is the owner, it
+// returns as soon as the other copies have no more pieces: the task then waits for a Seed.
 func (c *copier) copyRounds(ctx, hashing context.Context) error {
 	c.pause = initialPause
 	for {
@@ -116,8 +121,8 @@ func (c *copier) copyRounds(ctx, hashing context.Context) error {
 	}
 }
 
-// copyRound asks each of the others once, and tells whether all is here, and else
-// whether one of them failed.
+// copyRound copies from each of the other CDNs once. It returns whether the task is whole,
+// and otherwise whether one of the CDNs has failed.
 func (c *copier) copyRound(ctx, hashing context.Context, standing task.Standing) (whole, failed bool, err error) {
 	for _, cdn := range standing.Others {
 		before := c.pieceCount()
@@ -141,9 +146,10 @@ func (c *copier) copyRound(ctx, hashing context.Context, standing task.Standing)
 	return false, failed, nil
 }
 
-// copyFrom copies from one CDN. The owner is followed for as long as it has more.
-// The others are not: one of them may be following this instance, and both
-// would wait for ever while the owner is back.
+// copyFrom copies from one CDN. It follows the owner until the owner's copy is whole. It
+// copies from a replica only the pieces that the replica has now: that replica may
+// follow this instance, and then both would wait for each other forever while the
+// owner is available again.
 func (c *copier) copyFrom(ctx, hashing context.Context, standing task.Standing, cdn string) error {
 	if cdn == standing.Owner {
 		return c.followOwner(ctx, hashing, standing, cdn)
@@ -167,28 +173,29 @@ func (c *copier) copyFrom(ctx, hashing context.Context, standing task.Standing, 
 	return c.finishCopy(ctx, cdn, standing, *copied.Result)
 }
 
-// hideOtherVersion is for a failure of a CDN that is not the owner: it is no reason to
-// begin anew that it has another version.
+// hideOtherVersion replaces ErrOtherVersion by an error that does not make the copy start
+// from scratch, because only the version of the owner counts.
 func hideOtherVersion(err error) error {
 	if errors.Is(err, ErrOtherVersion) {
-		return errors.New("it has another version than is here")
+		return errors.New("the replica has another version than the local copy")
 	}
 	return err
 }
 
-// logFailure tells of a failure, but not aloud of every one in a row: a copy may
-// go on trying for days.
+// logFailure logs a failure. Of consecutive failures only the first one is a warning,
+// because a copy may retry for days.
 func (c *copier) logFailure(cdn string, err error) {
 	level := zap.WarnLevel
 	if c.failureLogged {
 		level = zap.DebugLevel
 	}
 	c.failureLogged = true
-	c.log.Log(level, "copying from another CDN", zap.String("from", cdn), zap.Int("pieces", c.pieceCount()), zap.Error(err))
+	c.log.Log(level, "cannot copy the task from another CDN; trying the other copies, and this one later",
+		zap.String("from", cdn), zap.Int("pieces", c.pieceCount()), zap.Error(err))
 }
 
-// withSlot bounds how many are copied at a time. Those that wait for a CDN that
-// has nothing do not count.
+// withSlot runs do with a slot, which bounds the tasks that are copied concurrently. A
+// task between two rounds holds none.
 func (c *copier) withSlot(ctx context.Context, do func() error) error {
 	select {
 	case c.copySlots <- struct{}{}:
@@ -199,12 +206,13 @@ func (c *copier) withSlot(ctx context.Context, do func() error) error {
 	return do()
 }
 
-// waitForNextRound waits before the next round, unless there is news. Of a task that has
-// failed nothing comes before there is.
+// waitForNextRound blocks for the pause, or until the standing has changed. If the record
+// says that the task has failed, only a changed standing ends the wait, because the
+// owner has no new pieces before.
 func (c *copier) waitForNextRound(ctx context.Context, standing task.Standing) error {
 	var timeout <-chan time.Time
 	if standing.Status != task.Failed {
-		// Half of the pause is left to chance: many copies may have lost one owner.
+		// The jitter is half of the pause, because many copies may have lost the same owner.
 		timer := time.NewTimer(c.pause/2 + rand.N(c.pause/2+1))
 		defer timer.Stop()
 		timeout = timer.C
@@ -227,7 +235,7 @@ func (c *copier) pieceCount() int {
 	return len(c.parts.held())
 }
 
-// followOwner copies from one CDN for as long as it has more.
+// followOwner copies from the owner until the owner's copy is whole.
 func (c *copier) followOwner(ctx, hashing context.Context, standing task.Standing, cdn string) error {
 	work, working := errgroup.WithContext(ctx)
 	work.SetLimit(maxTransfers)
@@ -245,25 +253,27 @@ func (c *copier) followOwner(ctx, hashing context.Context, standing task.Standin
 		return nil
 	})
 	if failed := work.Wait(); failed != nil {
-		return failed // it ended the following, so it came first
+		return failed // the failed transfer has ended Follow, so err is only its consequence
 	}
 	switch {
 	case err != nil && !errors.Is(err, errComplete):
 		return err
 	case result == nil || c.parts == nil:
-		return fmt.Errorf("cdn %s ended without a result", cdn)
+		return fmt.Errorf("cdn %s ended the stream without a result", cdn)
 	}
 	return c.finishCopy(ctx, cdn, standing, *result)
 }
 
-// acceptVersion takes the version of another CDN, unless it is not the one of the
-// record or not the one that is here.
+// acceptVersion compares the version of another CDN with the record and with the local
+// copy. It returns an error if the record differs, and ErrOtherVersion if the local copy
+// differs. If there is no local copy yet, acceptVersion opens the partial copy on disk if
+// that is of the same version, or else creates an empty one.
 func (c *copier) acceptVersion(ctx, hashing context.Context, standing task.Standing, facts task.Facts) error {
 	if !facts.Possible() {
-		return fmt.Errorf("it tells of pieces of %d bytes of %d", facts.PieceSize, facts.Length)
+		return fmt.Errorf("the copy has impossible facts: %d bytes in pieces of %d bytes", facts.Length, facts.PieceSize)
 	}
 	if standing.Facts.PieceSize > 0 && !standing.Facts.Same(facts) {
-		return fmt.Errorf("it has another version (%d bytes, %s %s) than the record (%d bytes, %s %s)",
+		return fmt.Errorf("the copy is of another version (%d bytes, %s %s) than the record (%d bytes, %s %s)",
 			facts.Length, facts.ETag, facts.LastModified,
 			standing.Facts.Length, standing.Facts.ETag, standing.Facts.LastModified)
 	}
@@ -280,7 +290,7 @@ func (c *copier) acceptVersion(ctx, hashing context.Context, standing task.Stand
 	case err == nil && part.Facts.Same(facts):
 	default:
 		if err == nil {
-			_ = part.Close() // it is going to be removed
+			_ = part.Close() // Create removes its files
 		}
 		content, err := c.store.Create(c.job.ID, store.Version{
 			URL: standing.URL, Facts: facts, Epoch: standing.Epoch, Known: time.Now().Add(-ageOfFacts).UnixMilli(),
@@ -293,14 +303,14 @@ func (c *copier) acceptVersion(ctx, hashing context.Context, standing task.Stand
 	c.setContent(hashing, part.Content)
 	c.sink.Settle(part.Content.Version().Facts)
 	c.sink.Begin(part.Content)
-	c.log.Info("copying", zap.Int64("length", facts.Length), zap.Int("on_disk", len(part.Pieces)))
+	c.log.Info("copying the task from other CDNs", zap.Int64("length", facts.Length), zap.Int("on_disk", len(part.Pieces)))
 	return c.parts.verify(ctx, part.Pieces, true)
 }
 
-// fetchPiece has a piece fetched that another CDN told of.
+// fetchPiece starts to download a piece that another CDN has announced, if it is missing.
 func (c *copier) fetchPiece(ctx context.Context, work *errgroup.Group, cdn string, p task.Piece) error {
 	if c.parts == nil || !c.parts.isPossible(p) {
-		return fmt.Errorf("cdn %s tells of an impossible piece %d of %d bytes", cdn, p.Num, p.Length)
+		return fmt.Errorf("cdn %s announced an impossible piece %d of %d bytes", cdn, p.Num, p.Length)
 	}
 	if here, ok := c.parts.has(p.Num); ok {
 		if here != p {
@@ -312,7 +322,7 @@ func (c *copier) fetchPiece(ctx context.Context, work *errgroup.Group, cdn strin
 	return ctx.Err()
 }
 
-// finishCopy makes the copy whole, if it comes to what the other CDN says.
+// finishCopy seals the copy if its pieces are those of the announced result.
 func (c *copier) finishCopy(ctx context.Context, cdn string, standing task.Standing, result task.Result) error {
 	var length int64
 	pieces := c.parts.held()
@@ -320,12 +330,12 @@ func (c *copier) finishCopy(ctx context.Context, cdn string, standing task.Stand
 		length += int64(p.Length) - piece.WrapLength
 	}
 	if len(pieces) != int(result.PieceCount) || length != result.Length {
-		return fmt.Errorf("cdn %s told %d pieces with %d bytes, not the %d with %d of its result",
-			cdn, len(pieces), length, result.PieceCount, result.Length)
+		return fmt.Errorf("cdn %s announced a result of %d pieces with %d bytes, but the copy has %d pieces with %d bytes",
+			cdn, result.PieceCount, result.Length, len(pieces), length)
 	}
 	for num := range result.PieceCount {
-		if _, ok := c.parts.has(num); !ok { // nobody would ever hash it
-			return fmt.Errorf("cdn %s told %d pieces, but not piece %d", cdn, len(pieces), num)
+		if _, ok := c.parts.has(num); !ok { // the hasher would wait for it forever
+			return fmt.Errorf("cdn %s announced a result of %d pieces, but not piece %d", cdn, result.PieceCount, num)
 		}
 	}
 	c.parts.whole.finish(result.PieceCount)
@@ -338,8 +348,8 @@ func (c *copier) finishCopy(ctx context.Context, cdn string, standing task.Stand
 		return context.Cause(ctx)
 	}
 	if got := c.parts.whole.md5(); got != result.MD5 {
-		c.log.Error("the pieces do not make the content that was told", zap.String("from", cdn),
-			zap.String("md5", got), zap.String("told", result.MD5))
+		c.log.Error("the copied content does not have the announced MD5; copying it again from scratch", zap.String("from", cdn),
+			zap.String("md5", got), zap.String("announced", result.MD5))
 		if err := sleep(ctx, maxPause); err != nil {
 			return err
 		}
@@ -348,12 +358,12 @@ func (c *copier) finishCopy(ctx context.Context, cdn string, standing task.Stand
 	if _, err := c.parts.seal(standing.URL, ""); err != nil {
 		return err
 	}
-	c.log.Info("copied", zap.String("from", cdn), zap.Int64("length", length), zap.Int("pieces", len(pieces)))
+	c.log.Info("copied the task", zap.String("from", cdn), zap.Int64("length", length), zap.Int("pieces", len(pieces)))
 	return nil
 }
 
-// LoadPart tells what is on disk of a task that is not whole, for others to take.
-// ErrAbsent means that there is nothing.
+// LoadPart verifies and announces the pieces of a partial copy on disk, so that other
+// instances can download them. It returns store.ErrAbsent if there is none.
 func (f *Fetcher) LoadPart(ctx context.Context, id task.ID, sink Sink) error {
 	part, err := f.store.OpenPart(id)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// emptyCopies is other CDNs that have nothing, and counts how often they are asked.
+// emptyCopies is a client of CDNs without copies that counts its calls.
 type emptyCopies struct {
 	fetch.Copies
 	asked atomic.Int32
@@ -24,11 +24,11 @@ type emptyCopies struct {
 
 func (d *emptyCopies) Follow(context.Context, string, task.ID, func(copies.Event) error) error {
 	d.asked.Add(1)
-	return errors.New("nothing is here")
+	return errors.New("no local copy")
 }
 
-// A task that has failed stays in its record for long: its replicas leave its
-// owner alone until the record says something else.
+// The record of a failed task stays for a long time. Its replicas do not call the owner
+// until the record changes.
 func TestReplicaOfAFailedTaskWaitsForAChange(t *testing.T) {
 	for name, c := range map[string]struct {
 		status task.Status

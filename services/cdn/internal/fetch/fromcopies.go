@@ -17,28 +17,30 @@ import (
 )
 
 const (
-	// maxTransfers is how many pieces of a task are fetched from another CDN at a time.
+	// maxTransfers bounds the pieces of a task that are downloaded from another CDN
+	// concurrently.
 	maxTransfers = 4
-	// maxFailures is how many may fail in a row until it is left alone: more
-	// than are under way when a connection breaks.
+	// maxFailures is the number of consecutive failures after which a CDN is abandoned.
+	// It is larger than the number of transfers that a broken connection interrupts.
 	maxFailures = 2 * maxTransfers
-	// maxPieces bounds what another CDN may make us remember of a task whose
-	// length is not known.
+	// maxPieces bounds the piece numbers of a task of unknown length, and so the memory
+	// that another CDN can cause this one to use.
 	maxPieces = 1 << 22
 )
 
-// Copies is the other CDNs.
+// Copies is a client for the copies of other CDNs.
 type Copies interface {
-	// Follow tells what a CDN has of a task and gets, until it is whole there.
+	// Follow passes the events of a copy to handle until the copy is whole. It returns an
+	// error if no fetch or copy adds pieces to it, and the error of handle.
 	Follow(ctx context.Context, cdn string, id task.ID, handle func(copies.Event) error) error
-	// List gives what a CDN has of a task just now.
+	// List returns the pieces that a CDN has now.
 	List(ctx context.Context, cdn string, id task.ID) (copies.Copy, error)
-	// Piece fetches a wrapped piece of a wrapped size.
+	// Piece downloads a wrapped piece into memory. size is the wrapped size of a full piece.
 	Piece(ctx context.Context, cdn string, id task.ID, num, size int32, into []byte) error
 }
 
-// fetchFromCopies takes from other copies what is missing here. Errors are those of the
-// own disk, or the cause that ctx ended with.
+// fetchFromCopies downloads missing pieces from other CDNs, one CDN after the other. It
+// returns only errors of the local disk, or the cause of the end of ctx.
 func (a *assembly) fetchFromCopies(ctx context.Context, cdns []string) error {
 	for _, cdn := range cdns {
 		if a.facts.Length >= 0 && len(a.missing()) == 0 {
@@ -52,10 +54,10 @@ func (a *assembly) fetchFromCopies(ctx context.Context, cdns []string) error {
 		case isDiskError(err):
 			return err
 		case err != nil:
-			a.log.Warn("taking pieces from another copy", zap.String("cdn_id", cdn), zap.Error(err))
+			a.log.Warn("cannot download all missing pieces from another CDN", zap.String("from", cdn), zap.Error(err))
 		}
 		if got := len(a.held()) - before; got > 0 {
-			a.log.Info("took pieces from another copy", zap.String("from", cdn), zap.Int("pieces", got))
+			a.log.Info("downloaded pieces from another CDN", zap.String("from", cdn), zap.Int("pieces", got))
 		}
 	}
 	return nil
@@ -63,7 +65,7 @@ func (a *assembly) fetchFromCopies(ctx context.Context, cdns []string) error {
 
 func (a *assembly) fetchFromCopy(ctx context.Context, cdn string) error {
 	copied, err := a.copies.List(ctx, cdn, a.id)
-	if err != nil && ctx.Err() == nil { // its disk may have been cold
+	if err != nil && ctx.Err() == nil { // the first answer may be late because of a cold disk
 		copied, err = a.copies.List(ctx, cdn, a.id)
 	}
 	if err != nil || len(copied.Pieces) == 0 {
@@ -72,9 +74,9 @@ func (a *assembly) fetchFromCopy(ctx context.Context, cdn string) error {
 	return a.fetchPiecesFrom(ctx, cdn, copied)
 }
 
-// fetchPiecesFrom takes from another copy what is missing here. A piece that does not
-// come is asked for once more: one bad piece, or a connection that breaks, is no
-// reason to fetch all the rest from the source.
+// fetchPiecesFrom downloads the missing pieces that another copy has. It tries each piece
+// that fails once more, so that one damaged piece or a broken connection does not cause
+// all the other pieces to be fetched from the source.
 func (a *assembly) fetchPiecesFrom(ctx context.Context, cdn string, copied copies.Copy) error {
 	if err := a.checkCopyVersion(copied); err != nil {
 		return err
@@ -91,41 +93,41 @@ func (a *assembly) fetchPiecesFrom(ctx context.Context, cdn string, copied copie
 		}
 		wanted, last = failed.pieces, failed.last
 	}
-	return fmt.Errorf("%d pieces did not come: %w", len(wanted), last)
+	return fmt.Errorf("%d pieces failed: %w", len(wanted), last)
 }
 
-// checkCopyVersion makes sure that another copy is of the same version. One that its source
-// gave no name is only known by its pieces: there must be one that both have,
-// unless nothing is here yet. Else two versions of one length could be mixed,
-// and nobody would notice.
+// checkCopyVersion returns an error if another copy is of another version, or if that
+// cannot be excluded. A version without validators is identified by its pieces only:
+// both copies must have an equal piece, unless the local copy has none. Otherwise
+// two versions of the same length could be mixed without an error.
 func (a *assembly) checkCopyVersion(copied copies.Copy) error {
 	if facts := copied.Facts; !facts.Same(a.facts) {
-		return fmt.Errorf("it has another version: %d bytes, %s %s", facts.Length, facts.ETag, facts.LastModified)
+		return fmt.Errorf("the copy is of another version: %d bytes, %s %s", facts.Length, facts.ETag, facts.LastModified)
 	}
 	common := false
 	for _, p := range copied.Pieces {
 		here, ok := a.has(p.Num)
 		if ok && here != p {
-			return fmt.Errorf("it has another version: its piece %d is another one", p.Num)
+			return fmt.Errorf("the copy is of another version: piece %d differs", p.Num)
 		}
 		common = common || ok
 	}
 	if !a.facts.Named() && !common && len(a.held()) > 0 {
-		return errors.New("nothing tells whether it has the same version")
+		return errors.New("the copy may be of another version: the source sends no validators, and the copies have no piece in common")
 	}
 	return nil
 }
 
-// failures are the pieces that another CDN was asked for in vain.
+// failures holds the pieces that another CDN failed to send.
 type failures struct {
 	mu          sync.Mutex
-	pieces      []task.Piece // guarded by mu, like all below
+	pieces      []task.Piece // guarded by mu, as all fields below
 	last        error
 	consecutive int
 }
 
-// record takes how asking for a piece went, and gives the error back when there
-// is no use in asking for more.
+// record records the result of a transfer. It returns the error if there were maxFailures
+// consecutive ones, so that the remaining transfers are stopped.
 func (f *failures) record(p task.Piece, err error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -140,8 +142,8 @@ func (f *failures) record(p task.Piece, err error) error {
 	return err
 }
 
-// transferAll fetches pieces from another CDN and gives those that did not come.
-// Errors are those of the own disk, or that too many failed in a row.
+// transferAll downloads pieces from another CDN and returns those that failed. It returns
+// an error for a failure of the local disk and after too many consecutive failures.
 func (a *assembly) transferAll(ctx context.Context, cdn string, pieces []task.Piece) (*failures, error) {
 	work, ctx := errgroup.WithContext(ctx)
 	work.SetLimit(maxTransfers)
@@ -161,15 +163,15 @@ func (a *assembly) transferAll(ctx context.Context, cdn string, pieces []task.Pi
 	return failed, work.Wait()
 }
 
-// isPossible tells whether there can be such a piece. Only the first may hold
-// nothing, that of an empty file.
+// isPossible reports whether the version can have such a piece. Only the first piece may
+// be without content, for an empty file.
 func (a *assembly) isPossible(p task.Piece) bool {
 	longest := a.facts.PieceLength(p.Num)
 	return p.Num >= 0 && p.Num < maxPieces && p.Length <= longest && (a.facts.Length < 0 || p.Length == longest) &&
 		(p.Length > piece.WrapLength || p.Length == piece.WrapLength && p.Num == 0)
 }
 
-// transfer fetches a piece from another CDN, checks it and lands it.
+// transfer downloads a piece from another CDN, checks its MD5 and lands it.
 func (a *assembly) transfer(ctx context.Context, cdn string, p task.Piece) error {
 	select {
 	case a.transferSlots <- struct{}{}:
@@ -184,13 +186,14 @@ func (a *assembly) transfer(ctx context.Context, cdn string, p task.Piece) error
 		return err
 	}
 	if got := b.piece(); got != p {
-		return fmt.Errorf("cdn %s told the MD5 %s of piece %d and sent %s", cdn, p.MD5, p.Num, got.MD5)
+		return fmt.Errorf("cdn %s announced the MD5 %s for piece %d and sent a piece with %s", cdn, p.MD5, p.Num, got.MD5)
 	}
 	a.metrics.copied.Add(float64(p.Length))
 	return a.land(b, p)
 }
 
-// isDiskError tells an error of the own disk: no other CDN can help with it.
+// isDiskError reports whether an error is one of the local disk, so that trying another
+// CDN does not help.
 func isDiskError(err error) bool {
 	reason := rpcerr.ReasonOf(err)
 	return reason == rpcerr.DiskFull || reason == rpcerr.DiskFailed

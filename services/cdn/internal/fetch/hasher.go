@@ -12,28 +12,28 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// hasher computes the MD5 of the whole content, whose pieces may arrive in any
-// order or be here already. It takes a piece from memory when it is the next
-// one just then, and else reads it back from the disk, so that nothing waits
-// in memory for a piece before it.
+// hasher computes the MD5 of the whole content. The pieces may arrive in any order, or
+// may be on disk already. If a piece is offered when it is the next one in order, the
+// hasher uses it from memory. Otherwise it reads the piece back from disk later, so that
+// no piece stays in memory until an earlier one arrives.
 type hasher struct {
-	sum  hash.Hash // of the goroutine in run
+	sum  hash.Hash // used by the goroutine of run only
 	wake chan struct{}
 
 	mu      sync.Mutex
-	next    int32     // the piece that is to be hashed; guarded by mu
-	tail    int32     // the first piece that is neither being hashed nor offered; guarded by mu
-	offered []*buffer // next and those behind it, up to tail; guarded by mu
-	count   int32     // of all pieces, -1 while it is not known; guarded by mu
-	closed  bool      // run has ended: nothing is taken any more; guarded by mu
+	next    int32     // number of the next piece to hash; guarded by mu
+	tail    int32     // number of the first piece that is neither being hashed nor offered; guarded by mu
+	offered []*buffer // pieces to hash from memory, in order, the last one before tail; guarded by mu
+	count   int32     // number of all pieces, -1 while it is unknown; guarded by mu
+	closed  bool      // run has ended, and offers are declined; guarded by mu
 }
 
 func newHasher() *hasher {
 	return &hasher{sum: md5.New(), wake: make(chan struct{}, 1), count: -1}
 }
 
-// offer gives a piece from memory, and tells whether it was taken: then it is
-// released when it is hashed.
+// offer passes a piece in memory to the hasher. It returns true if the hasher accepts the
+// piece. Then the hasher releases the buffer when it is hashed.
 func (h *hasher) offer(b *buffer) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -46,7 +46,7 @@ func (h *hasher) offer(b *buffer) bool {
 	return true
 }
 
-// finish tells how many pieces there are.
+// finish sets the number of pieces, with which run returns.
 func (h *hasher) finish(count int32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -54,15 +54,16 @@ func (h *hasher) finish(count int32) {
 	h.signal()
 }
 
-// signal makes run look again.
+// signal wakes run up.
 func (h *hasher) signal() {
 	select {
 	case h.wake <- struct{}{}:
-	default: // it is going to
+	default: // a signal is pending already
 	}
 }
 
-// step is what run is to do next.
+// step is the kind of the next step of run: wait, hash a piece from memory or from disk,
+// or end.
 type step int
 
 const (
@@ -72,6 +73,7 @@ const (
 	stepEnd
 )
 
+// step returns the next step and its piece.
 func (h *hasher) step(a *assembly) (step, *buffer, task.Piece) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -97,8 +99,8 @@ func (h *hasher) advance() {
 	h.tail = max(h.tail, h.next)
 }
 
-// run hashes until all pieces are, and releases what it was offered. Errors are
-// those of the disk, or the cause that ctx ended with.
+// run hashes pieces until all are hashed. It releases all buffers that it has accepted. It
+// returns the errors of the disk, or the cause of the end of ctx.
 func (h *hasher) run(ctx context.Context, a *assembly) error {
 	defer h.close(a)
 	for {
@@ -128,6 +130,7 @@ func (h *hasher) run(ctx context.Context, a *assembly) error {
 	}
 }
 
+// readBack hashes a piece from disk.
 func (h *hasher) readBack(a *assembly, p task.Piece) error {
 	b := a.buffers.get(a.facts.PieceSize, int64(p.Length))
 	defer a.buffers.put(b)
@@ -151,5 +154,5 @@ func (h *hasher) close(a *assembly) {
 	}
 }
 
-// md5 is the MD5 of the whole; run must have ended without an error.
+// md5 returns the hex MD5 of the whole content. run must have returned nil before.
 func (h *hasher) md5() string { return hex.EncodeToString(h.sum.Sum(nil)) }

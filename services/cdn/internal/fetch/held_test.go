@@ -23,7 +23,7 @@ import (
 
 const pieceSize = 1 << 10
 
-// recordingSink is a Sink that keeps what it is told.
+// recordingSink is a Sink that records its calls.
 type recordingSink struct {
 	onLand func(count int)
 
@@ -62,7 +62,7 @@ func (l *recordingSink) held() *fetch.Held {
 	return &fetch.Held{Content: l.content, Pieces: slices.Clone(l.pieces)}
 }
 
-// writePart leaves count pieces of a version on disk.
+// writePart writes count pieces of a version to disk.
 func writePart(t *testing.T, files *store.Store, id task.ID, facts task.Facts, count int32) {
 	t.Helper()
 	content, err := files.Create(id, store.Version{Facts: facts})
@@ -79,16 +79,16 @@ func writePart(t *testing.T, files *store.Store, id task.ID, facts task.Facts, c
 	require.NoError(t, content.Close())
 }
 
-// Whoever goes on with a part whose check was interrupted goes on with that.
+// A fetch or a copy continues the verification of a partial copy that was interrupted.
 func TestInterruptedVerificationIsResumed(t *testing.T) {
 	const count = 5
-	interrupted := errors.New("something else is to be done")
+	interrupted := errors.New("the goal of the task has changed")
 	spec, err := source.Parse(source.Raw{URL: "http://127.0.0.1:1/nobody"})
 	require.NoError(t, err)
 	for name, resume := range map[string]func(context.Context, *fetch.Fetcher, task.ID, *recordingSink) error{
 		"owner": func(ctx context.Context, f *fetch.Fetcher, id task.ID, l *recordingSink) error {
 			err := f.Fetch(ctx, fetch.Job{ID: id, Spec: spec, Held: l.held()}, l)
-			require.NotNil(t, l.result, "all is here, and the source need not be asked")
+			require.NotNil(t, l.result, "all pieces are on disk, and the source need not be asked")
 			return err
 		},
 		"replica": func(ctx context.Context, f *fetch.Fetcher, id task.ID, l *recordingSink) error {

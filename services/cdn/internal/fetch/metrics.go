@@ -12,7 +12,7 @@ func newMetrics() metrics {
 	return metrics{
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "supernode_cdn_fetches_total",
-			Help: "Tasks that were made whole (success, cached) or failed, by reason.",
+			Help: "Fetches, by result: success, cached (served from disk), or the reason of the failure.",
 		}, []string{"result"}),
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "supernode_cdn_fetched_bytes_total",
@@ -20,7 +20,7 @@ func newMetrics() metrics {
 		}),
 		copied: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "supernode_cdn_copied_bytes_total",
-			Help: "Bytes of wrapped pieces taken from other CDNs.",
+			Help: "Bytes of wrapped pieces downloaded from other CDNs.",
 		}),
 	}
 }

@@ -15,18 +15,19 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// How a fetch that succeeded came by the content.
+// Values of the metric label for a fetch that succeeded.
 const (
 	fromSource = "success"
 	fromDisk   = "cached"
 )
 
-// Fetch makes the task whole, from what is here, from other copies and from its
-// source, in this order, and tells sink. Errors are of the kinds that source
-// and store give, STALE_EPOCH when another owns the task, or the cause that ctx
-// ended with. In the last two cases, and when the source does not answer or is
-// cut off for good, what is here stays, for whoever goes on with it; in all
-// others it goes.
+// Fetch completes a task from the local copy, from the copies of other CDNs and from the
+// source, in this order, and announces its progress to sink.
+//
+// It returns errors of the source and of the disk, STALE_EPOCH if another CDN owns the
+// task, or the cause of the end of ctx. The pieces stay on disk and can be resumed if
+// ctx has ended, after STALE_EPOCH, and if the source does not answer or keeps
+// interrupting the download. After any other error they are removed.
 func (f *Fetcher) Fetch(ctx context.Context, job Job, sink Sink) error {
 	log := f.log.With(zap.String("task_id", string(job.ID)), zap.String("source_host", job.Spec.Host()))
 	how, err := f.fetch(ctx, log, job, sink)
@@ -53,18 +54,19 @@ func (f *Fetcher) fetch(ctx context.Context, log *zap.Logger, job Job, sink Sink
 	return fromSource, f.keepOrRemove(ctx, log, job.ID, sink, f.fetchWithoutSaved(ctx, log, job, session, sink))
 }
 
-// fetchWithSaved serves the copy on disk, once its source or its version has said
-// that it is right.
+// fetchWithSaved serves a whole copy on disk if it is current. It is current if the
+// requested MD5 or the expected version identifies it, or if the source answers that it
+// has not changed. Otherwise the answer of the source is the new content.
 func (f *Fetcher) fetchWithSaved(
 	ctx context.Context, log *zap.Logger, job Job, session *source.Session, saved *store.Saved, sink Sink,
 ) (how string, err error) {
-	// Named by its content, or by what peers have: nothing to ask.
+	// findSaved has compared the copy with the requested MD5 and the expected version.
 	identified := job.Expected != nil && job.Expected.Settled() && job.Expected.Named()
 	if job.Spec.MD5 != "" || identified {
 		f.serveSaved(log, job.ID, saved, sink)
 		return fromDisk, nil
 	}
-	// Whatever the source will answer, the saved copy's size is right.
+	// The piece size of the saved copy is used whatever the source answers.
 	provisional := task.Facts{Length: -1, PieceSize: saved.Meta.PieceSize}
 	res, err := f.requestOrAnnounce(ctx, session, provisional, source.Validators{
 		ETag: saved.Meta.ETag, LastModified: saved.Meta.LastModifiedHeader(),
@@ -80,8 +82,9 @@ func (f *Fetcher) fetchWithSaved(
 	return fromSource, f.keepOrRemove(ctx, log, job.ID, sink, f.fetchFromStart(ctx, log, job, session, res, sink))
 }
 
-// keepOrRemove removes what is here after an error that is not just the end of
-// the work on it, nor of the source's readiness to answer.
+// keepOrRemove removes the pieces on disk after an error, and returns the error. It keeps
+// them if they can be resumed: if ctx has ended, another CDN owns the task, or the source
+// does not answer or keeps interrupting the download.
 func (f *Fetcher) keepOrRemove(ctx context.Context, log *zap.Logger, id task.ID, sink Sink, err error) error {
 	reason := rpcerr.ReasonOf(err)
 	if err == nil || ctx.Err() != nil || reason == rpcerr.StaleEpoch || reason == rpcerr.SourceUnreachable || errors.Is(err, errCutOff) {
@@ -89,31 +92,33 @@ func (f *Fetcher) keepOrRemove(ctx context.Context, log *zap.Logger, id task.ID,
 	}
 	sink.Withdraw()
 	if removing := f.store.Remove(id); removing != nil {
-		log.Warn("removing what is left of a task", zap.Error(removing))
+		log.Warn("cannot remove the files of a failed fetch", zap.Error(removing))
 	}
 	return err
 }
 
-// findSaved gives the whole copy on disk that may be the task's, or nil.
+// findSaved returns the whole copy on disk. It returns nil if there is none, or if it
+// does not have the requested MD5 or the expected version.
 func (f *Fetcher) findSaved(log *zap.Logger, job Job) *store.Saved {
 	saved, err := f.store.Load(job.ID)
 	switch {
 	case errors.Is(err, store.ErrAbsent):
 		return nil
 	case err != nil:
-		log.Warn("ignoring the copy on disk", zap.Error(err))
+		log.Warn("ignoring the copy on disk, which cannot be read", zap.Error(err))
 		return nil
 	case job.Spec.MD5 != "" && saved.Result.MD5 != job.Spec.MD5:
-		log.Info("the copy on disk has another MD5 than was asked for")
+		log.Info("ignoring the copy on disk, which has another MD5 than the requested one")
 		return nil
 	case job.Expected != nil && !job.Expected.Same(saved.Facts()):
-		log.Info("the copy on disk is of another version than peers have")
+		log.Info("ignoring the copy on disk, which is of another version than the pieces of peers")
 		return nil
 	}
 	return saved
 }
 
-// requestOrAnnounce asks the source, with provisional facts if it takes its time.
+// requestOrAnnounce sends a request to the source. If the source does not answer within
+// FactsTimeout, it announces provisional facts and continues to wait.
 func (f *Fetcher) requestOrAnnounce(
 	ctx context.Context, session *source.Session, provisional task.Facts, have source.Validators, sink Sink,
 ) (*source.Response, error) {
@@ -122,8 +127,8 @@ func (f *Fetcher) requestOrAnnounce(
 	return session.Get(ctx, have)
 }
 
-// serveUnchecked serves the copy on disk if the source cannot be asked just
-// now, and gives err back otherwise.
+// serveUnchecked serves the copy on disk after a failed request to the source, if the
+// failure is transient. Otherwise it returns err.
 func (f *Fetcher) serveUnchecked(
 	ctx context.Context, log *zap.Logger, id task.ID, saved *store.Saved, sink Sink, err error,
 ) error {
@@ -131,20 +136,20 @@ func (f *Fetcher) serveUnchecked(
 		return err
 	}
 	if source.Transient(err) {
-		log.Warn("serving the copy on disk unchecked", zap.Error(err))
+		log.Warn("the source is unavailable; serving the copy on disk, which may be outdated", zap.Error(err))
 		f.serveSaved(log, id, saved, sink)
 		return nil
 	}
 	if rpcerr.ReasonOf(err) == rpcerr.SourceNotFound {
 		return f.keepOrRemove(ctx, log, id, sink, err)
 	}
-	return err // such as wrong credentials: no reason to lose what others may use
+	return err // the copy stays, because with other credentials the source may accept the request
 }
 
-// serveSaved serves the copy on disk.
+// serveSaved announces the whole copy on disk.
 func (f *Fetcher) serveSaved(log *zap.Logger, id task.ID, saved *store.Saved, sink Sink) {
 	if err := f.store.Touch(id, saved.Meta, time.Now().UnixMilli()); err != nil {
-		log.Warn("noting the access", zap.Error(err))
+		log.Warn("cannot store the time of access", zap.Error(err))
 	}
 	sink.Settle(saved.Facts())
 	sink.Begin(saved.Content)
@@ -153,7 +158,8 @@ func (f *Fetcher) serveSaved(log *zap.Logger, id task.ID, saved *store.Saved, si
 	log.Info("serving the copy on disk", zap.Int64("length", saved.Result.Length))
 }
 
-// fetchFromStart turns the source's answer from the content's start into the task.
+// fetchFromStart fetches the whole content from an answer of the source that begins at
+// its start. It replaces any copy on disk.
 func (f *Fetcher) fetchFromStart(
 	ctx context.Context, log *zap.Logger, job Job, session *source.Session, res *source.Response, sink Sink,
 ) error {
@@ -177,9 +183,9 @@ func (f *Fetcher) fetchFromStart(
 	})
 }
 
-// factsOf returns those of the version that the source answered with. The piece
-// size is the one that peers were told, else the one that the record has for
-// this version, else the one that follows from the length.
+// factsOf returns the facts of an answer of the source. The piece size is that of the
+// expected version, else that of the record if it is of the same version, else the
+// default for the length.
 func (job Job) factsOf(res *source.Response) (task.Facts, error) {
 	facts := task.Facts{Length: res.Length, ETag: res.ETag, LastModified: res.LastModified}
 	if job.Expected != nil {
@@ -194,30 +200,32 @@ func (job Job) factsOf(res *source.Response) (task.Facts, error) {
 	return facts, nil
 }
 
-// finish reads what is missing, checks the whole and seals it.
+// finish reads the missing pieces with readMissing, checks the requested MD5 and seals
+// the copy.
 func (a *assembly) finish(ctx context.Context, job Job, readMissing func(context.Context, *reading) (int32, error)) error {
 	began := time.Now()
 	if err := a.read(ctx, job, readMissing); err != nil {
 		return err
 	}
 	if got := a.whole.md5(); job.Spec.MD5 != "" && job.Spec.MD5 != got {
-		return source.Wrong("the source's content has the MD5 %s, not %s", got, job.Spec.MD5)
+		return source.Wrong("the content of the source has the MD5 %s, not the requested %s", got, job.Spec.MD5)
 	}
 	result, err := a.seal(job.Spec.Address(), job.Spec.MD5)
 	if err != nil {
 		return err
 	}
-	a.log.Info("fetched", zap.Int64("length", result.Length), zap.Duration("took", time.Since(began)))
+	a.log.Info("fetched the task from the source", zap.Int64("length", result.Length), zap.Duration("took", time.Since(began)))
 	return nil
 }
 
-// checkSourceVersion makes sure that the source gives the version that peers have pieces of.
+// checkSourceVersion returns an error if the source has another version than the
+// expected one.
 func checkSourceVersion(expected, got task.Facts) error {
 	if piece.Count(max(got.Length, 0), expected.PieceSize) == 0 {
 		return source.Wrong("the source announces %d bytes, more than can be cut into pieces", got.Length)
 	}
 	if !expected.Same(got) {
-		return source.Wrong("the source has another version (%d bytes, %s %s) than peers (%d bytes, %s %s)",
+		return source.Wrong("the source has another version (%d bytes, %s %s) than the existing pieces (%d bytes, %s %s)",
 			got.Length, got.ETag, got.LastModified, expected.Length, expected.ETag, expected.LastModified)
 	}
 	return nil

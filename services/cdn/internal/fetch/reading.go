@@ -18,39 +18,37 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/source"
 )
 
-// maxAttempts is how often a fetch is continued at one place. A source that
-// cuts every answer off, but not before it has sent another piece, gets a fetch
-// to its end.
+// maxAttempts bounds the attempts to resume at the same offset. There is no bound for a
+// source that interrupts every answer, as long as each answer completes another piece.
 const maxAttempts = 3
 
-// maxRefusals is how often a source is asked that does not answer at all: it
-// may just be restarted.
+// maxRefusals bounds the attempts while the source does not answer at all, for example
+// because it is restarting.
 const maxRefusals = 4
 
-// errCutOff is a source that was cut off and could not be gone on with in time.
-// What is here is checked and of a version with a name.
-var errCutOff = errors.New("the source was cut off for good")
+// errCutOff is returned if the source interrupts the download again and again. The
+// pieces on disk are complete and of an identified version, so they are kept.
+var errCutOff = errors.New("the source keeps interrupting the download")
 
-// reading is the source being read into an assembly. One goroutine reads and
-// cuts, one computes the MD5 of the whole in order, and for every piece one
-// computes its MD5, writes and announces it. A piece holds one of the Fetcher's
-// slots until all of that is done, which is what slows the reading down to the
-// slowest of them.
+// reading reads content from the source into an assembly. One goroutine reads and splits
+// the content into pieces, one computes the MD5 of the whole in order, and for each piece
+// one computes its MD5, writes and announces it. A piece holds one of the Fetcher's slots
+// until all of that is done, so that the slowest of these steps limits the reading.
 type reading struct {
 	*assembly
 	job  Job
 	work *errgroup.Group
 	body *source.Response
-	// requestFrom asks for what follows from an offset of the content on; it is nil when
-	// the source cannot do that.
+	// requestFrom requests the content from an offset on. It is nil if the source does not
+	// support that.
 	requestFrom  func(ctx context.Context, offset int64) (*source.Response, error)
-	attempts     int       // to go on at resumeOffset
-	resumeOffset int64     // where the content was cut off last
-	lastRead     time.Time // when the source was read last
+	attempts     int       // number of attempts to resume at resumeOffset
+	resumeOffset int64     // offset of the last interruption in bytes
+	lastRead     time.Time // time of the last read from the source
 }
 
-// read lets readMissing read what is to be read and gives the number of all pieces, and
-// waits until all that was read is on disk and in the MD5 of the whole.
+// read runs readMissing, which reads the missing pieces and returns the number of all
+// pieces. It returns when all pieces that were read are on disk and hashed.
 func (a *assembly) read(ctx context.Context, job Job, readMissing func(context.Context, *reading) (int32, error)) error {
 	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() error { return a.whole.run(ctx, a) })
@@ -58,7 +56,7 @@ func (a *assembly) read(ctx context.Context, job Job, readMissing func(context.C
 	defer r.close()
 	count, err := readMissing(ctx, r)
 	if err != nil {
-		work.Go(func() error { return err }) // unless it ended because of another
+		work.Go(func() error { return err }) // an earlier error of the group takes precedence
 	}
 	a.whole.finish(count)
 	return work.Wait()
@@ -70,10 +68,10 @@ func (r *reading) close() {
 	}
 }
 
-// readFromStart reads all of an answer. Pieces that are here already must come out
-// the same.
+// readFromStart reads a complete answer of the source. It returns SOURCE_BROKEN if a
+// piece that is on disk already differs.
 func (r *reading) readFromStart(ctx context.Context, session *source.Session, first *source.Response) (int32, error) {
-	// When a piece cannot be written, the reader may be waiting for the source.
+	// If a piece cannot be written, this unblocks a read that waits for the source.
 	stop := context.AfterFunc(ctx, func() { first.Cancel(context.Cause(ctx)) })
 	defer stop()
 	defer first.Close()
@@ -98,12 +96,13 @@ func (r *reading) readFromStart(ctx context.Context, session *source.Session, fi
 	return count, nil
 }
 
-// readPieces reads the content to its end and hands it on piece by piece.
+// readPieces reads the content to its end and submits it piece by piece. announced is the
+// length of the content in bytes, negative if it is unknown.
 func (r *reading) readPieces(ctx context.Context, announced int64) (length int64, count int32, err error) {
 	for ended := false; !ended; {
 		room := int64(math.MaxInt64)
 		if announced >= 0 {
-			// One byte more than announced, so that the source's end is seen.
+			// With room for one byte more than announced, the read finds the end of the content.
 			room = announced - length + piece.WrapLength + 1
 		}
 		b := r.buffers.get(r.facts.PieceSize, room)
@@ -113,7 +112,7 @@ func (r *reading) readPieces(ctx context.Context, announced int64) (length int64
 			r.buffers.put(b)
 			return length, count, err
 		}
-		if n == 0 && count > 0 { // the content ended with the piece before
+		if n == 0 && count > 0 { // the content ended with the previous piece
 			r.buffers.put(b)
 			break
 		}
@@ -127,8 +126,7 @@ func (r *reading) readPieces(ctx context.Context, announced int64) (length int64
 	return length, count, nil
 }
 
-// readRuns reads the runs of pieces that are missing and nothing else; first is the
-// answer for the first of them.
+// readRuns reads only the runs of missing pieces. first is the answer for the first run.
 func (r *reading) readRuns(ctx context.Context, session *source.Session, version source.Known, first *source.Response) (int32, error) {
 	r.body = first
 	content := int64(r.facts.PieceSize) - piece.WrapLength
@@ -170,14 +168,15 @@ func (r *reading) readRuns(ctx context.Context, session *source.Session, version
 	return r.count(), nil
 }
 
-// submit gives a piece to those who hash, write and announce it.
+// submit waits for a slot and passes a piece to the goroutines that hash, write and
+// announce it.
 func (r *reading) submit(ctx context.Context, b *buffer) error {
 	select {
 	case r.slots <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	b.users.Store(2) // the whole's MD5 and the landing
+	b.users.Store(2) // the hasher and the goroutine below
 	if !r.whole.offer(b) {
 		b.users.Store(1)
 	}
@@ -196,14 +195,14 @@ func (r *reading) submit(ctx context.Context, b *buffer) error {
 }
 
 func errPieceChanged(num int32) error {
-	return source.Wrong("the source changed: piece %d is another one than before", num)
+	return source.Wrong("the source changed: piece %d differs from the existing one", num)
 }
 
-// maxRead is how much is read between two looks at the bandwidth limit.
+// maxRead bounds a read, in bytes, if there is a bandwidth limit.
 const maxRead = 64 << 10
 
-// fill reads into dst until it is full or the content ends. offset is where in
-// the content dst begins: there a source that was cut off is asked to go on.
+// fill reads into dst until it is full or the content ends. offset is the offset of dst in
+// the content, from which on an interrupted download is resumed.
 func (r *reading) fill(ctx context.Context, dst []byte, offset int64) (n int, ended bool, err error) {
 	for n < len(dst) {
 		part := dst[n:]
@@ -218,7 +217,7 @@ func (r *reading) fill(ctx context.Context, dst []byte, offset int64) (n int, en
 		r.metrics.bytes.Add(float64(m))
 		if r.limiter != nil && m > 0 {
 			if waitErr := r.limiter.WaitN(ctx, m); waitErr != nil && ctx.Err() == nil {
-				return n, false, fmt.Errorf("keeping to the bandwidth: %w", waitErr)
+				return n, false, fmt.Errorf("waiting for the bandwidth limit: %w", waitErr)
 			}
 		}
 		switch {
@@ -231,14 +230,16 @@ func (r *reading) fill(ctx context.Context, dst []byte, offset int64) (n int, en
 			if err := r.resume(ctx, offset, err); err != nil {
 				return n, false, err
 			}
-			n = 0 // the piece is read again from its start
+			n = 0 // the new answer begins at the start of the piece
 		}
 	}
 	return n, false, nil
 }
 
-// checkOwnership asks, after a pause, whether the task is still owned here: this
-// process may have been stopped, and another may have taken it over.
+// checkOwnership returns STALE_EPOCH if this instance does not own the task any more. It
+// asks the store only after a pause of PauseLimit, because another CDN may have taken the
+// task over while this process was suspended. If the store does not answer, the fetch
+// continues.
 func (r *reading) checkOwnership(ctx context.Context) error {
 	paused := time.Since(r.lastRead)
 	r.lastRead = time.Now()
@@ -246,15 +247,15 @@ func (r *reading) checkOwnership(ctx context.Context) error {
 		return nil
 	}
 	isOwner, err := r.options.StillOwner(ctx, r.id, r.job.Epoch)
-	r.lastRead = time.Now() // the answer may have taken its time
+	r.lastRead = time.Now() // the call itself is not a pause
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err != nil:
-		r.log.Warn("reading on after a pause, the registry does not say whether the task is still owned here",
+		r.log.Warn("cannot check the ownership of the task after a pause; continuing the fetch",
 			zap.Duration("pause", paused), zap.Error(err))
 	case !isOwner:
-		r.log.Info("another owns the task since a pause", zap.Duration("pause", paused))
+		r.log.Info("another CDN has taken the task over during a pause; stopping the fetch", zap.Duration("pause", paused))
 		return errNotOwner()
 	}
 	return nil
@@ -264,13 +265,15 @@ func errNotOwner() error {
 	return rpcerr.New(codes.Aborted, rpcerr.StaleEpoch, "another CDN owns the task")
 }
 
-// resume asks for the content from offset on, because it was cut off there or,
-// with no cause, because it is wanted from there. What comes is of the same
-// version as before, or the fetch is broken. A source that does not answer any
-// more is not: what is here can be gone on with.
+// resume requests the content from offset on and replaces the body by the answer. cause is
+// the error that interrupted the download, or nil if the content was not requested yet.
+//
+// If the source has another version now, or interrupts the download too often, resume
+// returns SOURCE_BROKEN. If the source stops answering, resume returns SOURCE_UNREACHABLE.
+// The partial copy is kept unless the source has changed or cannot resume.
 func (r *reading) resume(ctx context.Context, offset int64, cause error) error {
 	if r.requestFrom == nil {
-		return source.Broken("%v at byte %d or later, and it cannot go on there", cause, offset)
+		return source.Broken("%v at byte %d or later, and the source cannot resume there", cause, offset)
 	}
 	if offset != r.resumeOffset {
 		r.attempts, r.resumeOffset = 0, offset
@@ -279,9 +282,9 @@ func (r *reading) resume(ctx context.Context, offset int64, cause error) error {
 		if cause != nil {
 			delay := r.options.RetryDelay << r.attempts
 			r.attempts++
-			r.log.Warn("the source was cut off, going on", zap.Error(cause),
+			r.log.Warn("the download from the source was interrupted; resuming it", zap.Error(cause),
 				zap.Int64("offset", offset), zap.Int("attempt", r.attempts))
-			// Half of the delay is left to chance: many fetches may have been cut at once.
+			// The jitter is half of the delay, because many fetches may be interrupted at once.
 			if err := sleep(ctx, delay/2+rand.N(delay/2+1)); err != nil {
 				return err
 			}
@@ -301,11 +304,12 @@ func (r *reading) resume(ctx context.Context, offset int64, cause error) error {
 		cause = err
 	}
 	if source.Transient(cause) {
-		return fmt.Errorf("going on at byte %d after %d attempts: %w", offset, r.attempts, cause)
+		return fmt.Errorf("resuming at byte %d, after %d attempts: %w", offset, r.attempts, cause)
 	}
-	return fmt.Errorf("%w: %w", errCutOff, source.Broken("%v at byte %d or later, after %d attempts to go on", cause, offset, r.attempts))
+	return fmt.Errorf("%w: %w", errCutOff, source.Broken("%v at byte %d or later, after %d attempts to resume", cause, offset, r.attempts))
 }
 
+// sleep blocks for the delay. It returns the cause if ctx ends before.
 func sleep(ctx context.Context, delay time.Duration) error {
 	timer := time.NewTimer(delay)
 	defer timer.Stop()

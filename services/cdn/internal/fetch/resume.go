@@ -15,12 +15,14 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// ageOfFacts is how much older than now a date must be to name a version whose
-// source's clock nobody has looked at.
+// ageOfFacts is the assumed age of facts that did not come from the source directly. A
+// Last-Modified date identifies a version only if it is at least one second older than
+// the time at which the source sent it, which is unknown for such facts.
 const ageOfFacts = time.Minute
 
-// fetchWithoutSaved begins with what there is on disk and at other CDNs, and else with the
-// source alone.
+// fetchWithoutSaved fetches a task of which no whole copy is on disk. It resumes the
+// partial copy on disk or starts from the copies of other CDNs if it can, and otherwise
+// fetches the whole content from the source.
 func (f *Fetcher) fetchWithoutSaved(ctx context.Context, log *zap.Logger, job Job, session *source.Session, sink Sink) error {
 	part, err := f.usablePart(log, job)
 	if err != nil {
@@ -53,28 +55,29 @@ func (f *Fetcher) fetchWithoutSaved(ctx context.Context, log *zap.Logger, job Jo
 	return f.fetchFromStart(ctx, log, job, session, res, sink)
 }
 
-// usablePart gives what is on disk of the version that peers have, or of any; nil if
-// there is nothing that can be used.
+// usablePart returns the partial copy on disk. It returns nil if there is none, if it has
+// no pieces, or if it is of another version than the expected one.
 func (f *Fetcher) usablePart(log *zap.Logger, job Job) (*store.Part, error) {
 	part, err := f.store.OpenPart(job.ID)
 	switch {
 	case errors.Is(err, store.ErrAbsent):
-		return nil, nil //nolint:nilnil // nothing is a good answer
+		return nil, nil //nolint:nilnil // no part is a valid result
 	case err != nil:
 		return nil, err
 	case job.Expected != nil && !job.Expected.Same(part.Facts):
-		log.Info("the part on disk is of another version than peers have")
+		log.Info("ignoring the partial copy on disk, which is of another version than the pieces of peers")
 	case len(part.Pieces) == 0:
 	default:
 		return part, nil
 	}
-	_ = part.Close() // it is going to be removed
-	return nil, nil  //nolint:nilnil // nothing is a good answer
+	_ = part.Close() // its files will be removed
+	return nil, nil  //nolint:nilnil // no part is a valid result
 }
 
-// fetchWithPart asks the source whether it still has the version of the part
-// before anybody is told of it. If not, or if nobody can know, the part is of
-// no use.
+// fetchWithPart asks the source whether it still has the version of the partial copy
+// before that copy is announced. If the source has, fetchWithPart resumes the copy. If the
+// source has another version, or its version cannot be identified, the whole content is
+// fetched instead.
 func (f *Fetcher) fetchWithPart(
 	ctx context.Context, log *zap.Logger, job Job, session *source.Session, part *store.Part, sink Sink,
 ) error {
@@ -85,7 +88,7 @@ func (f *Fetcher) fetchWithPart(
 	inUse := false
 	defer func() {
 		if !inUse {
-			_ = part.Close() // its place is taken by another version, or it is left for later
+			_ = part.Close() // another version replaces it, or a later fetch opens it again
 		}
 	}()
 	a := f.assemble(log, job.ID, part.Content, part.Facts, sink)
@@ -102,22 +105,24 @@ func (f *Fetcher) fetchWithPart(
 	}
 	part.Pieces = a.held()
 	res, err := a.requestFirstMissing(ctx, session, version)
-	if rpcerr.ReasonOf(err) == rpcerr.SourceBroken { // such as a server that does not know If-Range: nobody was told of the part
+	if rpcerr.ReasonOf(err) == rpcerr.SourceBroken {
+		// For example, a server that ignores If-Range sends the range of another version.
+		// The partial copy was not announced, so it can be replaced.
 		res, err = session.Get(ctx, source.Validators{})
 	}
 	if err != nil {
 		return err
 	}
 	if !res.Partial && !res.NotModified {
-		log.Info("the part on disk cannot be gone on with")
+		log.Info("the source cannot resume the partial copy on disk; fetching from the start")
 		return f.fetchFromStart(ctx, log, job, session, res, sink)
 	}
 	inUse = true
 	return f.resumePart(ctx, log, job, session, part, res, sink)
 }
 
-// requestFirstMissing asks for the first run that is missing, or just whether the version
-// is still there if nothing is.
+// requestFirstMissing requests the first run of missing pieces. If no piece is missing, it
+// makes a conditional request, which only asks whether the version is still current.
 func (a *assembly) requestFirstMissing(ctx context.Context, session *source.Session, version source.Known) (*source.Response, error) {
 	runs := a.missing()
 	if len(runs) == 0 {
@@ -127,9 +132,9 @@ func (a *assembly) requestFirstMissing(ctx context.Context, session *source.Sess
 	return session.Range(ctx, version, int64(runs[0][0])*content, min(int64(runs[0][1])*content, a.facts.Length)-1)
 }
 
-// resumePart makes a part whole of which the version is known: the job's, or the one
-// that was found on disk. first is the source's answer for the first run that
-// is missing, if it was asked already.
+// resumePart completes a partial copy whose version is known: job.Held, or else part.
+// first is the answer of the source to the request for the first run of missing pieces,
+// or nil if the source was not asked yet.
 func (f *Fetcher) resumePart(
 	ctx context.Context, log *zap.Logger, job Job, session *source.Session,
 	part *store.Part, first *source.Response, sink Sink,
@@ -165,11 +170,13 @@ func (f *Fetcher) resumePart(
 			return err
 		}
 	}
-	log.Info("going on with a part", zap.Int("pieces", len(a.held())), zap.Int32("of", a.count()), zap.Int64("length", a.facts.Length))
+	log.Info("resuming a partial copy", zap.Int("pieces", len(a.held())), zap.Int32("of", a.count()), zap.Int64("length", a.facts.Length))
 	return a.fetchMissing(ctx, job, session, version, first)
 }
 
-// fetchMissing gets from the source what is missing.
+// fetchMissing fetches the missing pieces from the source, with range requests if the
+// source supports them for this version. Otherwise it reads the content from the start
+// and compares it with the existing pieces.
 func (a *assembly) fetchMissing(
 	ctx context.Context, job Job, session *source.Session, version store.Version, first *source.Response,
 ) error {
@@ -203,21 +210,21 @@ func (a *assembly) fetchMissing(
 	if err := checkSourceVersion(a.facts, got); err != nil {
 		return err
 	}
-	a.log.Info("fetching from the start, to compare with what is here", zap.Int("pieces", len(a.held())))
+	a.log.Info("the source cannot resume; fetching from the start and comparing the existing pieces", zap.Int("pieces", len(a.held())))
 	return a.finish(ctx, job, func(ctx context.Context, r *reading) (int32, error) {
 		return r.readFromStart(ctx, session, first)
 	})
 }
 
-// requestWithRetries asks a source again that may just have a bad time: what is here is
-// worth more than a fetch that has only begun.
+// requestWithRetries repeats a request after transient failures, because a partial copy
+// exists that is worth the delay. It makes at most maxRefusals+1 requests.
 func (a *assembly) requestWithRetries(ctx context.Context, request func() (*source.Response, error)) (*source.Response, error) {
 	for attempt := range maxRefusals {
 		res, err := request()
 		if err == nil || ctx.Err() != nil || !source.Transient(err) {
 			return res, err
 		}
-		a.log.Warn("the source does not answer, asking again", zap.Error(err), zap.Int("attempt", attempt+1))
+		a.log.Warn("the source does not answer; retrying", zap.Error(err), zap.Int("attempt", attempt+1))
 		delay := a.options.RetryDelay << attempt
 		if err := sleep(ctx, delay/2+rand.N(delay/2+1)); err != nil {
 			return nil, err
