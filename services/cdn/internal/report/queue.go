@@ -1,13 +1,13 @@
 package report
 
-// put replaces what was pending of the task. It is false if there is no room.
+// put replaces the pending update of a task. It returns false if the queue is full.
 func (q *queue) put(u Update) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.add(u)
 }
 
-// add is put, under mu.
+// add is put for a caller that holds mu.
 func (q *queue) add(u Update) bool {
 	if _, known := q.pending[u.ID]; !known {
 		if len(q.order) >= maxPending {
@@ -18,13 +18,13 @@ func (q *queue) add(u Update) bool {
 	q.pending[u.ID] = u
 	select {
 	case q.wake <- struct{}{}:
-	default: // it is awake, or going to be
+	default: // a signal is pending already
 	}
 	return true
 }
 
-// putBack returns what was taken, unless there is something newer. It is dropped
-// if there is no room any more.
+// putBack puts an update that was taken at the end of the queue, unless a newer update of
+// the task is pending. The update is dropped if the queue is full.
 func (q *queue) putBack(u Update) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -33,7 +33,7 @@ func (q *queue) putBack(u Update) {
 	}
 }
 
-// take removes the oldest.
+// take removes and returns the oldest update.
 func (q *queue) take() (Update, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -1,8 +1,13 @@
-// Package report tells the registry how fetches stand. It is a courtesy to the
-// rest of the cluster: it never makes a fetch wait or fail, and of several
-// states of one task that have not been sent only the last one is. That one is
-// kept for as long as the registry is away. A task in epoch 0 has no record to
-// write to: whoever learns of one reports the task again, in its epoch.
+// Package report sends the states of fetches to the registry.
+//
+// Invariants:
+//
+//   - A report neither delays a fetch nor fails it.
+//   - Of several unsent states of a task only the last one is sent. It is kept while the
+//     registry is unavailable.
+//   - The states of a task are sent in their order.
+//   - A task in epoch 0 has no record, and nothing is sent for it. Its state is reported
+//     again when the task gets an epoch.
 package report
 
 import (
@@ -21,36 +26,34 @@ import (
 
 const (
 	workers      = 4
-	maxPending   = 10_000 // tasks a worker; beyond that, news of new tasks is dropped
+	maxPending   = 10_000 // tasks per worker; updates of further tasks are dropped
 	callTimeout  = 2 * time.Second
 	initialDelay = 200 * time.Millisecond
 	maxDelay     = 5 * time.Second
-	flushTimeout = 2 * time.Second // for all that is pending at the end
+	flushTimeout = 2 * time.Second // for all updates that are pending at the end
 )
 
-// Status is how a fetch stands.
+// Status is the state of a fetch.
 type Status int
 
-// The states of a fetch that the registry is told.
+// The states of a fetch that are reported.
 const (
 	Running Status = iota + 1
 	Success
 	Failed
 )
 
-// Update is the state of a task as this instance knows it.
+// Update is the state of a task that this instance owns.
 type Update struct {
-	// ID names the task.
 	ID task.ID
-	// Epoch is the one in which this instance owns the task.
-	Epoch int64
-	// Status is how the fetch stands.
+	// Epoch is the epoch in which this instance owns the task.
+	Epoch  int64
 	Status Status
-	// Facts are nil as long as nothing is known of the source.
+	// Facts is nil while the facts of the source are unknown.
 	Facts *task.Facts
 }
 
-// Reporter sends updates. Run must be running for that.
+// Reporter sends updates to the registry while Run runs. It is safe for concurrent use.
 type Reporter struct {
 	log      *zap.Logger
 	registry registryv1.RegistryServiceClient
@@ -59,8 +62,8 @@ type Reporter struct {
 	queues   []*queue
 }
 
-// queue is what one worker has to send. A task always uses the same one, so its
-// states arrive in order.
+// queue holds the pending updates of one worker. A task always uses the same queue, so
+// that its states are sent in order.
 type queue struct {
 	mu      sync.Mutex
 	pending map[task.ID]Update // guarded by mu
@@ -68,8 +71,8 @@ type queue struct {
 	wake    chan struct{}
 }
 
-// New makes a Reporter that writes as owner. stale is told of tasks that are
-// owned in another epoch than was reported, and must not wait.
+// New returns a reporter for the CDN owner. stale is called for each task whose update the
+// registry refuses, because the task has another owner or epoch. It must not block.
 func New(log *zap.Logger, registry registryv1.RegistryServiceClient, owner string, stale func(task.ID)) *Reporter {
 	r := &Reporter{log: log, registry: registry, owner: owner, stale: stale}
 	for range workers {
@@ -78,20 +81,20 @@ func New(log *zap.Logger, registry registryv1.RegistryServiceClient, owner strin
 	return r
 }
 
-// Report takes note of a state and does not wait.
+// Report queues an update. It does not block.
 func (r *Reporter) Report(u Update) {
 	if u.Epoch == 0 {
-		return // no record is known, and none has this epoch
+		return // the task has no record
 	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(u.ID)) // cannot fail
 	q := r.queues[h.Sum32()%workers]
 	if !q.put(u) {
-		r.log.Warn("not telling the registry, too much is waiting", zap.String("task_id", string(u.ID)))
+		r.log.Warn("dropping the report of a task, too many reports are pending", zap.String("task_id", string(u.ID)))
 	}
 }
 
-// Run sends until ctx ends, and then what is left within a short time.
+// Run sends updates until ctx ends. Then it sends the pending ones within flushTimeout.
 func (r *Reporter) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, q := range r.queues {
@@ -100,6 +103,7 @@ func (r *Reporter) Run(ctx context.Context) {
 	wg.Wait()
 }
 
+// runWorker sends the updates of a queue. After a failure it waits, with a growing delay.
 func (r *Reporter) runWorker(ctx context.Context, q *queue) {
 	delay := initialDelay
 	for ctx.Err() == nil {
@@ -115,7 +119,7 @@ func (r *Reporter) runWorker(ctx context.Context, q *queue) {
 			delay = initialDelay
 			continue
 		}
-		// Most often the registry is away, for the others of the queue, too.
+		// The registry is probably unavailable, so the next update would fail too.
 		select {
 		case <-time.After(delay):
 			delay = min(2*delay, maxDelay)
@@ -125,18 +129,19 @@ func (r *Reporter) runWorker(ctx context.Context, q *queue) {
 	r.flush(ctx, q)
 }
 
+// flush sends the pending updates once, within flushTimeout.
 func (r *Reporter) flush(ctx context.Context, q *queue) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
 	defer cancel()
 	for u, ok := q.take(); ok; u, ok = q.take() {
 		if err := r.call(ctx, u); err != nil {
-			r.log.Warn("telling the registry at the end", zap.String("task_id", string(u.ID)), zap.Error(err))
+			r.log.Warn("cannot report the state of a task before the end; dropping the report", zap.String("task_id", string(u.ID)), zap.Error(err))
 		}
 	}
 }
 
-// send is false if the registry has neither taken nor refused the update; then
-// it waits for its turn again, behind the others.
+// send sends an update. It returns false if the registry has neither accepted nor refused
+// the update. Then the update is queued again.
 func (r *Reporter) send(ctx context.Context, q *queue, u Update) bool {
 	err := r.call(ctx, u)
 	if err == nil {
@@ -146,20 +151,21 @@ func (r *Reporter) send(ctx context.Context, q *queue, u Update) bool {
 	switch {
 	case ctx.Err() != nil || isRetriable(err):
 		if ctx.Err() == nil {
-			log.Debug("the registry is to be told later")
+			log.Debug("cannot report the state of a task; retrying later")
 		}
 		q.putBack(u)
 		return false
 	case rpcerr.ReasonOf(err) == rpcerr.StaleEpoch:
-		log.Info("the task is owned in another epoch")
+		log.Info("the registry refuses a report, because the task has another owner or epoch; reading its record")
 		r.stale(u.ID)
 	default:
-		log.Warn("the registry does not take the state of a task")
+		log.Warn("the registry refuses the report of a task; dropping the report")
 	}
 	return true
 }
 
-// isRetriable tells an error that may pass from a refusal, such as STALE_EPOCH.
+// isRetriable reports whether a call may succeed later. It returns false for a refusal,
+// such as STALE_EPOCH.
 func isRetriable(err error) bool {
 	switch rpcerr.From(err).Code {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted, codes.Internal, codes.Unknown:
@@ -169,6 +175,7 @@ func isRetriable(err error) bool {
 	}
 }
 
+// call sends an update to the registry.
 func (r *Reporter) call(ctx context.Context, u Update) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

@@ -28,7 +28,7 @@ type fakeRegistry struct {
 	registryv1.RegistryServiceClient
 	mu       sync.Mutex
 	requests []*registryv1.UpdateTaskRequest // guarded by mu
-	onCall   func(n int) error               // of the nth call
+	onCall   func(n int) error               // answers the n-th call, from 1 on
 }
 
 func (r *fakeRegistry) UpdateTask(
@@ -52,10 +52,10 @@ func TestOnlyTheLastStateIsSentAfterAnOutage(t *testing.T) {
 	r := New(zaptest.NewLogger(t), client, "cdn-1", func(task.ID) {})
 	client.onCall = func(n int) error {
 		switch n {
-		case 1: // while this is under way, the fetch goes on
+		case 1: // the fetch continues during this call
 			r.Report(Update{ID: "a", Epoch: 1, Status: Running, Facts: &task.Facts{PieceSize: 9}})
 			r.Report(Update{ID: "a", Epoch: 2, Status: Success, Facts: &task.Facts{PieceSize: 9}})
-			return status.Error(codes.Unavailable, "away")
+			return status.Error(codes.Unavailable, "unavailable")
 		default:
 			stop()
 			return nil
@@ -106,19 +106,19 @@ func TestNoUpdateIsLostDuringALongOutage(t *testing.T) {
 			if n > attempts {
 				return nil
 			}
-			return status.Error(codes.Unavailable, "away")
+			return status.Error(codes.Unavailable, "unavailable")
 		}}
 		r := New(zap.NewNop(), client, "cdn-1", func(task.ID) {})
 		for i := range tasks {
 			r.Report(Update{ID: task.ID(strconv.Itoa(i)), Epoch: 1, Status: Success})
 		}
 		go r.Run(ctx)
-		<-time.After(time.Hour) // by the bubble's clock
+		<-time.After(time.Hour) // on the clock of the bubble
 		stop()
 		synctest.Wait()
 		taken := make(map[string]bool)
 		for _, u := range client.requests[attempts:] {
-			require.False(t, taken[u.GetTaskId()], "told twice")
+			require.False(t, taken[u.GetTaskId()], "sent twice")
 			taken[u.GetTaskId()] = true
 		}
 		require.Len(t, taken, tasks)
