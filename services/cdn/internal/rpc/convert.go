@@ -28,7 +28,7 @@ func pieceOf(p task.Piece) *cdnv1.Piece {
 	return &cdnv1.Piece{Num: p.Num, Md5: p.MD5, Length: p.Length}
 }
 
-// seedSender tells events on a Seed stream.
+// seedSender sends events on a Seed stream.
 type seedSender struct {
 	stream grpc.ServerStreamingServer[cdnv1.SeedResponse]
 }
@@ -45,7 +45,7 @@ func (s seedSender) result(r task.Result) error {
 	return s.stream.Send(&cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Result{Result: result(r)}})
 }
 
-// followSender tells events on a Follow stream.
+// followSender sends events on a Follow stream.
 type followSender struct {
 	stream grpc.ServerStreamingServer[cdnv1.FollowResponse]
 }

@@ -10,23 +10,28 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// eventSender is where events go.
+// eventSender sends the events of a task on a stream.
 type eventSender interface {
 	facts(f task.Facts) error
 	piece(p task.Piece) error
 	result(r task.Result) error
 }
 
-// listener tells everything that happens to a task, in its order, to its end.
+// listener sends the events of a task in their order: facts, pieces, and the result or an
+// error.
 type listener struct {
 	task *engine.Task
 	to   eventSender
-	// term is that of the owner who is listened to, nil for who listens to any copy.
+	// term is the term in which this instance owns the task, for a listener of the owner.
+	// It is nil for a listener of any copy.
 	term *int
-	// stay goes on behind the result.
+	// stay keeps the stream open after the result, until the copy is lost.
 	stay bool
 }
 
+// listen blocks until the task has ended, its result was sent, or ctx ends. It returns
+// STALE_EPOCH if the term has changed. For a listener of any copy it returns COPY_PARTIAL
+// if no work on the task is under way.
 func (l listener) listen(ctx context.Context) error {
 	var facts, result bool
 	sent := 0
@@ -35,7 +40,7 @@ func (l listener) listen(ctx context.Context) error {
 		if l.term != nil && view.Term != *l.term {
 			return engine.ErrStale()
 		}
-		// To the owner's listeners provisional facts are of use, for a client waits.
+		// Only a listener of the owner gets provisional facts: a client waits for them.
 		if view.Facts != nil && !facts && (l.term != nil || view.Settled) {
 			facts = true
 			if err := l.to.facts(*view.Facts); err != nil {
@@ -57,7 +62,7 @@ func (l listener) listen(ctx context.Context) error {
 				return err
 			}
 		case view.Result == nil && !view.Active && l.term == nil:
-			return rpcerr.New(codes.OutOfRange, rpcerr.CopyPartial, "nothing makes more than %d pieces here just now", sent)
+			return rpcerr.New(codes.OutOfRange, rpcerr.CopyPartial, "the copy has %d pieces, and no fetch or copy is under way", sent)
 		}
 		select {
 		case <-view.Changed:

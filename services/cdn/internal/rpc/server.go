@@ -1,5 +1,6 @@
-// Package rpc is the CDN's gRPC edge: it checks what comes, turns messages
-// into values and errors into statuses. It decides nothing.
+// Package rpc implements CdnService: it validates requests, converts messages to values
+// and errors to statuses, and sends the events of tasks on streams. Package engine makes
+// all decisions about tasks.
 package rpc
 
 import (
@@ -17,19 +18,19 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// Server answers CdnService.
+// Server implements CdnService.
 type Server struct {
 	cdnv1.UnimplementedCdnServiceServer
 	tasks    *engine.Engine
 	capacity *capacity.Hub
 }
 
-// New makes a Server.
+// New returns a server.
 func New(tasks *engine.Engine, hub *capacity.Hub) *Server {
 	return &Server{tasks: tasks, capacity: hub}
 }
 
-// Seed makes sure that the task is here and tells all about it.
+// Seed makes this instance fetch a task as its owner and sends the events of the task.
 func (s *Server) Seed(req *cdnv1.SeedRequest, stream grpc.ServerStreamingServer[cdnv1.SeedResponse]) error {
 	if err := s.seed(req, stream); err != nil {
 		return rpcerr.Status(err).Err()
@@ -49,7 +50,7 @@ func (s *Server) seed(req *cdnv1.SeedRequest, stream grpc.ServerStreamingServer[
 	return listener{task: t, to: seedSender{stream}, term: &term, stay: req.GetStay()}.listen(stream.Context())
 }
 
-// Follow tells what is here of the task and what comes.
+// Follow sends the events of the local copy of a task, without starting a fetch.
 func (s *Server) Follow(req *cdnv1.FollowRequest, stream grpc.ServerStreamingServer[cdnv1.FollowResponse]) error {
 	if err := s.follow(req, stream); err != nil {
 		return rpcerr.Status(err).Err()
@@ -72,7 +73,7 @@ func (s *Server) follow(req *cdnv1.FollowRequest, stream grpc.ServerStreamingSer
 	return listener{task: t, to: followSender{stream}, stay: req.GetStay()}.listen(stream.Context())
 }
 
-// ShareCapacity divides the instance's transfers among schedulers.
+// ShareCapacity divides the transfers of this instance among schedulers.
 func (s *Server) ShareCapacity(
 	stream grpc.BidiStreamingServer[cdnv1.ShareCapacityRequest, cdnv1.ShareCapacityResponse],
 ) error {
@@ -82,7 +83,7 @@ func (s *Server) ShareCapacity(
 	return nil
 }
 
-// Stat tells what of a task is here.
+// Stat returns the state of the local copy of a task.
 func (s *Server) Stat(_ context.Context, req *cdnv1.StatRequest) (*cdnv1.StatResponse, error) {
 	id, err := parseID(req.GetTaskId())
 	if err != nil {
@@ -106,7 +107,7 @@ func (s *Server) Stat(_ context.Context, req *cdnv1.StatRequest) (*cdnv1.StatRes
 	return answer, nil
 }
 
-// Delete removes a task.
+// Delete stops the work on a task and removes its copy.
 func (s *Server) Delete(ctx context.Context, req *cdnv1.DeleteRequest) (*cdnv1.DeleteResponse, error) {
 	id, err := parseID(req.GetTaskId())
 	if err != nil {
@@ -119,7 +120,7 @@ func (s *Server) Delete(ctx context.Context, req *cdnv1.DeleteRequest) (*cdnv1.D
 }
 
 func errNotFound() error {
-	return rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "nothing of the task is here")
+	return rpcerr.New(codes.NotFound, rpcerr.TaskNotFound, "this CDN has no copy of the task")
 }
 
 func parseID(s string) (task.ID, error) {
@@ -148,7 +149,7 @@ func parseSeed(req *cdnv1.SeedRequest) (fetch.Job, error) {
 	}
 	version := expected(req.GetExpected())
 	if version != nil && !version.Possible() {
-		return fetch.Job{}, rpcerr.Invalid("the expected version of %d bytes in pieces of %d is none", version.Length, version.PieceSize)
+		return fetch.Job{}, rpcerr.Invalid("the expected version is impossible: %d bytes in pieces of %d bytes", version.Length, version.PieceSize)
 	}
 	return fetch.Job{ID: id, Spec: spec, Epoch: req.GetEpoch(), Expected: version, Copies: req.GetCopies()}, nil
 }
