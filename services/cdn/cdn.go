@@ -1,15 +1,21 @@
-// Package cdn is the CDN service: it fetches a task from its source once,
-// however many ask, keeps it in a cache directory of Dragonfly v1's layout,
-// and serves its pieces over HTTP. What it tells of a task it tells on the
-// stream of CdnService.Seed. It does not decide who fetches which piece from
-// whom, nor which instance a task belongs to.
+// Package cdn is the CDN service. It fetches each task from its source once, whatever the
+// number of requests, stores it in a cache directory with the layout of Dragonfly v1,
+// serves its pieces over HTTP, and sends the events of its tasks on streams of CdnService.
+// It decides neither which peer downloads which piece from where, which is the work of the
+// scheduler, nor which instance owns a task, which is the work of the registry.
 //
-// The way of a task through the packages: rpc checks the request, engine begins
-// the task's only fetch and keeps what happened for all listeners, fetch
-// decides between disk and source and cuts what comes, store keeps it,
-// download serves it, report tells the registry, capacity divides what can be
-// sent among schedulers. reconciler follows the records
-// that name the instance, and has the engine own, copy and let go accordingly.
+// Its internal packages:
+//
+//	rpc         validates requests and sends events to listeners
+//	engine      holds the tasks in memory and runs at most one fetch or copy of each
+//	fetch       gets the pieces from the disk, the source and other CDNs, and checks them
+//	source      makes HTTP requests to sources
+//	copies      reads the copies of other CDNs
+//	store       stores the files of tasks on disk
+//	download    serves the pieces to peers and other CDNs
+//	reconciler  watches the records that name this instance, and passes them to the engine
+//	report      reports the states of fetches to the registry
+//	capacity    divides the transfers that this instance can send among schedulers
 package cdn
 
 import (
@@ -51,7 +57,7 @@ type Service struct {
 	capacity   *capacity.Hub
 }
 
-// New makes an instance; nothing runs before Run.
+// New creates an instance. It starts no goroutines; Run does.
 func New(cfg Config, deps Deps) (*Service, error) {
 	cfg, err := cfg.complete()
 	if err := errors.Join(err, deps.check()); err != nil {
@@ -60,7 +66,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	log := deps.Logger.With(zap.String("cdn_id", cfg.ID))
 	files, err := store.Open(cfg.HomeDir, cfg.DiskTimeout)
 	if err != nil {
-		return nil, fmt.Errorf("opening the cdn's home: %w", err)
+		return nil, fmt.Errorf("opening the home directory of the cdn: %w", err)
 	}
 	s, err := build(log, cfg, deps, files)
 	if err != nil {
@@ -72,7 +78,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 func build(log *zap.Logger, cfg Config, deps Deps, files *store.Store) (*Service, error) {
 	members := deps.Members
 	if members == nil {
-		members = cluster.NewView(deps.Registry, log) // stays empty
+		members = cluster.NewView(deps.Registry, log) // stays empty, because its Run is not called
 	}
 	records := reconciler.New(cfg.ID, reconciler.Options{ReplaceDelay: cfg.ReplaceDelay},
 		reconciler.Deps{Logger: log, Registry: deps.Registry, Members: members, Dial: deps.Dial})
@@ -91,13 +97,13 @@ func build(log *zap.Logger, cfg Config, deps Deps, files *store.Store) (*Service
 		Logger: log, Files: files, Fetcher: fetcher, Reporter: reporter, Losses: records,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("making the engine: %w", err)
+		return nil, fmt.Errorf("creating the engine: %w", err)
 	}
 	server := download.New(log, tasks, cfg.DrainTimeout, cfg.MaxUploadBandwidth)
 	hub := capacity.New(server.Sent)
 	err = register(deps.Metrics, fetcher.Collectors(), tasks.Collectors(), server.Collectors(), records.Collectors(), hub.Collectors())
 	if err != nil {
-		return nil, fmt.Errorf("registering the cdn's metrics: %w", err)
+		return nil, fmt.Errorf("registering the metrics of the cdn: %w", err)
 	}
 	return &Service{
 		log: log, listener: deps.Download, files: files, client: client, others: others,
@@ -110,11 +116,11 @@ func (s *Service) Register(server grpc.ServiceRegistrar) {
 	cdnv1.RegisterCdnServiceServer(server, rpc.New(s.tasks, s.capacity))
 }
 
-// Run serves until ctx ends: then fetches and the streams that listen to them
-// end at once, transfers to peers are finished within DrainTimeout, and the
-// registry is told what is still to be told. It is called once.
+// Run serves until ctx ends. Then it stops fetches and ends streams at once, finishes
+// transfers to peers within DrainTimeout, sends the pending reports to the registry, and
+// closes the cache directory. It must be called once.
 func (s *Service) Run(ctx context.Context) error {
-	// The reporter goes last, because ending fetches is news, too.
+	// The reporter is stopped last, so that it sends the reports of the fetches that end.
 	reporting, stopReporting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopReporting()
 	var reporter errgroup.Group
@@ -139,7 +145,7 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	err := work.Wait()
 	stopReporting()
-	_ = reporter.Wait() // has no errors
+	_ = reporter.Wait() // always returns nil
 	s.tasks.Close()
 	s.client.Close()
 	s.others.Close()
@@ -148,13 +154,13 @@ func (s *Service) Run(ctx context.Context) error {
 	return err
 }
 
-// Handover makes other CDNs the owners of the tasks that this one owns, and
-// waits until they have copies. It is called while Run runs, when the instance
-// is about to leave, and returns at once when there is no other CDN. The error
-// tells what is not whole elsewhere when ctx ends.
+// Handover moves the tasks that this instance owns to other CDNs and waits until those
+// have copies. It must be called while Run runs, before the instance stops. It returns at
+// once if no other CDN accepts tasks, and an error if ctx ends before all copies are
+// complete.
 func (s *Service) Handover(ctx context.Context) error { return s.reconciler.Handover(ctx) }
 
-// register registers all of them or none.
+// register registers all collectors. If one of them fails, it unregisters the others.
 func register(metrics prometheus.Registerer, sets ...[]prometheus.Collector) error {
 	var done []prometheus.Collector
 	for _, set := range sets {

@@ -15,56 +15,56 @@ import (
 	"github.com/supernode-ha/supernode/pkg/settings"
 )
 
-// Config is what an operator decides about a CDN instance. The zero value of a
-// field with a default means the default.
+// Config holds the configuration of a CDN instance. The zero value of a field with a
+// default means the default.
 type Config struct {
-	// ID is the instance's member id, which it owns tasks under.
+	// ID is the member id of the instance, which records name as owner or replica.
 	ID string
-	// HomeDir is the directory that the cache directory is in, or will be.
+	// HomeDir is the directory that contains the cache directory.
 	HomeDir string
-	// MaxBandwidth is what all fetches from sources may use together, in bytes
-	// a second. 0 is no limit.
+	// MaxBandwidth limits all fetches from sources together, in bytes per second. 0 means
+	// no limit.
 	MaxBandwidth int64
-	// MaxUploadBandwidth is what all transfers to peers and other CDNs may use
-	// together, in bytes per second. 0 is no limit.
+	// MaxUploadBandwidth limits all transfers to peers and other CDNs together, in bytes
+	// per second. 0 means no limit.
 	MaxUploadBandwidth int64
-	// PoolSize is how many pieces may be checksummed and written at the same
-	// time over all tasks, 1 to 1024. The default is 10.
+	// PoolSize is the number of pieces of all tasks that may be hashed and written
+	// concurrently, 1 to 1024. The default is 10.
 	PoolSize int
-	// FactsTimeout is how long a source may take to answer before its task is
-	// announced without what the source says, below the 5 s after which clients
-	// give up. The default is 2.5 s.
+	// FactsTimeout is the time without an answer of the source after which provisional
+	// facts of the task are announced. It must be below the 5 s after which clients give
+	// up. The default is 2.5 s.
 	FactsTimeout time.Duration
-	// ConnectTimeout is for a connection to a source, and again for its TLS
+	// ConnectTimeout bounds the time to connect to a source, and also that of its TLS
 	// handshake. The default is 10 s.
 	ConnectTimeout time.Duration
-	// IdleTimeout is how long a source may send nothing, or less than 1 KiB. The
-	// default is 30 s.
+	// IdleTimeout is how long a source may send less than 1 KiB. The default is 30 s.
 	IdleTimeout time.Duration
-	// RetryDelay is waited before a fetch that was cut off goes on; it doubles
-	// with every further attempt. The default is 500 ms.
+	// RetryDelay is the delay before an interrupted fetch is resumed. It doubles with each
+	// attempt. The default is 500 ms.
 	RetryDelay time.Duration
-	// DrainTimeout is how long transfers to peers may go on when the service
-	// is told to stop. The default is 7 s, within what a process grants its parts.
+	// DrainTimeout is how long transfers to peers may continue after the service is told
+	// to stop. The default is 7 s, which is less than a process grants its parts.
 	DrainTimeout time.Duration
-	// DiskTimeout is how long one operation on the disk may take before the disk
-	// counts as failed. The default is 10 s.
+	// DiskTimeout is the duration of one disk operation after which the disk counts as
+	// failed. The default is 10 s.
 	DiskTimeout time.Duration
-	// CopyTimeout is how long another CDN may send nothing of a piece that it has
-	// told of. The default is 10 s.
+	// CopyTimeout is how long another CDN may send no bytes of a piece that it has
+	// announced. The default is 10 s.
 	CopyTimeout time.Duration
-	// AnswerTimeout is how long another CDN may take to tell the next thing of
-	// what it has, when it is asked before the source is. The default is 1 s.
+	// AnswerTimeout is how long another CDN may take for the next event when its pieces
+	// are listed. The default is 1 s.
 	AnswerTimeout time.Duration
-	// PauseLimit is the pause in the reading of a source after which the registry
-	// is asked whether the task is still owned here. The default is 3 s.
+	// PauseLimit is the pause in reading from a source after which the registry is asked
+	// whether this instance still owns the task. The default is 3 s.
 	PauseLimit time.Duration
-	// ReplaceDelay is how long a replica's instance may be gone before another
-	// replica is made. The default is 5 s, so that a restart costs no copy.
+	// ReplaceDelay is how long the instance of a replica may be missing before the replica
+	// is replaced. The default is 5 s, so that a restart causes no copy.
 	ReplaceDelay time.Duration
 }
 
-// ConfigFrom takes from the settings what concerns a CDN.
+// ConfigFrom returns the configuration of a CDN with the given id from the settings of
+// its process.
 func ConfigFrom(id string, s *settings.Settings) Config {
 	return Config{
 		ID: id, HomeDir: s.HomeDir, PoolSize: s.PoolSize,
@@ -74,11 +74,12 @@ func ConfigFrom(id string, s *settings.Settings) Config {
 
 const (
 	defaultPoolSize = 10
-	mostPoolSize    = 1024
+	maxPoolSize     = 1024
 	clientTimeout   = 5 * time.Second
 )
 
-// complete gives the configuration with its defaults, checked.
+// complete returns the configuration with the defaults filled in, and an error that lists
+// all invalid values.
 func (c Config) complete() (Config, error) {
 	var errs []error
 	if c.ID == "" {
@@ -96,8 +97,8 @@ func (c Config) complete() (Config, error) {
 	if c.PoolSize == 0 {
 		c.PoolSize = defaultPoolSize
 	}
-	if c.PoolSize < 1 || c.PoolSize > mostPoolSize {
-		errs = append(errs, fmt.Errorf("the pool size is not within 1 and %d: %d", mostPoolSize, c.PoolSize))
+	if c.PoolSize < 1 || c.PoolSize > maxPoolSize {
+		errs = append(errs, fmt.Errorf("the pool size must be from 1 to %d: %d", maxPoolSize, c.PoolSize))
 	}
 	for _, d := range []struct {
 		name     string
@@ -123,44 +124,43 @@ func (c Config) complete() (Config, error) {
 		}
 	}
 	if c.FactsTimeout >= clientTimeout {
-		errs = append(errs, fmt.Errorf("the facts time must be below the %v of clients: %v", clientTimeout, c.FactsTimeout))
+		errs = append(errs, fmt.Errorf("the facts timeout must be below %v, after which clients give up: %v", clientTimeout, c.FactsTimeout))
 	}
 	return c, errors.Join(errs...)
 }
 
-// Deps is what a CDN instance is given to work with.
+// Deps holds the dependencies of a CDN instance.
 type Deps struct {
-	// Logger takes the service's messages.
 	Logger *zap.Logger
-	// Metrics takes its metrics, supernode_cdn_*.
-	Metrics prometheus.Registerer
-	// Registry is told how fetches stand.
+	// Metrics receives the metrics supernode_cdn_*.
+	Metrics  prometheus.Registerer
 	Registry registryv1.RegistryServiceClient
-	// Download is where peers fetch pieces from. Run closes it.
+	// Download is the listener for peers that download pieces. Run closes it.
 	Download net.Listener
-	// Members knows the other CDNs; nil is an instance that knows none. It is
-	// run by who made it.
+	// Members is the list of the other CDNs. It is nil for an instance without a
+	// cluster. The caller runs it.
 	Members *cluster.View
-	// Dial gives the connection to another CDN's rpc endpoint.
+	// Dial returns a connection to the RPC endpoint of another CDN. It is required with
+	// Members.
 	Dial func(endpoint string) (grpc.ClientConnInterface, error)
 }
 
 func (d Deps) check() error {
 	var errs []error
 	if d.Logger == nil {
-		errs = append(errs, errors.New("there is no logger"))
+		errs = append(errs, errors.New("the logger is missing"))
 	}
 	if d.Metrics == nil {
-		errs = append(errs, errors.New("there is no place for metrics"))
+		errs = append(errs, errors.New("the registerer of metrics is missing"))
 	}
 	if d.Registry == nil {
-		errs = append(errs, errors.New("there is no registry"))
+		errs = append(errs, errors.New("the client of the registry is missing"))
 	}
 	if d.Download == nil {
-		errs = append(errs, errors.New("there is no download listener"))
+		errs = append(errs, errors.New("the download listener is missing"))
 	}
 	if d.Members != nil && d.Dial == nil {
-		errs = append(errs, errors.New("there is no way to reach other instances"))
+		errs = append(errs, errors.New("the function to dial other instances is missing"))
 	}
 	return errors.Join(errs...)
 }
