@@ -21,8 +21,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// scriptedCDN is a CDN as none of ours is: it tells what the test tells it to and
-// sends what it likes.
+// scriptedCDN is a CDN that sends the events and the bytes of the test, which need not be
+// valid.
 type scriptedCDN struct {
 	cdnv1.UnimplementedCdnServiceServer
 	events  []*cdnv1.FollowResponse
@@ -47,7 +47,7 @@ func (fake *scriptedCDN) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fake.send(w, r)
 }
 
-// joinScriptedCDN makes one a member of the registry.
+// joinScriptedCDN runs a scripted CDN and adds it to the members.
 func (reg *fakeRegistry) joinScriptedCDN(t *testing.T, id string, fake *scriptedCDN) {
 	t.Helper()
 	conn, stop := serve(t, func(s grpc.ServiceRegistrar) { cdnv1.RegisterCdnServiceServer(s, fake) })
@@ -64,14 +64,14 @@ func (reg *fakeRegistry) joinScriptedCDN(t *testing.T, id string, fake *scripted
 	})
 }
 
-// wrapPiece makes a piece of content.
+// wrapPiece returns content as a wrapped piece.
 func wrapPiece(content []byte) []byte {
 	wrapped := make([]byte, piece.HeadLength, len(content)+piece.WrapLength)
 	piece.PutHead(wrapped, len(content), size)
 	return append(append(wrapped, content...), piece.Tail)
 }
 
-// followEvents makes the events of a copy.
+// followEvents returns the events of a whole copy.
 func followEvents(content []byte, etag string) []*cdnv1.FollowResponse {
 	events := []*cdnv1.FollowResponse{{Event: &cdnv1.FollowResponse_Facts{Facts: &cdnv1.SourceFacts{
 		Length: int64(len(content)), PieceSize: size, Etag: etag, LastModified: modified.Format(http.TimeFormat),
@@ -97,8 +97,8 @@ func partial206(body []byte) http.HandlerFunc {
 	}
 }
 
-// A replica takes no wrong byte from its owner, goes on trying, and becomes
-// whole from another copy.
+// A replica accepts no invalid data of its owner, continues to retry, and completes its
+// copy from another replica.
 func TestReplicaRejectsInvalidAnswersOfItsOwner(t *testing.T) {
 	content := randomContent(2*full + 100)
 	other := randomContent(2*full + 101)[:2*full+100]
@@ -145,12 +145,12 @@ func TestReplicaRejectsInvalidAnswersOfItsOwner(t *testing.T) {
 	}
 }
 
-// in206 makes the gate's answer a 206.
+// in206 returns the gate as a handler that answers with 206.
 func (g *gate) in206() http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) { g.ServeHTTP(&partial{w}, r) }
 }
 
-// A replica whose disk is full is lost, and says so once.
+// A replica whose disk is full resigns once.
 func TestReplicaWithAFullDiskResignsOnce(t *testing.T) {
 	signal.Ignore(syscall.SIGXFSZ)
 	t.Cleanup(func() { signal.Reset(syscall.SIGXFSZ) })
@@ -174,5 +174,5 @@ func TestReplicaWithAFullDiskResignsOnce(t *testing.T) {
 		_, err := b.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id})
 		return err != nil
 	})
-	require.EqualValues(t, 1, fake.follows.Load(), "it does not try again by itself")
+	require.EqualValues(t, 1, fake.follows.Load(), "the copy is not retried")
 }

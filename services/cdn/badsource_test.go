@@ -17,7 +17,7 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// rawAnswer answers with bytes that no HTTP server of ours would send.
+// rawAnswer answers with bytes that a Go HTTP server would not send.
 func rawAnswer(answer string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
@@ -29,8 +29,8 @@ func rawAnswer(answer string) http.HandlerFunc {
 	}
 }
 
-// No number and no byte that a source sends may bring the instance down, or
-// pass for a fault of ours.
+// Invalid answers of a source must neither crash the instance nor be reported as its own
+// failure.
 func TestInvalidAnswersOfTheSourceFailTheTask(t *testing.T) {
 	n := start(t, cdn.Config{})
 	for name, c := range map[string]struct {
@@ -81,8 +81,8 @@ func TestAnswerWithAnotherRangeIsRejected(t *testing.T) {
 	}
 }
 
-// A date has whole seconds: what changed in the second that the answer was
-// given in may change again without another date.
+// A Last-Modified date has a resolution of one second: content that changed in the second
+// of the answer may change again without a new date.
 func TestCutOffSourceWithARecentDateIsNotResumed(t *testing.T) {
 	n := start(t, cdn.Config{})
 	content := randomContent(9 << 20)
@@ -94,8 +94,8 @@ func TestCutOffSourceWithARecentDateIsNotResumed(t *testing.T) {
 	require.Len(t, o.seen(), 1)
 }
 
-// A source that cuts every answer off after some time can be fetched as long
-// as every answer brings something new.
+// A source that interrupts every answer can be fetched if each answer completes another
+// piece.
 func TestSourceThatCutsOffEveryAnswerIsFetched(t *testing.T) {
 	n := start(t, cdn.Config{})
 	content := randomContent(24 << 20)
@@ -142,8 +142,8 @@ func TestTricklingSourceTimesOut(t *testing.T) {
 	requireReason(t, err, rpcerr.SourceBroken)
 }
 
-// What was served from disk before anybody asked to seed it is not told of any
-// more once its source has said that it is gone.
+// A copy that was served from disk before its first Seed is not found any more after its
+// source has answered 404.
 func TestStatDoesNotFindACopyWhoseSourceIsGone(t *testing.T) {
 	content := randomContent(1000)
 	id := idOf("given up")
@@ -159,8 +159,8 @@ func TestStatDoesNotFindACopyWhoseSourceIsGone(t *testing.T) {
 	requireReason(t, err, rpcerr.TaskNotFound)
 }
 
-// A process that was killed leaves content without .meta, which nobody may
-// ever ask for again.
+// A process that was killed leaves content without .meta. Its task may never be requested
+// again.
 func TestFilesOfAKilledProcessAreRemovedAtStart(t *testing.T) {
 	content := randomContent(1000)
 	whole, half := idOf("whole"), idOf("half")
@@ -174,7 +174,7 @@ func TestFilesOfAKilledProcessAreRemovedAtStart(t *testing.T) {
 	n := start(t, cdn.Config{HomeDir: home})
 	found, err := filepath.Glob(filepath.Join(dir, "*"))
 	require.NoError(t, err)
-	require.Equal(t, []string{filepath.Join(dir, "other.txt")}, found, "only what is ours goes")
+	require.Equal(t, []string{filepath.Join(dir, "other.txt")}, found, "only files of the CDN are removed")
 	n.mustSeed(t, whole, o.source(), content)
 	n.awaitFetch(t, "cached")
 }

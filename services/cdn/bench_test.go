@@ -11,8 +11,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// BenchmarkFetch is the way of 200 MB from a local source onto the disk, the
-// listener's last event included.
+// BenchmarkFetch measures the fetch of 200 MB from a local source to the disk, until the
+// listener has received the last event.
 func BenchmarkFetch(b *testing.B) {
 	content := randomContent(200 << 20)
 	o := serveOrigin(b, func(w http.ResponseWriter, _ *http.Request) {
@@ -34,7 +34,7 @@ func BenchmarkFetch(b *testing.B) {
 	}
 }
 
-// BenchmarkFetchSmall is the same for 300 KB, where the time is all overhead.
+// BenchmarkFetchSmall measures the fetch of 300 KB, whose time is mostly overhead.
 func BenchmarkFetchSmall(b *testing.B) {
 	content := randomContent(300_000)
 	o := serveOrigin(b, plainFile(content))

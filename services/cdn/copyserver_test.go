@@ -18,18 +18,18 @@ import (
 	"github.com/supernode-ha/supernode/pkg/piece"
 )
 
-// copyServer is a CDN with a whole copy that counts what it is asked for, and may
-// be slow or have bad pieces.
+// copyServer is a CDN with a whole copy. It counts its calls, and it may be slow or have
+// damaged pieces.
 type copyServer struct {
 	cdnv1.UnimplementedCdnServiceServer
 	events []*cdnv1.FollowResponse // facts, pieces and result
-	stat   func(n int32) error     // of the n-th question, from 1 on
+	stat   func(n int32) error     // answers the n-th call of Stat, from 1 on
 	send   http.HandlerFunc
 	stats  atomic.Int32
 }
 
-// newCopyServer has content; bad gives the answer for a piece that is not to be had,
-// nil for one that is.
+// newCopyServer returns a copy server for content. bad returns the handler for a piece
+// that cannot be downloaded, and nil for all others.
 func newCopyServer(content []byte, etag string, bad func(num int32) http.HandlerFunc) *copyServer {
 	return &copyServer{
 		events: followEvents(content, etag), stat: func(int32) error { return nil },
@@ -63,7 +63,7 @@ func (w *copyServer) Follow(_ *cdnv1.FollowRequest, s cdnv1.CdnService_FollowSer
 	return nil
 }
 
-// joinCopyServer makes one a member of the registry.
+// joinCopyServer runs a copy server and adds it to the members.
 func (reg *fakeRegistry) joinCopyServer(t *testing.T, id string, w *copyServer) {
 	t.Helper()
 	conn, stop := serve(t, func(s grpc.ServiceRegistrar) { cdnv1.RegisterCdnServiceServer(s, w) })

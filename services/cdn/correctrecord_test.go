@@ -9,8 +9,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// A record that does not know that the task is whole is told so, also if the
-// copy was read from disk just because somebody follows it.
+// The result of a whole task is reported if the record does not have it, also if the copy
+// was loaded from disk only for a Follow.
 func TestCopyThatIsOnlyFollowedCorrectsItsRecord(t *testing.T) {
 	content := randomContent(1000)
 	o := serveOrigin(t, file(content, `"v1"`))

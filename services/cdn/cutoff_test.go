@@ -11,8 +11,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// A source that is cut off and does not come back in time costs nothing that
-// was fetched: what is here is a part of a version with a name.
+// If a source with validators is interrupted and does not return in time, the pieces that
+// were fetched are kept.
 func TestCutOffSourceKeepsTheFetchedPieces(t *testing.T) {
 	content := randomContent(3 * full)
 	const sent = 2*full + 1000

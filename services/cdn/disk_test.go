@@ -22,7 +22,7 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// homeWithCopy runs an instance that fetches content once, and gives its home.
+// homeWithCopy runs an instance that fetches content, and returns its home directory.
 func homeWithCopy(t *testing.T, id string, src *cdnv1.Source, content []byte) string {
 	t.Helper()
 	n := start(t, cdn.Config{})
@@ -52,7 +52,7 @@ func TestRestartAsksTheSourceOnce(t *testing.T) {
 			o.set(c.after)
 			n := start(t, cdn.Config{HomeDir: home})
 			n.mustSeed(t, id, o.source(), c.want)
-			n.mustSeed(t, id, o.source(), c.want) // in memory now: not asked again
+			n.mustSeed(t, id, o.source(), c.want) // the task is in memory: the source is not asked
 			require.Len(t, o.seen(), c.requests)
 			n.awaitFetch(t, c.result)
 		})
@@ -107,8 +107,8 @@ func TestRestartOfATaskNamedByItsContent(t *testing.T) {
 	require.Len(t, o.seen(), 1)
 }
 
-// A source that does not answer in time must not make clients cut a copy on
-// disk at other places than it was cut before.
+// If the source does not answer in time, the provisional facts must have the piece size
+// of the copy on disk.
 func TestRestartWithSilentSourceKeepsThePieceSize(t *testing.T) {
 	content := randomContent(1000)
 	id := idOf("restart")
@@ -132,7 +132,7 @@ func TestRestartWithSilentSourceKeepsThePieceSize(t *testing.T) {
 	n.awaitFetch(t, "cached")
 }
 
-// recut makes a whole copy of one piece one with another piece size.
+// recut changes the piece size of a whole copy of one piece.
 func recut(t *testing.T, home, id string, content []byte, size int32) {
 	t.Helper()
 	base := filepath.Join(home, "repo", "download", id[:3], id)
@@ -174,7 +174,7 @@ func TestBrokenCopiesAreFetchedAgain(t *testing.T) {
 		"no md5":       func(base string) error { return os.Remove(base + ".md5") },
 		"no content":   func(base string) error { return os.Remove(base) },
 		"short":        func(base string) error { return os.Truncate(base, 5<<20) },
-		"never written": func(base string) error { // as after the power was cut
+		"never written": func(base string) error { // as after a power failure
 			f, err := os.OpenFile(base, os.O_WRONLY, 0)
 			require.NoError(t, err)
 			_, err = f.WriteAt(make([]byte, 8192), piece.MinSize-4096)
@@ -211,7 +211,7 @@ func v1Home(t *testing.T) string {
 func TestCacheOfDragonflyV1IsServed(t *testing.T) {
 	n := start(t, cdn.Config{HomeDir: v1Home(t)})
 	status, wrapped := n.get(t, path(v1ID), "bytes="+piece.Range(0, piece.DefaultSize))
-	require.Equal(t, http.StatusPartialContent, status, "before anybody has asked to seed it")
+	require.Equal(t, http.StatusPartialContent, status, "before the first Seed")
 	require.Equal(t, "f57f5f394a7cdbc3ed860c5a50b8e1dd", sum(wrapped))
 	content, err := piece.Unwrap(wrapped, piece.DefaultSize)
 	require.NoError(t, err)
@@ -231,7 +231,7 @@ func TestCacheOfDragonflyV1IsServed(t *testing.T) {
 	require.Len(t, o.seen(), 1)
 }
 
-// What Dragonfly v1 made of a source, we make of it, byte by byte.
+// The files are equal to those that Dragonfly v1 wrote for the same source.
 func TestFilesAreAsDragonflyV1WroteThem(t *testing.T) {
 	old := filepath.Join("testdata/v1-home/repo/download", v1ID[:3], v1ID)
 	wrapped, err := os.ReadFile(old)
@@ -245,7 +245,7 @@ func TestFilesAreAsDragonflyV1WroteThem(t *testing.T) {
 	})
 	n := start(t, cdn.Config{})
 	got, err := receiveAll(n.startSeed(t, &cdnv1.SeedRequest{
-		TaskId: v1ID, Expected: &cdnv1.SourceFacts{Length: -1, PieceSize: piece.DefaultSize}, // the size that it chose
+		TaskId: v1ID, Expected: &cdnv1.SourceFacts{Length: -1, PieceSize: piece.DefaultSize}, // the size that Dragonfly v1 chose
 		Source: &cdnv1.Source{Url: strings.Replace(o.URL, "://", "://user:secret@", 1) + "/sample.bin#part"},
 	}))
 	require.NoError(t, err)
@@ -278,13 +278,13 @@ func metaOf(t *testing.T, base string) map[string]any {
 	return meta
 }
 
-// The kernel refuses to let files grow, as it does on a full disk.
+// The kernel limits the size of files, which has the effect of a full disk.
 func TestDiskFull(t *testing.T) {
 	signal.Ignore(syscall.SIGXFSZ)
 	t.Cleanup(func() { signal.Reset(syscall.SIGXFSZ) })
 	n := start(t, cdn.Config{})
 	content := randomContent(9 << 20)
-	g := newGate(t, content, 8<<20) // it never ends by itself
+	g := newGate(t, content, 8<<20) // it sends the rest only when it is opened
 	o := serveOrigin(t, g.ServeHTTP)
 	id := idOf("full")
 
@@ -315,8 +315,8 @@ func TestHomeIsNotShared(t *testing.T) {
 	again.mustSeed(t, idOf("again"), serveOrigin(t, plainFile(content)).source(), content)
 }
 
-// What was fetched before a stop is not fetched again, if the source can say
-// that it is still the same.
+// Pieces that were fetched before a stop are not fetched again if the source confirms
+// their version.
 func TestStopKeepsThePart(t *testing.T) {
 	n := start(t, cdn.Config{})
 	content := randomContent(9 << 18)
@@ -330,7 +330,7 @@ func TestStopKeepsThePart(t *testing.T) {
 	n.stop()
 	_, err := receiveAll(stream)
 	require.Error(t, err)
-	require.Empty(t, rpcerr.ReasonOf(err), "it is not the task's fault")
+	require.Empty(t, rpcerr.ReasonOf(err), "a stop is not a failure of the task")
 	for _, u := range n.records.of(id) {
 		require.Equal(t, "RUNNING", statusesOf([]*update{u}))
 	}

@@ -27,7 +27,7 @@ func TestDownloadRanges(t *testing.T) {
 	whole, err := os.ReadFile(filepath.Join(n.home, "repo", "download", id[:3], id))
 	require.NoError(t, err)
 	total := len(whole)
-	eventually(t, func() bool { // what is sent is counted when the peer has it already
+	eventually(t, func() bool { // bytes are counted after the peer has received them
 		return n.counter(t, "supernode_cdn_sent_bytes_total") == float64(total) &&
 			n.counter(t, "supernode_cdn_sent_pieces_total") == 2
 	})
@@ -92,8 +92,8 @@ func TestDownloadPathsCannotLeave(t *testing.T) {
 	require.Equal(t, http.StatusOK, n.raw(t, "GET "+path(id)+" HTTP/1.1\r\nHost: x\r\n\r\n"))
 }
 
-// raw sends a request as it is, which no client of ours would, and gives the
-// status of the answer.
+// raw sends the bytes of a request, which need not be valid, and returns the status of the
+// answer.
 func (n *node) raw(t *testing.T, request string) int {
 	t.Helper()
 	conn, err := net.Dial("tcp", n.download)
@@ -109,7 +109,7 @@ func (n *node) raw(t *testing.T, request string) int {
 
 func TestStopFinishesTransfers(t *testing.T) {
 	n := start(t, cdn.Config{DrainTimeout: testTimeout})
-	content := randomContent(30 << 20) // more than the sockets hold
+	content := randomContent(30 << 20) // more than the socket buffers
 	o := serveOrigin(t, plainFile(content))
 	id := idOf("transfer")
 	_, err := n.seed(t, id, o.source())

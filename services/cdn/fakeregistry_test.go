@@ -25,7 +25,7 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// fakeRegistry is a registry whose records are what the test writes, and nothing else.
+// fakeRegistry is a registry that has only the records that the test writes.
 type fakeRegistry struct {
 	*records
 	conn *grpc.ClientConn
@@ -36,7 +36,7 @@ type fakeRegistry struct {
 	tasks        map[string]*registryv1.TaskRecord // guarded by state
 	changed      chan struct{}                     // closed and replaced; guarded by state
 	resignations []*registryv1.ResignTaskRequest   // guarded by state
-	silent       bool                              // records are not told of; guarded by state
+	silent       bool                              // records are not sent; guarded by state
 }
 
 func newFakeRegistry(t testing.TB) *fakeRegistry {
@@ -59,7 +59,7 @@ func (reg *fakeRegistry) change(what func()) {
 	reg.changed = make(chan struct{})
 }
 
-// write makes the record of a task, one epoch after the other.
+// write writes the record of a task with the next revision.
 func (reg *fakeRegistry) write(id string, o *origin, epoch int64, owner string, replicas ...string) {
 	reg.change(func() {
 		rev := int64(1)
@@ -73,7 +73,7 @@ func (reg *fakeRegistry) write(id string, o *origin, epoch int64, owner string, 
 	})
 }
 
-// writeFacts is write with what is known of the source.
+// writeFacts writes the record of a task with facts of its source.
 func (reg *fakeRegistry) writeFacts(id string, o *origin, epoch int64, facts *cdnv1.SourceFacts, owner string, replicas ...string) {
 	reg.write(id, o, epoch, owner, replicas...)
 	reg.change(func() {
@@ -175,7 +175,7 @@ func (reg *fakeRegistry) AnnounceCopies(context.Context, *registryv1.AnnounceCop
 	return &registryv1.AnnounceCopiesResponse{}, nil
 }
 
-// join runs an instance that is a member of the registry.
+// join runs an instance and adds it to the members.
 func (reg *fakeRegistry) join(t testing.TB, id string, cfg cdn.Config) *node {
 	t.Helper()
 	return reg.joinAt(t, id, cfg, listen(t))
@@ -192,7 +192,7 @@ func (reg *fakeRegistry) joinAt(t testing.TB, id string, cfg cdn.Config, listene
 		cfg.DrainTimeout = 50 * time.Millisecond
 	}
 	if cfg.AnswerTimeout == 0 {
-		cfg.AnswerTimeout = testTimeout // whoever is slow to say what he has would be passed over
+		cfg.AnswerTimeout = testTimeout // a slow instance must not be skipped
 	}
 	log := zaptest.NewLogger(t, zaptest.Level(levelOf(t)))
 	n := &node{home: cfg.HomeDir, metrics: prometheus.NewRegistry(), records: reg.records, download: listener.Addr().String()}
@@ -205,7 +205,7 @@ func (reg *fakeRegistry) joinAt(t testing.TB, id string, cfg cdn.Config, listene
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { _ = view.Run(ctx) }) // has no errors
+	running.Go(func() { _ = view.Run(ctx) }) // always returns nil
 	ended := make(chan error, 1)
 	go func() { ended <- service.Run(ctx) }()
 	conn, stopServer := serve(t, service.Register)

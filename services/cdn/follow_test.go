@@ -10,8 +10,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// Replicas whose owner is away do not wait for each other: they see when it is
-// back.
+// Replicas whose owner is unavailable do not wait for each other, so that they find the
+// owner when it returns.
 func TestReplicasDoNotWaitForEachOther(t *testing.T) {
 	content := randomContent(3*full + 7)
 	reg := newFakeRegistry(t)
@@ -19,7 +19,7 @@ func TestReplicasDoNotWaitForEachOther(t *testing.T) {
 	id := idOf("each other")
 	last := newCopyServer(content, `"v1"`, allPieces)
 	last.events = followEvents(nil, `"v1"`)
-	last.events[len(last.events)-1].GetResult().PieceCount = 0 // it has nothing
+	last.events[len(last.events)-1].GetResult().PieceCount = 0 // it has no pieces
 	reg.joinCopyServer(t, "last", last)
 	reg.write(id, o, 7, "a", "b", "c", "last")
 	b, c := reg.join(t, "b", cdn.Config{}), reg.join(t, "c", cdn.Config{})
@@ -34,8 +34,8 @@ func TestReplicasDoNotWaitForEachOther(t *testing.T) {
 	require.Len(t, o.seen(), 1)
 }
 
-// Who becomes the owner in mid-copy goes on with the copy, and says when it is
-// whole: nobody may seed the task for long, and the one before may be leaving.
+// A replica that becomes the owner during a copy continues the copy and reports when it is
+// whole: a Seed may come late, and the previous owner may be stopping.
 func TestReplicaPromotedDuringACopyContinuesIt(t *testing.T) {
 	content := randomContent(5*full + 7)
 	reg := newFakeRegistry(t)

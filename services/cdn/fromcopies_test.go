@@ -13,8 +13,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// A copy with one bad piece, a connection that breaks and a slow answer gives
-// all the same what it has: only what it has not is asked of the source.
+// All good pieces of a copy are used, although it has a damaged and a missing piece, breaks
+// a connection and answers late. Only the other two pieces are fetched from the source.
 func TestSourceIsAskedOnlyForPiecesThatTheCopiesLack(t *testing.T) {
 	content := randomContent(12*full + 5)
 	reg := newFakeRegistry(t)
@@ -55,7 +55,7 @@ func TestSourceIsAskedOnlyForPiecesThatTheCopiesLack(t *testing.T) {
 	require.EqualValues(t, 2, w.stats.Load())
 }
 
-// A copy that gives nothing is left alone soon.
+// A copy that fails to send pieces is abandoned after a few failures.
 func TestCopyIsAbandonedAfterConsecutiveFailures(t *testing.T) {
 	content := randomContent(40 * full)
 	reg := newFakeRegistry(t)
@@ -77,8 +77,7 @@ func TestCopyIsAbandonedAfterConsecutiveFailures(t *testing.T) {
 	require.Less(t, asked.Load(), int32(20))
 }
 
-// Two versions of one length that their source gave no name are never mixed,
-// whatever the copies have of them.
+// Pieces of two versions of the same length without validators are never mixed.
 func TestVersionsWithoutValidatorsAreNotMixed(t *testing.T) {
 	content, other := randomContent(3*full), randomContent(3*full)
 	for i := range other {

@@ -21,8 +21,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// hangingFS is a file system that hangs when it is told to: then nothing that
-// reads, writes, flushes, creates or removes comes back.
+// hangingFS is a file system that can be made to hang: then calls that read, write, flush
+// or unlink do not return.
 type hangingFS struct {
 	mu      sync.Mutex
 	gate    chan struct{} // nil while it does not hang; guarded by mu
@@ -59,7 +59,8 @@ type hangingNode struct {
 	hanging *hangingFS
 }
 
-// hangingFile hides from the kernel that it could go past us.
+// hangingFile hides the file of the loopback, so that the kernel cannot bypass the hanging
+// operations.
 type hangingFile struct{ file fs.FileHandle }
 
 func (f *hangingFile) Release(ctx context.Context) syscall.Errno {
@@ -106,7 +107,7 @@ func (n *hangingNode) Unlink(ctx context.Context, name string) syscall.Errno {
 	return n.LoopbackNode.Unlink(ctx, name)
 }
 
-// mountHangingFS gives a directory on a hangingFS.
+// mountHangingFS mounts a hangingFS and returns its directory.
 func mountHangingFS(t *testing.T) (string, *hangingFS) {
 	t.Helper()
 	back, dir := t.TempDir(), t.TempDir()
@@ -120,12 +121,12 @@ func mountHangingFS(t *testing.T) (string, *hangingFS) {
 	require.NoError(t, err, "mounting a FUSE file system, which takes /dev/fuse and CAP_SYS_ADMIN")
 	t.Cleanup(func() {
 		f.recover()
-		eventually(t, func() bool { return server.Unmount() == nil }) // what hung lets go first
+		eventually(t, func() bool { return server.Unmount() == nil }) // operations that hung must end first
 	})
 	return dir, f
 }
 
-// What hangs is one system call, and nothing but it.
+// If the disk hangs, only the system calls on it block.
 func TestHangingDiskFailsTasksAndBlocksNoCall(t *testing.T) {
 	home, disk := mountHangingFS(t)
 	n := start(t, cdn.Config{HomeDir: home, DiskTimeout: 5 * time.Second})
@@ -144,7 +145,7 @@ func TestHangingDiskFailsTasksAndBlocksNoCall(t *testing.T) {
 	_, err := receiveAll(stream)
 	requireReason(t, err, rpcerr.DiskFailed)
 
-	// From here on nothing may wait, not even for the disk's patience.
+	// From now on no call may wait for the disk, not even for DiskTimeout.
 	began := time.Now()
 	_, err = n.Stat(t.Context(), &cdnv1.StatRequest{TaskId: hung})
 	requireReason(t, err, rpcerr.TaskNotFound)
@@ -161,7 +162,7 @@ func TestHangingDiskFailsTasksAndBlocksNoCall(t *testing.T) {
 	_, err = receiveAll(stay)
 	requireReason(t, err, rpcerr.TaskDeleted)
 	n.stop()
-	require.Less(t, time.Since(began), testTimeout, "it did not wait for what hangs")
+	require.Less(t, time.Since(began), testTimeout, "no call and not the stop waited for the disk")
 
 	disk.recover()
 	again := start(t, cdn.Config{HomeDir: unlockedHome(t, home)})
@@ -170,7 +171,7 @@ func TestHangingDiskFailsTasksAndBlocksNoCall(t *testing.T) {
 	again.stop()
 }
 
-// A peer's piece that the disk does not give is that peer's trouble alone.
+// A download that hangs in a read from disk does not block the stop of the instance.
 func TestHangingReadDoesNotBlockTheStop(t *testing.T) {
 	home, disk := mountHangingFS(t)
 	n := start(t, cdn.Config{HomeDir: home})
@@ -195,7 +196,7 @@ func TestHangingReadDoesNotBlockTheStop(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-// unlockedHome waits until what hung has let the directory go.
+// unlockedHome waits until operations that hung have released the lock of the directory.
 func unlockedHome(t *testing.T, home string) string {
 	t.Helper()
 	eventually(t, func() bool {

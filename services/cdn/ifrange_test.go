@@ -9,8 +9,9 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// A server that knows ranges but not If-Range answers for the version that it
-// has now: the part that is here is of no use, and nobody was told of it.
+// A server that supports ranges but ignores If-Range answers with a range of its current
+// version. The partial copy is then replaced, which is possible because it was not
+// announced.
 func TestRestartWithAChangedSourceThatIgnoresIfRange(t *testing.T) {
 	content := randomContent(4 * full)
 	id := idOf("part")

@@ -9,8 +9,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// Of a task whose length is not known anything may be told; what cannot be is
-// refused, and brings nobody down.
+// The pieces of a task of unknown length cannot be compared with the length. Impossible
+// ones are refused all the same.
 func TestReplicaRejectsImpossiblePieces(t *testing.T) {
 	first, last := wrapPiece(randomContent(full)), wrapPiece(randomContent(10))
 	facts := &cdnv1.FollowResponse{Event: &cdnv1.FollowResponse_Facts{Facts: &cdnv1.SourceFacts{Length: -1, PieceSize: size}}}

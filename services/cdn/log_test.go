@@ -6,7 +6,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// levelOf keeps benchmarks from measuring the log.
+// levelOf returns the log level, which is high in benchmarks so that they do not measure
+// the log.
 func levelOf(t testing.TB) zapcore.Level {
 	if _, bench := t.(*testing.B); bench {
 		return zapcore.ErrorLevel

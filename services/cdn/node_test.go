@@ -33,7 +33,7 @@ import (
 
 const testTimeout = 20 * time.Second
 
-// node is a CDN instance with real listeners, and the registry it talks to.
+// node is a CDN instance with real listeners, and its registry.
 type node struct {
 	cdnv1.CdnServiceClient
 	home     string
@@ -41,10 +41,10 @@ type node struct {
 	metrics  *prometheus.Registry
 	records  *records
 	stop     func()
-	isMember func(cdn string) bool // of one with a fakeRegistry: whether another is a member for it
+	isMember func(cdn string) bool // with a fakeRegistry: whether the node has this member in its list
 }
 
-// records is a registry that notes what it is told.
+// records is a registry that records the updates of tasks.
 type records struct {
 	registryv1.UnimplementedRegistryServiceServer
 	mu      sync.Mutex
@@ -91,7 +91,7 @@ func start(t testing.TB, cfg cdn.Config) *node {
 		cfg.RetryDelay = time.Millisecond
 	}
 	if cfg.DrainTimeout == 0 {
-		cfg.DrainTimeout = 50 * time.Millisecond // else every stop lingers
+		cfg.DrainTimeout = 50 * time.Millisecond // so that tests do not wait for the drain
 	}
 	n := &node{home: cfg.HomeDir, metrics: prometheus.NewRegistry(), records: new(records)}
 	registryConn, stopRegistry := serve(t, func(s grpc.ServiceRegistrar) { registryv1.RegisterRegistryServiceServer(s, n.records) })
@@ -123,7 +123,7 @@ func listen(t testing.TB) net.Listener {
 	return l
 }
 
-// serve runs a gRPC server and gives a connection to it.
+// serve runs a gRPC server and returns a connection to it, and a function to stop it.
 func serve(t testing.TB, register func(grpc.ServiceRegistrar)) (*grpc.ClientConn, func()) {
 	t.Helper()
 	l := listen(t)
@@ -140,7 +140,7 @@ func serve(t testing.TB, register func(grpc.ServiceRegistrar)) (*grpc.ClientConn
 	}
 }
 
-// received is everything that a Seed stream said.
+// received holds the events of a Seed stream.
 type received struct {
 	facts  *cdnv1.SourceFacts
 	pieces []*cdnv1.Piece
@@ -156,13 +156,14 @@ func (n *node) startDefaultSeed(t testing.TB, id string, src *cdnv1.Source) grpc
 	return stream
 }
 
-// seed listens to a task to its end.
+// seed seeds a task and receives its events until the end of the stream.
 func (n *node) seed(t testing.TB, id string, src *cdnv1.Source) (received, error) {
 	t.Helper()
 	return receiveAll(n.startDefaultSeed(t, id, src))
 }
 
-// receiveAll listens to the end of a stream, and is strict about its order.
+// receiveAll receives the events of a stream until its end. It returns an error if they are
+// not in order.
 func receiveAll(stream grpc.ServerStreamingClient[cdnv1.SeedResponse]) (received, error) {
 	var got received
 	for {
@@ -194,8 +195,8 @@ func receiveAll(stream grpc.ServerStreamingClient[cdnv1.SeedResponse]) (received
 	}
 }
 
-// mustSeed seeds, fetches every piece from the download port as a peer would,
-// and checks all of it against the content.
+// mustSeed seeds a task, downloads all pieces from the download port as a peer does, and
+// compares them with the content.
 func (n *node) mustSeed(t testing.TB, id string, src *cdnv1.Source, content []byte) received {
 	t.Helper()
 	got, err := n.seed(t, id, src)
@@ -230,7 +231,7 @@ func (n *node) check(t testing.TB, id string, got received, content []byte) {
 
 func path(id string) string { return "/download/" + id[:3] + "/" + id }
 
-// get asks the download port.
+// get makes a request to the download port.
 func (n *node) get(t testing.TB, path, ranges string) (int, []byte) {
 	t.Helper()
 	req, err := http.NewRequest(http.MethodGet, "http://"+n.download+path, nil)
@@ -247,7 +248,7 @@ func (n *node) get(t testing.TB, path, ranges string) (int, []byte) {
 	return res.StatusCode, body
 }
 
-// counter gives the value of a metric, over all its labels if none is named.
+// counter returns the value of a metric, or the sum over all labels if none is given.
 func (n *node) counter(t testing.TB, name string, labels ...string) float64 {
 	t.Helper()
 	families, err := n.metrics.Gather()
@@ -276,10 +277,10 @@ func sha1Of(s string) string {
 	return hex.EncodeToString(h[:])
 }
 
-// idOf makes a task id.
+// idOf returns a task id.
 func idOf(name string) string { return taskid.Compute(name, "", "", nil) }
 
-// randomContent is content in which no two parts are alike, the same for every length.
+// randomContent returns random content, which is the same for each call with a length.
 func randomContent(length int) []byte {
 	b := make([]byte, length)
 	_, _ = rand.NewChaCha8([32]byte{byte(length)}).Read(b) // cannot fail
@@ -311,8 +312,8 @@ func contextOf(t testing.TB) (context.Context, context.CancelFunc) {
 	return ctx, cancel
 }
 
-// awaitFetch waits until one fetch is counted, which is done when its listeners
-// know already.
+// awaitFetch waits until one fetch is counted, which happens after its listeners have
+// received the result.
 func (n *node) awaitFetch(t testing.TB, result string) {
 	t.Helper()
 	eventually(t, func() bool { return n.counter(t, "supernode_cdn_fetches_total", result) == 1 })

@@ -12,7 +12,7 @@ import (
 	cdnv1 "github.com/supernode-ha/supernode/api/supernode/cdn/v1"
 )
 
-// origin is a source that can be bad in many ways and counts what it is asked.
+// origin is a source that records its requests. Its handler may misbehave.
 type origin struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -71,7 +71,7 @@ func plainFile(content []byte) http.HandlerFunc {
 	}
 }
 
-// cutAfter announces all of content, and ends after some of it.
+// cutAfter announces the length of content and breaks the connection after sent bytes.
 func cutAfter(content []byte, sent int, header http.Header) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		for name, values := range header {
@@ -84,7 +84,7 @@ func cutAfter(content []byte, sent int, header http.Header) http.HandlerFunc {
 	}
 }
 
-// gate sends some of content, then waits until it is opened to send the rest.
+// gate sends the first bytes of content, and the rest when it is opened.
 type gate struct {
 	content []byte
 	first   int
@@ -111,7 +111,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// withValidators makes an answer one of a version that can be gone on with.
+// withValidators adds validators to an answer, so that the download can be resumed.
 func withValidators(h http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"v1"`)

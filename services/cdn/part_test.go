@@ -17,8 +17,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// homeWithPart leaves a home with the first pieces of a task as a process leaves it
-// that is killed, and gives the path of the content.
+// homeWithPart creates a home directory with the first pieces of a task, as a process
+// leaves it that is killed. base is the path of the content.
 func homeWithPart(t *testing.T, id string, o *origin, content []byte, pieces int) (home, base string) {
 	t.Helper()
 	n := start(t, cdn.Config{})
@@ -29,7 +29,7 @@ func homeWithPart(t *testing.T, id string, o *origin, content []byte, pieces int
 	return n.home, filepath.Join(n.home, "repo", "download", id[:3], id)
 }
 
-// ranges gives the Range headers from a request on.
+// ranges returns the Range headers of all requests from a number on.
 func (o *origin) ranges(from int) []string {
 	var found []string
 	for _, r := range o.seen()[from:] {
@@ -38,13 +38,14 @@ func (o *origin) ranges(from int) []string {
 	return found
 }
 
-// size of pieces that do not take a test long, and full is what is in them.
+// size is a small piece size, for fast tests. full is the length of the content of a full
+// piece.
 const (
 	size = 64 << 10
 	full = size - piece.WrapLength
 )
 
-// seedSmall begins a Seed with small pieces.
+// seedSmall starts a Seed with small pieces.
 func (n *node) seedSmall(t testing.TB, id string, src *cdnv1.Source) grpc.ServerStreamingClient[cdnv1.SeedResponse] {
 	t.Helper()
 	return n.startSeed(t, &cdnv1.SeedRequest{
@@ -52,7 +53,7 @@ func (n *node) seedSmall(t testing.TB, id string, src *cdnv1.Source) grpc.Server
 	})
 }
 
-// rangeOf is the Range header for the pieces from first to before last.
+// rangeOf returns the Range header for the pieces from first to last-1.
 func rangeOf(first, last, length int) string {
 	return fmt.Sprintf("bytes=%d-%d", first*full, min(last*full, length)-1)
 }
@@ -138,12 +139,13 @@ func TestRestartWithAChangedSource(t *testing.T) {
 			o.set(c.then)
 			n := start(t, cdn.Config{HomeDir: home})
 			n.mustSeed(t, id, o.source(), c.want)
-			require.Len(t, o.seen(), 2, "the answer is used, whatever it is")
+			require.Len(t, o.seen(), 2, "the answer is used and not requested again")
 		})
 	}
 }
 
-// A run of holes that the source cuts off is gone on with inside the run.
+// If the source interrupts the answer for a run of missing pieces, the download is resumed
+// within the run.
 func TestCutOffRunIsResumedWithinTheRun(t *testing.T) {
 	content := randomContent(5 * full)
 	id := idOf("part")
@@ -159,7 +161,8 @@ func TestCutOffRunIsResumedWithinTheRun(t *testing.T) {
 	require.Equal(t, []string{rangeOf(2, 5, len(content)), rangeOf(3, 5, len(content))}, o.ranges(1))
 }
 
-// A client's Range is part of what the task is: its parts are asked for within.
+// The Range header of a client is a part of the task. Missing pieces are requested with
+// offsets within that range.
 func TestPartOfARangedTaskIsResumed(t *testing.T) {
 	content := randomContent(4 * full)
 	id := idOf("part")
@@ -181,7 +184,7 @@ func TestPartOfARangedTaskIsResumed(t *testing.T) {
 	require.Equal(t, []string{fmt.Sprintf("bytes=%d-%d", 100+2*full, 3*full-1)}, o.ranges(1))
 }
 
-// What other copies have is not fetched from the source.
+// Pieces that other copies have are not fetched from the source.
 func TestMissingPiecesAreFetchedFromOtherCopies(t *testing.T) {
 	content := randomContent(5*full + 7)
 	id := idOf("part")
@@ -199,7 +202,7 @@ func TestMissingPiecesAreFetchedFromOtherCopies(t *testing.T) {
 	facts := &cdnv1.SourceFacts{
 		Length: int64(len(content)), PieceSize: size, Etag: `"v1"`, LastModified: modified.Format(http.TimeFormat),
 	}
-	_, err = receiveAll(reg.nodes["b"].follow(t, id, false)) // it reads what it has
+	_, err = receiveAll(reg.nodes["b"].follow(t, id, false)) // this loads its partial copy from disk
 	require.Error(t, err)
 	eventually(t, func() bool { return a.isMember("b") })
 	got, err := receiveAll(a.startSeed(t, &cdnv1.SeedRequest{
@@ -209,8 +212,8 @@ func TestMissingPiecesAreFetchedFromOtherCopies(t *testing.T) {
 	a.check(t, id, got, content)
 	require.Equal(t, []string{rangeOf(3, 6, len(content))}, o.ranges(2))
 
-	// Nothing is asked of the source when the copies have it all, be it that they
-	// are asked by one that has nothing.
+	// An instance without pieces makes no request to the source if the other copies have
+	// all pieces.
 	o.set(answer(500))
 	c := reg.join(t, "c", cdn.Config{})
 	eventually(t, func() bool { return c.isMember("a") })

@@ -41,7 +41,7 @@ func TestStateIsReportedToTheRegistry(t *testing.T) {
 		require.Equal(t, modified.Format(http.TimeFormat), u.GetSource().GetLastModified())
 	}
 
-	// A higher epoch is remembered and told, a lower one is refused.
+	// A higher epoch is stored and reported, a lower one is refused.
 	stream, err = n.Seed(t.Context(), &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 9})
 	require.NoError(t, err)
 	_, err = receiveAll(stream)

@@ -18,7 +18,7 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// startSeed begins a Seed as a scheduler does it.
+// startSeed starts a Seed with the given request.
 func (n *node) startSeed(t testing.TB, req *cdnv1.SeedRequest) grpc.ServerStreamingClient[cdnv1.SeedResponse] {
 	t.Helper()
 	ctx, cancel := contextOf(t)
@@ -28,7 +28,7 @@ func (n *node) startSeed(t testing.TB, req *cdnv1.SeedRequest) grpc.ServerStream
 	return stream
 }
 
-// seedView is a Follow stream as if it were a Seed stream.
+// seedView presents a Follow stream as a Seed stream.
 type seedView struct {
 	grpc.ServerStreamingClient[cdnv1.FollowResponse]
 }
@@ -46,7 +46,7 @@ func (f seedView) Recv() (*cdnv1.SeedResponse, error) {
 	case *cdnv1.FollowResponse_Result:
 		return &cdnv1.SeedResponse{Event: &cdnv1.SeedResponse_Result{Result: e.Result}}, nil
 	}
-	return nil, errors.New("an event of no kind")
+	return nil, errors.New("the event has no known type")
 }
 
 func (n *node) follow(t testing.TB, id string, stay bool) grpc.ServerStreamingClient[cdnv1.SeedResponse] {
@@ -58,7 +58,7 @@ func (n *node) follow(t testing.TB, id string, stay bool) grpc.ServerStreamingCl
 	return seedView{stream}
 }
 
-// awaitPieces waits until so many pieces are told of by Stat.
+// awaitPieces waits until the local copy has at least count pieces.
 func (n *node) awaitPieces(t testing.TB, id string, count int) {
 	t.Helper()
 	eventually(t, func() bool {
@@ -67,7 +67,7 @@ func (n *node) awaitPieces(t testing.TB, id string, count int) {
 	})
 }
 
-// awaitWhole waits until the whole task is there, and checks it.
+// awaitWhole waits until the local copy is whole, and checks it.
 func (n *node) awaitWhole(t testing.TB, id string, content []byte) {
 	t.Helper()
 	eventually(t, func() bool {
@@ -79,7 +79,7 @@ func (n *node) awaitWhole(t testing.TB, id string, content []byte) {
 	n.check(t, id, got, content)
 }
 
-// sameFiles makes sure that two instances have the same files of a task.
+// sameFiles requires that two instances have equal files of a task.
 func sameFiles(t testing.TB, id string, a, b *node) {
 	t.Helper()
 	for _, suffix := range []string{"", ".md5"} {
@@ -103,7 +103,7 @@ func TestReplicaCopiesWhileTheOwnerFetches(t *testing.T) {
 	stream := a.seedSmall(t, id, o.source())
 	b.awaitPieces(t, id, 2)
 	status, wrapped := b.get(t, path(id), "bytes="+piece.Range(1, size))
-	require.Equal(t, http.StatusPartialContent, status, "what has been copied is served at once")
+	require.Equal(t, http.StatusPartialContent, status, "a copied piece is served at once")
 	require.Len(t, wrapped, size)
 	listening := b.follow(t, id, false)
 	g.open()
@@ -117,10 +117,10 @@ func TestReplicaCopiesWhileTheOwnerFetches(t *testing.T) {
 	require.EqualValues(t, len(content), a.counter(t, "supernode_cdn_fetched_bytes_total"))
 	require.Zero(t, b.counter(t, "supernode_cdn_fetched_bytes_total"))
 	for _, u := range reg.of(id) {
-		require.Equal(t, "a", u.GetOwner(), "a replica tells the registry nothing")
+		require.Equal(t, "a", u.GetOwner(), "a replica reports nothing to the registry")
 	}
 
-	// Promoted, it serves what it has.
+	// After its promotion it serves its copy.
 	a.stop()
 	reg.write(id, o, 8, "b")
 	got, err = receiveAll(b.startSeed(t, &cdnv1.SeedRequest{TaskId: id, Source: o.source(), Epoch: 8, Expected: got.facts}))
@@ -129,7 +129,8 @@ func TestReplicaCopiesWhileTheOwnerFetches(t *testing.T) {
 	require.Len(t, o.seen(), 1)
 }
 
-// promotion makes a replica the owner in mid-fetch, with two pieces of three.
+// promotion makes a replica the owner during the fetch of the previous owner, when it has
+// two pieces of three.
 func promotion(t *testing.T, first http.HandlerFunc) (b *node, o *origin, stream grpc.ServerStreamingClient[cdnv1.SeedResponse]) {
 	t.Helper()
 	reg := newFakeRegistry(t)
@@ -178,7 +179,7 @@ func firstThen(first, then http.HandlerFunc) http.HandlerFunc {
 
 func TestPromotedReplicaWithASourceThatCannotResume(t *testing.T) {
 	content, changed := randomContent(2*full+5000), randomContent(2*full+5000)
-	changed[full]++ // in a piece that is here
+	changed[full]++ // in a piece that the replica has
 	for name, c := range map[string]struct {
 		first, then http.HandlerFunc
 		reason      rpcerr.Reason
@@ -209,8 +210,8 @@ func TestPromotedReplicaWithASourceThatCannotResume(t *testing.T) {
 	}
 }
 
-// A source that is away for long fails the fetch, and the part is there when it
-// is back.
+// If the source is unavailable for long, the fetch fails, and the partial copy is resumed
+// when the source returns.
 func TestPromotedReplicaWithAnUnavailableSource(t *testing.T) {
 	content := randomContent(2*full + 5000)
 	b, o, stream := promotion(t, firstThen(withValidators(newGate(t, content, 2*full+1000)), answer(503)))
@@ -248,7 +249,7 @@ func TestReplicasOfAllLengths(t *testing.T) {
 	}
 }
 
-// An instance that owns nothing of a task any more has it no more when told.
+// A replica stops copying when its record does not name it any more.
 func TestReplicaStopsCopyingIfItsRecordDoesNotNameIt(t *testing.T) {
 	reg := newFakeRegistry(t)
 	a, b := reg.join(t, "a", cdn.Config{}), reg.join(t, "b", cdn.Config{})
@@ -268,7 +269,7 @@ func TestReplicaStopsCopyingIfItsRecordDoesNotNameIt(t *testing.T) {
 	_, err = receiveAll(stream)
 	require.NoError(t, err)
 	s, err := b.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id})
-	require.True(t, err != nil || s.GetResult() == nil, "it has ceased to copy")
+	require.True(t, err != nil || s.GetResult() == nil, "the copy was stopped")
 }
 
 func TestSeedWithAnotherExpectedVersion(t *testing.T) {
@@ -319,7 +320,7 @@ func TestStayEndsWithTheCopy(t *testing.T) {
 	requireReason(t, err, rpcerr.TaskNotFound)
 }
 
-// What is on disk after a restart is told before anybody seeds it.
+// Copies on disk are announced after a restart, before the first Seed.
 func TestFollowAfterARestart(t *testing.T) {
 	n := start(t, cdn.Config{})
 	content := randomContent(3 * full)
@@ -344,7 +345,7 @@ func TestFollowAfterARestart(t *testing.T) {
 	require.Len(t, o.seen(), 2)
 }
 
-// A copy that the record has was cut when another size was usual.
+// The recorded copy may have been split with another default piece size.
 func TestSeedUsesTheRecordedPieceSizeForTheRecordedVersion(t *testing.T) {
 	reg := newFakeRegistry(t)
 	a := reg.join(t, "a", cdn.Config{})

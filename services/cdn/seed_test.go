@@ -61,9 +61,9 @@ func TestManyListenersShareOneFetch(t *testing.T) {
 	require.EqualValues(t, len(content), event.GetFacts().GetLength())
 	event, err = first.Recv()
 	require.NoError(t, err)
-	require.NotNil(t, event.GetPiece(), "a piece is told while the source still sends")
+	require.NotNil(t, event.GetPiece(), "a piece is announced while the source still sends")
 
-	// What has landed is served, and nothing else.
+	// Only pieces that have landed are served.
 	status, _ := n.get(t, path(id), "bytes="+piece.Range(0, piece.MinSize))
 	require.Equal(t, http.StatusPartialContent, status)
 	for _, r := range []string{piece.Range(1, piece.MinSize), piece.Range(2, piece.MinSize), "0-2097151", "0-"} {
@@ -87,7 +87,7 @@ func TestManyListenersShareOneFetch(t *testing.T) {
 		require.Len(t, answers[i].pieces, 3)
 	}
 	n.check(t, id, answers[0], content)
-	n.mustSeed(t, id, o.source(), content) // who comes when all is over
+	n.mustSeed(t, id, o.source(), content) // a listener that comes after the fetch
 	require.Len(t, o.seen(), 1)
 	n.awaitFetch(t, "success")
 	require.EqualValues(t, len(content), n.counter(t, "supernode_cdn_fetched_bytes_total"))
@@ -184,7 +184,7 @@ func TestStatAndDelete(t *testing.T) {
 		s, err := stat()
 		return err == nil && s.GetPieceCount() == 1 && s.GetFacts() != nil && s.GetResult() == nil
 	})
-	_, err = n.Delete(t.Context(), &cdnv1.DeleteRequest{TaskId: id}) // in mid-fetch
+	_, err = n.Delete(t.Context(), &cdnv1.DeleteRequest{TaskId: id}) // during the fetch
 	require.NoError(t, err)
 	_, err = receiveAll(stream)
 	requireReason(t, err, rpcerr.TaskDeleted)
@@ -195,7 +195,7 @@ func TestStatAndDelete(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, status)
 
 	o.set(plainFile(content))
-	n.mustSeed(t, id, o.source(), content) // anew
+	n.mustSeed(t, id, o.source(), content) // fetched from scratch
 	s, err := stat()
 	require.NoError(t, err)
 	require.EqualValues(t, len(content), s.GetResult().GetLength())
@@ -206,8 +206,8 @@ func TestStatAndDelete(t *testing.T) {
 	require.Zero(t, n.counter(t, "supernode_cdn_tasks"))
 }
 
-// However Seed and Delete meet, every stream ends, and either with the whole
-// task or with TASK_DELETED.
+// With concurrent calls of Seed and Delete every stream ends, either with the result or
+// with TASK_DELETED.
 func TestSeedAndDeleteAtTheSameTime(t *testing.T) {
 	n := start(t, cdn.Config{})
 	content := randomContent(5 << 18)

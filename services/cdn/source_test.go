@@ -98,7 +98,7 @@ func TestTLSSettingsArePerTask(t *testing.T) {
 	n := start(t, cdn.Config{})
 	content := randomContent(1000)
 	server := httptest.NewUnstartedServer(file(content, ""))
-	server.Config.ErrorLog = log.New(io.Discard, "", 0) // refused handshakes are what is tested
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // the test causes failed handshakes
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	url := server.URL + "/file"
@@ -143,7 +143,7 @@ func TestRefusals(t *testing.T) {
 		require.Equal(t, c.code, status.Code(err), "%d", c.status)
 		requireReason(t, err, c.reason)
 	}
-	// What failed is forgotten: the same task can be had when the source can.
+	// A failed task is removed from memory, so it can be fetched when the source works again.
 	content := randomContent(1000)
 	o.set(plainFile(content))
 	n.mustSeed(t, idOf("refused"), o.source(), content)
@@ -155,7 +155,7 @@ func TestRefusals(t *testing.T) {
 	require.NotContains(t, err.Error(), "secret")
 }
 
-// Validators that cannot be passed on are as good as none.
+// Validators that cannot be sent in messages are ignored.
 func TestInvalidValidatorsAreIgnored(t *testing.T) {
 	n := start(t, cdn.Config{})
 	content := randomContent(5 << 20)
@@ -185,7 +185,7 @@ func TestRequestedMD5IsChecked(t *testing.T) {
 	src.Md5 = sum(nil)
 	got, err := n.seed(t, idOf("wrong"), src)
 	requireReason(t, err, rpcerr.SourceBroken)
-	require.Len(t, got.pieces, 2, "the pieces were told as they landed")
+	require.Len(t, got.pieces, 2, "the pieces were announced as they landed")
 	requireNoFiles(t, n, idOf("wrong"))
 }
 
@@ -212,8 +212,8 @@ func TestCutOffWithoutValidator(t *testing.T) {
 	}
 }
 
-// stalled is an idle time that is long enough for an answer to begin in, which it
-// bounds too, on a machine that stands still for a while.
+// stalled is an idle timeout for tests. It is long enough for the start of an answer, which
+// it bounds too, on a machine that is suspended for a while.
 const stalled = 5 * time.Second
 
 func TestStalledSource(t *testing.T) {
@@ -226,7 +226,7 @@ func TestStalledSource(t *testing.T) {
 	requireReason(t, err, rpcerr.SourceBroken)
 }
 
-// One that has a name for its version is asked to go on.
+// A source with validators is asked to resume.
 func TestStalledSourceIsResumed(t *testing.T) {
 	t.Parallel()
 	content := randomContent(9 << 20)
@@ -245,7 +245,7 @@ func TestStalledSourceIsResumed(t *testing.T) {
 	n.mustSeed(t, idOf("stalled"), o.source(), content)
 }
 
-// One that never answers at all was never reached.
+// A source that accepts connections and never answers counts as unreachable.
 func TestSourceThatNeverAnswersIsUnreachable(t *testing.T) {
 	silent := listen(t)
 	t.Cleanup(func() { require.NoError(t, silent.Close()) })
@@ -254,7 +254,7 @@ func TestSourceThatNeverAnswersIsUnreachable(t *testing.T) {
 	requireReason(t, err, rpcerr.SourceUnreachable)
 }
 
-// interrupted cuts the first requests off after some bytes and then serves.
+// interrupted breaks the first answers after sent bytes, and then calls the handler.
 func interrupted(content []byte, cuts, sent int, header http.Header, then http.HandlerFunc) http.HandlerFunc {
 	asked := make(chan struct{}, cuts)
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -271,7 +271,7 @@ func TestCutOffSourceIsResumed(t *testing.T) {
 	n := start(t, cdn.Config{})
 	content := randomContent(9 << 18)
 	date := modified.Format(http.TimeFormat)
-	const second = piece.MinSize - piece.WrapLength // where the second piece begins
+	const second = piece.MinSize - piece.WrapLength // offset of the second piece
 	for name, c := range map[string]struct {
 		header  http.Header
 		then    http.HandlerFunc
@@ -322,7 +322,7 @@ func TestCutOffSourceIsResumed(t *testing.T) {
 	})
 }
 
-// partial makes an answer a 206.
+// partial changes the status of an answer to 206.
 type partial struct{ http.ResponseWriter }
 
 func (p *partial) Write(b []byte) (int, error) {
@@ -371,7 +371,7 @@ func TestBandwidthLimitsDeliverAll(t *testing.T) {
 	n.mustSeed(t, idOf("limited"), o.source(), content)
 }
 
-// otherCertificate is one that no server here has.
+// otherCertificate returns a certificate that the test server does not have.
 func otherCertificate(t *testing.T) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

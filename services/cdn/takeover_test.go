@@ -13,7 +13,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn"
 )
 
-// An owner that hears of another stops reading, and goes on as its replica.
+// An owner that receives a record of a newer epoch with another owner stops its fetch and
+// continues as a replica.
 func TestOwnerStepsDownInANewerEpoch(t *testing.T) {
 	reg := newFakeRegistry(t)
 	a, b := reg.join(t, "a", cdn.Config{}), reg.join(t, "b", cdn.Config{})
@@ -41,7 +42,7 @@ func TestOwnerStepsDownInANewerEpoch(t *testing.T) {
 	require.Len(t, o.seen(), 2)
 	require.Less(t, a.counter(t, "supernode_cdn_fetched_bytes_total"), float64(6<<18))
 	require.Equal(t, "bytes=1048571-2621439", o.seen()[1].Header.Get("Range"))
-	for { // who followed the old owner's copy has seen it become whole
+	for { // a Follow stream of the previous owner's copy continues until the copy is whole
 		event, err = follow.Recv()
 		require.NoError(t, err)
 		if event.GetResult() != nil {
@@ -54,8 +55,8 @@ func TestOwnerStepsDownInANewerEpoch(t *testing.T) {
 	requireReason(t, err, rpcerr.StaleEpoch)
 }
 
-// A Seed in a newer epoch comes before the record's news: the replica is the
-// owner at once, and the news of the older epoch changes nothing.
+// A Seed in a newer epoch may arrive before the record. The replica becomes the owner at
+// once, and a record of the older epoch that arrives later is ignored.
 func TestSeedPromotesBeforeTheRecordArrives(t *testing.T) {
 	reg := newFakeRegistry(t)
 	a, b := reg.join(t, "a", cdn.Config{}), reg.join(t, "b", cdn.Config{})
@@ -82,15 +83,16 @@ func TestSeedPromotesBeforeTheRecordArrives(t *testing.T) {
 	require.Len(t, o.seen(), 2)
 }
 
-// After a pause the owner asks whether it still is, and if not reads no more.
+// After a pause the owner checks whether it still owns the task. If it does not, it stops
+// reading from the source.
 func TestOwnerChecksItsOwnershipAfterAPause(t *testing.T) {
 	const pause = 50 * time.Millisecond
 	const sent = 5 << 20               // before the pause
-	content := randomContent(30 << 20) // more than the sockets hold
+	content := randomContent(30 << 20) // more than the socket buffers
 	for name, taken := range map[string]bool{"still ours": false, "taken": true} {
 		t.Run(name, func(t *testing.T) {
 			reg := newFakeRegistry(t)
-			reg.setSilent(true) // only who asks learns of it
+			reg.setSilent(true) // the record is not sent, only GetTask returns it
 			a := reg.join(t, "a", cdn.Config{PauseLimit: pause})
 			g := newGate(t, content, sent)
 			o := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { withValidators(g)(w, r) })
@@ -102,7 +104,7 @@ func TestOwnerChecksItsOwnershipAfterAPause(t *testing.T) {
 			if taken {
 				reg.write(id, o, 8, "b", "a")
 			}
-			stalled := time.NewTimer(10 * pause) // the pause is what is tested
+			stalled := time.NewTimer(10 * pause) // the test needs a pause
 			<-stalled.C
 			g.open()
 			got, err := receiveAll(stream)
@@ -115,12 +117,12 @@ func TestOwnerChecksItsOwnershipAfterAPause(t *testing.T) {
 			require.Less(t, a.counter(t, "supernode_cdn_fetched_bytes_total"), float64(20<<20))
 			s, err := a.Stat(t.Context(), &cdnv1.StatRequest{TaskId: id})
 			require.NoError(t, err)
-			require.Positive(t, s.GetPieceCount(), "what is here is kept")
+			require.Positive(t, s.GetPieceCount(), "the pieces are kept")
 		})
 	}
 }
 
-// A record that makes the replica the owner ends its copying and nothing else.
+// A record that makes a replica the owner of the task does not start a fetch.
 func TestAssignedOwnerWaitsForASeed(t *testing.T) {
 	reg := newFakeRegistry(t)
 	a, b := reg.join(t, "a", cdn.Config{}), reg.join(t, "b", cdn.Config{})
@@ -141,8 +143,8 @@ func TestAssignedOwnerWaitsForASeed(t *testing.T) {
 	b.check(t, id, all, content)
 }
 
-// A store that was emptied, or a record that was put back as somebody
-// remembered it, does not know that the task is whole.
+// After the store was emptied, or a record was restored, the record may not have the result
+// of a whole task.
 func TestRecordWithoutTheResultIsReportedAgain(t *testing.T) {
 	reg := newFakeRegistry(t)
 	a := reg.join(t, "a", cdn.Config{})
@@ -166,8 +168,8 @@ func TestRecordWithoutTheResultIsReportedAgain(t *testing.T) {
 	eventually(t, func() bool { return ends() > before })
 }
 
-// However often a task changes hands, nothing is fetched twice that somebody
-// has, but what is under way, and all copies end up the same.
+// However often a task changes its owner, only content that was in flight is fetched again,
+// and all copies become equal.
 func TestManyChangesOfOwner(t *testing.T) {
 	reg := newFakeRegistry(t)
 	names := []string{"a", "b", "c"}
@@ -198,7 +200,7 @@ func TestManyChangesOfOwner(t *testing.T) {
 			reg.nodes[owner].check(t, id, got, content)
 			break
 		}
-		for pieces := 0; pieces < 3; { // a few steps ahead, then another is the owner
+		for pieces := 0; pieces < 3; { // a few pieces, then another instance becomes the owner
 			event, err := stream.Recv()
 			require.NoError(t, err)
 			if event.GetPiece() != nil {
@@ -219,7 +221,7 @@ func TestManyChangesOfOwner(t *testing.T) {
 	require.Less(t, fetched, 3*float64(len(content)))
 }
 
-// slowWriter sends in small parts.
+// slowWriter writes in parts of 16 KiB, with a pause of 1 ms after each.
 type slowWriter struct{ http.ResponseWriter }
 
 func (s *slowWriter) Write(b []byte) (int, error) {
