@@ -60,7 +60,7 @@ func (a *assembly) add(pieces ...task.Piece) {
 // land writes a piece to disk and announces it.
 func (a *assembly) land(b *buffer, p task.Piece) error {
 	if err := a.content.Write(p, b.data); err != nil {
-		if store.Hangs(err) {
+		if store.TimedOut(err) {
 			b.pinned.Store(true)
 		}
 		return err
@@ -132,9 +132,9 @@ func (a *assembly) seal(url, wanted string) (task.Result, error) {
 // the journal that are not held, because an earlier verification was interrupted.
 func (a *assembly) adoptHeld(ctx context.Context, held *Held) error {
 	a.add(held.Pieces...)
-	noted, err := a.content.Noted()
+	noted, err := a.content.JournalPieces()
 	switch {
-	case store.Hangs(err):
+	case store.TimedOut(err):
 		return err
 	case err != nil:
 		a.log.Warn("cannot read the journal; using only the pieces that were verified before", zap.Error(err))
@@ -157,7 +157,7 @@ func (a *assembly) verify(ctx context.Context, pieces []task.Piece, announce boo
 		b := a.buffers.get(a.facts.PieceSize, int64(p.Length))
 		b.num, b.data = p.Num, b.data[:p.Length]
 		err := a.content.Read(p.Num, b.data)
-		if store.Hangs(err) {
+		if store.TimedOut(err) {
 			return err
 		}
 		if err != nil || b.piece() != p {

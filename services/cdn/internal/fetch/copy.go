@@ -285,7 +285,7 @@ func (c *copier) acceptVersion(ctx, hashing context.Context, standing task.Stand
 	}
 	part, err := c.store.OpenPart(c.job.ID)
 	switch {
-	case store.Hangs(err):
+	case store.TimedOut(err):
 		return err
 	case err == nil && part.Facts.Same(facts):
 	default:

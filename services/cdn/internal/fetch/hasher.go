@@ -136,7 +136,7 @@ func (h *hasher) readBack(a *assembly, p task.Piece) error {
 	defer a.buffers.put(b)
 	b.data = b.data[:p.Length]
 	if err := a.content.Read(p.Num, b.data); err != nil {
-		b.pinned.Store(store.Hangs(err))
+		b.pinned.Store(store.TimedOut(err))
 		return err
 	}
 	h.sum.Write(b.data[piece.HeadLength : len(b.data)-1])

@@ -12,37 +12,44 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// Content is one version of a task's wrapped pieces. It is written while a
-// fetch runs and sealed at its end. When the task is deleted or fetched anew,
-// the old Content stays what it was and can no longer be opened: it never
-// shows the bytes of another version.
+// Content is the content file of one version of a task: its wrapped pieces. It is
+// written while a fetch runs, and sealed when all pieces are written. When the task
+// is deleted or fetched from scratch, the old Content can no longer be opened. So
+// it never returns bytes of another version.
+//
+//	Create or OpenPart --> writable --Seal--> sealed
+//	                          └----Close----> closed
+//
+// A Content from Load is sealed. A closed Content cannot be opened.
 type Content struct {
 	disk    *guard
 	path    string
 	version Version
 
-	// mu is never held over an operation on the disk.
+	// mu is never locked during an operation on the disk.
 	mu sync.Mutex
-	// file and journal are open until the content is sealed or closed; guarded by mu.
+	// file and journal are open until the content is sealed or closed, and nil
+	// afterwards; guarded by mu.
 	file, journal *os.File
-	// info tells this version from another at the same path; guarded by mu.
+	// info identifies the file of this version among all files that were at the
+	// path; guarded by mu.
 	info os.FileInfo
 }
 
-// Create removes what there is of a task and begins a copy of a version.
+// Create removes all files of a task and creates an empty copy of a version.
 // Errors: DISK_FULL, DISK_FAILED.
 func (s *Store) Create(id task.ID, version Version) (*Content, error) {
-	first, err := encodeHeader(version)
+	firstLine, err := encodeHeader(version)
 	if err != nil {
 		return nil, err
 	}
 	content, err := run(s.disk, "creating the content file", func() (*Content, error) {
-		return s.create(id, version, first)
+		return s.create(id, version, firstLine)
 	})
 	return content, diskError("creating the content file", err)
 }
 
-func (s *Store) create(id task.ID, version Version, first []byte) (*Content, error) {
+func (s *Store) create(id task.ID, version Version, firstLine []byte) (*Content, error) {
 	if err := s.remove(id); err != nil {
 		return nil, err
 	}
@@ -62,18 +69,18 @@ func (s *Store) create(id task.ID, version Version, first []byte) (*Content, err
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	if _, err := journal.Write(first); err != nil {
+	if _, err := journal.Write(firstLine); err != nil {
 		return nil, errors.Join(err, journal.Close(), file.Close())
 	}
 	return &Content{disk: s.disk, path: path, version: version, file: file, journal: journal, info: info}, nil
 }
 
-// Version is what the pieces are pieces of.
+// Version returns the version of the source that the pieces belong to.
 func (c *Content) Version() Version { return c.version }
 
-// Write writes a wrapped piece and then notes in the journal that it is here.
-// Different pieces may be written at the same time. Errors: DISK_FULL,
-// DISK_FAILED.
+// Write writes a wrapped piece and then appends it to the journal. Different pieces
+// may be written at the same time. Errors: DISK_FULL, DISK_FAILED, or os.ErrClosed
+// after Seal or Close.
 func (c *Content) Write(p task.Piece, wrapped []byte) error {
 	file, journal := c.files()
 	if file == nil {
@@ -86,13 +93,13 @@ func (c *Content) Write(p task.Piece, wrapped []byte) error {
 		if journal == nil {
 			return nil
 		}
-		_, err := journal.Write(encodeLine(p)) // in one go, so lines do not mix
+		_, err := journal.Write(encodeLine(p)) // one call per line, so that lines do not mix
 		return err
 	}))
 }
 
-// Read reads a wrapped piece into the memory that is as long as it. If the disk
-// hangs, the memory must not be used again.
+// Read reads a wrapped piece while the content is writable. wrapped must be as long
+// as the piece. If TimedOut is true for the error, wrapped must not be used again.
 func (c *Content) Read(num int32, wrapped []byte) error {
 	file, _ := c.files()
 	if file == nil {
@@ -110,13 +117,13 @@ func (c *Content) files() (file, journal *os.File) {
 	return c.file, c.journal
 }
 
-// Seal ends the writing: from now on the task is whole, also after a restart.
-// The pieces may be in any order; meta's finish and success are set here.
-// Errors: DISK_FULL, DISK_FAILED.
+// Seal closes the content file and writes .md5 and .meta. After that the copy is
+// complete, also for Load after a restart. The pieces may be in any order. Seal sets
+// Finish and Success of meta. Errors: DISK_FULL, DISK_FAILED.
 func (c *Content) Seal(meta Meta, pieces []task.Piece) error {
 	file, journal := c.files()
 	if file == nil {
-		return fmt.Errorf("sealing: %w", os.ErrClosed)
+		return fmt.Errorf("sealing a copy: %w", os.ErrClosed)
 	}
 	ordered := slices.Clone(pieces)
 	slices.SortFunc(ordered, func(a, b task.Piece) int { return int(a.Num) - int(b.Num) })
@@ -131,7 +138,7 @@ func (c *Content) Seal(meta Meta, pieces []task.Piece) error {
 	c.mu.Lock()
 	c.info, c.file, c.journal = info, nil, nil
 	c.mu.Unlock()
-	return diskError("sealing", c.disk.do("sealing", func() error {
+	return diskError("sealing a copy", c.disk.do("sealing a copy", func() error {
 		if err := replace(c.path+md5Suffix, encodeDigests(ordered, meta.RealMD5)); err != nil {
 			return fmt.Errorf("writing the digests: %w", err)
 		}
@@ -139,7 +146,8 @@ func (c *Content) Seal(meta Meta, pieces []task.Piece) error {
 			return err
 		}
 		if journal != nil {
-			// What it says is said better now; if it stays, the next start removes it.
+			// .md5 and .meta replace the journal. If it cannot be removed, sweep
+			// removes it at the next start.
 			_ = journal.Close()
 			_ = os.Remove(c.path + partSuffix)
 		}
@@ -147,8 +155,8 @@ func (c *Content) Seal(meta Meta, pieces []task.Piece) error {
 	}))
 }
 
-// Close ends the writing of a copy that has not become whole. What has been
-// written stays on disk.
+// Close closes the files of a copy that is not complete. They stay on disk, and
+// OpenPart opens them again. Close does nothing after Seal.
 func (c *Content) Close() error {
 	c.mu.Lock()
 	file, journal := c.file, c.journal
@@ -164,40 +172,42 @@ func (c *Content) Close() error {
 	return err
 }
 
-// Reader is the wrapped pieces, to be read.
+// Reader reads the wrapped pieces.
 type Reader struct {
-	// File is for the kernel to copy from.
+	// File is the content file, open for reading. It is a plain file, so that the
+	// kernel can copy from it to a connection.
 	File *os.File
 	disk *guard
 }
 
-// Close ends the reading, without waiting for a disk that hangs.
+// Close closes the file. It does not wait longer than the disk timeout.
 func (r *Reader) Close() error { return r.disk.release(r.File) }
 
-// Open gives the wrapped pieces for reading; the caller closes it.
-// os.ErrNotExist means that this version is not on disk any more.
+// Open opens the wrapped pieces for reading. The caller closes the reader. Open
+// returns os.ErrNotExist if the file of this version is no longer on disk, or if the
+// content was closed before it was complete.
 func (c *Content) Open() (*Reader, error) {
-	// The order matters: as long as c.file is open, no other file can have its
-	// inode. Once sealed, an inode may be used again, so size and time must be
-	// the same, too.
+	// The file is opened before info is read. As long as c.file is open, no other
+	// file can have its inode. After it is closed, the file system may use the inode
+	// again, so size and modification time are compared, too.
 	file, err := run(c.disk, "opening the content file", func() (*os.File, error) { return os.Open(c.path) })
 	if err != nil {
 		return nil, fmt.Errorf("opening the content file: %w", err)
 	}
 	c.mu.Lock()
-	info, sealed := c.info, c.file == nil
+	info, ended := c.info, c.file == nil
 	c.mu.Unlock()
 	found, err := run(c.disk, "opening the content file", file.Stat)
 	reader := &Reader{File: file, disk: c.disk}
 	if err == nil && os.SameFile(found, info) &&
-		(!sealed || found.Size() == info.Size() && found.ModTime().Equal(info.ModTime())) {
+		(!ended || found.Size() == info.Size() && found.ModTime().Equal(info.ModTime())) {
 		return reader, nil
 	}
 	_ = reader.Close() // only read from
-	if Hangs(err) {
+	if TimedOut(err) {
 		return nil, err
 	}
-	return nil, fmt.Errorf("opening the content file: another version is there: %w", os.ErrNotExist)
+	return nil, fmt.Errorf("opening the content file: it belongs to another version: %w", os.ErrNotExist)
 }
 
 func writeMeta(path string, meta Meta) error {

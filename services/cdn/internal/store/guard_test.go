@@ -11,37 +11,36 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 )
 
-func TestGuardLeavesWhatHangsBehind(t *testing.T) {
+func TestOperationThatTimesOutIsAbandonedAndOthersAreRejectedUntilItEnds(t *testing.T) {
 	g := newGuard(10 * time.Millisecond)
-	hangs, ended := make(chan struct{}), make(chan struct{})
+	unblock, ended := make(chan struct{}), make(chan struct{})
 	err := g.do("writing", func() error {
 		defer close(ended)
-		<-hangs
+		<-unblock
 		return nil
 	})
-	require.True(t, Hangs(err))
+	require.True(t, TimedOut(err))
 	require.Equal(t, rpcerr.DiskFailed, rpcerr.ReasonOf(err))
-	err = g.do("reading", func() error { panic("nothing is begun while something hangs") })
-	require.True(t, Hangs(err))
-	close(hangs)
+	err = g.do("reading", func() error { panic("an operation starts while another is stuck") })
+	require.True(t, TimedOut(err))
+	close(unblock)
 	<-ended
 	require.Eventually(t, func() bool { return g.do("reading", func() error { return nil }) == nil }, time.Minute, time.Millisecond)
 	require.Zero(t, g.stuck.Load())
 }
 
-// What nobody waits for any more is let go.
-func TestGuardClosesWhatComesTooLate(t *testing.T) {
+func TestFileOfAnOperationThatEndsLateIsClosed(t *testing.T) {
 	g := newGuard(10 * time.Millisecond)
 	path := t.TempDir() + "/file"
-	hangs, opened := make(chan struct{}), make(chan *os.File, 1)
+	unblock, opened := make(chan struct{}), make(chan *os.File, 1)
 	_, err := run(g, "opening", func() (*os.File, error) {
-		<-hangs
+		<-unblock
 		file, err := os.Create(path)
 		opened <- file
 		return file, err
 	})
-	require.True(t, Hangs(err))
-	close(hangs)
+	require.True(t, TimedOut(err))
+	close(unblock)
 	file := <-opened
 	require.Eventually(t, func() bool { return errors.Is(file.Sync(), os.ErrClosed) }, time.Minute, time.Millisecond)
 }

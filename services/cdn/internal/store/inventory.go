@@ -8,8 +8,9 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// Inventory tells of everything that is on disk, whole or not, as .meta and
-// journals tell it. What cannot be read is left out.
+// Inventory returns all copies that are on disk, complete or partial, with what
+// their .meta or journal contains. It leaves out copies whose .meta or journal
+// cannot be read.
 func (s *Store) Inventory(ctx context.Context) ([]task.Inventory, error) {
 	dirs, err := run(s.disk, "reading the cache directory", func() ([]os.DirEntry, error) { return os.ReadDir(s.root) })
 	if err != nil {
@@ -38,6 +39,7 @@ func (s *Store) Inventory(ctx context.Context) ([]task.Inventory, error) {
 	return all, nil
 }
 
+// item returns the inventory of one task, and false if there is no usable copy of it.
 func (s *Store) item(id task.ID, files suffixes) (task.Inventory, bool) {
 	suffix := partSuffix
 	switch {
@@ -46,7 +48,7 @@ func (s *Store) item(id task.ID, files suffixes) (task.Inventory, bool) {
 	case !files[partSuffix] || !files[""]:
 		return task.Inventory{}, false
 	}
-	data, err := run(s.disk, "reading what is on disk", func() ([]byte, error) { return os.ReadFile(s.path(id) + suffix) })
+	data, err := run(s.disk, "reading .meta or a journal", func() ([]byte, error) { return os.ReadFile(s.path(id) + suffix) })
 	if err != nil {
 		return task.Inventory{}, false
 	}

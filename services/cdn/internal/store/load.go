@@ -10,19 +10,19 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// Saved is a whole task as it was found on disk.
+// Saved is a complete copy of a task that was found on disk.
 type Saved struct {
-	// Meta is the .meta file.
+	// Meta is the content of the .meta file.
 	Meta Meta
-	// Pieces are all pieces by number.
+	// Pieces are all pieces, sorted by number.
 	Pieces []task.Piece
-	// Result is what the task came to.
+	// Result holds the MD5 and the length of the content.
 	Result task.Result
-	// Content is the wrapped pieces.
+	// Content is the content file, sealed.
 	Content *Content
 }
 
-// Facts are what the source told when the task was fetched.
+// Facts returns the facts that the source sent when the task was fetched.
 func (s *Saved) Facts() task.Facts {
 	return task.Facts{
 		Length: s.Result.Length, PieceSize: s.Meta.PieceSize,
@@ -30,8 +30,9 @@ func (s *Saved) Facts() task.Facts {
 	}
 }
 
-// Load looks for a whole copy of a task. ErrAbsent means that there is none,
-// any other error that there is one which must not be used.
+// Load reads a complete copy of a task. It returns ErrAbsent if there is none. Any
+// other error means that there is one that cannot be read, or whose files are
+// inconsistent: it must not be used.
 func (s *Store) Load(id task.ID) (*Saved, error) {
 	saved, err := run(s.disk, "loading a task", func() (*Saved, error) { return s.load(id) })
 	if errors.Is(err, fs.ErrNotExist) {
@@ -43,7 +44,7 @@ func (s *Store) Load(id task.ID) (*Saved, error) {
 	return saved, nil
 }
 
-// Touch notes in .meta that somebody asked for the task, at now in ms since 1970.
+// Touch writes the time of an access to .meta. now is in ms since 1970.
 func (s *Store) Touch(id task.ID, meta Meta, now int64) error {
 	meta.Interval = max(0, now-meta.AccessTime)
 	meta.AccessTime = now
@@ -87,11 +88,11 @@ func (s *Store) load(id task.ID) (*Saved, error) {
 	}}, nil
 }
 
-// checkLengths makes sure that all pieces are full but the last, and that they
-// are as long together as the file.
+// checkLengths returns an error unless all pieces but the last have the piece size
+// and the sum of their lengths is that of the content file. pieces must not be empty.
 func checkLengths(meta Meta, pieces []task.Piece) error {
 	if meta.PieceSize <= piece.WrapLength || meta.PieceSize > piece.MaxSize {
-		return fmt.Errorf("%w: pieces of %d bytes", errInconsistent, meta.PieceSize)
+		return fmt.Errorf("%w: the piece size is %d bytes", errInconsistent, meta.PieceSize)
 	}
 	last := len(pieces) - 1
 	for _, p := range pieces[:last] {
@@ -104,19 +105,20 @@ func checkLengths(meta Meta, pieces []task.Piece) error {
 		return fmt.Errorf("%w: the last piece has %d bytes", errInconsistent, end)
 	}
 	if total := int64(last)*int64(meta.PieceSize) + int64(end); total != meta.FileLength {
-		return fmt.Errorf("%w: pieces of %d bytes in a file of %d", errInconsistent, total, meta.FileLength)
+		return fmt.Errorf("%w: the pieces have %d bytes, and .meta says %d", errInconsistent, total, meta.FileLength)
 	}
 	return nil
 }
 
-// mostProbed is in how many places a content file is looked into: more would
-// take a cold disk longer than a client waits.
-const mostProbed = 256
+// maxProbedPieces is the maximum number of pieces whose head and tail are read when
+// a copy is loaded. If nothing is cached, a disk takes longer for more pieces than a
+// client waits.
+const maxProbedPieces = 256
 
-// openSealed checks the content file against what the other two say: its size,
-// and head and tail of its pieces, or of some all over it if there are many.
-// What was never written, because the power went, mostly shows there; for what
-// does not, peers check the MD5 of every piece.
+// openSealed checks the content file against .meta and .md5: its size, and the head
+// and tail of its pieces. If there are more than maxProbedPieces, it checks evenly
+// distributed ones. That finds most files whose content was lost in a power failure.
+// It cannot find all of them; peers check the MD5 of every piece.
 func (s *Store) openSealed(path string, meta Meta, pieces []task.Piece) (*Content, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -133,7 +135,7 @@ func (s *Store) openSealed(path string, meta Meta, pieces []task.Piece) (*Conten
 	var want, head [piece.HeadLength]byte
 	var tail [1]byte
 	last := len(pieces) - 1
-	step := last/mostProbed + 1
+	step := last/maxProbedPieces + 1
 	for i := last; i >= 0; i -= step {
 		p := pieces[i]
 		first := int64(p.Num) * int64(meta.PieceSize)
@@ -144,7 +146,7 @@ func (s *Store) openSealed(path string, meta Meta, pieces []task.Piece) (*Conten
 		}
 		piece.PutHead(want[:], int(p.Length)-piece.WrapLength, meta.PieceSize)
 		if head != want || tail[0] != piece.Tail {
-			return nil, fmt.Errorf("%w: piece %d is not wrapped", errInconsistent, p.Num)
+			return nil, fmt.Errorf("%w: piece %d has a wrong head or tail", errInconsistent, p.Num)
 		}
 	}
 	return &Content{disk: s.disk, path: path, info: info, version: Version{

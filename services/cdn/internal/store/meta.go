@@ -14,33 +14,35 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// Meta is the .meta file, field by field as Dragonfly v1 writes it.
+// Meta is the content of a .meta file. Its fields are those that Dragonfly v1 writes.
 type Meta struct {
 	TaskID string `json:"taskID"`
-	// URL is the source without user, password and fragment.
+	// URL is the URL of the source without user, password and fragment.
 	URL       string `json:"url"`
 	PieceSize int32  `json:"pieceSize"`
 	// HTTPFileLen is the length of the content in bytes.
 	HTTPFileLen int64  `json:"httpFileLen"`
 	BizID       string `json:"bizId"`
-	// AccessTime is when a client last asked for the task, in ms since 1970.
+	// AccessTime is the time of the last request for the task, in ms since 1970.
 	AccessTime int64 `json:"accessTime"`
 	// Interval is the time between the last two accesses in ms.
 	Interval int64 `json:"interval"`
 	// FileLength is the length of the wrapped file in bytes.
 	FileLength int64 `json:"fileLength"`
-	// MD5 is the MD5 that was asked for, or empty.
+	// MD5 is the MD5 of the content that the client requires, or empty.
 	MD5 string `json:"md5"`
-	// RealMD5 is the MD5 that the content has.
+	// RealMD5 is the computed MD5 of the content.
 	RealMD5 string `json:"realMd5"`
-	// LastModified is the source's, in ms since 1970, or 0.
+	// LastModified is the modification time that the source sent, in ms since 1970,
+	// or 0.
 	LastModified int64  `json:"lastModified"`
 	ETag         string `json:"eTag"`
 	Finish       bool   `json:"finish"`
 	Success      bool   `json:"success"`
 }
 
-// LastModifiedHeader is LastModified as a source sends it, or empty.
+// LastModifiedHeader returns LastModified in the format of an HTTP header, or an
+// empty string if it is 0.
 func (m Meta) LastModifiedHeader() string {
 	if m.LastModified == 0 {
 		return ""
@@ -48,7 +50,8 @@ func (m Meta) LastModifiedHeader() string {
 	return time.UnixMilli(m.LastModified).UTC().Format(http.TimeFormat)
 }
 
-// Milliseconds is a Last-Modified header as Meta holds it, 0 for what is no date.
+// Milliseconds converts a Last-Modified header to ms since 1970. It returns 0 if the
+// header is not a date.
 func Milliseconds(header string) int64 {
 	t, err := http.ParseTime(header)
 	if err != nil {
@@ -65,13 +68,13 @@ func decodeMeta(data []byte) (Meta, error) {
 		return Meta{}, fmt.Errorf("%w: .meta: %w", errInconsistent, err)
 	}
 	if m.PieceSize == 0 {
-		m.PieceSize = piece.DefaultSize // so did Dragonfly v1
+		m.PieceSize = piece.DefaultSize // as Dragonfly v1 does
 	}
 	return m, nil
 }
 
-// encodeDigests writes the .md5 file. The checksum is the SHA-1 over all lines
-// before it without their line ends, and no line end follows it.
+// encodeDigests returns the content of a .md5 file. Its last line is the SHA-1 of
+// all lines before it without their line ends, and has no line end.
 func encodeDigests(pieces []task.Piece, md5 string) []byte {
 	lines := make([]string, 0, len(pieces)+2)
 	for _, p := range pieces {
@@ -81,7 +84,8 @@ func encodeDigests(pieces []task.Piece, md5 string) []byte {
 	return []byte(strings.Join(append(lines, checksum(lines)), "\n"))
 }
 
-// decodeDigests reads a .md5 file and checks that it is as it was written.
+// decodeDigests parses a .md5 file and verifies its checksum. It returns at least one
+// piece if it returns no error.
 func decodeDigests(data []byte) (pieces []task.Piece, md5 string, err error) {
 	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
 	const others = 2 // the content's MD5 and the checksum

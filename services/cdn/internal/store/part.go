@@ -12,30 +12,30 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// Version is what the pieces of a copy are pieces of.
+// Version identifies the version of the source that the pieces of a copy belong to.
 type Version struct {
-	// URL is the source without credentials, empty when it is not known.
+	// URL is the URL of the source without credentials, empty if it is unknown.
 	URL string
-	// Facts are the source's.
+	// Facts are the facts that the source sent.
 	Facts task.Facts
-	// Epoch is the one in which the copy was begun.
+	// Epoch is the epoch in which the copy was created.
 	Epoch int64
-	// Known is when the source told its facts, in ms since 1970.
+	// Known is the time at which the source sent the facts, in ms since 1970.
 	Known int64
 }
 
-// Part is a copy that is not whole, as its journal tells.
+// Part is a partial copy, as its journal describes it.
 type Part struct {
-	// Version is what it is a part of.
+	// Version is the version that the copy belongs to.
 	Version
-	// Pieces are those whose writing was noted, once each. Nothing says that
-	// the disk has kept them: their MD5s are to be checked.
+	// Pieces are the pieces that the journal lists, each of them once. The disk may
+	// have lost some of them in a power failure: the caller has to check their MD5s.
 	Pieces []task.Piece
-	// Content is where they are, open for more.
+	// Content is the content file, open for reading and writing.
 	Content *Content
 }
 
-// header is the first line of a journal.
+// header is the first line of a journal, in JSON.
 type header struct {
 	URL          string `json:"url"`
 	PieceSize    int32  `json:"pieceSize"`
@@ -61,29 +61,30 @@ func encodeLine(p task.Piece) []byte {
 	return []byte(strconv.Itoa(int(p.Num)) + " " + piece.Digest(p.MD5, p.Length) + "\n")
 }
 
-// decodeJournal reads a journal. A process may have been killed in the middle
-// of a line, and a disk may have kept anything: what is no line is passed over.
+// decodeJournal parses a journal. The last line may be incomplete if the process was
+// killed, and other lines may be damaged if the power failed: decodeJournal skips
+// lines that are not valid.
 func decodeJournal(data []byte) (Version, []task.Piece, error) {
 	first, rest, ok := bytes.Cut(data, []byte("\n"))
 	var h header
 	if !ok || json.Unmarshal(first, &h) != nil {
-		return Version{}, nil, fmt.Errorf("%w: the journal's first line", errInconsistent)
+		return Version{}, nil, fmt.Errorf("%w: the first line of the journal cannot be decoded", errInconsistent)
 	}
 	v := Version{URL: h.URL, Epoch: h.Epoch, Known: h.Known, Facts: task.Facts{
 		Length: h.Length, PieceSize: h.PieceSize, ETag: h.ETag, LastModified: h.LastModified,
 	}}
 	if !v.Facts.Possible() {
-		return Version{}, nil, fmt.Errorf("%w: a journal of pieces of %d bytes of %d", errInconsistent, h.PieceSize, h.Length)
+		return Version{}, nil, fmt.Errorf("%w: the journal has a piece size of %d bytes and a length of %d bytes", errInconsistent, h.PieceSize, h.Length)
 	}
 	var pieces []task.Piece
 	seen := make(map[int32]int)
-	for line, more, whole := bytes.Cut(rest, []byte("\n")); whole; line, more, whole = bytes.Cut(more, []byte("\n")) {
+	for line, more, complete := bytes.Cut(rest, []byte("\n")); complete; line, more, complete = bytes.Cut(more, []byte("\n")) {
 		p, ok := decodeLine(string(line))
 		if !ok || p.Length != v.Facts.PieceLength(p.Num) && (v.Facts.Length >= 0 || p.Length > h.PieceSize) {
 			continue
 		}
 		if at, again := seen[p.Num]; again {
-			pieces[at] = p // written anew
+			pieces[at] = p // it was written a second time
 			continue
 		}
 		seen[p.Num] = len(pieces)
@@ -102,12 +103,12 @@ func decodeLine(line string) (task.Piece, bool) {
 	return task.Piece{Num: int32(num), MD5: sum, Length: length}, true
 }
 
-// OpenPart opens a copy that is not whole, to go on with it. ErrAbsent means
-// that there is none that can be gone on with.
+// OpenPart opens a partial copy, so that more pieces can be written. It returns
+// ErrAbsent if there is none that can be resumed.
 func (s *Store) OpenPart(id task.ID) (*Part, error) {
-	part, err := run(s.disk, "opening a part", func() (*Part, error) { return s.openPart(id) })
+	part, err := run(s.disk, "opening a partial copy", func() (*Part, error) { return s.openPart(id) })
 	switch {
-	case Hangs(err):
+	case TimedOut(err):
 		return nil, err
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrAbsent, err)
@@ -115,9 +116,10 @@ func (s *Store) OpenPart(id task.ID) (*Part, error) {
 	return part, nil
 }
 
-// Noted gives the pieces that the journal of a copy notes, none once it is
-// whole. Like those of a Part they are to be checked.
-func (c *Content) Noted() ([]task.Piece, error) {
+// JournalPieces returns the pieces that the journal of a copy lists, and none if the
+// copy is sealed or closed. The caller has to check their MD5s, as with those of a
+// Part.
+func (c *Content) JournalPieces() ([]task.Piece, error) {
 	if _, journal := c.files(); journal == nil {
 		return nil, nil
 	}
@@ -131,13 +133,14 @@ func (c *Content) Noted() ([]task.Piece, error) {
 	})
 }
 
-// HasPart tells whether there is a copy that is not whole.
+// HasPart reports whether there is a partial copy of a task. It returns false if the
+// disk does not respond.
 func (s *Store) HasPart(id task.ID) bool {
-	_, err := run(s.disk, "looking for a part", func() (os.FileInfo, error) { return os.Stat(s.path(id) + partSuffix) })
+	_, err := run(s.disk, "looking for a partial copy", func() (os.FileInfo, error) { return os.Stat(s.path(id) + partSuffix) })
 	return err == nil
 }
 
-// Close lets a part go that nobody took.
+// Close closes the files of a part whose Content is not used.
 func (p *Part) Close() error { return p.Content.Close() }
 
 func (s *Store) openPart(id task.ID) (*Part, error) {
@@ -156,15 +159,15 @@ func (s *Store) openPart(id task.ID) (*Part, error) {
 	}
 	info, err := file.Stat()
 	if err != nil {
-		_ = file.Close() // the first error tells more
+		_ = file.Close() // the first error is returned
 		return nil, err
 	}
 	journal, err := os.OpenFile(path+partSuffix, os.O_WRONLY|os.O_APPEND, 0)
 	if err == nil && !bytes.HasSuffix(data, []byte("\n")) {
-		_, err = journal.WriteString("\n") // what comes next is not the end of a torn line
+		_, err = journal.WriteString("\n") // ends an incomplete line
 	}
 	if err != nil {
-		_ = file.Close() // the first error tells more
+		_ = file.Close() // the first error is returned
 		return nil, err
 	}
 	content := &Content{disk: s.disk, path: path, version: version, file: file, journal: journal, info: info}

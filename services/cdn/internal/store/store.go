@@ -1,15 +1,28 @@
-// Package store is the cache directory: where the files of a task are, what
-// is in them, when they count as whole. The layout is Dragonfly v1's, so that
-// either finds what the other left. It knows nothing of sources, and it does
-// not decide what is kept.
+// Package store reads and writes the cache directory, which holds the copies of
+// tasks. Its layout is that of Dragonfly v1, so that each can read the files of the
+// other. It does not access sources, and its callers decide which copies to keep.
 //
-// A task has three files in <home>/repo/download/<first 3 of id>/: <id> is the
-// wrapped pieces, piece n at n times the piece size; <id>.md5 is a digest for
-// every piece, the MD5 of the content and a checksum over both; <id>.meta is
-// JSON. They are written in this order, and .meta says "finish" and "success".
-// While a task is not whole it has a journal beside its content, <id>.part: what
-// it is a part of, then a line for every piece. Without .meta and journal the
-// others are leftovers.
+// The files of a task are in <home>/repo/download/<first 3 characters of its id>/:
+//
+//	<id>       the wrapped pieces, piece n at the offset n times the piece size
+//	<id>.md5   a digest of every piece, the MD5 of the content, a checksum of both
+//	<id>.meta  the metadata in JSON
+//	<id>.part  the journal of a partial copy: its version, then a line for every piece
+//
+// The states of a copy:
+//
+//	absent --Create--> partial: content and journal
+//	partial --Seal---> complete: content, .md5 and .meta
+//	partial or complete --Remove--> absent
+//
+// Invariants:
+//
+//   - .md5 and .meta are written after the content, in this order, and .meta says
+//     "finish" and "success". So a copy with such a .meta is complete.
+//   - Files of a task that has neither .meta nor a journal are leftovers. Open
+//     removes them.
+//   - After Open, an access to the disk by this package blocks its caller for the
+//     disk timeout at most. The bytes that a Reader's caller copies are not covered.
 package store
 
 import (
@@ -28,63 +41,65 @@ const (
 	metaSuffix = ".meta"
 	md5Suffix  = ".md5"
 	partSuffix = ".part"
-	// tempSuffix marks a file that has not got its name yet.
+	// tempSuffix is the suffix of a file that is written before it is renamed.
 	tempSuffix = ".tmp"
 
 	dirMode  = 0o755
 	fileMode = 0o644
 )
 
-// ErrAbsent is a task of which no whole copy is on disk.
+// ErrAbsent is returned if the requested copy, complete or partial, is not on disk.
 var ErrAbsent = errors.New("not on disk")
 
-// Store is one cache directory. Its methods may be called at the same time for
-// different tasks; for one task the caller keeps writers apart.
+// Store accesses one cache directory. Its methods may be called concurrently for
+// different tasks. The caller ensures that a task has at most one writer at a time.
 type Store struct {
 	root string
-	// lock is the open root, locked for as long as the Store is in use.
+	// lock is the open root directory. It is locked until it is closed.
 	lock *os.File
 	disk *guard
 }
 
-// Open makes the cache directory under home, if it is not there, and makes
-// sure that it can be written and that no other process writes it: two of them
-// would take each other's half-made files for leftovers. A disk on which one
-// operation takes longer than patience counts as failed. The caller closes it.
-func Open(home string, patience time.Duration) (*Store, error) {
+// Open opens the cache directory under home, and creates it if it does not exist. It
+// returns an error if the directory cannot be written or is in use by another
+// process, which would remove files that this one is writing. Open removes leftovers
+// of an earlier process. An operation on the disk that takes longer than timeout
+// counts as failed. The caller closes the store.
+func Open(home string, timeout time.Duration) (*Store, error) {
 	root := filepath.Join(home, "repo", "download")
 	if err := os.MkdirAll(root, dirMode); err != nil {
-		return nil, fmt.Errorf("making the cache directory: %w", err)
+		return nil, fmt.Errorf("creating the cache directory: %w", err)
 	}
 	probe, err := os.CreateTemp(root, "probe")
 	if err != nil {
-		return nil, fmt.Errorf("trying the cache directory: %w", err)
+		return nil, fmt.Errorf("checking that the cache directory is writable: %w", err)
 	}
 	if err := errors.Join(probe.Close(), os.Remove(probe.Name())); err != nil {
-		return nil, fmt.Errorf("trying the cache directory: %w", err)
+		return nil, fmt.Errorf("checking that the cache directory is writable: %w", err)
 	}
-	held, err := lock(root)
+	locked, err := lock(root)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{root: root, lock: held, disk: newGuard(patience)}
+	s := &Store{root: root, lock: locked, disk: newGuard(timeout)}
 	if err := s.sweep(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-// Close lets another process use the directory. On a disk that hangs that comes
-// with the end of this process, which is nothing to complain of.
+// Close releases the directory for other processes. If the disk does not respond,
+// Close returns no error: the lock ends with the process.
 func (s *Store) Close() error {
-	if err := s.disk.release(s.lock); err != nil && !Hangs(err) {
+	if err := s.disk.release(s.lock); err != nil && !TimedOut(err) {
 		return fmt.Errorf("closing the cache directory: %w", err)
 	}
 	return nil
 }
 
-// lock takes the directory until the file it gives is closed, or the process
-// ends. A file system that has no such locks goes without.
+// lock opens and locks a directory. The lock ends when the returned file is closed,
+// or when the process ends. If the file system has no locks, lock returns the open
+// directory without a lock.
 func lock(root string) (*os.File, error) {
 	dir, err := os.Open(root)
 	if err != nil {
@@ -98,8 +113,8 @@ func lock(root string) (*os.File, error) {
 	return dir, nil
 }
 
-// Remove deletes all files of a task. What is not there is no error; a reader
-// that has the content open keeps it. Errors: DISK_FAILED.
+// Remove deletes all files of a task. Files that do not exist cause no error. A
+// Reader that is open can still read the content. Errors: DISK_FAILED.
 func (s *Store) Remove(id task.ID) error {
 	return diskError("removing a task", s.disk.do("removing a task", func() error { return s.remove(id) }))
 }
@@ -107,7 +122,8 @@ func (s *Store) Remove(id task.ID) error {
 func (s *Store) remove(id task.ID) error {
 	path := s.path(id)
 	var errs []error
-	// .meta and journal go first: without them the rest is no copy any more.
+	// .meta and the journal are removed first: without them the other files are
+	// leftovers, which sweep removes.
 	for _, suffix := range []string{
 		metaSuffix, partSuffix, metaSuffix + tempSuffix, md5Suffix, md5Suffix + tempSuffix, "",
 	} {
@@ -125,9 +141,9 @@ func (s *Store) path(id task.ID) string {
 	return filepath.Join(s.root, string(id[:3]), string(id))
 }
 
-// replace gives a file its content in one step, so that a reader sees all of
-// it or what was there before. It is not forced to disk: losing the file with
-// the power costs a fetch, syncing it would cost every download.
+// replace writes a file atomically: a reader sees the old content or the new one. It
+// does not call fsync, which would delay every download. If the power fails and the
+// file is lost, the task is fetched again.
 func replace(path string, data []byte) error {
 	temp := path + tempSuffix
 	if err := os.WriteFile(temp, data, fileMode); err != nil {

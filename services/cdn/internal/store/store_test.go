@@ -24,8 +24,8 @@ func newID(t *testing.T) task.ID {
 	return id
 }
 
-// /dev/full gives the error that a full disk gives.
-func TestFullDiskHasItsReason(t *testing.T) {
+// A write to /dev/full fails with the error of a full disk.
+func TestWriteToAFullDiskReturnsDiskFull(t *testing.T) {
 	file, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	require.NoError(t, err)
 	content := &Content{disk: newGuard(time.Minute), file: file}
@@ -34,7 +34,7 @@ func TestFullDiskHasItsReason(t *testing.T) {
 	require.ErrorIs(t, content.Write(task.Piece{}, []byte("x")), os.ErrClosed)
 }
 
-func TestContentNeverShowsAnotherVersion(t *testing.T) {
+func TestContentOfAReplacedVersionCannotBeOpened(t *testing.T) {
 	s, err := Open(t.TempDir(), time.Minute)
 	require.NoError(t, err)
 	id := newID(t)
@@ -61,23 +61,23 @@ func TestContentNeverShowsAnotherVersion(t *testing.T) {
 	require.NoError(t, err)
 
 	newer := write('b')
-	for _, gone := range []*Content{old, saved.Content} {
-		_, err = gone.Open()
+	for _, replaced := range []*Content{old, saved.Content} {
+		_, err = replaced.Open()
 		require.ErrorIs(t, err, os.ErrNotExist)
 	}
 	var got [6]byte
 	_, err = reader.File.ReadAt(got[:], 0)
 	require.NoError(t, err)
-	require.EqualValues(t, 'a', got[4], "who had it open goes on with it")
+	require.EqualValues(t, 'a', got[4], "an open reader still reads the old version")
 	require.NoError(t, reader.Close())
 	_, err = s.Load(id)
-	require.ErrorIs(t, err, ErrAbsent, "it is not whole yet")
+	require.ErrorIs(t, err, ErrAbsent, "the new copy is not complete")
 	require.NoError(t, newer.Close())
 	_, err = newer.Open()
-	require.ErrorIs(t, err, os.ErrNotExist, "nor going to be")
+	require.ErrorIs(t, err, os.ErrNotExist, "it was closed before it was complete")
 }
 
-func TestHomeThatCannotBeWritten(t *testing.T) {
+func TestOpenFailsIfTheHomeDirectoryCannotBeCreated(t *testing.T) {
 	home := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(home, nil, 0o600))
 	_, err := Open(home, time.Minute)

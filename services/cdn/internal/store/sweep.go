@@ -9,10 +9,10 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// sweep removes what a process left that was killed and that nobody can go on
-// with: the files of tasks that have neither .meta nor a journal that can be
-// read. Nobody may ever ask for such a task again, and then nothing else would
-// give its room back. Files of other names are not ours.
+// sweep removes leftovers of a process that was killed: the files of tasks that have
+// neither .meta nor content with a valid journal, which cannot be resumed. Nothing
+// else would remove them if the task is never requested again. Files with other
+// names are ignored.
 func (s *Store) sweep() error {
 	return s.each(func(id task.ID, files suffixes) error {
 		switch {
@@ -20,7 +20,7 @@ func (s *Store) sweep() error {
 			if !files[partSuffix] {
 				return nil
 			}
-			return os.Remove(s.path(id) + partSuffix) // sealed, and then killed
+			return os.Remove(s.path(id) + partSuffix) // the process was killed after it wrote .meta
 		case files[partSuffix] && files[""]:
 			data, err := os.ReadFile(s.path(id) + partSuffix)
 			if err != nil {
@@ -34,10 +34,10 @@ func (s *Store) sweep() error {
 	})
 }
 
-// suffixes are the files that there are of a task.
+// suffixes is the set of files that exist of a task, by suffix.
 type suffixes map[string]bool
 
-// each calls do for every task of which there are files.
+// each calls do for every task that has files.
 func (s *Store) each(do func(task.ID, suffixes) error) error {
 	dirs, err := os.ReadDir(s.root)
 	if err != nil {
@@ -60,7 +60,7 @@ func (s *Store) each(do func(task.ID, suffixes) error) error {
 	return nil
 }
 
-// tasksIn gives what is in one directory of the cache.
+// tasksIn returns the tasks that have files in one subdirectory of the cache.
 func (s *Store) tasksIn(dir string) (map[task.ID]suffixes, error) {
 	files, err := os.ReadDir(filepath.Join(s.root, dir))
 	if err != nil {
