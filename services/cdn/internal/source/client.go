@@ -4,50 +4,51 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"time"
 )
 
-// Timeouts are how long a source may take.
+// Timeouts holds the time limits for a source.
 type Timeouts struct {
-	// Connect is for a connection, and again for its TLS handshake.
+	// Connect limits the time to open a connection, and again its TLS handshake.
 	Connect time.Duration
-	// Idle is for silence, before the headers and between two bytes, and for
-	// next to nothing.
+	// Idle limits the wait for the headers of a response, and then the wait for
+	// each minProgress bytes of its body.
 	Idle time.Duration
 }
 
-// Client asks sources. Tasks with TLS settings of their own share nothing with
-// the others.
+// Client sends requests to sources. It is safe for concurrent use. Tasks with their
+// own TLS settings do not share connections with other tasks.
 type Client struct {
 	timeouts Timeouts
 	shared   *http.Transport
 }
 
-// NewClient makes a Client.
+// NewClient returns a client. The caller closes it.
 func NewClient(timeouts Timeouts) *Client {
 	return &Client{timeouts: timeouts, shared: newTransport(timeouts, nil)}
 }
 
-// Close lets the idle connections go.
+// Close closes the idle connections that sessions share.
 func (c *Client) Close() { c.shared.CloseIdleConnections() }
 
-// Session is one fetch of one source, with all its requests.
+// Session sends all requests of one fetch of one source.
 type Session struct {
 	spec *Spec
 	idle time.Duration
 	http *http.Client
-	own  *http.Transport // nil when the session uses the shared one
+	own  *http.Transport // nil if the session uses the shared one
 }
 
-// Session begins a fetch; the caller closes it.
+// Session starts a session. The caller closes it.
 func (c *Client) Session(spec *Spec) *Session {
 	s := &Session{spec: spec, idle: c.timeouts.Idle}
 	transport := c.shared
 	if spec.private() {
 		s.own = newTransport(c.timeouts, &tls.Config{
-			InsecureSkipVerify: spec.insecure, // the client asked for it, for this task
+			InsecureSkipVerify: spec.insecure, // the client requested it for this task
 			RootCAs:            spec.rootCAs,
 		})
 		transport = s.own
@@ -56,15 +57,15 @@ func (c *Client) Session(spec *Spec) *Session {
 	return s
 }
 
-// Close ends the fetch.
+// Close closes the idle connections of the session.
 func (s *Session) Close() {
 	if s.own != nil {
 		s.own.CloseIdleConnections()
 	}
 }
 
-// newTransport speaks HTTP/1.1 alone: one long body a connection is what it is
-// for, and the flow control of HTTP/2 only slows that down.
+// newTransport returns a transport for HTTP/1.1 only. A fetch reads one long body per
+// connection, and the flow control of HTTP/2 makes that slower.
 func newTransport(timeouts Timeouts, config *tls.Config) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -82,14 +83,16 @@ func newTransport(timeouts Timeouts, config *tls.Config) *http.Transport {
 	}
 }
 
-// checkRedirect keeps what the client sent for one origin from any other. Go
-// does so for the well-known credentials and by host name only; a client's
-// token header, or another port of the same host, deserves the same. Whoever
-// has been elsewhere in between does not get it back.
+// checkRedirect removes the client's headers from a request to another origin than
+// that of the first request, except for those that cannot hold credentials. Go
+// removes only the well-known credential headers, and compares host names only: a
+// custom token header would be sent, and another port of the same host would get all
+// of them. Once a redirect has led to another origin, the headers are not sent again,
+// even if a later redirect leads back.
 func checkRedirect(req *http.Request, via []*http.Request) error {
-	const most = 10
-	if len(via) >= most {
-		return errors.New("more than 10 redirects")
+	const maxRequests = 10
+	if len(via) >= maxRequests {
+		return fmt.Errorf("the source redirected %d times; giving up", len(via))
 	}
 	first := via[0]
 	same := sameOrigin(first, req)
@@ -112,8 +115,8 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// sameOrigin tells whether both requests go to one server, or the second to
-// its secure side on the usual ports.
+// sameOrigin reports whether both requests have the same scheme, host and port, or
+// whether b is the https request on port 443 for an http request a on port 80.
 func sameOrigin(a, b *http.Request) bool {
 	if a.URL.Hostname() != b.URL.Hostname() {
 		return false
@@ -134,11 +137,11 @@ func port(r *http.Request) string {
 	return "80"
 }
 
-// errIdle is why a request is given up that nothing has come from.
+// errIdle cancels a request if the source has sent too little for the idle timeout.
 var errIdle = errors.New("the source sent nothing for too long")
 
-// do sends the request with extra headers on top of the client's. The answer
-// may have any status.
+// do sends a request with the client's headers and with extra, which replaces
+// headers of the same name. The response may have any status.
 func (s *Session) do(ctx context.Context, extra http.Header) (*Response, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.spec.url.String(), nil)
@@ -152,13 +155,13 @@ func (s *Session) do(ctx context.Context, extra http.Header) (*Response, error) 
 	}
 	req.Host = s.spec.host
 	watchdog := time.AfterFunc(s.idle, func() { cancel(errIdle) })
-	res, err := s.http.Do(req) //nolint:bodyclose // the response that is returned closes it
+	res, err := s.http.Do(req) //nolint:bodyclose // Response.Close closes it
 	watchdog.Stop()
 	if err != nil {
 		cause := context.Cause(ctx)
 		cancel(nil)
 		if cause != nil && !errors.Is(cause, errIdle) {
-			return nil, cause // not the source's fault
+			return nil, cause // the caller has canceled the request
 		}
 		if cause != nil {
 			err = cause

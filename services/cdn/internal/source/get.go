@@ -15,8 +15,8 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 )
 
-// Validators name the version of the source that the asker has. The zero value
-// is none.
+// Validators identifies a version of the source that the caller has. The zero value
+// identifies none.
 type Validators struct {
 	// ETag is the header as it was sent, or empty.
 	ETag string
@@ -24,9 +24,9 @@ type Validators struct {
 	LastModified string
 }
 
-// Get asks for the content, unless it is still the version of have. Errors:
-// SOURCE_NOT_FOUND, SOURCE_AUTH_REQUIRED, SOURCE_UNREACHABLE, SOURCE_BROKEN,
-// or the cause that ctx ended with.
+// Get requests the content. If the source still has the version of have, the response
+// has NotModified set and no content. Errors: SOURCE_NOT_FOUND, SOURCE_AUTH_REQUIRED,
+// SOURCE_UNREACHABLE, SOURCE_BROKEN, or the cause of the end of ctx.
 func (s *Session) Get(ctx context.Context, have Validators) (*Response, error) {
 	extra := make(http.Header)
 	if have.ETag != "" {
@@ -46,7 +46,7 @@ func (s *Session) Get(ctx context.Context, have Validators) (*Response, error) {
 	return res, nil
 }
 
-// check gives every answer but the wanted ones its kind.
+// check returns an error with its kind for a response that Get cannot use.
 func (s *Session) check(res *Response, conditional bool) error {
 	want := http.StatusOK
 	if s.spec.rangeSpec != "" {
@@ -58,32 +58,32 @@ func (s *Session) check(res *Response, conditional bool) error {
 			return Broken("the source sends another length than it says")
 		}
 		if !res.span.answers(s.spec.rangeSpec) {
-			return Broken("the source does not give the range that was asked for")
+			return Broken("the source does not send the requested range")
 		}
 		if res.Length >= 0 && piece.Count(res.Length, piece.SizeFor(res.Length)) == 0 {
-			return Broken("the source announces %d bytes, more than can be cut into pieces", res.Length)
+			return Broken("the source announces %d bytes, too many to be split into pieces", res.Length)
 		}
 		return nil
 	case status == http.StatusNotModified && conditional:
 		res.NotModified = true
 		return nil
 	case status == http.StatusOK:
-		return Broken("the source does not give the range that was asked for")
+		return Broken("the source does not send the requested range")
 	default:
 		return s.refusal(status)
 	}
 }
 
-// Resumable tells whether an answer that was cut off can be continued: its
-// version has a name, and the source understands ranges.
+// Resumable reports whether a response that was cut off can be resumed: its version
+// has a strong validator, and the source supports ranges.
 func (r *Response) Resumable() bool {
-	plain := r.status == http.StatusOK || r.span.valid // a multipart answer has no offsets
+	plain := r.status == http.StatusOK || r.span.valid // a multipart response has no offsets
 	return r.ranged && plain && r.validator() != ""
 }
 
-// Resume asks for the content of first again, from offset on, and takes it
-// only if it is of the same version. Errors: SOURCE_BROKEN if it is not;
-// those for which Transient is true are worth another try.
+// Resume requests the content of first from offset on. It returns SOURCE_BROKEN if
+// the source does not send exactly that, for example because its version has changed.
+// If Transient is true for the error, the request can be repeated.
 func (s *Session) Resume(ctx context.Context, first *Response, offset int64) (*Response, error) {
 	want := strconv.FormatInt(first.span.first+offset, 10) + "-"
 	if first.span.valid {
@@ -108,23 +108,24 @@ func checkResumed(res, first *Response, offset int64) error {
 	case res.status == http.StatusOK:
 		return Broken("the source changed while it was fetched")
 	case res.status != http.StatusPartialContent:
-		return Broken("the source answered %d when it was to go on", res.status)
+		return Broken("the source answered %d to the request for the rest", res.status)
 	case !res.span.valid || res.span.first != first.span.first+offset:
-		return Broken("the source went on at another place")
+		return Broken("the source resumed at another offset than requested")
 	case !sameVersion(res, first):
 		return Broken("the source changed while it was fetched")
 	case first.Length >= 0 && res.span.last-res.span.first+1 != first.Length-offset:
 		return Broken("the source has another length than before")
 	case first.Length < 0 && res.span.last+1 != res.span.total:
-		return Broken("the source does not go on to its end")
+		return Broken("the source does not send all of the rest")
 	case res.Length != res.span.last-res.span.first+1:
 		return Broken("the source sends another length than it says")
 	}
 	return nil
 }
 
-// sameVersion does not rely on the source having understood If-Range. A 206
-// must repeat the ETag; the date may be left out.
+// sameVersion reports whether two responses are of the same version. It is needed
+// because a source may ignore If-Range. A 206 response must repeat the ETag, and may
+// omit Last-Modified.
 func sameVersion(res, first *Response) bool {
 	if res.LastModified != first.LastModified && res.LastModified != "" && first.LastModified != "" {
 		return false
@@ -132,7 +133,7 @@ func sameVersion(res, first *Response) bool {
 	return res.ETag == first.ETag
 }
 
-// statusError is an answer of a kind, which the number says more about.
+// statusError holds the HTTP status of a response and the error that it is reported as.
 type statusError struct {
 	status int
 	err    *rpcerr.Error
@@ -141,8 +142,8 @@ type statusError struct {
 func (e *statusError) Error() string { return e.err.Error() }
 func (e *statusError) Unwrap() error { return e.err }
 
-// Transient tells whether the same request may fare better later: the source
-// was not reached, or said that it has a bad time.
+// Transient reports whether the same request may succeed later: the source was not
+// reached, or answered with a status that says that its problem is temporary.
 func Transient(err error) bool {
 	var answered *statusError
 	if errors.As(err, &answered) {
@@ -155,33 +156,34 @@ func transientStatus(status int) bool {
 	return status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout
 }
 
-// Broken is a source whose content cannot be used, a SOURCE_BROKEN.
+// Broken returns a SOURCE_BROKEN error: the content of the source cannot be used.
 func Broken(format string, args ...any) error { return broken(format, args...) }
 
-// Wrong is a source that sent all that it had, and it is not what was asked
-// for: a SOURCE_BROKEN that another instance would find again.
+// Wrong returns a final SOURCE_BROKEN error: the source sent all of its content, and
+// that is not the requested content. Another instance would get the same error.
 func Wrong(format string, args ...any) error { return broken(format, args...).AsFinal() }
 
 func broken(format string, args ...any) *rpcerr.Error {
 	return rpcerr.New(codes.DataLoss, rpcerr.SourceBroken, "%s", readable(fmt.Sprintf(format, args...)))
 }
 
-// unreachable is a source that gave no answer. The address that net/http puts
-// into its errors may hold secrets, so it is left out.
+// unreachable returns a SOURCE_UNREACHABLE error: the source did not answer. It omits
+// the URL that net/http adds to its errors, because a URL may contain secrets.
 func unreachable(err error) error {
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
 	}
-	return rpcerr.New(codes.Unavailable, rpcerr.SourceUnreachable, "asking the source: %s", readable(err.Error()))
+	return rpcerr.New(codes.Unavailable, rpcerr.SourceUnreachable, "requesting the source: %s", readable(err.Error()))
 }
 
-// readable makes a text that may quote what a source sent fit to travel: a
-// status with bytes that are no UTF-8 would lose its reason on the way.
+// readable shortens a text and replaces bytes that are not UTF-8. The text may quote
+// what the source sent, and a gRPC status that is not UTF-8 would arrive without its
+// reason.
 func readable(text string) string {
-	const most = 512
-	if len(text) > most {
-		text = text[:most] + "..."
+	const maxLength = 512
+	if len(text) > maxLength {
+		text = text[:maxLength] + "..."
 	}
 	return strings.ToValidUTF8(text, "\uFFFD")
 }

@@ -12,25 +12,27 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 )
 
-// Known is a version of the source that the asker has some of.
+// Known describes a version of the source of which the caller has some pieces.
 type Known struct {
 	Validators
-	// Length is the number of bytes of the content.
+	// Length is the length of the content in bytes.
 	Length int64
-	// At is when the source told this, by its own clock.
+	// At is the time at which the source sent the validators, see Response.Received.
 	At time.Time
 }
 
-// Name is what If-Range can name the version by, or empty.
-func (k Known) Name() string { return strongName(k.ETag, k.LastModified, k.At) }
+// validator returns the value of If-Range for the version, or an empty string.
+func (k Known) validator() string { return strongValidator(k.ETag, k.LastModified, k.At) }
 
-// Rangeable tells whether parts of the version can be asked for.
+// Rangeable reports whether ranges of the version can be requested.
 func (s *Session) Rangeable(k Known) bool {
 	_, ok := s.base()
-	return ok && k.Length > 0 && k.Name() != ""
+	return ok && k.Length > 0 && k.validator() != ""
 }
 
-// base is where in the source the content begins, if that can be known.
+// base returns the offset in the source at which the content begins. It returns false
+// if the offset is unknown, because the client's Range header is not a single range
+// with a first byte.
 func (s *Session) base() (int64, bool) {
 	if s.spec.rangeSpec == "" {
 		return 0, true
@@ -41,16 +43,16 @@ func (s *Session) base() (int64, bool) {
 	return int64(first), ok && ok2 && err == nil && !strings.Contains(bounds, ",")
 }
 
-// Range asks for the content from first to last, if the source still is of the
-// known version. An answer that is not Partial is the content from its start,
-// be it because the source changed or because it knows no ranges. Errors are
-// those of Get.
+// Range requests the bytes first to last of the content, provided that the source
+// still has the known version. A response that is not Partial has the content from
+// its start: the source has changed, or it does not support ranges. Errors are those
+// of Get.
 func (s *Session) Range(ctx context.Context, k Known, first, last int64) (*Response, error) {
 	base, _ := s.base()
 	want := span{first: base + first, last: base + last}
 	extra := http.Header{
 		"Range":    {"bytes=" + strconv.FormatInt(want.first, 10) + "-" + strconv.FormatInt(want.last, 10)},
-		"If-Range": {k.Name()},
+		"If-Range": {k.validator()},
 	}
 	res, err := s.do(ctx, extra)
 	if err != nil {
@@ -72,7 +74,7 @@ func (s *Session) checkRange(res *Response, k Known, want span) error {
 	case res.status != http.StatusPartialContent:
 		return s.refusal(res.status)
 	case !res.span.valid || res.span.first != want.first || res.span.last != want.last:
-		return Broken("the source does not give the range that was asked for")
+		return Broken("the source does not send the requested range")
 	case res.ETag != k.ETag || res.LastModified != k.LastModified && res.LastModified != "" && k.LastModified != "":
 		return Broken("the source changed")
 	case s.spec.rangeSpec == "" && res.span.total >= 0 && res.span.total != k.Length:
@@ -84,7 +86,7 @@ func (s *Session) checkRange(res *Response, k Known, want span) error {
 	return nil
 }
 
-// refusal is an answer without content.
+// refusal returns the error for a response without content.
 func (s *Session) refusal(status int) error {
 	switch {
 	case status == http.StatusUnauthorized || status == http.StatusProxyAuthRequired:
@@ -98,12 +100,15 @@ func (s *Session) refusal(status int) error {
 	}
 }
 
-// strongName gives a strong validator, or empty.
-func strongName(etag, lastModified string, at time.Time) string {
+// strongValidator returns a strong validator: an ETag or a date that changes whenever
+// the content does. It returns an empty string if there is none. at is the time of
+// the response.
+func strongValidator(etag, lastModified string, at time.Time) string {
 	if etag != "" && !strings.HasPrefix(etag, "W/") {
 		return etag
 	}
-	// What changed within the second of its date may do so again unnoticed.
+	// Dates have a resolution of 1 s. If the content was modified less than 1 s
+	// before the response, it may change again and keep the date.
 	date, err := http.ParseTime(lastModified)
 	if err != nil || at.Sub(date) < time.Second {
 		return ""

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestCredentialsFollowTheOriginOnly(t *testing.T) {
+func TestHeadersOfTheClientAreSentToTheFirstOriginOnly(t *testing.T) {
 	request := func(url string) *http.Request {
 		r, err := http.NewRequest(http.MethodGet, url, nil)
 		require.NoError(t, err)
@@ -20,14 +20,14 @@ func TestCredentialsFollowTheOriginOnly(t *testing.T) {
 		kept bool
 	}{
 		{"same server", []string{"http://a.test/1", "http://a.test/2"}, true},
-		{"same server, port told", []string{"http://a.test/1", "http://a.test:80/2"}, true},
-		{"its secure side", []string{"http://a.test/1", "https://a.test/2"}, true},
-		{"its insecure side", []string{"https://a.test/1", "http://a.test/2"}, false},
-		{"its insecure side, ports swapped", []string{"https://a.test:80/1", "http://a.test:443/2"}, false},
+		{"same server, explicit port", []string{"http://a.test/1", "http://a.test:80/2"}, true},
+		{"same server over https", []string{"http://a.test/1", "https://a.test/2"}, true},
+		{"same server, no longer https", []string{"https://a.test/1", "http://a.test/2"}, false},
+		{"same server, no longer https, ports swapped", []string{"https://a.test:80/1", "http://a.test:443/2"}, false},
 		{"other port", []string{"http://a.test/1", "http://a.test:8080/2"}, false},
 		{"subdomain", []string{"http://a.test/1", "http://b.a.test/2"}, false},
 		{"other host", []string{"http://a.test/1", "http://b.test/2"}, false},
-		{"and back", []string{"http://a.test/1", "http://b.test/2", "http://a.test/3"}, false},
+		{"other host, and back", []string{"http://a.test/1", "http://b.test/2", "http://a.test/3"}, false},
 	} {
 		var via []*http.Request
 		for _, url := range c.path {

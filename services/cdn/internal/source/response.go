@@ -13,33 +13,35 @@ import (
 	"unicode/utf8"
 )
 
-// ErrCut is content that ended before its end, or that stopped coming.
-var ErrCut = errors.New("the source's answer was cut off")
+// ErrCut is returned if the content ends early, or if the source stops sending.
+var ErrCut = errors.New("the response of the source was cut off")
 
-// Response is an answer of the source with its content still to be read.
+// Response is a response of the source whose content has not been read. The caller
+// closes it.
 type Response struct {
-	// Length is how many bytes follow, -1 when the source does not tell.
+	// Length is the length of the content in bytes, -1 if the source did not send it.
 	Length int64
-	// ETag is the header as it was sent, or empty if it is no short UTF-8.
+	// ETag is the header as it was sent. It is empty if the header is missing, is not
+	// UTF-8 or is longer than maxValidator.
 	ETag string
-	// LastModified is the header as it was sent, or empty if it is no short UTF-8.
+	// LastModified is the header as it was sent, with the same exceptions.
 	LastModified string
-	// NotModified is the answer that what the asker has is still right.
+	// NotModified says that the source still has the version that the caller has.
 	NotModified bool
-	// Partial is the answer to Range that gives no more than what was asked for.
+	// Partial says that the response to Range has the requested bytes only.
 	Partial bool
 
 	status   int
-	ranged   bool // the source has shown, or said, that it understands ranges
-	span     span // of a 206
+	ranged   bool // the source supports ranges
+	span     span // of a 206 response
 	body     io.ReadCloser
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	watchdog *time.Timer
 	idle     time.Duration
-	waited   time.Duration // in Read, since leastProgress bytes had come
-	came     int           // in that time
-	received time.Time     // by the source's clock, if it tells
+	waited   time.Duration // time spent in Read since the last minProgress bytes
+	progress int           // bytes received in that time
+	received time.Time
 }
 
 func newResponse(
@@ -57,7 +59,7 @@ func newResponse(
 	}
 	if r.status == http.StatusPartialContent {
 		r.ranged = true
-		r.span, _ = parseContentRange(res.Header.Get("Content-Range")) // the zero span is known by valid
+		r.span, _ = parseContentRange(res.Header.Get("Content-Range")) // the span is not valid then
 		if r.span.valid && r.Length < 0 {
 			r.Length = r.span.last - r.span.first + 1
 		}
@@ -65,34 +67,34 @@ func newResponse(
 	return r
 }
 
-// mostValidator in bytes is far beyond what sources need, and within what the
-// registry keeps.
-const mostValidator = 8 << 10
+// maxValidator is the maximum length of a validator in bytes. Sources send much
+// shorter ones, and the registry stores longer ones.
+const maxValidator = 8 << 10
 
-// validatorText gives a validator that can be passed on. HTTP lets an ETag hold
-// bytes that are no UTF-8, which neither protobuf nor JSON can carry: such a
-// source is one without validators.
+// validatorText returns a header if it is a usable validator, and an empty string
+// otherwise. HTTP permits an ETag that is not UTF-8, which neither protobuf nor JSON
+// can transport. Such a source is treated as one without that validator.
 func validatorText(header string) string {
-	if len(header) > mostValidator || !utf8.ValidString(header) {
+	if len(header) > maxValidator || !utf8.ValidString(header) {
 		return ""
 	}
 	return header
 }
 
-// leastProgress is how many bytes must come within the idle time. A source that
-// sends one now and then keeps everybody waiting as one does that sends none.
-const leastProgress = 1 << 10
+// minProgress is the number of bytes that must arrive within the idle timeout. Without
+// it a source that sends single bytes could delay a fetch without end.
+const minProgress = 1 << 10
 
-// Read reads content. It ends with io.EOF only when all of it has come;
-// otherwise the error is ErrCut, or the cause that the request's context ended with.
+// Read reads content. It returns io.EOF only after all of the content. Other errors
+// are ErrCut, or the cause of the end of the request's context.
 func (r *Response) Read(p []byte) (int, error) {
 	began := time.Now()
 	r.watchdog.Reset(r.idle - r.waited)
 	n, err := r.body.Read(p)
 	r.watchdog.Stop()
 	r.waited += time.Since(began)
-	if r.came += n; r.came >= leastProgress {
-		r.waited, r.came = 0, 0
+	if r.progress += n; r.progress >= minProgress {
+		r.waited, r.progress = 0, 0
 	}
 	if err == nil || errors.Is(err, io.EOF) {
 		return n, err
@@ -106,25 +108,26 @@ func (r *Response) Read(p []byte) (int, error) {
 	return n, fmt.Errorf("%w: %w", ErrCut, err)
 }
 
-// Cancel makes a Read that waits, and all after it, end with cause.
+// Cancel makes a running Read, and all later ones, return cause.
 func (r *Response) Cancel(cause error) { r.cancel(cause) }
 
-// Close lets the answer go, read or not.
+// Close releases the response. The content need not have been read.
 func (r *Response) Close() {
 	r.watchdog.Stop()
 	r.cancel(context.Canceled)
 	_ = r.body.Close() // only read from
 }
 
-// validator is what If-Range can name this version by, or empty.
+// validator returns the value of If-Range for this version, or an empty string.
 func (r *Response) validator() string {
-	return strongName(r.ETag, r.LastModified, r.received)
+	return strongValidator(r.ETag, r.LastModified, r.received)
 }
 
-// Received is when the source gave its answer, by its own clock.
+// Received returns the time of the response: the source's Date header, or the local
+// time if it sent none.
 func (r *Response) Received() time.Time { return r.received }
 
-// received is when the source gave its answer.
+// received returns the Date header, or the local time if there is none.
 func received(header http.Header) time.Time {
 	if date, err := http.ParseTime(header.Get("Date")); err == nil {
 		return date
@@ -132,8 +135,9 @@ func received(header http.Header) time.Time {
 	return time.Now()
 }
 
-// answers tells whether s is what a source with this range has to give for a
-// Range header, as far as that names one range and the source tells its length.
+// answers reports whether s is a correct response to a Range header. It returns true
+// if it cannot decide that: the header names several ranges, or s is not valid. If
+// the total length is unknown, it checks less.
 func (s span) answers(rangeSpec string) bool {
 	bounds, ok := strings.CutPrefix(rangeSpec, "bytes=")
 	firstText, lastText, ok2 := strings.Cut(bounds, "-")
@@ -150,20 +154,20 @@ func (s span) answers(rangeSpec string) bool {
 	case err1 == nil && err2 == nil:
 		return s.first == first && s.last <= last && (!known || s.last == min(last, s.total-1))
 	default:
-		return true // several ranges, or none that can be read
+		return true // several ranges, or an invalid header
 	}
 }
 
-// span is what a Content-Range header says: first to last byte, of total, -1
-// when that is not known.
+// span is a parsed Content-Range header: the bytes first to last of total. total is
+// -1 if it is unknown.
 type span struct {
 	first, last, total int64
 	valid              bool
 }
 
-// parseContentRange reads "bytes first-last/total".
+// parseContentRange parses "bytes first-last/total".
 func parseContentRange(s string) (span, error) {
-	bad := fmt.Errorf("content range %.64q cannot be read", s)
+	bad := fmt.Errorf("invalid content range %.64q", s)
 	rest, ok := strings.CutPrefix(s, "bytes ")
 	if !ok {
 		return span{}, bad
@@ -173,7 +177,7 @@ func parseContentRange(s string) (span, error) {
 	first, err1 := strconv.ParseUint(firstText, 10, 63)
 	last, err2 := strconv.ParseUint(lastText, 10, 63)
 	if !ok1 || !ok2 || err1 != nil || err2 != nil || last < first || last == math.MaxInt64 {
-		return span{}, bad // the length of a range to MaxInt64 is no int64
+		return span{}, bad // the length would overflow int64
 	}
 	found := span{first: int64(first), last: int64(last), total: -1, valid: true}
 	if totalText == "*" {

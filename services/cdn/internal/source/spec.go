@@ -1,6 +1,14 @@
-// Package source is the CDN as an HTTP client: how a task's source is asked,
-// what its answers mean, what of a client's request it is shown. It does not
-// know what becomes of the bytes.
+// Package source requests the content of a task from its source over HTTP. It decides
+// which headers of the client are sent, and classifies the responses by error kind.
+// Package fetch splits the content into pieces and stores it.
+//
+// Invariants:
+//
+//   - Headers of the client that may hold credentials are sent to the origin of the
+//     source only, see checkRedirect.
+//   - No error text contains the client's URL, which may hold credentials, too.
+//   - A request ends if the source sends less than minProgress bytes within
+//     Timeouts.Idle.
 package source
 
 import (
@@ -16,43 +24,43 @@ import (
 	"github.com/supernode-ha/supernode/pkg/piece"
 )
 
-// userAgent is sent unless the client has its own.
+// userAgent is the User-Agent header if the client sent none.
 const userAgent = "supernode-cdn"
 
-// Raw is a source as a client describes it.
+// Raw describes a source as the client sent it. It has not been checked.
 type Raw struct {
-	// URL is the http or https address, with credentials if it has any.
+	// URL is the http or https URL. It may contain credentials.
 	URL string
 	// Headers are the client's request headers, as "Name: value".
 	Headers []string
 	// MD5 is the hex MD5 that the content must have, or empty.
 	MD5 string
-	// Insecure skips the check of the source's certificate.
+	// Insecure disables the verification of the source's certificate.
 	Insecure bool
-	// RootCAs are PEM certificates to check the source against in place of the
-	// system's.
+	// RootCAs are the PEM certificates that the source's certificate is verified
+	// against, instead of those of the system.
 	RootCAs [][]byte
 }
 
-// Spec is a source that has been checked. It is not changed after Parse.
+// Spec is a source that has been checked. It does not change after Parse.
 type Spec struct {
-	// MD5 is what the content must have, in lower case, or empty.
+	// MD5 is the hex MD5 that the content must have, in lower case, or empty.
 	MD5 string
 
 	url       *url.URL
 	host      string // the client's Host header, or empty
 	header    http.Header
-	rangeSpec string // the client's Range header: it is part of what the task is
+	rangeSpec string // the client's Range header; the task is that range of the source
 	insecure  bool
 	rootCAs   *x509.CertPool
 }
 
-// Parse checks a source. Its errors are texts for the one who sent it.
+// Parse checks a source. Its error texts are for the client.
 func Parse(raw Raw) (*Spec, error) {
 	address, err := url.Parse(raw.URL)
 	if err != nil {
-		// url.Error repeats the address, which may hold a password.
-		return nil, fmt.Errorf("the source's URL cannot be read")
+		// The text of a url.Error contains the URL, which may hold a password.
+		return nil, fmt.Errorf("the source's URL cannot be parsed")
 	}
 	if address.Scheme != "http" && address.Scheme != "https" || address.Hostname() == "" {
 		return nil, fmt.Errorf("the source's URL must be http or https and have a host")
@@ -64,7 +72,7 @@ func Parse(raw Raw) (*Spec, error) {
 	if err := s.parseHeaders(raw.Headers); err != nil {
 		return nil, err
 	}
-	s.takeCredentials()
+	s.moveCredentials()
 	if len(raw.RootCAs) > 0 {
 		s.rootCAs = x509.NewCertPool()
 	}
@@ -76,13 +84,14 @@ func Parse(raw Raw) (*Spec, error) {
 	return s, nil
 }
 
-// Address is the source without user, password and fragment, fit to be kept.
+// Address returns the URL of the source without user, password and fragment. It can be
+// stored.
 func (s *Spec) Address() string { return s.url.String() }
 
-// Host is where the source is, fit for logs.
+// Host returns the host and the port of the URL. They can be logged.
 func (s *Spec) Host() string { return s.url.Host }
 
-// private tells whether the source must not share connections with others.
+// private reports whether the source must not share connections with other tasks.
 func (s *Spec) private() bool { return s.insecure || s.rootCAs != nil }
 
 func (s *Spec) parseHeaders(lines []string) error {
@@ -91,7 +100,7 @@ func (s *Spec) parseHeaders(lines []string) error {
 		name, value, ok := strings.Cut(line, ":")
 		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
 		if !ok || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
-			// The line itself may be a secret.
+			// The line may contain a secret, so the error does not.
 			return fmt.Errorf("header %d is not of the form \"Name: value\"", i)
 		}
 		s.header.Add(name, value)
@@ -115,8 +124,8 @@ func (s *Spec) parseHeaders(lines []string) error {
 	if s.rangeSpec != "" {
 		s.header.Set("Range", s.rangeSpec)
 	}
-	// The task is the source's own bytes and length, whatever the client could
-	// unpack itself.
+	// The task has the bytes and the length of the file at the source, so the
+	// response must not be compressed, even if the client could decompress it.
 	s.header.Set("Accept-Encoding", "identity")
 	if s.header.Get("User-Agent") == "" {
 		s.header.Set("User-Agent", userAgent)
@@ -124,7 +133,8 @@ func (s *Spec) parseHeaders(lines []string) error {
 	return nil
 }
 
-// parseHost takes the Host header out, which Go sends from elsewhere.
+// parseHost moves the Host header to s.host: net/http sends the Host field of a
+// request, not its header.
 func (s *Spec) parseHost() error {
 	s.host = s.header.Get("Host")
 	s.header.Del("Host")
@@ -134,9 +144,10 @@ func (s *Spec) parseHost() error {
 	return nil
 }
 
-// takeCredentials turns user and password of the URL into a header, so that
-// they obey the same rules on a redirect and stay out of texts and Referer.
-func (s *Spec) takeCredentials() {
+// moveCredentials moves user and password of the URL to the Authorization header,
+// unless the client sent one, and removes the fragment. So the rules of checkRedirect
+// apply to them, and they appear neither in error texts nor in Referer.
+func (s *Spec) moveCredentials() {
 	s.url.Fragment, s.url.RawFragment = "", ""
 	user := s.url.User
 	s.url.User = nil
@@ -148,8 +159,9 @@ func (s *Spec) takeCredentials() {
 	r.SetBasicAuth(user.Username(), password)
 }
 
-// notForwarded are the headers that concern one connection, or that ask for
-// something else than the content.
+// notForwarded returns the headers of the client that are not sent to the source: they
+// concern one connection, or request something other than the whole content. The
+// caller adds Range again.
 func notForwarded() []string {
 	return []string{
 		"Connection", "Proxy-Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
