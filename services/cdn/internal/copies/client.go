@@ -1,6 +1,13 @@
-// Package copies is the CDN as a client of other CDNs: what they have of a
-// task, and the pieces themselves from their download ports. What is done with
-// them, and whom to ask, is decided elsewhere.
+// Package copies reads the copies of a task that other CDNs have: the list of their
+// pieces over gRPC, and the pieces themselves from their download ports. Package fetch
+// chooses the CDNs and stores the pieces.
+//
+// Invariants:
+//
+//   - An error of another CDN has no gRPC status and no reason here: the state of
+//     another instance says nothing about this one.
+//   - A call ends if the other CDN sends nothing for the time limit of Deps that
+//     applies to it. Only Follow waits as long as its context permits.
 package copies
 
 import (
@@ -21,29 +28,28 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// connectTimeout is for a connection to a download port.
+// connectTimeout limits the time to open a connection to a download port.
 const connectTimeout = 3 * time.Second
 
-// Deps is what a Client works with.
+// Deps holds the dependencies and the time limits of a client.
 type Deps struct {
-	// Member finds another CDN by its id.
+	// Member returns the CDN with the given id.
 	Member func(id string) (cluster.Member, bool)
-	// Dial gives the connection to its rpc endpoint.
+	// Dial returns a connection to a gRPC endpoint.
 	Dial func(endpoint string) (grpc.ClientConnInterface, error)
-	// Timeout is how long a download port may send nothing.
+	// Timeout is the maximum time between two reads from a download port.
 	Timeout time.Duration
-	// AnswerTimeout is for a question that needs no work.
+	// AnswerTimeout is the maximum time between two messages of List.
 	AnswerTimeout time.Duration
 }
 
-// Client asks other CDNs. Its errors tell nothing of this instance: no reason
-// of another's goes through it.
+// Client reads copies of other CDNs. It is safe for concurrent use.
 type Client struct {
 	deps Deps
 	http *http.Transport
 }
 
-// New makes a Client.
+// New returns a client. The caller closes it.
 func New(deps Deps) *Client {
 	return &Client{deps: deps, http: &http.Transport{
 		DialContext:           (&net.Dialer{Timeout: connectTimeout}).DialContext,
@@ -54,22 +60,25 @@ func New(deps Deps) *Client {
 	}}
 }
 
-// Close lets the idle connections go.
+// Close closes the idle connections to download ports.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Event is one thing that another CDN tells of its copy: one field is set.
+// Event is a message of another CDN about its copy. One field is set, or none if the
+// message is of an unknown kind.
 type Event struct {
-	// Facts come first.
+	// Facts is set in the first event.
 	Facts *task.Facts
-	// Piece can be fetched.
+	// Piece is a piece that can be fetched.
 	Piece *task.Piece
-	// Result says that the copy is whole.
+	// Result is set if the copy is complete.
 	Result *task.Result
 }
 
-// Follow tells what a CDN has of a task and gets, until it is whole there or
-// nothing makes more of it, which is an error. An error of tell ends it, too.
-func (c *Client) Follow(ctx context.Context, cdn string, id task.ID, tell func(Event) error) error {
+// Follow calls handle for each event of a CDN's copy: for the pieces that it has, and
+// for those that it receives while Follow runs. It returns nil when the copy is
+// complete. It returns an error if no further pieces will be added, or if handle
+// returns one.
+func (c *Client) Follow(ctx context.Context, cdn string, id task.ID, handle func(Event) error) error {
 	client, err := c.client(cdn)
 	if err != nil {
 		return err
@@ -88,23 +97,24 @@ func (c *Client) Follow(ctx context.Context, cdn string, id task.ID, tell func(E
 		if err != nil {
 			return remote("following", cdn, err)
 		}
-		if err := tell(event(message)); err != nil {
+		if err := handle(event(message)); err != nil {
 			return err
 		}
 	}
 }
 
-// Copy is what a CDN has of a task.
+// Copy describes the copy of a task that a CDN has. The zero Copy is none.
 type Copy struct {
-	// Facts are those of its version.
+	// Facts are the facts of its version.
 	Facts task.Facts
-	// Pieces can be fetched.
+	// Pieces are the pieces that can be fetched.
 	Pieces []task.Piece
-	// Result is set when it is whole.
+	// Result is set if the copy is complete.
 	Result *task.Result
 }
 
-// List gives what a CDN has of a task just now.
+// List returns the current copy of a CDN. If the CDN stops sending, List returns the
+// pieces that it has received until then, if any.
 func (c *Client) List(ctx context.Context, cdn string, id task.ID) (Copy, error) {
 	client, err := c.client(cdn)
 	if err != nil {
@@ -112,8 +122,8 @@ func (c *Client) List(ctx context.Context, cdn string, id task.ID) (Copy, error)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	silent := time.AfterFunc(c.deps.AnswerTimeout, cancel)
-	defer silent.Stop()
+	watchdog := time.AfterFunc(c.deps.AnswerTimeout, cancel)
+	defer watchdog.Stop()
 	stat, err := client.Stat(ctx, &cdnv1.StatRequest{TaskId: string(id)})
 	if err != nil {
 		return Copy{}, remote("asking", cdn, err)
@@ -129,12 +139,12 @@ func (c *Client) List(ctx context.Context, cdn string, id task.ID) (Copy, error)
 	for len(found.Pieces) < int(stat.GetPieceCount()) {
 		message, err := stream.Recv()
 		if err != nil && len(found.Pieces) > 0 {
-			return found, nil // what it has told is of use
+			return found, nil // the pieces that were received can be used
 		}
 		if err != nil {
 			return Copy{}, remote("asking", cdn, err)
 		}
-		silent.Reset(c.deps.AnswerTimeout)
+		watchdog.Reset(c.deps.AnswerTimeout)
 		switch e := event(message); {
 		case e.Facts != nil:
 			found.Facts = *e.Facts
@@ -143,12 +153,12 @@ func (c *Client) List(ctx context.Context, cdn string, id task.ID) (Copy, error)
 		}
 	}
 	if r := stat.GetResult(); r != nil {
-		found.Result = resultOf(r)
+		found.Result = convertResult(r)
 	}
 	return found, nil
 }
 
-func resultOf(r *cdnv1.SeedResult) *task.Result {
+func convertResult(r *cdnv1.SeedResult) *task.Result {
 	return &task.Result{MD5: r.GetMd5(), Length: r.GetLength(), PieceCount: r.GetPieceCount()}
 }
 
@@ -162,7 +172,7 @@ func event(m *cdnv1.FollowResponse) Event {
 	case *cdnv1.FollowResponse_Piece:
 		return Event{Piece: &task.Piece{Num: e.Piece.GetNum(), MD5: e.Piece.GetMd5(), Length: e.Piece.GetLength()}}
 	case *cdnv1.FollowResponse_Result:
-		return Event{Result: resultOf(e.Result)}
+		return Event{Result: convertResult(e.Result)}
 	default:
 		return Event{}
 	}
@@ -171,7 +181,7 @@ func event(m *cdnv1.FollowResponse) Event {
 func (c *Client) client(cdn string) (cdnv1.CdnServiceClient, error) {
 	member, ok := c.deps.Member(cdn)
 	if !ok {
-		return nil, fmt.Errorf("cdn %s is no member", cdn)
+		return nil, fmt.Errorf("cdn %s is not a member", cdn)
 	}
 	conn, err := c.deps.Dial(member.Endpoint)
 	if err != nil {
@@ -180,17 +190,18 @@ func (c *Client) client(cdn string) (cdnv1.CdnServiceClient, error) {
 	return cdnv1.NewCdnServiceClient(conn), nil
 }
 
-// Piece fetches a wrapped piece of a wrapped size from a CDN's download port
-// into memory that is as long as it. What comes is not checked.
-func (c *Client) Piece(ctx context.Context, cdn string, id task.ID, num, size int32, into []byte) error {
+// Piece fetches a wrapped piece from the download port of a CDN. size is the piece
+// size of the task, and wrapped must be as long as the piece. The caller has to check
+// the MD5 of the piece.
+func (c *Client) Piece(ctx context.Context, cdn string, id task.ID, num, size int32, wrapped []byte) error {
 	member, ok := c.deps.Member(cdn)
 	if !ok {
-		return fmt.Errorf("cdn %s is no member", cdn)
+		return fmt.Errorf("cdn %s is not a member", cdn)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silent := time.AfterFunc(c.deps.Timeout, func() { cancel(errSilent) })
-	defer silent.Stop()
+	watchdog := time.AfterFunc(c.deps.Timeout, func() { cancel(errSilent) })
+	defer watchdog.Stop()
 	address := net.JoinHostPort(member.DownloadIP, strconv.Itoa(int(member.DownloadPort)))
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet,
 		"http://"+address+"/download/"+string(id[:3])+"/"+string(id), nil)
@@ -200,30 +211,36 @@ func (c *Client) Piece(ctx context.Context, cdn string, id task.ID, num, size in
 	req.Header.Set("Range", "bytes="+piece.Range(num, size))
 	res, err := c.http.RoundTrip(req)
 	if err != nil {
-		return because(ctx, "fetching a piece from", cdn, err)
+		return errorWithCause(ctx, "fetching a piece from", cdn, err)
 	}
 	defer func() { _ = res.Body.Close() }() // only read from
-	if res.StatusCode != http.StatusPartialContent || res.ContentLength != int64(len(into)) {
-		return fmt.Errorf("cdn %s answered %d and %d bytes for piece %d of %d", cdn, res.StatusCode, res.ContentLength, num, len(into))
+	if res.StatusCode != http.StatusPartialContent || res.ContentLength != int64(len(wrapped)) {
+		return fmt.Errorf("cdn %s answered status %d with %d bytes to the request for piece %d, which has %d bytes",
+			cdn, res.StatusCode, res.ContentLength, num, len(wrapped))
 	}
-	for n := 0; n < len(into); {
-		m, err := res.Body.Read(into[n:])
-		if n += m; err != nil && n < len(into) {
-			return because(ctx, "fetching a piece from", cdn, err)
+	for n := 0; n < len(wrapped); {
+		m, err := res.Body.Read(wrapped[n:])
+		if n += m; err != nil && n < len(wrapped) {
+			return errorWithCause(ctx, "fetching a piece from", cdn, err)
 		}
-		silent.Reset(c.deps.Timeout)
+		watchdog.Reset(c.deps.Timeout)
 	}
 	return nil
 }
 
-var errSilent = errors.New("it sent nothing for too long")
+// errSilent cancels a request if the download port sends nothing for Deps.Timeout.
+var errSilent = errors.New("the cdn sent nothing for too long")
 
-func because(ctx context.Context, doing, cdn string, err error) error {
+// errorWithCause returns the error of a request, with errSilent as its cause if that
+// canceled it.
+func errorWithCause(ctx context.Context, action, cdn string, err error) error {
 	if cause := context.Cause(ctx); errors.Is(cause, errSilent) {
 		err = cause
 	}
-	return remote(doing, cdn, err)
+	return remote(action, cdn, err)
 }
 
-// remote leaves the kind of the error behind: what is wrong there is not wrong here.
-func remote(doing, cdn string, err error) error { return fmt.Errorf("%s cdn %s: %v", doing, cdn, err) } //nolint:errorlint // see above
+// remote converts an error of another CDN to text. So the error has no gRPC status.
+func remote(action, cdn string, err error) error {
+	return fmt.Errorf("%s cdn %s: %v", action, cdn, err) //nolint:errorlint // see above
+}
