@@ -14,7 +14,7 @@ func newMetrics() metrics {
 		}),
 		pieces: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "supernode_cdn_sent_pieces_total",
-			Help: "Ranges sent to peers to their end; a peer's range is one piece.",
+			Help: "Ranges sent completely to peers; a range of a peer is one piece.",
 		}),
 	}
 }

@@ -10,35 +10,37 @@ import (
 )
 
 const (
-	// step is the number of bytes after which what was sent is counted: the rate
-	// is measured from it several times per second.
-	step = 256 << 10
-	// With a limit transfers take turns after as many bytes as all of them send in
-	// 1/turns of a second, within leastTurn and mostTurn.
-	turns     = 20
-	leastTurn = 4 << 10
-	mostTurn  = 64 << 10
+	// countInterval is the number of bytes after which a transfer counts them,
+	// without a limit. It is small because the rate is measured from the count
+	// several times per second.
+	countInterval = 256 << 10
+	// With a limit, transfers take turns. A turn is the number of bytes that all
+	// transfers together send in 1/turnsPerSecond s, within minTurn and maxTurn.
+	turnsPerSecond = 20
+	minTurn        = 4 << 10
+	maxTurn        = 64 << 10
 )
 
-// pace is the speed at which transfers send.
+// pace limits the rate at which transfers send.
 type pace struct {
 	limiter *rate.Limiter // shared by all transfers; nil for no limit
-	turn    int64         // bytes that are sent at a time
+	turn    int64         // bytes that a transfer sends at a time
 }
 
 func newPace(bandwidth int64) pace {
 	if bandwidth <= 0 {
-		return pace{turn: step}
+		return pace{turn: countInterval}
 	}
-	turn := min(max(bandwidth/turns, leastTurn), mostTurn)
-	burst := max(turn, bandwidth/50) // what a timer that is 20 ms late would lose
+	turn := min(max(bandwidth/turnsPerSecond, minTurn), maxTurn)
+	burst := max(turn, bandwidth/50) // the bytes of 20 ms, which a late timer would lose
 	return pace{limiter: rate.NewLimiter(rate.Limit(bandwidth), int(min(burst, math.MaxInt32))), turn: turn}
 }
 
-// copy sends length bytes and counts them as they go. Transfers that share a
-// limit are served in the order in which they wait, so that each gets the same
-// rate. deadline grants the time for the next n bytes; that of the first chunk
-// is granted already. It returns how many bytes are missing at an error.
+// copy copies length bytes and calls count for each part that is sent. Transfers that
+// share a limit are served in the order in which they wait, so that each gets the
+// same rate. copy calls deadline to extend the write deadline for the next n bytes;
+// the caller has set it for the first chunk. If copy returns an error, it also
+// returns the number of bytes that were not sent.
 func (p pace) copy(
 	ctx context.Context, to io.Writer, from io.Reader, length int64, deadline func(n int64) error, count func(n int64),
 ) (missing int64, err error) {
@@ -49,7 +51,7 @@ func (p pace) copy(
 			if err := p.limiter.WaitN(ctx, int(next)); err != nil {
 				return length, fmt.Errorf("waiting for bandwidth: %w", err)
 			}
-			granted = 0 // the wait has used it up
+			granted = 0 // the wait has consumed a part of the time
 		}
 		if granted < next {
 			if err := deadline(chunk); err != nil {

@@ -38,7 +38,7 @@ func TestTransfersShareTheLimitEqually(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			for _, n := range counted {
-				require.InDelta(t, 2*mib, n, 3*mostTurn)
+				require.InDelta(t, 2*mib, n, 3*maxTurn)
 			}
 		})
 		work.Wait()
@@ -46,7 +46,7 @@ func TestTransfersShareTheLimitEqually(t *testing.T) {
 	})
 }
 
-func TestLimitOfAnySizeIsReached(t *testing.T) {
+func TestTransferReachesTheLimitOfAnySize(t *testing.T) {
 	for _, bandwidth := range []int64{1, 1000, 5 * mib, 1 << 40} {
 		synctest.Test(t, func(t *testing.T) {
 			p := newPace(bandwidth)
@@ -60,14 +60,14 @@ func TestLimitOfAnySizeIsReached(t *testing.T) {
 	}
 }
 
-func TestTransferThatWaitsForBandwidthEndsWithItsRequest(t *testing.T) {
+func TestTransferThatWaitsForBandwidthEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPace(1)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		missing, err := p.copy(ctx, io.Discard, bytes.NewReader(make([]byte, mib)), mib, granted, func(int64) {})
 		require.Error(t, err)
-		require.EqualValues(t, mib-leastTurn, missing)
+		require.EqualValues(t, mib-minTurn, missing)
 	})
 }
 

@@ -9,7 +9,8 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// parsePath reads /download/<first 3 of id>/<id>. Anything else names nothing.
+// parsePath parses /download/<first 3 characters of id>/<id>. It returns false for any
+// other path.
 func parsePath(path string) (task.ID, bool) {
 	rest, ok := strings.CutPrefix(path, "/download/")
 	if !ok {
@@ -26,13 +27,14 @@ func parsePath(path string) (task.ID, bool) {
 	return id, true
 }
 
-var errRange = errors.New("not a range that is served")
+// errRange is returned for a range that cannot be served.
+var errRange = errors.New("not a range that can be served")
 
-// toEnd is the last byte of a range that does not name one.
+// toEnd stands for the last byte of a range that has none.
 const toEnd = math.MaxInt64
 
-// parseRange reads "bytes=first-last" or "bytes=first-". Lists of ranges and
-// ranges from the end are not served: no peer asks for them.
+// parseRange parses "bytes=first-last" or "bytes=first-". It returns errRange for
+// lists of ranges and for ranges from the end, which peers do not request.
 func parseRange(header string) (first, last int64, err error) {
 	spec, ok := strings.CutPrefix(header, "bytes=")
 	if !ok {

@@ -25,7 +25,7 @@ func FuzzParsePath(f *testing.F) {
 			return
 		}
 		require.NoError(t, taskid.Check(string(found)))
-		require.Equal(t, p, "/download/"+string(found[:3])+"/"+string(found), "one path for one task")
+		require.Equal(t, p, "/download/"+string(found[:3])+"/"+string(found), "a task has one path")
 		require.Equal(t, p, path.Clean(p))
 	})
 }
@@ -44,7 +44,7 @@ func FuzzParseRange(f *testing.F) {
 		}
 		require.GreaterOrEqual(t, first, int64(0))
 		require.GreaterOrEqual(t, last, first)
-		if !strings.Contains(header, "=0") && !strings.Contains(header, "-0") && last != toEnd { // leading zeros are no harm
+		if !strings.Contains(header, "=0") && !strings.Contains(header, "-0") && last != toEnd { // leading zeros are accepted
 			require.Equal(t, header, fmt.Sprintf("bytes=%d-%d", first, last))
 		}
 	})

@@ -1,7 +1,15 @@
-// Package download is the HTTP server that peers fetch pieces from, at the
-// path that Dragonfly v1 gave them. It sends bytes that are on disk and sends
-// them as they are: it knows pieces only as ranges, and nothing of tasks but
-// what of them is here.
+// Package download serves pieces to peers over HTTP, at the path of Dragonfly v1. It
+// sends byte ranges of content files and does not look into them. Its caller decides
+// which tasks and which pieces can be served.
+//
+// The states of a server:
+//
+//	New --Serve--> serving --ctx ends--> draining --no request for idlePeriod--> finishing --> stopped
+//
+// A draining server accepts requests, because some peers are not informed of the stop
+// yet. A finishing server accepts none and completes its transfers. Both states
+// together last for the drain time at most; after that the server closes all
+// connections.
 package download
 
 import (
@@ -26,62 +34,63 @@ import (
 const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
-	mostHeader    = 16 << 10
+	maxHeader     = 16 << 10 // bytes
 
-	// A peer may be as slow as slowest bytes a second, with some patience on
-	// top. Every chunk has its own deadline, so that one that has stopped is
-	// noticed before its whole transfer would have been over.
-	slowest  = 64 << 10
-	patience = 15 * time.Second
-	chunk    = 4 << 20
+	// A peer has to receive minRate bytes per second, with extraTime in addition
+	// for each chunk. Every chunk has its own deadline, so that a peer that has
+	// stopped receiving is detected long before the deadline of a long transfer.
+	minRate   = 64 << 10
+	extraTime = 15 * time.Second
+	chunk     = 4 << 20 // bytes
 )
 
-// Tasks are where tasks are found.
+// Tasks finds the tasks to serve.
 type Tasks interface {
-	// Find gives what can be served of a task, or nil.
+	// Find returns a task that has pieces to serve, or nil.
 	Find(id task.ID) *engine.Task
-	// Lost is told of a task whose file is not there any more.
+	// Lost is called for a task whose content file does not exist any more.
 	Lost(t *engine.Task)
 }
 
-// Server serves wrapped files.
+// Server serves content files.
 type Server struct {
 	log     *zap.Logger
 	tasks   Tasks
 	drain   time.Duration
 	pace    pace
 	metrics metrics
-	visits  visits
+	last    lastRequest
 
-	sent, ended atomic.Int64
+	sent, ended atomic.Int64 // see Sent
 }
 
-// New makes a Server; at its end, transfers may go on for drain. All transfers
-// together send at most bandwidth bytes per second; 0 is no limit.
+// New returns a server. drain limits the time from the end of Serve's context to the
+// end of the last transfer. All transfers together send at most bandwidth bytes per
+// second; 0 is no limit.
 func New(log *zap.Logger, tasks Tasks, drain time.Duration, bandwidth int64) *Server {
 	return &Server{log: log, tasks: tasks, drain: drain, pace: newPace(bandwidth), metrics: newMetrics()}
 }
 
-// Sent returns the number of bytes sent, and of transfers ended, since the start.
+// Sent returns the numbers of bytes sent and of transfers ended since the start. A
+// transfer that failed counts as ended.
 func (s *Server) Sent() (bytes, ended int64) { return s.sent.Load(), s.ended.Load() }
 
-// Collectors are the metrics, to be registered.
+// Collectors returns the metrics, for registration.
 func (s *Server) Collectors() []prometheus.Collector { return s.metrics.collectors() }
 
-// Serve serves the listener until ctx ends, then goes on for as long as peers
-// that do not know yet still ask, but not beyond the time it has for the drain,
-// finishes what it is sending, and closes the listener.
+// Serve serves the listener until ctx ends, and then stops as the package comment
+// describes. It closes the listener.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	peers, err := zap.NewStdLogAt(s.log, zap.DebugLevel) // those that vanish are no news
+	connectionLog, err := zap.NewStdLogAt(s.log, zap.DebugLevel) // peers close connections all the time
 	if err != nil {
-		return fmt.Errorf("making the log of downloads: %w", err)
+		return fmt.Errorf("creating the log of downloads: %w", err)
 	}
 	server := &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    mostHeader,
-		ErrorLog:          peers,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          connectionLog,
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
@@ -92,10 +101,10 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drain)
 	defer cancel()
-	s.visits.linger(drain)
+	s.last.waitIdle(drain)
 	if err := server.Shutdown(drain); err != nil {
-		s.log.Warn("cutting off downloads that did not end in time", zap.Error(err))
-		_ = server.Close() // closed they are
+		s.log.Warn("downloads did not end within the drain time; closing their connections", zap.Duration("drain_time", s.drain), zap.Error(err))
+		_ = server.Close() // an error leaves nothing to do
 	}
 	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving downloads: %w", err)
@@ -105,7 +114,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.visits.note()
+	s.last.record()
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		refuse(w, r, http.StatusMethodNotAllowed)
@@ -125,14 +134,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusNotFound)
 		return
 	}
-	// The file is opened before it is looked up what of it is here: it cannot
-	// then be a newer one that has holes where the old one had pieces.
+	// The file is opened before the pieces of the task are looked up. Otherwise it
+	// could be a newer file that lacks pieces which the older one had.
 	reader, err := t.Open()
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			s.tasks.Lost(t)
 		} else {
-			s.log.Error("opening a file to serve", zap.String("task_id", string(id)), zap.Error(err))
+			s.log.Error("cannot open a content file to serve; answering 404", zap.String("task_id", string(id)), zap.Error(err))
 		}
 		refuse(w, r, http.StatusNotFound)
 		return
@@ -141,9 +150,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.serve(w, r, t, reader.File)
 }
 
-// serve sends the part of the file that was asked for.
+// serve sends the requested part of the file.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, t *engine.Task, file *os.File) {
-	total, whole := t.Total()
+	total, complete := t.Total()
 	totalText := "*"
 	if total >= 0 {
 		totalText = strconv.FormatInt(total, 10)
@@ -152,7 +161,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, t *engine.Task, f
 	w.Header().Set("Content-Type", "application/octet-stream")
 	header := r.Header.Get("Range")
 	if header == "" {
-		if !whole {
+		if !complete {
 			refuse(w, r, http.StatusNotFound)
 			return
 		}
@@ -160,14 +169,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, t *engine.Task, f
 		return
 	}
 	first, last, err := parseRange(header)
-	if err == nil && last == toEnd && !whole {
-		err = errRange // its end is not here
+	if err == nil && last == toEnd && !complete {
+		err = errRange // the end of the file is missing
 	}
-	end, here := int64(0), false
+	end, available := int64(0), false
 	if err == nil {
-		end, here = t.Extent(first, last)
+		end, available = t.Extent(first, last)
 	}
-	if !here {
+	if !available {
 		w.Header().Set("Content-Range", "bytes */"+totalText)
 		refuse(w, r, http.StatusRequestedRangeNotSatisfiable)
 		return
@@ -178,21 +187,21 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, t *engine.Task, f
 	}
 }
 
-// send answers with length bytes of the file, and tells whether all went out.
-// Nothing stands between file and connection, so that the kernel copies.
+// send sends length bytes of the file, and reports whether all of them were sent. It
+// does not wrap the file or the connection, so that the kernel copies the bytes.
 func (s *Server) send(w http.ResponseWriter, r *http.Request, file *os.File, status int, first, length int64) bool {
 	if _, err := file.Seek(first, io.SeekStart); err != nil {
-		s.log.Error("reading a file to serve", zap.Error(err))
+		s.log.Error("cannot seek in a content file to serve; answering 500", zap.Error(err))
 		refuse(w, r, http.StatusInternalServerError)
 		return false
 	}
 	w.Header().Set("Content-Length", strconv.FormatInt(length, 10))
 	control := http.NewResponseController(w)
 	deadline := func(n int64) error {
-		return control.SetWriteDeadline(time.Now().Add(patience + time.Duration(n)*time.Second/slowest))
+		return control.SetWriteDeadline(time.Now().Add(extraTime + time.Duration(n)*time.Second/minRate))
 	}
 	if err := deadline(chunk); err != nil {
-		s.log.Error("limiting the time of a transfer", zap.Error(err))
+		s.log.Error("cannot set the deadline of a transfer; sending without it", zap.Error(err))
 	}
 	w.WriteHeader(status)
 	if r.Method == http.MethodHead {
@@ -205,15 +214,15 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, file *os.File, sta
 	}
 	missing, err := s.pace.copy(r.Context(), w, file, length, deadline, count)
 	if err != nil {
-		s.log.Debug("a transfer ended early", zap.Int64("missing", missing), zap.Error(err))
+		s.log.Debug("a transfer ended early", zap.Int64("missing_bytes", missing), zap.Error(err))
 	}
 	return err == nil
 }
 
-// refuse answers without content.
+// refuse answers with a status and without content.
 func refuse(w http.ResponseWriter, r *http.Request, status int) {
 	if r.ContentLength != 0 {
-		// What is still to come of the request is not worth waiting for.
+		// The server does not wait for the body of the request.
 		w.Header().Set("Connection", "close")
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second)) // best effort
 	}

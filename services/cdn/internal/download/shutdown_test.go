@@ -20,14 +20,14 @@ import (
 	"github.com/supernode-ha/supernode/services/cdn/internal/task"
 )
 
-// pipes is a listener without a network, so that the clock can be the test's.
+// pipes is a listener of in-memory connections, which work with a fake clock.
 type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
 }
 
-var errClosed = errors.New("nobody listens")
+var errClosed = errors.New("the listener is closed")
 
 func (p *pipes) Accept() (net.Conn, error) {
 	select {
@@ -45,19 +45,19 @@ func (p *pipes) Close() error {
 
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// ask makes a request on a connection of its own.
-func (p *pipes) ask() (status int, err error) {
-	here, there := net.Pipe()
-	defer func() { _ = here.Close() }() // nothing is lost by then
+// request sends a request on a new connection.
+func (p *pipes) request() (status int, err error) {
+	client, server := net.Pipe()
+	defer func() { _ = client.Close() }() // the response has been read
 	select {
-	case p.conns <- there:
+	case p.conns <- server:
 	case <-p.closed:
-		return 0, errors.Join(errClosed, there.Close())
+		return 0, errors.Join(errClosed, server.Close())
 	}
-	if _, err := io.WriteString(here, "GET /download/abc/none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(client, "GET /download/abc/none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
 		return 0, err
 	}
-	res, err := http.ReadResponse(bufio.NewReader(here), nil)
+	res, err := http.ReadResponse(bufio.NewReader(client), nil)
 	if err != nil {
 		return 0, err
 	}
@@ -70,16 +70,14 @@ type noTasks struct{}
 func (noTasks) Find(task.ID) *engine.Task { return nil }
 func (noTasks) Lost(*engine.Task)         {}
 
-// A server that is told to stop goes on for those who do not know yet, and ends
-// when nobody comes any more, or when its time is over.
-func TestStopLingers(t *testing.T) {
+func TestServerThatStopsAcceptsRequestsUntilNoneArriveOrTheDrainTimeEnds(t *testing.T) {
 	const apart, requests = 400 * time.Millisecond, 20
 	for name, c := range map[string]struct {
 		drain  time.Duration
 		served int
 	}{
-		"until it is quiet":      {time.Minute, requests},
-		"until its time is over": {10*apart + apart/2, 10},
+		"no requests arrive":  {time.Minute, requests},
+		"the drain time ends": {10*apart + apart/2, 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -87,20 +85,20 @@ func TestStopLingers(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error, 1)
 				go func() { ended <- download.New(zap.NewNop(), noTasks{}, c.drain, 0).Serve(ctx, l) }()
-				status, err := l.ask()
+				status, err := l.request()
 				require.NoError(t, err)
 				require.Equal(t, http.StatusNotFound, status)
 				cancel()
 				served := 0
-				for range requests { // each puts the end off
+				for range requests { // each extends the wait
 					<-time.After(apart)
-					if _, err := l.ask(); err == nil {
+					if _, err := l.request(); err == nil {
 						served++
 					}
 				}
 				require.Equal(t, c.served, served)
 				require.NoError(t, <-ended)
-				_, err = l.ask()
+				_, err = l.request()
 				require.ErrorIs(t, err, errClosed)
 			})
 		})
