@@ -1,9 +1,9 @@
 package task
 
-// Status is how the record of a task says that its owner stands.
+// Status is the status of the owner's fetch in the record of a task.
 type Status int
 
-// The states of a record.
+// The statuses of a record.
 const (
 	Waiting Status = iota + 1
 	Running
@@ -11,37 +11,37 @@ const (
 	Failed
 )
 
-// Standing is what the record says of a task, as this instance sees it.
+// Standing holds the record of a task from the point of view of this instance.
 type Standing struct {
-	// Epoch grows whenever the owner changes.
+	// Epoch increases whenever the owner changes.
 	Epoch int64
 	// Owner is the id of the CDN that owns the task.
 	Owner string
-	// Mine tells that the owner is this instance.
+	// Mine says that this instance is the owner.
 	Mine bool
-	// Others are the ids of the other CDNs of the record, the owner first
-	// unless it is this instance.
+	// Others are the ids of the other CDNs of the record. If the owner is another
+	// instance, it comes first.
 	Others []string
-	// URL is the source without credentials.
+	// URL is the URL of the source without credentials.
 	URL string
-	// Facts are the source's; the piece size is 0 while they are unknown.
+	// Facts are the facts of the source. Their piece size is 0 while they are unknown.
 	Facts Facts
-	// Status is how the owner stands.
+	// Status is the status of the owner's fetch.
 	Status Status
 }
 
-// Inventory is what is on disk of a task.
+// Inventory describes the copy of a task that is on disk.
 type Inventory struct {
-	// ID names the task.
+	// ID is the id of the task.
 	ID ID
-	// URL is the source without credentials.
+	// URL is the URL of the source without credentials.
 	URL string
-	// Facts are those that the pieces are of.
+	// Facts are the facts of the version that the pieces belong to.
 	Facts Facts
-	// Epoch is the last one that is known here, 0 for none.
+	// Epoch is the epoch in which the copy was created, 0 if it is unknown.
 	Epoch int64
-	// Pieces is how many there are.
+	// Pieces is the number of pieces on disk.
 	Pieces int
-	// Whole tells that there are all.
+	// Whole says that all pieces are on disk.
 	Whole bool
 }

@@ -1,6 +1,5 @@
-// Package task is the values that the packages of the CDN tell each other
-// about a task. It holds no behaviour and no state: who fetches, keeps or
-// serves a task is decided elsewhere.
+// Package task defines the values that the packages of the CDN exchange about a task,
+// and compares versions of a source. It holds no state.
 package task
 
 import (
@@ -10,11 +9,12 @@ import (
 	"github.com/supernode-ha/supernode/pkg/taskid"
 )
 
-// ID names a task. It is only made by ParseID, so that it is safe as a file
-// name wherever it turns up.
+// ID identifies a task. Only ParseID creates one, so that every ID can be used as a
+// file name.
 type ID string
 
-// ParseID checks a task id: 64 lower-case hex digits, or taskid.ErrInvalid.
+// ParseID checks a task id, which has 64 lower-case hex digits. It returns
+// taskid.ErrInvalid for anything else.
 func ParseID(s string) (ID, error) {
 	if err := taskid.Check(s); err != nil {
 		return "", err
@@ -22,9 +22,11 @@ func ParseID(s string) (ID, error) {
 	return ID(s), nil
 }
 
-// Facts is what the answer of a source tells before its content.
+// Facts holds what the headers of the source's response say about the content, and the
+// piece size that was derived from it. Facts that are announced before the source has
+// answered are provisional: they may have a piece size only.
 type Facts struct {
-	// Length is the number of bytes of content, -1 when it is not known.
+	// Length is the length of the content in bytes, -1 if it is unknown.
 	Length int64
 	// PieceSize is the wrapped size of a piece in bytes.
 	PieceSize int32
@@ -34,28 +36,29 @@ type Facts struct {
 	LastModified string
 }
 
-// Piece is a piece on disk.
+// Piece describes a piece on disk.
 type Piece struct {
-	// Num counts from 0.
+	// Num is the number of the piece, starting at 0.
 	Num int32
-	// MD5 is the hex MD5 over head, content and tail.
+	// MD5 is the hex MD5 of head, content and tail.
 	MD5 string
 	// Length is the wrapped length in bytes.
 	Length int32
 }
 
-// Result is what is known of a task that is whole.
+// Result describes the content of a complete task.
 type Result struct {
 	// MD5 is the hex MD5 of the content.
 	MD5 string
-	// Length is the number of bytes of content.
+	// Length is the length of the content in bytes.
 	Length int64
 	// PieceCount is the number of pieces, at least 1.
 	PieceCount int32
 }
 
-// PieceLength is the wrapped length in bytes of a piece, 0 for one that there
-// is not; all but the last are as long when the length is not known.
+// PieceLength returns the wrapped length of a piece in bytes, and 0 if there is no
+// such piece. If the length of the content is unknown, it returns the piece size,
+// which is the length of all pieces but the last.
 func (f Facts) PieceLength(num int32) int32 {
 	if num < 0 || f.PieceSize <= piece.WrapLength {
 		return 0
@@ -70,21 +73,21 @@ func (f Facts) PieceLength(num int32) int32 {
 	return int32(min(left+piece.WrapLength, int64(f.PieceSize)))
 }
 
-// Possible tells whether there can be such a version.
+// Possible reports whether a source can have such a version.
 func (f Facts) Possible() bool {
 	return f.PieceSize > piece.WrapLength && f.PieceSize <= piece.MaxSize &&
 		(f.Length == -1 || piece.Count(f.Length, f.PieceSize) > 0)
 }
 
-// Settled tells whether a version can be known by the facts: they tell its
-// length, and not just what was announced before the source answered.
+// Settled reports whether the facts contain the length of the content.
 func (f Facts) Settled() bool { return f.Length >= 0 && f.PieceSize > piece.WrapLength }
 
-// Named tells whether the source gave the version a name.
+// Named reports whether the source sent a validator for the version.
 func (f Facts) Named() bool { return f.ETag != "" || f.LastModified != "" }
 
-// Same tells whether other is the same version, cut into the same pieces. What
-// was announced before the source answered only tells the piece size.
+// Same reports whether other is the same version, split into the same pieces. If one
+// of them has neither a length nor a validator, such as most provisional facts, Same
+// compares the piece size only.
 func (f Facts) Same(other Facts) bool {
 	if f.PieceSize != other.PieceSize {
 		return false
@@ -95,7 +98,8 @@ func (f Facts) Same(other Facts) bool {
 	return f.Length == other.Length && f.ETag == other.ETag && sameDate(f.LastModified, other.LastModified)
 }
 
-// sameDate knows that what is no date is not kept on disk.
+// sameDate compares two Last-Modified headers as times. Headers that are not dates are
+// all equal, because they are not stored on disk.
 func sameDate(a, b string) bool {
 	first, err1 := http.ParseTime(a)
 	second, err2 := http.ParseTime(b)
