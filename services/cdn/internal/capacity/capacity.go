@@ -1,8 +1,15 @@
-// Package capacity divides what an instance can send among the schedulers that
-// hand its transfers out. The instance finds its window by what the download
-// server sends (pkg/window); each scheduler has a stream on which it reports its
-// demand and receives its part of the window. No scheduler is trusted: what it
-// reports is clamped, and the demand of one that is silent counts no more.
+// Package capacity divides the transfers that an instance can have in flight among the
+// schedulers that assign them to peers. The instance finds its window from what the
+// download server sends (pkg/window). Each scheduler has a stream on which it reports
+// its demand and receives its part of the window.
+//
+// Invariants:
+//
+//   - Schedulers are not trusted: their numbers are clamped, and their number is
+//     bounded by maxSchedulers.
+//   - The demand of a scheduler that has not reported for silenceTimeout is ignored.
+//     It keeps a part of one transfer until its stream ends.
+//   - A scheduler has one stream. A newer one replaces the older one.
 package capacity
 
 import (
@@ -24,50 +31,52 @@ import (
 const (
 	// interval is the time between two samples, and between two divisions.
 	interval = 100 * time.Millisecond
-	// repeat is the longest time between two responses on a stream.
-	repeat = time.Second
-	// silence is the time after which a scheduler's demand counts no more.
-	silence = 3 * time.Second
-	// mostSchedulers bounds the schedulers that have a stream, maxID their names.
-	mostSchedulers = 1024
-	maxID          = 255
-	// rateSamples is the number of intervals that the delivery rate is the mean of.
+	// maxResponseInterval is the maximum time between two responses on a stream.
+	maxResponseInterval = time.Second
+	// silenceTimeout is the time without a request after which the demand of a
+	// scheduler is ignored.
+	silenceTimeout = 3 * time.Second
+	// maxSchedulers is the maximum number of schedulers that have a stream.
+	maxSchedulers = 1024
+	// maxID is the maximum length of a scheduler's id in bytes.
+	maxID = 255
+	// rateSamples is the number of intervals over which the delivery rate is averaged.
 	rateSamples = 10
 )
 
-// Sent returns the number of bytes sent and of transfers ended since the start.
+// Sent returns the numbers of bytes sent and of transfers ended since the start.
 type Sent func() (bytes, ended int64)
 
-// Hub divides an instance's window. It is safe for concurrent use.
+// Hub divides the window of an instance. It is safe for concurrent use.
 type Hub struct {
 	sent    Sent
 	stopped chan struct{} // closed when Run ends
 	streams sync.WaitGroup
 
 	mu      sync.Mutex // guards the rest
-	ended   bool       // no stream is accepted any more
+	ended   bool       // no further stream is accepted
 	control *window.Controller
 	shares  map[string]*share // by scheduler
 	limited bool              // a scheduler was limited since the last sample
-	sizes   []int64           // bytes sent by the last samples, oldest first
-	times   []time.Time       // when they were taken
+	sizes   []int64           // values of bytes sent in the last samples, oldest first
+	times   []time.Time       // times of these samples
 }
 
-// share is a scheduler's part. The hub's lock guards it.
+// share is the part of a scheduler. The mutex of the hub guards it.
 type share struct {
 	demand   demand
-	heard    time.Time
-	window   int
-	changed  chan struct{} // holds one signal: the window is another one
+	reported time.Time     // time of the last report of the demand
+	window   int           // 0 before the first division
+	changed  chan struct{} // has one element if the window has changed
 	replaced chan struct{} // closed when the scheduler has a newer stream
 }
 
-// New returns a hub for an instance that sends what sent counts.
+// New returns a hub. sent counts what the instance sends.
 func New(sent Sent) *Hub {
 	return &Hub{sent: sent, stopped: make(chan struct{}), control: window.New(), shares: make(map[string]*share)}
 }
 
-// Collectors returns the metrics, to be registered.
+// Collectors returns the metrics, for registration.
 func (h *Hub) Collectors() []prometheus.Collector {
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
@@ -79,7 +88,7 @@ func (h *Hub) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		gauge("supernode_cdn_transfer_window", "Transfers that all schedulers together may have in flight from this CDN.",
 			func() float64 { return float64(h.control.Window()) }),
-		gauge("supernode_cdn_transfers_in_flight", "Transfers from this CDN that schedulers report as handed out and not ended.",
+		gauge("supernode_cdn_transfers_in_flight", "Transfers from this CDN that schedulers report as assigned and not ended.",
 			func() float64 { return float64(h.inFlight(time.Now(), false)) }),
 		gauge("supernode_cdn_delivery_rate_bytes", "Bytes per second that this CDN sent to peers during the last second.",
 			func() float64 { return float64(h.rate()) }),
@@ -88,7 +97,8 @@ func (h *Hub) Collectors() []prometheus.Collector {
 	}
 }
 
-// Run measures and divides until ctx ends; then all streams end.
+// Run takes samples and divides the window until ctx ends. Then it ends all streams and
+// waits for their receivers.
 func (h *Hub) Run(ctx context.Context) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
@@ -107,7 +117,7 @@ func (h *Hub) Run(ctx context.Context) {
 	}
 }
 
-// sample lets the controller see how things stand, and divides its window.
+// sample passes the current state to the controller, and divides its window.
 func (h *Hub) sample(now time.Time) {
 	bytes, ended := h.sent()
 	h.mu.Lock()
@@ -121,20 +131,20 @@ func (h *Hub) sample(now time.Time) {
 	h.divide(now)
 }
 
-// divide gives each scheduler its part of the window. The caller holds mu.
+// divide sets the part of each scheduler. The caller holds mu.
 func (h *Hub) divide(now time.Time) {
-	var heard []*share
+	var active []*share
 	var demands []demand
-	for _, id := range slices.Sorted(maps.Keys(h.shares)) { // the remainder stays where it is
+	for _, id := range slices.Sorted(maps.Keys(h.shares)) { // sorted, so that the same schedulers get the remainder each time
 		s := h.shares[id]
-		if now.Sub(s.heard) > silence {
+		if now.Sub(s.reported) > silenceTimeout {
 			s.set(1)
 			continue
 		}
-		heard, demands = append(heard, s), append(demands, s.demand)
+		active, demands = append(active, s), append(demands, s.demand)
 	}
 	for i, part := range split(h.control.Window(), demands) {
-		heard[i].set(part)
+		active[i].set(part)
 	}
 }
 
@@ -145,18 +155,18 @@ func (s *share) set(window int) {
 	s.window = window
 	select {
 	case s.changed <- struct{}{}:
-	default: // there is a signal already
+	default: // the change has been signaled already
 	}
 }
 
-// inFlight returns the transfers that schedulers report, of each at most as many
-// as it was allowed if they are measured. The caller holds mu.
-func (h *Hub) inFlight(now time.Time, measured bool) int {
+// inFlight returns the number of transfers that schedulers report. If capped is set, a
+// scheduler counts with its window at most. The caller holds mu.
+func (h *Hub) inFlight(now time.Time, capped bool) int {
 	total := 0
 	for _, s := range h.shares {
 		switch {
-		case now.Sub(s.heard) > silence:
-		case measured:
+		case now.Sub(s.reported) > silenceTimeout:
+		case capped:
 			total += min(s.demand.inFlight, s.window)
 		default:
 			total += s.demand.inFlight
@@ -165,7 +175,8 @@ func (h *Hub) inFlight(now time.Time, measured bool) int {
 	return total
 }
 
-// rate returns the bytes per second sent of late. The caller holds mu.
+// rate returns the bytes per second sent during the last rateSamples intervals. The
+// caller holds mu.
 func (h *Hub) rate() int64 {
 	last := len(h.sizes) - 1
 	if last < 1 {
@@ -178,7 +189,7 @@ func (h *Hub) rate() int64 {
 	return int64(float64(h.sizes[last]-h.sizes[0]) / elapsed)
 }
 
-// Share serves one scheduler's stream until it or the hub ends.
+// Share serves the stream of a scheduler until the stream or the hub ends.
 func (h *Hub) Share(stream grpc.BidiStreamingServer[cdnv1.ShareCapacityRequest, cdnv1.ShareCapacityResponse]) error {
 	requests, failed := make(chan *cdnv1.ShareCapacityRequest), make(chan error, 1)
 	if !h.begin(func() { receive(stream, requests, failed) }) {
@@ -186,9 +197,9 @@ func (h *Hub) Share(stream grpc.BidiStreamingServer[cdnv1.ShareCapacityRequest, 
 	}
 	var s *share
 	var id string
-	var changed, replaced chan struct{} // nil, and never ready, until there is a share
-	again := time.NewTimer(repeat)
-	defer again.Stop()
+	var changed, replaced chan struct{} // nil, and so never ready, before the first request
+	overdue := time.NewTimer(maxResponseInterval)
+	defer overdue.Stop()
 	for {
 		select {
 		case <-stream.Context().Done():
@@ -215,9 +226,9 @@ func (h *Hub) Share(stream grpc.BidiStreamingServer[cdnv1.ShareCapacityRequest, 
 			h.update(s, req, time.Now())
 			continue
 		case <-changed:
-		case <-again.C:
+		case <-overdue.C:
 		}
-		again.Reset(repeat)
+		overdue.Reset(maxResponseInterval)
 		if s == nil {
 			continue
 		}
@@ -227,8 +238,8 @@ func (h *Hub) Share(stream grpc.BidiStreamingServer[cdnv1.ShareCapacityRequest, 
 	}
 }
 
-// begin runs a stream's receiver, which ends after the stream does. It returns
-// false if the hub has ended.
+// begin starts the receiver of a stream on a goroutine. The receiver ends after the
+// stream. begin returns false if the hub has ended.
 func (h *Hub) begin(receiver func()) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -239,8 +250,8 @@ func (h *Hub) begin(receiver func()) bool {
 	return true
 }
 
-// receive hands requests over until the stream ends. The end of the requests is
-// reported as nil.
+// receive sends each request to requests, and the error of the stream to failed. It
+// reports io.EOF, the regular end of the requests, as nil.
 func receive(
 	stream grpc.BidiStreamingServer[cdnv1.ShareCapacityRequest, cdnv1.ShareCapacityResponse],
 	requests chan<- *cdnv1.ShareCapacityRequest, failed chan<- error,
@@ -248,7 +259,7 @@ func receive(
 	for {
 		req, err := stream.Recv()
 		if err != nil {
-			failed <- ended(err)
+			failed <- ignoreEOF(err)
 			return
 		}
 		select {
@@ -259,13 +270,14 @@ func receive(
 	}
 }
 
-// join adds a scheduler, in place of what an earlier stream of it has reported.
+// join adds a scheduler. If it has an older stream, join ends that stream and discards
+// its demand.
 func (h *Hub) join(id string) (*share, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	old := h.shares[id]
-	if old == nil && len(h.shares) >= mostSchedulers {
-		return nil, rpcerr.New(codes.ResourceExhausted, "", "%d schedulers have a stream already", mostSchedulers)
+	if old == nil && len(h.shares) >= maxSchedulers {
+		return nil, rpcerr.New(codes.ResourceExhausted, "", "%d schedulers have a stream already", maxSchedulers)
 	}
 	if old != nil {
 		close(old.replaced)
@@ -275,6 +287,7 @@ func (h *Hub) join(id string) (*share, error) {
 	return s, nil
 }
 
+// leave removes a scheduler, unless a newer stream has replaced s.
 func (h *Hub) leave(id string, s *share) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -283,12 +296,13 @@ func (h *Hub) leave(id string, s *share) {
 	}
 }
 
-// update records a scheduler's demand. A first one is answered at once.
+// update records the demand of a scheduler. The first one causes a division, so that
+// the scheduler gets a response at once.
 func (h *Hub) update(s *share, req *cdnv1.ShareCapacityRequest, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.demand = demand{inFlight: min(max(int(req.GetInFlight()), 0), window.Max), limited: req.GetLimited()}
-	s.heard = now
+	s.reported = now
 	h.limited = h.limited || req.GetLimited()
 	if s.window == 0 {
 		h.divide(now)

@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second
+const testTimeout = 20 * time.Second
 
 type service struct {
 	cdnv1.UnimplementedCdnServiceServer
@@ -36,7 +36,7 @@ func (s service) ShareCapacity(stream grpc.BidiStreamingServer[cdnv1.ShareCapaci
 	return s.hub.Share(stream)
 }
 
-// instance is a hub behind a real server.
+// instance is a hub behind a gRPC server.
 type instance struct {
 	*Hub
 	cdnv1.CdnServiceClient
@@ -75,7 +75,7 @@ type stream = grpc.BidiStreamingClient[cdnv1.ShareCapacityRequest, cdnv1.ShareCa
 
 func (in *instance) open(t *testing.T) stream {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	t.Cleanup(cancel)
 	s, err := in.ShareCapacity(ctx)
 	require.NoError(t, err)
@@ -86,7 +86,7 @@ func request(id string, inFlight int32, limited bool) *cdnv1.ShareCapacityReques
 	return &cdnv1.ShareCapacityRequest{SchedulerId: id, InFlight: inFlight, Limited: limited}
 }
 
-// join opens a stream with a first demand, and returns the window that it gets.
+// join opens a stream, sends a first demand, and returns the window of the response.
 func (in *instance) join(t *testing.T, id string, inFlight int32, limited bool) (stream, int32) {
 	t.Helper()
 	s := in.open(t)
@@ -96,7 +96,7 @@ func (in *instance) join(t *testing.T, id string, inFlight int32, limited bool) 
 	return s, resp.GetWindow()
 }
 
-// await receives until the window is as wanted.
+// await receives responses until one has the given window.
 func await(t *testing.T, s stream, window int32) {
 	t.Helper()
 	for {
@@ -108,8 +108,8 @@ func await(t *testing.T, s stream, window int32) {
 	}
 }
 
-// fails receives until the stream fails.
-func fails(t *testing.T, s stream) codes.Code {
+// awaitError receives responses until the stream fails.
+func awaitError(t *testing.T, s stream) codes.Code {
 	t.Helper()
 	for {
 		if _, err := s.Recv(); err != nil {
@@ -122,7 +122,7 @@ func TestSchedulersShareTheWindowFairly(t *testing.T) {
 	t.Parallel()
 	in := start(t)
 	a, alone := in.join(t, "a", 0, false)
-	require.EqualValues(t, window.Initial, alone, "it is the only one")
+	require.EqualValues(t, window.Initial, alone, "it is the only scheduler")
 	b, _ := in.join(t, "b", 3, true)
 	require.NoError(t, a.Send(request("a", 3, true)))
 	await(t, a, window.Initial/2)
@@ -138,7 +138,7 @@ func TestSchedulersShareTheWindowFairly(t *testing.T) {
 	require.ErrorIs(t, err, io.EOF)
 }
 
-func TestSchedulerThatIsSilentHasNoPartUntilItSendsAgain(t *testing.T) {
+func TestSilentSchedulerHasAPartOfOneUntilItReportsAgain(t *testing.T) {
 	t.Parallel()
 	in := start(t)
 	b, _ := in.join(t, "b", 6, true) // sends nothing more
@@ -151,7 +151,7 @@ func TestSchedulerThatIsSilentHasNoPartUntilItSendsAgain(t *testing.T) {
 		defer tick.Stop()
 		for sending.Err() == nil {
 			<-tick.C
-			_ = a.Send(request("a", 6, true)) // the receiver finds out
+			_ = a.Send(request("a", 6, true)) // await fails if the stream does
 		}
 	}()
 	await(t, a, window.Initial)
@@ -162,13 +162,13 @@ func TestSchedulerThatIsSilentHasNoPartUntilItSendsAgain(t *testing.T) {
 	<-done
 }
 
-func TestNumbersThatCannotBeCostOthersNothing(t *testing.T) {
+func TestInvalidNumbersOfASchedulerDoNotReduceThePartsOfOthers(t *testing.T) {
 	t.Parallel()
 	in := start(t)
-	liar, _ := in.join(t, "liar", -1<<31, true)
+	faulty, _ := in.join(t, "faulty", -1<<31, true)
 	a, part := in.join(t, "a", 3, true)
 	require.EqualValues(t, window.Initial/2, part)
-	require.NoError(t, liar.Send(request("liar", 1<<31-1, true)))
+	require.NoError(t, faulty.Send(request("faulty", 1<<31-1, true)))
 	b, _ := in.join(t, "b", 0, true)
 	await(t, b, window.Initial/3)
 	require.NoError(t, a.Send(request("a", 1, true)))
@@ -177,57 +177,57 @@ func TestNumbersThatCannotBeCostOthersNothing(t *testing.T) {
 	require.LessOrEqual(t, in.inFlight(time.Now(), true), window.Initial)
 }
 
-func TestRequestsThatAreRefused(t *testing.T) {
+func TestRequestWithAnInvalidOrChangedSchedulerIDEndsTheStream(t *testing.T) {
 	t.Parallel()
 	in := start(t)
 	for _, id := range []string{"", strings.Repeat("x", maxID+1)} {
 		s := in.open(t)
 		require.NoError(t, s.Send(request(id, 0, false)))
-		require.Equal(t, codes.InvalidArgument, fails(t, s))
+		require.Equal(t, codes.InvalidArgument, awaitError(t, s))
 	}
 	s, _ := in.join(t, "a", 0, false)
 	require.NoError(t, s.Send(request("other", 0, false)))
-	require.Equal(t, codes.InvalidArgument, fails(t, s))
+	require.Equal(t, codes.InvalidArgument, awaitError(t, s))
 }
 
-func TestNewerStreamOfASchedulerTakesThePlaceOfTheOlder(t *testing.T) {
+func TestNewerStreamOfASchedulerReplacesTheOlder(t *testing.T) {
 	t.Parallel()
 	in := start(t)
 	older, _ := in.join(t, "a", 5, true)
 	newer, part := in.join(t, "a", 0, true)
-	require.Equal(t, codes.Aborted, fails(t, older))
-	require.EqualValues(t, window.Initial, part, "it is one scheduler")
+	require.Equal(t, codes.Aborted, awaitError(t, older))
+	require.EqualValues(t, window.Initial, part, "it counts as one scheduler")
 	require.NoError(t, newer.Send(request("a", 1, true)))
 	_, err := newer.Recv()
 	require.NoError(t, err)
 }
 
-func TestSchedulersAreBounded(t *testing.T) {
+func TestNumberOfSchedulersIsBounded(t *testing.T) {
 	t.Parallel()
 	h := New(func() (int64, int64) { return 0, 0 })
-	for i := range mostSchedulers {
+	for i := range maxSchedulers {
 		_, err := h.join(strconv.Itoa(i))
 		require.NoError(t, err)
 	}
 	_, err := h.join("one more")
 	require.Error(t, err)
 	_, err = h.join("0")
-	require.NoError(t, err, "it is here already")
+	require.NoError(t, err, "a scheduler that has a stream already")
 }
 
-func TestStreamsEndWithTheHub(t *testing.T) {
+func TestStreamsEndWhenTheHubEnds(t *testing.T) {
 	t.Parallel()
 	in := start(t)
 	s, _ := in.join(t, "a", 0, false)
 	idle := in.open(t) // has sent nothing
 	require.NoError(t, s.Send(request("a", 1, false)))
 	in.stop()
-	require.Equal(t, codes.Unavailable, fails(t, s))
-	require.Equal(t, codes.Unavailable, fails(t, idle))
-	require.Equal(t, codes.Unavailable, fails(t, in.open(t)))
+	require.Equal(t, codes.Unavailable, awaitError(t, s))
+	require.Equal(t, codes.Unavailable, awaitError(t, idle))
+	require.Equal(t, codes.Unavailable, awaitError(t, in.open(t)))
 }
 
-func TestWindowGrowsWithWhatIsSentAndMetricsShowIt(t *testing.T) {
+func TestWindowGrowsWithTheRateAndIsAMetric(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1, 0)
 	var bytes, ended int64
@@ -239,7 +239,7 @@ func TestWindowGrowsWithWhatIsSentAndMetricsShowIt(t *testing.T) {
 	s, err := h.join("a")
 	require.NoError(t, err)
 	const flow = 1 << 20
-	for range 600 { // a minute with a link of 100 flows
+	for range 600 { // a minute on a link that 100 flows fill
 		k := min(s.window, 100)
 		h.update(s, request("a", int32(s.window), true), now)
 		bytes += int64(k) * flow / 10

@@ -10,22 +10,23 @@ import (
 	"github.com/supernode-ha/supernode/pkg/rpcerr"
 )
 
-// check refuses a request that names no scheduler, or another one than the
-// stream's first request. Wrong numbers are clamped instead: an error would
-// take the scheduler's window away.
+// check returns an error if a request names no scheduler, or another one than the first
+// request of the stream. id is the one of the first request, empty if this is the
+// first. Invalid numbers cause no error but are clamped: an error would end the
+// stream, and the scheduler would lose its window.
 func check(req *cdnv1.ShareCapacityRequest, id string) error {
 	got := req.GetSchedulerId()
 	switch {
 	case got == "" || len(got) > maxID:
 		return rpcerr.Invalid("the scheduler's id is empty or longer than %d bytes", maxID)
 	case id != "" && got != id:
-		return rpcerr.Invalid("the stream is of scheduler %.80q, not of %.80q", id, got)
+		return rpcerr.Invalid("the stream belongs to scheduler %.80q, not to %.80q", id, got)
 	}
 	return nil
 }
 
-// ended turns the regular end of a stream's requests into no error.
-func ended(err error) error {
+// ignoreEOF returns nil for io.EOF, which is the regular end of the requests.
+func ignoreEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return nil
 	}

@@ -23,10 +23,10 @@ func TestSplitIsMaxMinFair(t *testing.T) {
 		"a remainder":                    {11, []demand{limited(1), limited(1)}, []int{6, 5}},
 		"one uses little":                {10, []demand{limited(5), uses(2)}, []int{7, 3}},
 		"all use little":                 {10, []demand{uses(1), uses(2)}, []int{4, 6}},
-		"one uses more than an equal":    {10, []demand{uses(8), limited(1)}, []int{5, 5}},
+		"one uses more than its part":    {10, []demand{uses(8), limited(1)}, []int{5, 5}},
 		"more schedulers than transfers": {2, []demand{limited(1), limited(1), limited(1)}, []int{1, 1, 1}},
 		"idle beside many limited":       {12, []demand{uses(0), limited(1), limited(1), limited(1)}, []int{1, 4, 4, 3}},
-		"numbers that cannot be":         {10, []demand{uses(-5), limited(-1 << 31), uses(1 << 31)}, []int{1, 5, 4}},
+		"invalid numbers":                {10, []demand{uses(-5), limited(-1 << 31), uses(1 << 31)}, []int{1, 5, 4}},
 		"no window":                      {0, []demand{limited(1)}, []int{1}},
 		"a huge window":                  {1 << 40, []demand{limited(1)}, []int{window.Max}},
 	} {
@@ -34,20 +34,20 @@ func TestSplitIsMaxMinFair(t *testing.T) {
 	}
 }
 
-func TestSplitOfAnyDemandsIsPositiveAndUsesTheWindow(t *testing.T) {
-	for whole := 1; whole < 40; whole++ {
+func TestSplitGivesAllSchedulersAPartAndUsesTheWholeWindow(t *testing.T) {
+	for size := 1; size < 40; size++ {
 		for n := 1; n < 8; n++ {
 			for seed := range 64 {
 				demands := make([]demand, n)
 				for i := range demands {
-					demands[i] = demand{inFlight: seed * (i + 1) % (whole + 3), limited: seed>>i&1 == 1}
+					demands[i] = demand{inFlight: seed * (i + 1) % (size + 3), limited: seed>>i&1 == 1}
 				}
 				sum := 0
-				for _, part := range split(whole, demands) {
+				for _, part := range split(size, demands) {
 					require.Positive(t, part)
 					sum += part
 				}
-				require.Equal(t, max(whole, n), sum)
+				require.Equal(t, max(size, n), sum)
 			}
 		}
 	}
