@@ -1,67 +1,72 @@
-// Package window controls how many transfers an instance has in flight at the
-// same time, so that it sends as fast as it can with as few transfers as that
-// takes: what is shared by fewer transfers arrives sooner. It is pure: time and
-// measurements are arguments, and it does not divide the window among users.
+// Package window controls the number of transfers that an instance has in flight. It
+// finds the smallest number with which the instance sends at its full rate: the fewer
+// transfers share that rate, the sooner each of them ends. The package is pure: time
+// and measurements are arguments. Package capacity of the CDN divides the window among
+// schedulers.
 //
-// The controller compares the rate of rounds with different windows. A round
-// counts only when demand filled the window throughout; it first lets a change
-// of the window show, then measures.
+// The controller compares the rates of rounds with different windows. A round first
+// waits until a change of the window has taken effect, and then measures. It counts
+// only if the demand filled the window.
 //
-//	starting --rate grows with the window--> starting, window doubled
-//	starting --rate grows no more----------> holding
-//	holding  --after some rounds, in turn--> growing (window × 1.5) or shrinking (window ÷ 1.5)
-//	growing  --rate grew-------------------> growing, window doubled
-//	growing  --rate did not grow-----------> holding, window as before
-//	shrinking --rate as before-------------> holding with the smaller window
-//	shrinking --rate fell------------------> holding, window as before
-//	any probe --demand does not fill it----> holding, window as before
+//	starting  --rate grows with the window--> starting, window doubled
+//	starting  --rate does not grow----------> holding, window as before
+//	starting  --demand does not fill it-----> starting, window as before
+//	holding   --after some rounds, in turn--> growing (window × 1.5) or shrinking (window ÷ 1.5)
+//	growing   --rate grew-------------------> growing, window doubled
+//	growing   --rate did not grow-----------> holding, window as before
+//	shrinking --rate as before--------------> holding with the smaller window
+//	shrinking --rate fell-------------------> holding, window as before
+//	growing or shrinking --demand does not fill it--> holding, window as before
 //
-// A result that noise can explain is measured once more before it counts. Every
-// probe that was in vain doubles the number of rounds until the next one, so
-// that probing costs little once the window is right.
+// A window that differs from the last accepted one is a probe. If noise can be the
+// cause of the result of a probe, a second round is measured. Each probe that is
+// rejected doubles the number of rounds until the next one, so that probes have little
+// effect once the window is right.
 package window
 
 import "time"
 
-// The windows that a controller gives, in transfers.
+// Windows of a controller, in transfers.
 const (
-	// Initial is the window before anything was measured.
+	// Initial is the window before the first measurement.
 	Initial = 6
-	// Min is the smallest window. A smaller one is not measurable: one transfer
-	// more or less changes the rate by more than what the rules compare.
+	// Min is the smallest window. With a smaller one, a single transfer changes the
+	// rate by more than the thresholds below.
 	Min = 4
 	// Max is the largest window.
 	Max = 4096
 )
 
 const (
-	// settleTime and measureTime are the shortest parts of a round; both also last
-	// until as many transfers have ended as are in flight, but not beyond longest.
+	// settleTime and measureTime are the minimum durations of the two parts of a
+	// round, maxPartTime is the maximum duration of each. See round.
 	settleTime  = 200 * time.Millisecond
 	measureTime = 400 * time.Millisecond
-	longest     = 5 * time.Second
-	// filled is the part of the window that must be in use on average.
-	filled = 0.75
-	// A probe that grows is kept if the rate grows by clearGain, or by someGain
-	// in two rounds; one that shrinks if the rate stays above kept in two rounds.
-	// One round is enough to drop a probe that shrinks below clearLoss.
+	maxPartTime = 5 * time.Second
+	// minUse is the fraction of the window that must be in use on average, so that
+	// the round counts.
+	minUse = 0.75
+	// The thresholds are ratios of the rate of a probe to the rate before it. A larger
+	// window is accepted at clearGain, or at someGain on average of two rounds. A
+	// smaller window is accepted at noLoss on average of two rounds, and rejected
+	// below clearLoss after one.
 	clearGain = 1.25
 	someGain  = 1.10
-	kept      = 0.95
+	noLoss    = 0.95
 	clearLoss = 0.80
-	// mostPause is the largest number of rounds between two probes.
-	mostPause = 8
-	// stale is the time without a round that counts after which the rate that was
-	// measured before says nothing any more.
-	stale = 10 * time.Second
+	// maxPause is the maximum number of rounds between two probes.
+	maxPause = 8
+	// maxRateAge is the time since the last round that counted after which the
+	// measured rate is discarded.
+	maxRateAge = 10 * time.Second
 )
 
-// Sample is what an instance measures.
+// Sample holds the measurements of an instance at one time.
 type Sample struct {
 	// InFlight is the number of transfers in flight now.
 	InFlight int
 	// Limited says that since the last sample a transfer was refused because the
-	// window was used up.
+	// whole window was in use.
 	Limited bool
 	// Sent is the number of bytes sent since the instance started.
 	Sent int64
@@ -81,16 +86,16 @@ const (
 // Controller finds the window of one instance. It is not safe for concurrent use.
 type Controller struct {
 	phase  phase
-	window int // in effect
-	base   int // the last window that was kept
+	window int // in effect; that of a probe while there is one
+	base   int // the last window that was accepted
 
-	rate    float64 // bytes per second at base, averaged; 0 is unknown
-	again   float64 // rate of a probe that is measured once more; 0 is none
-	pause   int     // rounds between two probes
-	held    int     // rounds since the last probe
-	down    bool    // the next probe shrinks
-	counted time.Time
-	round   round
+	rate          float64   // bytes per second at base, averaged; 0 if unknown
+	firstRate     float64   // rate of the first round of a probe that is measured twice; 0 if there is none
+	pause         int       // rounds between two probes
+	rounds        int       // rounds since the last probe
+	shrinkNext    bool      // the next probe shrinks the window
+	lastFullRound time.Time // time of the last round that counted
+	round         round
 }
 
 // New returns a controller with the initial window.
@@ -98,139 +103,141 @@ func New() *Controller {
 	return &Controller{window: Initial, base: Initial, pause: 1}
 }
 
-// Window returns the number of transfers that may be in flight.
+// Window returns the maximum number of transfers that may be in flight.
 func (c *Controller) Window() int { return c.window }
 
-// Observe records what was measured at a time. It is to be called several times
-// per round, such as every 100 ms.
+// Observe adds a sample that was taken at now. It must be called several times per
+// round, for example every 100 ms.
 func (c *Controller) Observe(now time.Time, s Sample) {
-	rate, over := c.round.add(now, s)
-	if !over {
+	rate, complete := c.round.add(now, s)
+	if !complete {
 		return
 	}
-	full, began := c.round.full(c.window), c.round.began
+	full, start := c.round.full(c.window), c.round.start
 	c.round = round{}
 	c.round.add(now, s)
-	if began.Sub(c.counted) > stale { // not the round itself, which may take as long
+	// The age is that at the start of the round, which may take as long as maxRateAge.
+	if start.Sub(c.lastFullRound) > maxRateAge {
 		c.rate, c.pause = 0, 1
 	}
 	if !full {
 		c.revert()
 		return
 	}
-	c.counted = now
+	c.lastFullRound = now
 	switch c.phase {
 	case starting:
-		c.started(rate)
+		c.endStartRound(rate)
 	case holding:
-		c.hold(rate)
+		c.endHoldRound(rate)
 	case growing:
-		c.grew(rate)
+		c.endGrowRound(rate)
 	case shrinking:
-		c.shrank(rate)
+		c.endShrinkRound(rate)
 	}
 }
 
-// revert ends a probe that demand did not fill.
+// revert ends a probe whose window the demand did not fill.
 func (c *Controller) revert() {
-	c.window, c.again, c.held = c.base, 0, 0
+	c.window, c.firstRate, c.rounds = c.base, 0, 0
 	if c.phase == starting {
-		c.rate = 0 // the start begins at this window once more
+		c.rate = 0 // the next round measures this window again
 		return
 	}
 	c.phase = holding
 }
 
-// started takes a round of the start: the window doubles as long as at least a
-// part of the growth shows in the rate.
-func (c *Controller) started(rate float64) {
+// endStartRound handles a round of the start: the window doubles after the first round,
+// and then as long as the rate grows by someGain.
+func (c *Controller) endStartRound(rate float64) {
 	switch {
 	case c.rate == 0:
 		c.base, c.rate = c.window, rate
-		c.set(2 * c.base)
+		c.setWindow(2 * c.base)
 	case rate >= someGain*c.rate:
-		c.keep(rate)
-		c.set(2 * c.base)
+		c.accept(rate)
+		c.setWindow(2 * c.base)
 	default:
 		c.reject()
 	}
-	if c.window == c.base { // there is no larger one
+	if c.window == c.base { // rejected, or Max is reached
 		c.phase = holding
 	}
 }
 
-// hold takes a round at the window that was kept, and starts the next probe
-// when it is time.
-func (c *Controller) hold(rate float64) {
+// endHoldRound handles a round at the accepted window. It starts the next probe after
+// pause rounds.
+func (c *Controller) endHoldRound(rate float64) {
 	switch {
 	case c.rate == 0:
 		c.rate = rate
-	case rate > clearGain*c.rate || rate < clearLoss*c.rate: // another capacity than before
+	case rate > clearGain*c.rate || rate < clearLoss*c.rate: // the capacity has changed
 		c.rate, c.pause = rate, 1
 	default:
 		c.rate = (c.rate + rate) / 2
 	}
-	if c.held++; c.held < c.pause {
+	if c.rounds++; c.rounds < c.pause {
 		return
 	}
-	if c.down && c.base > Min {
+	if c.shrinkNext && c.base > Min {
 		c.phase = shrinking
-		c.set(c.base * 2 / 3)
+		c.setWindow(c.base * 2 / 3)
 	} else {
 		c.phase = growing
-		c.set(c.base + (c.base+1)/2)
+		c.setWindow(c.base + (c.base+1)/2)
 	}
-	c.down = !c.down
+	c.shrinkNext = !c.shrinkNext
 	if c.window == c.base {
 		c.phase = holding
 	}
 }
 
-// grew takes a round of a probe with a larger window.
-func (c *Controller) grew(rate float64) {
+// endGrowRound handles a round of a probe with a larger window.
+func (c *Controller) endGrowRound(rate float64) {
 	mean := rate
-	if c.again > 0 {
-		mean = (c.again + rate) / 2
+	if c.firstRate > 0 {
+		mean = (c.firstRate + rate) / 2
 	}
 	switch {
-	case mean >= clearGain*c.rate, c.again > 0 && mean >= someGain*c.rate:
-		c.keep(mean)
+	case mean >= clearGain*c.rate, c.firstRate > 0 && mean >= someGain*c.rate:
+		c.accept(mean)
 		c.phase = growing
-		c.set(2 * c.base)
+		c.setWindow(2 * c.base)
 		if c.window == c.base {
 			c.phase = holding
 		}
-	case c.again == 0 && mean >= someGain*c.rate:
-		c.again = rate
+	case c.firstRate == 0 && mean >= someGain*c.rate:
+		c.firstRate = rate
 	default:
 		c.reject()
 	}
 }
 
-// shrank takes a round of a probe with a smaller window.
-func (c *Controller) shrank(rate float64) {
+// endShrinkRound handles a round of a probe with a smaller window.
+func (c *Controller) endShrinkRound(rate float64) {
 	switch {
-	case c.again == 0 && rate >= clearLoss*c.rate:
-		c.again = rate
-	case c.again > 0 && (c.again+rate)/2 >= kept*c.rate:
+	case c.firstRate == 0 && rate >= clearLoss*c.rate:
+		c.firstRate = rate
+	case c.firstRate > 0 && (c.firstRate+rate)/2 >= noLoss*c.rate:
 		before := c.rate
-		c.keep((c.again + rate) / 2)
-		c.rate = max(c.rate, before) // shrinking step by step must not lose a little with each
-		c.phase, c.down = holding, true
+		c.accept((c.firstRate + rate) / 2)
+		c.rate = max(c.rate, before) // otherwise several probes could each lose a little
+		c.phase, c.shrinkNext = holding, true
 	default:
 		c.reject()
 	}
 }
 
-// keep makes the window of a probe the one that is kept.
-func (c *Controller) keep(rate float64) {
-	c.base, c.rate, c.again, c.held, c.pause = c.window, rate, 0, 0, 1
+// accept makes the window of a probe the base.
+func (c *Controller) accept(rate float64) {
+	c.base, c.rate, c.firstRate, c.rounds, c.pause = c.window, rate, 0, 0, 1
 }
 
-// reject goes back to the window that was kept.
+// reject restores the base and extends the pause until the next probe.
 func (c *Controller) reject() {
-	c.phase, c.window, c.again, c.held = holding, c.base, 0, 0
-	c.pause = min(2*c.pause, mostPause)
+	c.phase, c.window, c.firstRate, c.rounds = holding, c.base, 0, 0
+	c.pause = min(2*c.pause, maxPause)
 }
 
-func (c *Controller) set(window int) { c.window = min(max(window, Min), Max) }
+// setWindow sets the window within Min and Max.
+func (c *Controller) setWindow(window int) { c.window = min(max(window, Min), Max) }

@@ -17,11 +17,12 @@ const (
 	unit = 1 << 20 // bytes of a transfer
 )
 
-// link is an instance whose transfers get flow each, and capacity together.
+// link simulates an instance. Each transfer sends at flow, and all of them together send
+// at capacity at most.
 type link struct {
 	*window.Controller
 	capacity float64 // bytes per second
-	demand   int     // transfers that schedulers want
+	demand   int     // transfers that schedulers request
 	noise    func() float64
 
 	now   time.Time
@@ -36,7 +37,7 @@ func newLink(capacity float64) *link {
 	}
 }
 
-// run lets time pass, and returns the share of the capacity that was delivered.
+// run simulates d, and returns the fraction of the capacity that was used.
 func (l *link) run(d time.Duration) float64 {
 	before, began := l.sent, l.now
 	for end := l.now.Add(d); l.now.Before(end); {
@@ -50,7 +51,8 @@ func (l *link) run(d time.Duration) float64 {
 	return (l.sent - before) / l.now.Sub(began).Seconds() / l.capacity
 }
 
-// noises are up to ±10 %, of every sample or for some seconds at a time.
+// noises returns functions that change the rate by up to ±10 %, for each sample or for
+// several seconds.
 func noises(random *rand.Rand) map[string]func() float64 {
 	draw := func() float64 { return 0.9 + 0.2*random.Float64() }
 	level, left := 1.0, 0
@@ -66,7 +68,7 @@ func noises(random *rand.Rand) map[string]func() float64 {
 	}
 }
 
-func TestWindowDeliversTheCapacityAndStays(t *testing.T) {
+func TestWindowUsesTheCapacityAndStaysSmall(t *testing.T) {
 	t.Parallel()
 	for _, flows := range []int{2, 10, 100, 1000} {
 		for seed := range uint64(20) {
@@ -82,7 +84,7 @@ func TestWindowDeliversTheCapacityAndStays(t *testing.T) {
 	}
 }
 
-// A round on such a link takes as long as the time after which a rate is stale.
+// A round on such a link takes as long as maxRateAge.
 func TestWindowOfALinkThatIsSlowerThanItsTransfersStaysSmall(t *testing.T) {
 	t.Parallel()
 	l := newLink(flow / 4)
@@ -99,7 +101,7 @@ func TestWindowGrowsFastWhileTheRateGrows(t *testing.T) {
 	}
 }
 
-func TestWindowFollowsTheCapacity(t *testing.T) {
+func TestWindowAdaptsToAChangeOfTheCapacity(t *testing.T) {
 	t.Parallel()
 	l := newLink(20 * flow)
 	l.run(time.Minute)
@@ -113,7 +115,7 @@ func TestWindowFollowsTheCapacity(t *testing.T) {
 	require.Greater(t, l.run(time.Minute), 0.9, "window %d", l.Window())
 }
 
-func TestWindowStaysWithoutDemandThatFillsIt(t *testing.T) {
+func TestWindowDoesNotChangeUnlessDemandFillsIt(t *testing.T) {
 	t.Parallel()
 	l := newLink(100 * flow)
 	l.demand = 3
@@ -125,7 +127,7 @@ func TestWindowStaysWithoutDemandThatFillsIt(t *testing.T) {
 	require.GreaterOrEqual(t, found, 90)
 	l.demand = 0
 	l.run(10 * time.Minute)
-	require.InDelta(t, found, l.Window(), float64(found), "a probe may have been under way")
+	require.InDelta(t, found, l.Window(), float64(found), "a probe may have been running")
 	require.GreaterOrEqual(t, l.Window(), 90)
 }
 
@@ -141,7 +143,7 @@ func TestWindowIsBounded(t *testing.T) {
 	}
 }
 
-func TestCountersThatStartAgainAreNoRate(t *testing.T) {
+func TestCountersAndClockThatGoBackwardsDoNotCauseAWrongRate(t *testing.T) {
 	t.Parallel()
 	l := newLink(10 * flow)
 	l.run(time.Minute)
