@@ -13,7 +13,7 @@ import (
 
 const mib = 1 << 20
 
-func TestSizeGrowsWithTheLength(t *testing.T) {
+func TestSizeIncreasesWithTheLength(t *testing.T) {
 	const gib = 1 << 30
 	for length, want := range map[int64]int32{
 		-1: 4 * mib, 0: mib, 1: mib, 100 * mib: mib, 100*mib + 1: 3 * mib, gib: 3 * mib, gib + 1: 4 * mib,
@@ -24,7 +24,7 @@ func TestSizeGrowsWithTheLength(t *testing.T) {
 	}
 }
 
-func TestPiecesOfAnyLengthAreWholeMiBAndBounded(t *testing.T) {
+func TestSizesAreWholeMiBAndTheNumberOfPiecesIsBounded(t *testing.T) {
 	last := int32(0)
 	for length := int64(1); length <= 120<<30; length += max(length/3, 1) {
 		size := piece.SizeFor(length)
@@ -35,7 +35,7 @@ func TestPiecesOfAnyLengthAreWholeMiBAndBounded(t *testing.T) {
 	}
 }
 
-func TestCount(t *testing.T) {
+func TestCountRoundsUpAndIsZeroForInvalidValues(t *testing.T) {
 	const content = piece.DefaultSize - piece.WrapLength
 	for length, want := range map[int64]int32{
 		0: 1, 1: 1, content: 1, content + 1: 2, 9_000_000: 3, 209_715_200: 51, -1: 0,
@@ -46,7 +46,7 @@ func TestCount(t *testing.T) {
 	require.Zero(t, piece.Count(math.MaxInt64, 6))
 }
 
-func TestRangesAreThoseOfTheRecordedClient(t *testing.T) {
+func TestRangeEqualsThatOfTheRecordedClient(t *testing.T) {
 	require.Equal(t, "8388608-12582911", piece.Range(2, 4*mib))
 	num, size, err := piece.ParseRange("8388608-12582911")
 	require.NoError(t, err)
@@ -54,7 +54,7 @@ func TestRangesAreThoseOfTheRecordedClient(t *testing.T) {
 	require.EqualValues(t, 4*mib, size)
 }
 
-func TestWhatIsNoPieceIsRefused(t *testing.T) {
+func TestParseRangeReturnsAnErrorForInvalidRanges(t *testing.T) {
 	for _, s := range []string{
 		"", "-", "0-", "-5", "9-1", "0-0", "0-4", "1-4194304", "00-4194303", "+0-4194303", " 0-4194303", "0-4194303-",
 		"0-4194303,0-4194303", "0-99999999999999999999", "4194304-4194303", "a-b", "-1-5", "0--1",
@@ -80,8 +80,8 @@ func FuzzParseRange(f *testing.F) {
 	})
 }
 
-// The digest of an empty file's only piece is in the recorded exchange.
-func TestEmptyPieceIsTheRecordedOne(t *testing.T) {
+// The digest of the only piece of an empty file is in the recorded exchange.
+func TestDigestOfAnEmptyPieceEqualsTheRecordedOne(t *testing.T) {
 	wrapped := make([]byte, piece.WrapLength)
 	piece.PutHead(wrapped, 0, piece.DefaultSize)
 	wrapped[piece.HeadLength] = piece.Tail
@@ -92,7 +92,7 @@ func TestEmptyPieceIsTheRecordedOne(t *testing.T) {
 	require.Empty(t, content)
 }
 
-func TestUnwrapRefusesWhatIsNotOnePiece(t *testing.T) {
+func TestUnwrapReturnsAnErrorForInvalidPieces(t *testing.T) {
 	good := append([]byte{0, 0, 0, 0}, "hello\x7f"...)
 	piece.PutHead(good, 5, piece.DefaultSize)
 	content, err := piece.Unwrap(good, piece.DefaultSize)
@@ -113,7 +113,7 @@ func TestUnwrapRefusesWhatIsNotOnePiece(t *testing.T) {
 	require.ErrorIs(t, err, piece.ErrFormat)
 }
 
-func TestDigests(t *testing.T) {
+func TestParseDigestIsTheInverseOfDigest(t *testing.T) {
 	const sum = "5ee6e6b7111484eb8497dc660be97783"
 	md5, length, err := piece.ParseDigest(piece.Digest(sum, 4194304))
 	require.NoError(t, err)

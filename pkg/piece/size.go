@@ -2,11 +2,11 @@ package piece
 
 import "math"
 
-// Wrapped piece sizes in bytes. The wire format carries whole MiB from 1 to 15.
+// Wrapped piece sizes in bytes. The wire format can encode whole MiB from 1 to 15.
 const (
 	// MinSize is the smallest size that SizeFor returns.
 	MinSize = 1 * mib
-	// DefaultSize is the size for a source of unknown length.
+	// DefaultSize is the size that SizeFor returns for a source of unknown length.
 	DefaultSize = 4 * mib
 	// MaxSize is the largest size that SizeFor returns.
 	MaxSize = 15 * mib
@@ -17,11 +17,12 @@ const (
 
 // sizes returns the piece sizes by length of content, shortest content first.
 //
-// A short file needs small pieces: a peer can pass on only what it has whole,
-// so the time until peers exchange pieces is the time that one piece takes. A
-// long file needs large pieces: every piece costs a peer one pull and one
-// report, and costs each scheduler memory. The last row is the most pieces that
-// a task has: for a longer source the size grows with the length.
+// Small pieces are better for short files: a peer sends only complete pieces, so the
+// time until peers exchange pieces is the transfer time of one piece. Large pieces are
+// better for long files: each piece costs a peer one pull and one report, and takes
+// memory in each scheduler. The last row sets the maximum number of pieces: for longer
+// content the size grows with the length, up to MaxSize. Only content that is too long
+// for MaxSize has more pieces.
 func sizes() [4]struct {
 	upTo int64 // bytes of content
 	size int32
@@ -37,28 +38,28 @@ func sizes() [4]struct {
 	}
 }
 
-// SizeFor returns the wrapped piece size in bytes for a source of length bytes;
-// a negative length is an unknown one. Only a new copy of a task is cut by it:
-// copies that exist, and the task's record, keep the size that they have.
+// SizeFor returns the wrapped piece size in bytes for content of length bytes. A
+// negative length means that the length is unknown. SizeFor applies to new copies of a
+// task only: existing copies, and the record of the task, keep their size.
 func SizeFor(length int64) int32 {
 	if length < 0 {
 		return DefaultSize
 	}
-	table := sizes()
-	for _, row := range table {
+	rows := sizes()
+	for _, row := range rows {
 		if length <= row.upTo {
 			return row.size
 		}
 	}
-	last := table[len(table)-1]
+	last := rows[len(rows)-1]
 	pieces := last.upTo / int64(last.size)
 	grown := (length-1)/(pieces*mib) + 1 // MiB, rounded up
 	return int32(min(grown, MaxSize/mib)) * mib
 }
 
-// Count returns the number of pieces of size bytes that length bytes of content
-// make, at least 1. It is 0 for a negative length or a size without room for
-// content.
+// Count returns the number of pieces of size bytes for length bytes of content, at least
+// 1. It returns 0 if length is negative, if size has no room for content, or if the
+// number exceeds math.MaxInt32.
 func Count(length int64, size int32) int32 {
 	content := int64(size) - WrapLength
 	if length < 0 || content <= 0 {
