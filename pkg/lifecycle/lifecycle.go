@@ -1,9 +1,10 @@
-// Package lifecycle starts the parts of a process in order and stops them in
-// the opposite order, each given the time to end before the next is told to.
-// They share the time that the process has for its stop. What the parts are is
-// for their owners to know.
+// Package lifecycle starts the parts of a process in order and stops them in reverse
+// order. It stops a part only after the one before has ended, or has used up its time.
+// All parts share the grace period of the process.
 //
-//	New --Add--> New --Run--> running --ctx ends or a part returns--> stopping --> ended
+// The states of a group:
+//
+//	new --Add--> new --Run--> running --ctx ends or a part returns--> stopping --> ended
 package lifecycle
 
 import (
@@ -18,11 +19,12 @@ import (
 	"go.uber.org/zap"
 )
 
-// leastGrace is what a part gets when those before it have used up the time of
-// all: the last ones are what the others stand on, and must not be torn down.
-const leastGrace = 2 * time.Second
+// minGrace is the time that a part gets even if the parts before it have used up the
+// grace period. The last parts to stop are those that the others depend on: they need
+// time to end properly.
+const minGrace = 2 * time.Second
 
-// Group is the parts of a process in the order of their start.
+// Group holds the parts of a process in the order of their start.
 type Group struct {
 	log   *zap.Logger
 	grace time.Duration
@@ -37,25 +39,28 @@ type part struct {
 	err    error
 }
 
-// NewGroup makes an empty group. All of its parts together get grace to end
-// once they are told to, and each of them 2 s in any case.
+// NewGroup returns an empty group. grace is the time that all parts together have to
+// stop. Each part has 2 s even if the others have used up grace.
 func NewGroup(log *zap.Logger, grace time.Duration) *Group {
 	return &Group{log: log, grace: grace}
 }
 
-// Add appends a part. run must block until its context ends and then return
-// when everything that it started has ended.
+// Add appends a part. run must block until its context ends. It must return after
+// everything that it started has ended.
 func (g *Group) Add(name string, run func(context.Context) error) {
 	g.parts = append(g.parts, &part{name: name, run: run, ended: make(chan struct{})})
 }
 
-// Run starts the parts in the order in which they were added, and stops them
-// in the opposite one when ctx ends or one of them returns. It returns the
-// error of the part that ended first, joined by those that came while stopping.
+// Run starts the parts in the order in which they were added, without waiting for one
+// to be ready. When ctx ends or a part returns, it stops them in reverse order. It
+// returns the errors of all parts, joined in the order of the stop. The first one says
+// which part returned while ctx had not ended, if it returned without an error of its
+// own.
 func (g *Group) Run(ctx context.Context) error {
 	first := make(chan *part, len(g.parts))
 	for _, p := range g.parts {
-		// Values pass on, the end does not: parts are stopped in order.
+		// A part gets the values of ctx but not its end, because stop ends the parts
+		// in order.
 		partCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		p.cancel = cancel
 		go func() {
@@ -68,7 +73,7 @@ func (g *Group) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case p := <-first:
-		// Nobody has cancelled it: that it says so is no excuse.
+		// Run has not canceled the part, so context.Canceled is unexpected, too.
 		if p.err == nil || errors.Is(p.err, context.Canceled) {
 			early = fmt.Errorf("%s ended by itself", p.name)
 		}
@@ -76,18 +81,20 @@ func (g *Group) Run(ctx context.Context) error {
 	errs := []error{early}
 	deadline := time.Now().Add(g.grace)
 	for i := len(g.parts) - 1; i >= 0; i-- {
-		errs = append(errs, g.stop(g.parts[i], max(time.Until(deadline), leastGrace)))
+		errs = append(errs, g.stop(g.parts[i], max(time.Until(deadline), minGrace)))
 	}
 	return errors.Join(errs...)
 }
 
+// stop cancels a part and waits for its end for the time grace. A part that does not end
+// in time keeps running.
 func (g *Group) stop(p *part, grace time.Duration) error {
 	p.cancel()
-	late := time.NewTimer(grace)
-	defer late.Stop()
+	expired := time.NewTimer(grace)
+	defer expired.Stop()
 	select {
 	case <-p.ended:
-	case <-late.C:
+	case <-expired.C:
 		return fmt.Errorf("%s did not end within %s", p.name, grace.Round(time.Millisecond))
 	}
 	if p.err != nil && !errors.Is(p.err, context.Canceled) {
@@ -97,8 +104,9 @@ func (g *Group) stop(p *part, grace time.Duration) error {
 	return nil
 }
 
-// SignalContext ends when the process is told to stop (SIGTERM, SIGINT). A
-// second signal kills the process, as if nobody listened.
+// SignalContext returns a context that ends when the process receives SIGTERM or
+// SIGINT. After that, the signals have their default effect: a second one terminates
+// the process.
 func SignalContext(parent context.Context) (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)

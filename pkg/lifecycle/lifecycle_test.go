@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestPartsStopInTheOppositeOrder(t *testing.T) {
+func TestPartsStopInReverseOrder(t *testing.T) {
 	g := lifecycle.NewGroup(zap.NewNop(), time.Minute)
 	ended := make(chan string, 3)
 	for _, name := range []string{"store", "service", "front"} {
@@ -32,7 +32,7 @@ func TestPartsStopInTheOppositeOrder(t *testing.T) {
 	require.Equal(t, []string{"front", "service", "store"}, []string{<-ended, <-ended, <-ended})
 }
 
-func TestPartThatFailsStopsTheOthers(t *testing.T) {
+func TestPartThatReturnsAnErrorStopsTheOthers(t *testing.T) {
 	g := lifecycle.NewGroup(zap.NewNop(), time.Minute)
 	cause := errors.New("port taken")
 	g.Add("store", func(ctx context.Context) error { <-ctx.Done(); return nil })
@@ -42,7 +42,7 @@ func TestPartThatFailsStopsTheOthers(t *testing.T) {
 	require.ErrorContains(t, err, "front")
 }
 
-func TestPartThatEndsByItselfIsAnError(t *testing.T) {
+func TestPartThatReturnsBeforeTheStopIsAnError(t *testing.T) {
 	for _, end := range []error{nil, context.Canceled} {
 		g := lifecycle.NewGroup(zap.NewNop(), time.Minute)
 		g.Add("front", func(context.Context) error { return end })
@@ -50,7 +50,7 @@ func TestPartThatEndsByItselfIsAnError(t *testing.T) {
 	}
 }
 
-func TestPartThatDoesNotStopIsLeftBehind(t *testing.T) {
+func TestRunReturnsIfAPartDoesNotStopInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := lifecycle.NewGroup(zap.NewNop(), time.Minute)
 		release := make(chan struct{})
@@ -60,9 +60,8 @@ func TestPartThatDoesNotStopIsLeftBehind(t *testing.T) {
 	})
 }
 
-// TestGraceIsShared wants a part that is slow to leave less to the next, but
-// what it takes to end at all.
-func TestGraceIsShared(t *testing.T) {
+// A slow part reduces the time of the next ones, but not below minGrace.
+func TestPartsShareTheGracePeriod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := lifecycle.NewGroup(zap.NewNop(), 10*time.Second)
 		slow := func(d time.Duration) func(context.Context) error {
