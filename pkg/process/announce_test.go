@@ -15,36 +15,36 @@ import (
 	"github.com/supernode-ha/supernode/pkg/settings"
 )
 
-// guestbook is a registry that keeps what it is told.
-type guestbook struct {
+// fakeRegistry is a registry that passes heartbeats to the test.
+type fakeRegistry struct {
 	registryv1.UnimplementedRegistryServiceServer
-	told chan *registryv1.Member
+	members chan *registryv1.Member
 }
 
-func (g *guestbook) Heartbeat(_ context.Context, in *registryv1.HeartbeatRequest) (*registryv1.HeartbeatResponse, error) {
+func (r *fakeRegistry) Heartbeat(_ context.Context, in *registryv1.HeartbeatRequest) (*registryv1.HeartbeatResponse, error) {
 	select {
-	case g.told <- in.GetMember():
-	default: // the test has seen enough
+	case r.members <- in.GetMember():
+	default: // the test needs the first one only
 	}
 	return &registryv1.HeartbeatResponse{Ttl: durationpb.New(1)}, nil
 }
 
-func (*guestbook) Leave(context.Context, *registryv1.LeaveRequest) (*registryv1.LeaveResponse, error) {
+func (*fakeRegistry) Leave(context.Context, *registryv1.LeaveRequest) (*registryv1.LeaveResponse, error) {
 	return &registryv1.LeaveResponse{}, nil
 }
 
-func TestMembersSayWhereTheyAreAndHowMuchTheyTake(t *testing.T) {
+func TestAnnouncedMemberHasTheZoneTheCapacityAndTheDownloadPort(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	book := &guestbook{told: make(chan *registryv1.Member, 1)}
-	var first *registryv1.Member // written before the process ends
+	fake := &fakeRegistry{members: make(chan *registryv1.Member, 1)}
+	var first *registryv1.Member // set before the process ends
 	build := func(_ context.Context, p *process.Process) error {
-		registryv1.RegisterRegistryServiceServer(p.RPC, book)
+		registryv1.RegisterRegistryServiceServer(p.RPC, fake)
 		p.Serve()
 		a := p.Announce(registryv1.NewRegistryServiceClient(p.RPC.Local()), cluster.CDN,
 			func(m *cluster.Member) { m.DownloadPort = 7 })
 		p.Add("test", func(ctx context.Context) error {
-			first = <-book.told
+			first = <-fake.members
 			err := a.Drain(ctx)
 			cancel()
 			<-ctx.Done()

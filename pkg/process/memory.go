@@ -12,18 +12,18 @@ import (
 )
 
 const (
-	// memoryShare is the part of the container's memory limit that the Go runtime
-	// may use. The rest is for what it does not count, such as socket buffers and
-	// mapped files.
+	// memoryShare is the fraction of the container's memory limit that the Go runtime
+	// may use. The rest is for memory that the runtime does not count, such as socket
+	// buffers and mapped files.
 	memoryShare = 0.9
-	// gcPercent is the GOGC of every process. docs/benchmarks.md has the
-	// measurements that it was chosen by.
+	// gcPercent is the GOGC of every process. The measurements behind it are in
+	// docs/benchmarks.md.
 	gcPercent = 200
 )
 
-// limitMemory bounds the memory of the Go runtime by the container's limit and
-// sets how often it collects garbage. GOMEMLIMIT and GOGC in the environment take
-// precedence. A limit that cannot be read does not keep the process from starting.
+// limitMemory sets the memory limit of the Go runtime from the limit of the container,
+// and sets GOGC. The environment variables GOMEMLIMIT and GOGC take precedence. If the
+// limit of the container cannot be read, the process starts without one.
 func limitMemory(log *zap.Logger, container memlimit.Provider) {
 	gogc := os.Getenv("GOGC")
 	if gogc == "" {

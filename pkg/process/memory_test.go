@@ -17,7 +17,7 @@ import (
 	"github.com/supernode-ha/supernode/pkg/settings"
 )
 
-// Values that neither the runtime nor limitMemory chooses.
+// Values that are the default neither of the runtime nor of limitMemory.
 const (
 	otherLimit   = 3 << 30
 	otherPercent = 123
@@ -35,7 +35,7 @@ func setRuntime(t *testing.T, limit int64, percent int) {
 		debug.SetGCPercent(oldPercent)
 	})
 	for _, name := range []string{"GOMEMLIMIT", "GOGC", "AUTOMEMLIMIT"} {
-		t.Setenv(name, "") // which restores it at the end
+		t.Setenv(name, "") // restores the variable at the end of the test
 		require.NoError(t, os.Unsetenv(name))
 	}
 }

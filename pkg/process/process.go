@@ -1,6 +1,11 @@
-// Package process is what every process of a cluster has, whatever it does:
-// its settings, address, name, logger, metrics, its gRPC server and its
-// connections to others. The commands build it and hand its parts to services.
+// Package process creates what every process of a cluster needs: settings, advertised
+// address, member id, logger, metrics, gRPC server and gRPC connections. A command
+// passes them to the services that it runs.
+//
+// The life of a process:
+//
+//	Main --> settings loaded and checked --> Process opened --> build adds parts --> parts run
+//	SIGTERM, SIGINT, or a part returns --> parts stop in reverse order --> listeners and pool closed
 package process
 
 import (
@@ -29,16 +34,16 @@ import (
 	"github.com/supernode-ha/supernode/pkg/telemetry"
 )
 
-// Process is a process of a cluster. Its group holds what runs in it.
+// Process holds what the services of a process share. Its group runs them.
 type Process struct {
 	*lifecycle.Group
 	Settings  *settings.Settings
 	Log       *zap.Logger
 	Metrics   *prometheus.Registry
 	Advertise netip.Addr
-	// ID names the process as a member of the cluster.
+	// ID is the member id of the process.
 	ID string
-	// Endpoint is the host:port under which others reach RPC.
+	// Endpoint is the host:port at which other members reach RPC.
 	Endpoint string
 	RPC      *rpcserver.Server
 	Pool     *rpcclient.Pool
@@ -47,8 +52,8 @@ type Process struct {
 	listeners   []net.Listener
 }
 
-// Main runs the command of a process until it is told to stop, and gives its
-// exit code.
+// Main runs the command of a process until it ends or the process receives a stop
+// signal. It returns the exit code.
 func Main(name, short string, build func(context.Context, *Process) error, groups ...settings.Group) int {
 	ctx, stop := lifecycle.SignalContext(context.Background())
 	defer stop()
@@ -58,13 +63,14 @@ func Main(name, short string, build func(context.Context, *Process) error, group
 	return 0
 }
 
-// Command makes the command of a process. build adds to the process what runs
-// in it; everything that was added is run and stopped in order.
+// Command returns the command of a process. build adds parts to the process. The command
+// then runs them, and stops them in reverse order.
 func Command(name, short string, build func(context.Context, *Process) error, groups ...settings.Group) *cobra.Command {
 	cmd := &cobra.Command{Use: name, Short: short, Args: cobra.NoArgs, SilenceUsage: true}
 	s, set := settings.Bind(cmd.PersistentFlags(), groups...)
 	load := func() ([]string, error) {
-		// Which file it is must be known before the environment is read.
+		// The variable of --config is read here, because Load needs the name of the
+		// file before it reads the other variables.
 		required := cmd.PersistentFlags().Changed("config")
 		if file := os.Getenv(set.EnvName("config")); file != "" && !required {
 			s.ConfigFile, required = file, true
@@ -99,13 +105,14 @@ func Command(name, short string, build func(context.Context, *Process) error, gr
 	return cmd
 }
 
+// run builds a process, runs its parts and closes it.
 func run(ctx context.Context, name string, s *settings.Settings, unused []string, build func(context.Context, *Process) error) (err error) {
 	log, err := telemetry.Logger(name, s.Debug)
 	if err != nil {
 		return err
 	}
 	for _, key := range unused {
-		log.Warn("a key of the configuration file is not known and has no effect", zap.String("key", key))
+		log.Warn("unknown key in the configuration file; it has no effect", zap.String("key", key))
 	}
 	limitMemory(log, memlimit.FromCgroup)
 	p, err := open(s, log)
@@ -124,7 +131,7 @@ func run(ctx context.Context, name string, s *settings.Settings, unused []string
 	return err
 }
 
-// open makes everything that a process needs before its services are there.
+// open creates everything that a process needs before its services are built.
 func open(s *settings.Settings, log *zap.Logger) (*Process, error) {
 	advertise, err := netaddr.Advertise(s.AdvertiseIP)
 	if err != nil {
@@ -134,7 +141,7 @@ func open(s *settings.Settings, log *zap.Logger) (*Process, error) {
 		Group: lifecycle.NewGroup(log, s.GracePeriod), Settings: s, Log: log, Metrics: telemetry.Registry(), Advertise: advertise,
 	}
 	if p.rpcListener, err = p.Listen(s.RPCPort); err != nil {
-		return nil, fmt.Errorf("the gRPC server: %w", err)
+		return nil, fmt.Errorf("opening the port of the gRPC server: %w", err)
 	}
 	port := p.rpcListener.Addr().(*net.TCPAddr).Port
 	p.Endpoint = net.JoinHostPort(advertise.String(), strconv.Itoa(port))
@@ -148,8 +155,9 @@ func open(s *settings.Settings, log *zap.Logger) (*Process, error) {
 	return p, nil
 }
 
-// Listen opens a port of the advertised address if that is this machine's.
-// The listener is closed with the process, if nothing closes it before.
+// Listen opens a port of the advertised address, or of all addresses if the advertised
+// one is not an address of this machine. When the process ends it closes the listener,
+// if its user has not closed it.
 func (p *Process) Listen(port int) (net.Listener, error) {
 	l, err := netaddr.Listen(p.Advertise, port)
 	if err == nil {
@@ -160,7 +168,7 @@ func (p *Process) Listen(port int) (net.Listener, error) {
 
 func (p *Process) close() error {
 	for _, l := range p.listeners {
-		_ = l.Close() // most of them are closed by who served them
+		_ = l.Close() // its server has usually closed it
 	}
 	_ = p.Log.Sync() // standard error cannot always be synced
 	if p.Pool == nil {
@@ -169,27 +177,28 @@ func (p *Process) close() error {
 	return p.Pool.Close()
 }
 
-// Serve adds the gRPC server. Services must have been registered when the
+// Serve adds the gRPC server to the group. All services must be registered before the
 // group runs.
 func (p *Process) Serve() {
 	p.Add("rpc", func(ctx context.Context) error { return p.RPC.Run(ctx, p.rpcListener) })
 }
 
-// ServeAdmin adds the operators' HTTP server, if there is a port for it.
+// ServeAdmin adds the admin HTTP server to the group, unless its port is 0. ready
+// returns an error while the process cannot do its work; see adminhttp.Handler.
 func (p *Process) ServeAdmin(ready func(context.Context) error) error {
 	if p.Settings.AdminPort == 0 {
 		return nil
 	}
 	l, err := p.Listen(p.Settings.AdminPort)
 	if err != nil {
-		return fmt.Errorf("the admin server: %w", err)
+		return fmt.Errorf("opening the port of the admin server: %w", err)
 	}
 	handler := adminhttp.Handler(p.Metrics, ready, p.Settings.Profiler)
 	p.Add("admin", func(ctx context.Context) error { return adminhttp.Serve(ctx, l, handler) })
 	return nil
 }
 
-// Registry reaches the registries that the settings name.
+// Registry returns a client of the registries at --registry-address.
 func (p *Process) Registry() (registryv1.RegistryServiceClient, error) {
 	conn, err := p.Pool.DialAny(settings.List(p.Settings.RegistryAddress))
 	if err != nil {
@@ -198,16 +207,15 @@ func (p *Process) Registry() (registryv1.RegistryServiceClient, error) {
 	return registryv1.NewRegistryServiceClient(conn), nil
 }
 
-// View adds a view of the cluster.
+// View adds a view of the members to the group, and returns it.
 func (p *Process) View(registry registryv1.RegistryServiceClient) *cluster.View {
 	view := cluster.NewView(registry, p.Log)
 	p.Add("members", view.Run)
 	return view
 }
 
-// Announce adds the announcement of this process in a role. complete adds
-// what only that role has; it may be nil. The announcer is for draining; it
-// runs with the process.
+// Announce adds an announcer of this process in a role to the group, and returns it.
+// complete sets the fields of the member that only this role has; it may be nil.
 func (p *Process) Announce(registry registryv1.RegistryServiceClient, role cluster.Role, complete func(*cluster.Member)) *cluster.Announcer {
 	m := cluster.Member{
 		ID: p.ID, Role: role, Endpoint: p.Endpoint, Version: buildinfo.Get().Version,
@@ -221,7 +229,8 @@ func (p *Process) Announce(registry registryv1.RegistryServiceClient, role clust
 	return a
 }
 
-// Serves tells the others where this process serves pieces.
+// Serves returns a function for Announce that sets the address at which this process
+// serves pieces.
 func (p *Process) Serves(download net.Listener) func(*cluster.Member) {
 	return func(m *cluster.Member) {
 		m.DownloadIP = p.Advertise.String()

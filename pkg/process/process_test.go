@@ -13,7 +13,7 @@ import (
 	"github.com/supernode-ha/supernode/pkg/settings"
 )
 
-func TestTheEnvironmentNamesTheFile(t *testing.T) {
+func TestEnvironmentVariableNamesTheFileUnlessTheFlagDoes(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "own.yml")
 	require.NoError(t, os.WriteFile(file, []byte("base: {listenPort: 18002}"), 0o600))
@@ -31,8 +31,8 @@ func TestTheEnvironmentNamesTheFile(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, text, "listenPort: 18002")
 	_, err = config("--config", filepath.Join(dir, "missing.yml"))
-	require.ErrorIs(t, err, os.ErrNotExist, "the flag comes first")
+	require.ErrorIs(t, err, os.ErrNotExist, "the flag takes precedence")
 	t.Setenv("SUPERNODE_CONFIG", filepath.Join(dir, "missing.yml"))
 	_, err = config()
-	require.ErrorIs(t, err, os.ErrNotExist, "a file that was named must be there")
+	require.ErrorIs(t, err, os.ErrNotExist, "a file that is named must exist")
 }
