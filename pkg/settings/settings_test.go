@@ -32,7 +32,7 @@ func write(t *testing.T, text string) string {
 	return file
 }
 
-// The file is in the form that Dragonfly v1 documents.
+// original is a file in the format that Dragonfly v1 documents.
 const original = `base:
   listenPort: 18002
   downloadPort: 18001
@@ -62,7 +62,7 @@ const original = `base:
 plugins: {}
 `
 
-func TestOriginalFileIsRead(t *testing.T) {
+func TestFileOfDragonflyV1IsRead(t *testing.T) {
 	s, unused, err := load(t, write(t, original))
 	require.NoError(t, err)
 	require.NoError(t, s.Check())
@@ -86,7 +86,7 @@ func TestOriginalFileIsRead(t *testing.T) {
 	require.Equal(t, "127.0.0.7", s.AdvertiseIP)
 }
 
-func TestFlagBeforeEnvironmentBeforeFileBeforeDefault(t *testing.T) {
+func TestFlagOverridesEnvironmentOverridesFileOverridesDefault(t *testing.T) {
 	file := write(t, "base: {listenPort: 1, downloadPort: 1, peerUpLimit: 1}")
 	t.Setenv("SUPERNODE_DOWNLOAD_PORT", "2")
 	t.Setenv("SUPERNODE_UP_LIMIT", "2")
@@ -98,7 +98,7 @@ func TestFlagBeforeEnvironmentBeforeFileBeforeDefault(t *testing.T) {
 	require.Equal(t, 4, s.DownLimit)
 }
 
-func TestEmptyVariablesAreNotSet(t *testing.T) {
+func TestEmptyVariableCountsAsNotSet(t *testing.T) {
 	file := write(t, "base: {homeDir: /from/file}")
 	for _, name := range []string{"SUPERNODE_HOME_DIR", "SUPERNODE_DEBUG", "SUPERNODE_PORT"} {
 		t.Setenv(name, "")
@@ -112,13 +112,13 @@ func TestEmptyVariablesAreNotSet(t *testing.T) {
 	require.True(t, s.Profiler)
 }
 
-func TestListsOfTheFile(t *testing.T) {
+func TestListInTheFileBecomesACommaSeparatedValue(t *testing.T) {
 	s, _, err := load(t, write(t, "base:\n  etcdAddress:\n  - 127.0.0.1:1\n  - 127.0.0.2:1\n"))
 	require.NoError(t, err)
 	require.Equal(t, []string{"127.0.0.1:1", "127.0.0.2:1"}, settings.List(s.EtcdAddress))
 }
 
-func TestWrongValuesAreRefusedWithTheirPlace(t *testing.T) {
+func TestErrorOfAnInvalidValueNamesItsPlace(t *testing.T) {
 	_, _, err := load(t, write(t, "base: {listenPort: many}"))
 	require.ErrorContains(t, err, "base.listenPort")
 	t.Setenv("SUPERNODE_MAX_BANDWIDTH", "-3")
@@ -130,7 +130,7 @@ func TestWrongValuesAreRefusedWithTheirPlace(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-func TestCheckRefusesWhatCannotWork(t *testing.T) {
+func TestCheckReturnsAnErrorForInvalidValues(t *testing.T) {
 	for want, args := range map[string][]string{
 		"later release":        {"--cdn-pattern", "source"},
 		"--cdn-pattern":        {"--cdn-pattern", "x"},
@@ -152,9 +152,7 @@ func TestCheckRefusesWhatCannotWork(t *testing.T) {
 	require.Zero(t, s.FetchRate())
 }
 
-// TestFileThatIsDelivered has no key that nothing reads, and says what the
-// defaults are.
-func TestFileThatIsDelivered(t *testing.T) {
+func TestDeliveredFileHasTheDefaultsAndNoUnknownKey(t *testing.T) {
 	s, unused, err := load(t, filepath.Join("..", "..", "deploy", "supernode.yml"))
 	require.NoError(t, err)
 	require.Empty(t, unused)
@@ -164,7 +162,7 @@ func TestFileThatIsDelivered(t *testing.T) {
 	require.Equal(t, defaults, s)
 }
 
-func TestWhatAMemberIsToOthers(t *testing.T) {
+func TestMemberSettingsAreReadAndChecked(t *testing.T) {
 	s, _, err := load(t, write(t, ""))
 	require.NoError(t, err)
 	require.Empty(t, s.Zone)
@@ -187,9 +185,7 @@ func TestWhatAMemberIsToOthers(t *testing.T) {
 	}
 }
 
-// TestEveryCommandHasWhatMembersShare wants a command without the registry's
-// settings to pass its own check, too.
-func TestEveryCommandHasWhatMembersShare(t *testing.T) {
+func TestEveryCommandHasTheMemberSettingsAndPassesItsCheck(t *testing.T) {
 	for _, group := range bundle {
 		flags := pflag.NewFlagSet("x", pflag.ContinueOnError)
 		s, _ := settings.Bind(flags, group)
@@ -199,7 +195,7 @@ func TestEveryCommandHasWhatMembersShare(t *testing.T) {
 	}
 }
 
-func TestWhatIsPrintedReadsTheSame(t *testing.T) {
+func TestPrintedConfigurationCanBeLoaded(t *testing.T) {
 	flags := pflag.NewFlagSet("supernode", pflag.ContinueOnError)
 	_, set := settings.Bind(flags, bundle...)
 	require.NoError(t, flags.Parse([]string{"--max-bandwidth", "1234567", "-H", "--peer-gc-delay", "90s", "--node-id", "7"}))
@@ -217,7 +213,7 @@ func TestWhatIsPrintedReadsTheSame(t *testing.T) {
 	require.Equal(t, "7", s.NodeID)
 }
 
-func TestList(t *testing.T) {
+func TestListIgnoresSpacesAndEmptyEntries(t *testing.T) {
 	require.Equal(t, []string{"a:1", "b:2"}, settings.List(" a:1,,b:2 "))
 	require.Empty(t, settings.List(""))
 }
