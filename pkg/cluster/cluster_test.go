@@ -24,30 +24,30 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// rude is a registry that behaves as a test wants it to.
-type rude struct {
+// fakeRegistry is a registry with functions of the test as its methods.
+type fakeRegistry struct {
 	registryv1.UnimplementedRegistryServiceServer
 	heartbeat func(context.Context) (*registryv1.HeartbeatResponse, error)
-	states    chan registryv1.MemberState // what heartbeats said, if it is made
+	states    chan registryv1.MemberState // states of the heartbeats, unless nil
 	watch     func(registryv1.RegistryService_WatchMembersServer) error
 }
 
-func (r *rude) Heartbeat(ctx context.Context, in *registryv1.HeartbeatRequest) (*registryv1.HeartbeatResponse, error) {
+func (r *fakeRegistry) Heartbeat(ctx context.Context, in *registryv1.HeartbeatRequest) (*registryv1.HeartbeatResponse, error) {
 	if r.states != nil {
 		r.states <- in.GetMember().GetState()
 	}
 	return r.heartbeat(ctx)
 }
 
-func (*rude) Leave(context.Context, *registryv1.LeaveRequest) (*registryv1.LeaveResponse, error) {
+func (*fakeRegistry) Leave(context.Context, *registryv1.LeaveRequest) (*registryv1.LeaveResponse, error) {
 	return &registryv1.LeaveResponse{}, nil
 }
 
-func (r *rude) WatchMembers(_ *registryv1.WatchMembersRequest, s registryv1.RegistryService_WatchMembersServer) error {
+func (r *fakeRegistry) WatchMembers(_ *registryv1.WatchMembersRequest, s registryv1.RegistryService_WatchMembersServer) error {
 	return r.watch(s)
 }
 
-func (r *rude) client(t *testing.T) registryv1.RegistryServiceClient {
+func (r *fakeRegistry) client(t *testing.T) registryv1.RegistryServiceClient {
 	t.Helper()
 	endpoint, _ := rpctest.Serve(t, func(g *grpc.Server) { registryv1.RegisterRegistryServiceServer(g, r) })
 	pool := rpcclient.NewPool("", nil)
@@ -69,11 +69,11 @@ func start(t *testing.T, f func(context.Context) error) {
 	})
 }
 
-func TestHeartbeatThatHangsLeavesTimeForAnother(t *testing.T) {
+func TestHeartbeatThatHangsTimesOutWithinAThirdOfTheLease(t *testing.T) {
 	t.Parallel()
 	left := make(chan time.Duration, 1)
 	var beats atomic.Int32
-	r := &rude{heartbeat: func(ctx context.Context) (*registryv1.HeartbeatResponse, error) {
+	r := &fakeRegistry{heartbeat: func(ctx context.Context) (*registryv1.HeartbeatResponse, error) {
 		if beats.Add(1) == 2 {
 			deadline, _ := ctx.Deadline()
 			left <- time.Until(deadline)
@@ -89,15 +89,15 @@ func TestHeartbeatThatHangsLeavesTimeForAnother(t *testing.T) {
 	require.Eventually(t, func() bool { return beats.Load() > 2 }, 20*time.Second, 10*time.Millisecond)
 }
 
-// Joining takes several writes, each of which may take long on a store whose
-// disk is slow: who always comes back after a second never joins.
-func TestWhoCannotJoinTakesMoreTime(t *testing.T) {
+// Joining takes several writes, each of which is slow if the disk of the store is. A
+// member whose calls all end after a second would never join.
+func TestTimeoutIncreasesWhileTheMemberCannotJoin(t *testing.T) {
 	t.Parallel()
 	joined := make(chan struct{})
-	join := sync.OnceFunc(func() { close(joined) }) // an answer may be lost, and what it was for repeated
-	r := &rude{heartbeat: func(ctx context.Context) (*registryv1.HeartbeatResponse, error) {
+	join := sync.OnceFunc(func() { close(joined) }) // a call whose response is lost is repeated
+	r := &fakeRegistry{heartbeat: func(ctx context.Context) (*registryv1.HeartbeatResponse, error) {
 		if deadline, _ := ctx.Deadline(); time.Until(deadline) < 1500*time.Millisecond {
-			return nil, status.Error(codes.Unavailable, "that is too short")
+			return nil, status.Error(codes.Unavailable, "the deadline is too short")
 		}
 		join()
 		return &registryv1.HeartbeatResponse{Ttl: durationpb.New(time.Hour)}, nil
@@ -109,15 +109,15 @@ func TestWhoCannotJoinTakesMoreTime(t *testing.T) {
 	select {
 	case <-joined:
 	case <-time.After(30 * time.Second):
-		t.Fatal("it does not join")
+		t.Fatal("the member does not join")
 	}
 }
 
-func TestMemberThatIsNeverTakenSaysSo(t *testing.T) {
+func TestMemberThatIsNeverAcceptedLogsAWarning(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zap.WarnLevel)
-	r := &rude{heartbeat: func(context.Context) (*registryv1.HeartbeatResponse, error) {
-		return nil, status.Error(codes.InvalidArgument, "no such name")
+	r := &fakeRegistry{heartbeat: func(context.Context) (*registryv1.HeartbeatResponse, error) {
+		return nil, status.Error(codes.InvalidArgument, "invalid id")
 	}}
 	registry := r.client(t)
 	start(t, func(ctx context.Context) error {
@@ -126,10 +126,10 @@ func TestMemberThatIsNeverTakenSaysSo(t *testing.T) {
 	require.Eventually(t, func() bool { return logs.Len() > 0 }, 30*time.Second, 50*time.Millisecond)
 }
 
-func TestSilentRegistryIsLeftForAnother(t *testing.T) {
+func TestViewAsksAgainIfTheRegistrySendsNoList(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int32
-	r := &rude{watch: func(s registryv1.RegistryService_WatchMembersServer) error {
+	r := &fakeRegistry{watch: func(s registryv1.RegistryService_WatchMembersServer) error {
 		if calls.Add(1) > 1 {
 			if err := s.Send(&registryv1.WatchMembersResponse{Members: []*registryv1.Member{{Id: "s", Role: cluster.Scheduler}}}); err != nil {
 				return err
@@ -143,30 +143,29 @@ func TestSilentRegistryIsLeftForAnother(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	require.NoError(t, view.Ready(ctx))
-	_, there := view.Find(cluster.Scheduler, "s")
-	require.True(t, there)
+	_, found := view.Find(cluster.Scheduler, "s")
+	require.True(t, found)
 }
 
-func TestRegistryThatIsAwayIsComplainedOfOnce(t *testing.T) {
+func TestUnavailableRegistryIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zap.WarnLevel)
 	var calls atomic.Int32
-	r := &rude{watch: func(registryv1.RegistryService_WatchMembersServer) error {
+	r := &fakeRegistry{watch: func(registryv1.RegistryService_WatchMembersServer) error {
 		calls.Add(1)
-		return status.Error(codes.Unavailable, "not now")
+		return status.Error(codes.Unavailable, "unavailable")
 	}}
 	start(t, cluster.NewView(r.client(t), zap.New(core)).Run)
 	require.Eventually(t, func() bool { return calls.Load() > 3 }, 30*time.Second, 10*time.Millisecond)
 	require.Equal(t, 1, logs.Len())
 }
 
-// TestDrainIsToldAtOnceAndFromThenOn has a lease that nobody would renew for
-// minutes.
-func TestDrainIsToldAtOnceAndFromThenOn(t *testing.T) {
+// The lease is so long that without Drain the next heartbeat is due after 20 minutes.
+func TestHeartbeatsSayDrainingAtOnceAndAfterDrain(t *testing.T) {
 	t.Parallel()
 	var ttl atomic.Int64
 	ttl.Store(int64(time.Hour))
-	r := &rude{states: make(chan registryv1.MemberState, 100)}
+	r := &fakeRegistry{states: make(chan registryv1.MemberState, 100)}
 	r.heartbeat = func(context.Context) (*registryv1.HeartbeatResponse, error) {
 		return &registryv1.HeartbeatResponse{Ttl: durationpb.New(time.Duration(ttl.Load()))}, nil
 	}
@@ -177,19 +176,19 @@ func TestDrainIsToldAtOnceAndFromThenOn(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	require.NoError(t, a.Drain(ctx))
-	require.NoError(t, a.Drain(ctx), "twice is no error")
+	require.NoError(t, a.Drain(ctx), "a second call has no effect")
 	for range 3 {
 		require.Equal(t, registryv1.MemberState_MEMBER_STATE_DRAINING, <-r.states)
 	}
 }
 
-func TestDrainWaitsForTheRegistry(t *testing.T) {
+func TestDrainWaitsUntilTheRegistryHasAcceptedIt(t *testing.T) {
 	t.Parallel()
-	var deaf atomic.Bool
-	deaf.Store(true)
-	r := &rude{heartbeat: func(context.Context) (*registryv1.HeartbeatResponse, error) {
-		if deaf.Load() {
-			return nil, status.Error(codes.Unavailable, "not now")
+	var unavailable atomic.Bool
+	unavailable.Store(true)
+	r := &fakeRegistry{heartbeat: func(context.Context) (*registryv1.HeartbeatResponse, error) {
+		if unavailable.Load() {
+			return nil, status.Error(codes.Unavailable, "unavailable")
 		}
 		return &registryv1.HeartbeatResponse{Ttl: durationpb.New(time.Second)}, nil
 	}}
@@ -198,17 +197,17 @@ func TestDrainWaitsForTheRegistry(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, a.Drain(ctx), context.DeadlineExceeded)
-	deaf.Store(false)
+	unavailable.Store(false)
 	ctx, cancel = context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	require.NoError(t, a.Drain(ctx))
 }
 
-func TestMarkIsLoggedWhenItChanges(t *testing.T) {
+func TestDrainMarkIsLoggedWhenItChanges(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zap.InfoLevel)
 	var beats atomic.Int32
-	r := &rude{heartbeat: func(context.Context) (*registryv1.HeartbeatResponse, error) {
+	r := &fakeRegistry{heartbeat: func(context.Context) (*registryv1.HeartbeatResponse, error) {
 		n := beats.Add(1)
 		return &registryv1.HeartbeatResponse{Ttl: durationpb.New(1), Drain: n > 1 && n < 4}, nil
 	}}
@@ -219,10 +218,10 @@ func TestMarkIsLoggedWhenItChanges(t *testing.T) {
 	require.Len(t, logs.FilterField(zap.Bool("drain", false)).All(), 1)
 }
 
-func TestViewTellsOfChanges(t *testing.T) {
+func TestChangedIsClosedOnlyIfTheListChanges(t *testing.T) {
 	t.Parallel()
 	next := make(chan *registryv1.Member)
-	r := &rude{watch: func(s registryv1.RegistryService_WatchMembersServer) error {
+	r := &fakeRegistry{watch: func(s registryv1.RegistryService_WatchMembersServer) error {
 		for {
 			select {
 			case m := <-next:
@@ -245,6 +244,6 @@ func TestViewTellsOfChanges(t *testing.T) {
 	next <- &registryv1.Member{Id: "s", Role: cluster.Scheduler, State: ready}
 	next <- &registryv1.Member{Id: "s", Role: cluster.Scheduler, State: draining}
 	<-second
-	// The repetition came first and was none: the list is the changed one.
+	// The repeated member came first and did not close the channel.
 	require.True(t, view.Schedulers()[0].Draining)
 }

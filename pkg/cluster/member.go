@@ -1,13 +1,20 @@
-// Package cluster is how a process takes part in the cluster: it announces
-// itself to the registry for as long as it lives, and it sees who else is
-// there. Placement, routing and ownership belong to those who use the view.
+// Package cluster connects a process to the cluster: an Announcer keeps it registered as
+// a member, and a View holds the current list of members. The users of the view decide
+// about placement, routing and ownership.
+//
+// Invariants:
+//
+//   - If the registry is unavailable, nothing stops: the announcer repeats its
+//     heartbeats, and the view keeps the last list.
+//   - A heartbeat leaves enough time of the lease to ask another registry.
+//   - After a heartbeat that says DRAINING, none says READY.
 package cluster
 
 import (
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 )
 
-// Role is what a member does.
+// Role is the service that a member provides.
 type Role = registryv1.Role
 
 // The roles.
@@ -18,24 +25,25 @@ const (
 	Registry  = registryv1.Role_ROLE_REGISTRY
 )
 
-// Member is one instance of one service.
+// Member describes one instance of one service.
 type Member struct {
-	// ID is unique in its role and survives restarts.
+	// ID is unique among the members of a role and stays the same after a restart.
 	ID string
-	// Role is what the member does.
+	// Role is the service that the member provides.
 	Role Role
 	// Endpoint is the host:port of its gRPC server.
 	Endpoint string
-	// DownloadIP and DownloadPort are where peers fetch pieces (CDN only).
+	// DownloadIP and DownloadPort are the address at which peers fetch pieces (CDN
+	// only).
 	DownloadIP   string
 	DownloadPort int32
-	// Zone is its failure domain.
+	// Zone is the failure domain of the member.
 	Zone string
-	// Capacity weighs it in placement; 0 counts as 1.
+	// Capacity is the weight of the member in placement. 0 counts as 1.
 	Capacity int32
-	// Version is the build that runs.
+	// Version is the version of the build.
 	Version string
-	// Draining members take nothing new.
+	// Draining says that the member is about to leave and gets no new work.
 	Draining bool
 }
 
@@ -51,7 +59,7 @@ func (m Member) proto() *registryv1.Member {
 	}
 }
 
-// FromProto converts a member as it comes from the registry.
+// FromProto converts a member that the registry sent.
 func FromProto(m *registryv1.Member) Member {
 	return Member{
 		ID: m.GetId(), Role: m.GetRole(), Endpoint: m.GetEndpoint(),

@@ -17,57 +17,57 @@ import (
 	registryv1 "github.com/supernode-ha/supernode/api/supernode/registry/v1"
 )
 
-// firstListWithin is how long a registry may take for its first list before
-// another is asked: one that cannot read its store has none, and is silent.
-const firstListWithin = 5 * time.Second
+// firstListTimeout is the maximum wait for the first list of a stream. A registry that
+// cannot read its store sends no list; after the timeout another registry is asked.
+const firstListTimeout = 5 * time.Second
 
-// View is who is in the cluster, as last heard from the registry. While the
-// registry is silent it stays as it was. It is safe for concurrent use.
+// View holds the list of members that the registry sent last. It does not change while
+// the registry is unavailable. It is safe for concurrent use.
 type View struct {
 	registry registryv1.RegistryServiceClient
 	log      *zap.Logger
 	roles    []Role
 
 	first   sync.Once
-	ready   chan struct{} // closed when the first list is there
+	ready   chan struct{} // closed when the first list has arrived
 	members atomic.Pointer[map[Role][]Member]
 
-	mu      sync.Mutex // guards changed
-	changed chan struct{}
+	mu      sync.Mutex    // guards changed
+	changed chan struct{} // closed at the next change of the list
 }
 
-// NewView makes a view of the members of some roles, or of all. It is empty
-// until Run has heard of the registry.
+// NewView returns a view of the members of the given roles, or of all roles if none is
+// given. It is empty until Run has received the first list.
 func NewView(registry registryv1.RegistryServiceClient, log *zap.Logger, roles ...Role) *View {
 	v := &View{registry: registry, log: log, roles: roles, ready: make(chan struct{}), changed: make(chan struct{})}
 	v.members.Store(&map[Role][]Member{})
 	return v
 }
 
-// Run follows the registry until ctx ends.
+// Run receives lists from the registry until ctx ends.
 func (v *View) Run(ctx context.Context) error {
 	warned := false
 	for ctx.Err() == nil {
-		told, err := v.follow(ctx)
-		warned = warned && !told
+		received, err := v.follow(ctx)
+		warned = warned && !received
 		if err != nil && ctx.Err() == nil && !warned {
-			v.log.Warn("lost the list of members; going on with the last one", zap.Error(err))
+			v.log.Warn("cannot receive the list of members; using the last one and trying again", zap.Error(err))
 			warned = true
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(retryAfter):
+		case <-time.After(retryDelay):
 		}
 	}
 	return nil
 }
 
-// follow takes lists until the stream ends, and says whether there was any.
-func (v *View) follow(ctx context.Context) (told bool, err error) {
+// follow applies lists until the stream ends. received is set if there was one.
+func (v *View) follow(ctx context.Context) (received bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	silent := time.AfterFunc(firstListWithin, cancel)
-	defer silent.Stop()
+	watchdog := time.AfterFunc(firstListTimeout, cancel)
+	defer watchdog.Stop()
 	stream, err := v.registry.WatchMembers(ctx, &registryv1.WatchMembersRequest{Roles: v.roles})
 	if err != nil {
 		return false, fmt.Errorf("watching members: %w", err)
@@ -75,23 +75,24 @@ func (v *View) follow(ctx context.Context) (told bool, err error) {
 	for {
 		list, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return told, nil
+			return received, nil
 		}
 		if err != nil {
-			return told, fmt.Errorf("watching members: %w", err)
+			return received, fmt.Errorf("watching members: %w", err)
 		}
-		silent.Stop()
-		told = true
-		v.take(list.GetMembers())
+		watchdog.Stop()
+		received = true
+		v.apply(list.GetMembers())
 	}
 }
 
-func (v *View) take(list []*registryv1.Member) {
+// apply replaces the list of members.
+func (v *View) apply(list []*registryv1.Member) {
 	members := make(map[Role][]Member)
 	for _, m := range list {
 		members[m.GetRole()] = append(members[m.GetRole()], FromProto(m))
 	}
-	// A registry that is asked anew repeats what is known.
+	// The first list of a new stream is usually equal to the last one.
 	same := maps.EqualFunc(*v.members.Load(), members, slices.Equal[[]Member])
 	v.members.Store(&members)
 	v.first.Do(func() { close(v.ready) })
@@ -104,15 +105,15 @@ func (v *View) take(list []*registryv1.Member) {
 	v.changed = make(chan struct{})
 }
 
-// Changed is closed when the list is another one than now. Who asks for it
-// before looking at the list misses nothing.
+// Changed returns a channel that is closed at the next change of the list. A caller
+// that calls it before it reads the list misses no change.
 func (v *View) Changed() <-chan struct{} {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.changed
 }
 
-// Ready waits for the first list.
+// Ready waits until the first list has arrived.
 func (v *View) Ready(ctx context.Context) error {
 	select {
 	case <-v.ready:
@@ -122,8 +123,8 @@ func (v *View) Ready(ctx context.Context) error {
 	}
 }
 
-// CanServe says whether the cluster, as seen from here, can take a download:
-// the error names what is missing.
+// CanServe returns nil if the cluster can serve downloads: the view has a scheduler and a
+// CDN. Otherwise its error names the missing role.
 func (v *View) CanServe(ctx context.Context) error {
 	if err := v.Ready(ctx); err != nil {
 		return err
@@ -136,14 +137,15 @@ func (v *View) CanServe(ctx context.Context) error {
 	return nil
 }
 
-// Schedulers are the schedulers that take work. The result must not be changed.
+// Schedulers returns the schedulers, including draining ones, sorted by id. The result
+// must not be modified.
 func (v *View) Schedulers() []Member { return v.Members(Scheduler) }
 
-// Members are those of a role, draining ones too, sorted by id. The result
-// must not be changed.
+// Members returns the members of a role, including draining ones, sorted by id. The
+// result must not be modified.
 func (v *View) Members(role Role) []Member { return (*v.members.Load())[role] }
 
-// Find gives one member.
+// Find returns a member, and false if there is none with that id.
 func (v *View) Find(role Role, id string) (Member, bool) {
 	members := v.Members(role)
 	i := slices.IndexFunc(members, func(m Member) bool { return m.ID == id })
