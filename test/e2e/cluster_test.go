@@ -46,7 +46,9 @@ func TestManyFilesSpreadOverTheCluster(t *testing.T) {
 		require.EqualValues(t, 1, o.Stats(path).Bodies)
 	}
 	for _, n := range nodes {
-		require.Contains(t, n.Log(), `"msg":"fetched"`, "%s fetched nothing of twelve files", n.Name)
+		text, err := metrics(t.Context(), n.REST)
+		require.NoError(t, err)
+		require.Regexp(t, `supernode_cdn_fetches_total\{result="success"\} [1-9]`, text, "%s fetched nothing of twelve files", n.Name)
 	}
 }
 
